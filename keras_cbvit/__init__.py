@@ -1,0 +1,28 @@
+"""Vision Transformers with Context Broadcasting for Keras 3.
+
+The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
+"""
+
+from keras_cbvit import layers
+from keras_cbvit.layers import ContextBroadcast
+from keras_cbvit.models.builders import ViTCB, ViTCB_B, ViTCB_S, ViTCB_Ti
+from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.catalog import list_weights
+from keras_cbvit.pretrained.predictions import decode_predictions
+from keras_cbvit.pretrained.publishing import publish
+from keras_cbvit.pretrained.timm import load_timm_weights
+
+__version__ = "0.1.0"
+__all__ = [
+    "ContextBroadcast",
+    "ViTCB",
+    "ViTCB_B",
+    "ViTCB_S",
+    "ViTCB_Ti",
+    "VisionTransformer",
+    "decode_predictions",
+    "layers",
+    "list_weights",
+    "load_timm_weights",
+    "publish",
+]

@@ -1,0 +1,19 @@
+"""The layers of a Vision Transformer with Context Broadcasting."""
+
+from keras_cbvit.layers.class_token_and_position import ClassTokenAndPosition
+from keras_cbvit.layers.context_broadcast import ContextBroadcast
+from keras_cbvit.layers.drop_path import DropPath
+from keras_cbvit.layers.encoder_block import EncoderBlock
+from keras_cbvit.layers.mlp import MLP
+from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_cbvit.layers.patch_embedding import PatchEmbedding
+
+__all__ = [
+    "MLP",
+    "ClassTokenAndPosition",
+    "ContextBroadcast",
+    "DropPath",
+    "EncoderBlock",
+    "MultiHeadSelfAttention",
+    "PatchEmbedding",
+]

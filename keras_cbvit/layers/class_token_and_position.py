@@ -1,0 +1,48 @@
+"""The class token and the position embedding."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.initializers import dense_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class ClassTokenAndPosition(keras.layers.Layer):
+    """Puts a learnable class token first and adds a learnable position embedding.
+
+    Args:
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`; the number of tokens
+            is fixed when the layer is built.
+
+    Returns:
+        A tensor of shape `(batch, 1 + tokens, channels)` in the layer's compute
+        dtype.
+    """
+
+    def build(self, input_shape):
+        _, tokens, channels = input_shape
+        self.class_token = self.add_weight(
+            name="class_token",
+            shape=(1, 1, channels),
+            initializer=dense_kernel(),
+        )
+        self.position_embedding = self.add_weight(
+            name="position_embedding",
+            shape=(1, 1 + tokens, channels),
+            initializer=dense_kernel(),
+        )
+
+    def call(self, inputs):
+        class_token = ops.cast(self.class_token, inputs.dtype)
+        class_token = ops.broadcast_to(
+            class_token, (ops.shape(inputs)[0], 1, inputs.shape[-1])
+        )
+        x = ops.concatenate([class_token, inputs], axis=1)
+        return x + ops.cast(self.position_embedding, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        batch, tokens, channels = input_shape
+        return (batch, 1 + tokens, channels)

@@ -1,0 +1,151 @@
+"""Context Broadcasting, the one line this package exists for."""
+
+import keras
+from keras import ops
+
+CONTEXTS = ("mean", "max", "token")
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class ContextBroadcast(keras.layers.Layer):
+    """Gives every token a share of a context common to all tokens.
+
+    Without `scale` (CB, section 3.2 of "Scratching Visual Transformer's Back
+    with Uniform Attention", ICCV 2023) each token becomes half of itself and
+    half of the context::
+
+        y_i = 0.5 * x_i + 0.5 * context(x)
+
+    With `scale` (CB_S, same section) the context is weighted by one learnable
+    number per channel. The formula's image is lost from the text we have; this
+    is the project's reading of it::
+
+        y_i = x_i + Λ ⊙ context(x)
+
+    Args:
+        scale: whether to learn Λ (CB_S) or to take halves (CB).
+        context: `"mean"` over the tokens (the paper's choice), or, as in its
+            Table 10, their `"max"` or the first `"token"`.
+        axis: the axis that counts the tokens. Not the batch, not the channels.
+        scale_initializer: initializer of Λ. With the default, zeros, a CB_S
+            model starts as the plain model.
+        scale_regularizer: optional regularizer of Λ.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: floating-point tensor of rank 3 or more, channels last, for
+            instance `(batch, tokens, channels)`. The number of tokens may be
+            unknown until run time.
+        mask: optional boolean tensor, true where a token counts, whose axes are
+            the leading axes of `inputs`, for instance `(batch, tokens)`.
+            A masked token neither counts in the context nor is changed. Where
+            the context is that of no token at all, nothing is changed.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype. The mean is
+        accumulated in at least float32.
+
+    Raises:
+        ValueError: on an unknown `context`, or an `axis` that is not a token axis
+            of the inputs.
+
+    Example:
+        >>> layer = keras_cbvit.ContextBroadcast()
+        >>> layer(np.array([[[0.0], [4.0]]]))  # the mean is 2
+        [[[1.0], [3.0]]]
+    """
+
+    def __init__(
+        self,
+        scale=False,
+        context="mean",
+        axis=1,
+        scale_initializer="zeros",
+        scale_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if context not in CONTEXTS:
+            raise ValueError(
+                f"context={context!r} is unknown; use one of {', '.join(CONTEXTS)}."
+            )
+        self.scale = scale
+        self.context = context
+        self.axis = axis
+        self.scale_initializer = keras.initializers.get(scale_initializer)
+        self.scale_regularizer = keras.regularizers.get(scale_regularizer)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        rank = len(input_shape)
+        axis = self.axis + rank if self.axis < 0 else self.axis
+        if rank < 3 or not 0 < axis < rank - 1:
+            raise ValueError(
+                f"axis={self.axis} does not count tokens in inputs of shape "
+                f"{tuple(input_shape)}; the inputs need the batch first, the channels "
+                "last and a token axis between them."
+            )
+        if self.scale:
+            self.channel_scale = self.add_weight(
+                name="scale",
+                shape=(input_shape[-1],),
+                initializer=self.scale_initializer,
+                regularizer=self.scale_regularizer,
+            )
+
+    def call(self, inputs, mask=None):
+        if mask is None:
+            return self._broadcast(inputs, self._context_of(inputs))
+        counts = ops.cast(mask, "bool")
+        while len(counts.shape) < len(inputs.shape):
+            counts = ops.expand_dims(counts, -1)
+        counts = ops.logical_and(counts, ops.ones_like(inputs, dtype="bool"))
+        broadcast = self._broadcast(inputs, self._masked_context_of(inputs, counts))
+        has_context = (
+            ops.take(counts, [0], axis=self.axis)
+            if self.context == "token"
+            else ops.any(counts, axis=self.axis, keepdims=True)
+        )
+        return ops.where(ops.logical_and(counts, has_context), broadcast, inputs)
+
+    def _broadcast(self, x, context):
+        if self.scale:
+            return x + self.channel_scale * context
+        return 0.5 * x + 0.5 * context
+
+    def _context_of(self, x):
+        if self.context == "max":
+            return ops.max(x, axis=self.axis, keepdims=True)
+        if self.context == "token":
+            return ops.take(x, [0], axis=self.axis)
+        mean = ops.mean(self._wide(x), axis=self.axis, keepdims=True)
+        return ops.cast(mean, x.dtype)
+
+    def _masked_context_of(self, x, counts):
+        if self.context == "max":
+            # Finite also where no token counts, so that no gradient becomes NaN.
+            lowest = ops.min(x, axis=self.axis, keepdims=True)
+            return self._context_of(ops.where(counts, x, lowest))
+        if self.context == "token":
+            return self._context_of(x)
+        x_wide = self._wide(ops.where(counts, x, ops.zeros_like(x)))
+        total = ops.sum(x_wide, axis=self.axis, keepdims=True)
+        number = ops.sum(ops.cast(counts, total.dtype), axis=self.axis, keepdims=True)
+        return ops.cast(total / ops.maximum(number, 1), x.dtype)
+
+    def _wide(self, x):
+        """Half precision cannot add up hundreds of tokens: bfloat16 has 8 bits."""
+        return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "scale": self.scale,
+            "context": self.context,
+            "axis": self.axis,
+            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
+            "scale_regularizer": keras.regularizers.serialize(self.scale_regularizer),
+        }

@@ -1,0 +1,54 @@
+"""Stochastic depth."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class DropPath(keras.layers.Layer):
+    """Drops a whole branch of a residual block for some samples of a batch.
+
+    While training, each sample's values are all set to zero with probability
+    `rate`, and otherwise divided by `1 - rate`, so that their expectation stays
+    (Huang et al. 2016, per sample as in DeiT, which the paper's section 4 trains
+    with). At inference, and with `rate=0`, the layer is the identity.
+
+    Args:
+        rate: probability of dropping a sample, `0 <= rate < 1`.
+        seed: optional integer, the seed of the layer's own generator.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of any shape whose first axis is the batch.
+        training: whether to drop.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `rate` is outside `[0, 1)`.
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate={rate} must be at least 0 and less than 1.")
+        self.rate = rate
+        self.seed = seed
+        if rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0:
+            return inputs
+        one_per_sample = (None,) + (1,) * (len(inputs.shape) - 1)
+        return keras.random.dropout(
+            inputs, self.rate, noise_shape=one_per_sample, seed=self.seed_generator
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,121 @@
+"""One block of a Vision Transformer's encoder."""
+
+import keras
+
+from keras_cbvit.layers.drop_path import DropPath
+from keras_cbvit.layers.mlp import MLP
+from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
+
+PLACES = ("msa_end", "mlp_front", "mlp_mid", "mlp_end")
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class EncoderBlock(keras.layers.Layer):
+    """A pre-norm transformer block with four places for layers such as CB.
+
+    ::
+
+        x = x + drop_path(msa_end(attention(norm1(x))))
+        x = x + drop_path(mlp(norm2(x)))      mlp: <front> FC <mid> FC <end>
+
+    It is one layer, not a handful of nodes in the model's graph, because Keras
+    keeps the output of every node alive until a call ends, which is slow on torch.
+
+    Args:
+        num_heads: number of attention heads; must divide the number of channels.
+        mlp_dim: channels of the MLP's hidden tokens.
+        drop_path_rate: probability of dropping each branch for a sample.
+        msa_end: optional layer for the output of the attention, on the branch.
+        mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
+            the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`.
+        training: whether to drop paths.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `num_heads` does not divide the number of channels.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim,
+        drop_path_rate=0.0,
+        msa_end=None,
+        mlp_front=None,
+        mlp_mid=None,
+        mlp_end=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.drop_path_rate = drop_path_rate
+        self.msa_end = msa_end
+        dtype = self.dtype_policy
+        self.norm1 = self._norm("norm1")
+        self.attention = MultiHeadSelfAttention(
+            num_heads, dtype=dtype, name="attention"
+        )
+        self.drop_path1 = DropPath(drop_path_rate, dtype=dtype, name="drop_path1")
+        self.norm2 = self._norm("norm2")
+        self.mlp = MLP(mlp_dim, mlp_front, mlp_mid, mlp_end, dtype=dtype, name="mlp")
+        self.drop_path2 = DropPath(drop_path_rate, dtype=dtype, name="drop_path2")
+
+    def _norm(self, name):
+        return keras.layers.LayerNormalization(
+            epsilon=1e-6, dtype=self.dtype_policy, name=name
+        )
+
+    def build(self, input_shape):
+        for layer in (
+            self.norm1,
+            self.attention,
+            self.msa_end,
+            self.norm2,
+            self.mlp,
+        ):
+            if layer is not None:
+                layer.build(input_shape)
+
+    def call(self, inputs, training=None):
+        x = self.attention(self.norm1(inputs))
+        if self.msa_end is not None:
+            x = self.msa_end(x)
+        inputs = inputs + self.drop_path1(x, training=training)
+        x = self.mlp(self.norm2(inputs))
+        return inputs + self.drop_path2(x, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        at_place = {
+            "msa_end": self.msa_end,
+            "mlp_front": self.mlp.front,
+            "mlp_mid": self.mlp.mid,
+            "mlp_end": self.mlp.end,
+        }
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "drop_path_rate": self.drop_path_rate,
+            **{
+                place: keras.saving.serialize_keras_object(layer)
+                for place, layer in at_place.items()
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        layers = {
+            place: keras.saving.deserialize_keras_object(config[place])
+            for place in PLACES
+        }
+        return cls(**{**config, **layers})

@@ -1,0 +1,21 @@
+"""How DeiT, and so the paper, starts its weights."""
+
+import keras
+
+
+def dense_kernel():
+    """Initializer of dense kernels, position embedding and class token.
+
+    DeiT's `trunc_normal_(std=0.02)` cuts at ±2, a hundred standard deviations
+    away, so it draws a plain normal. Keras's `TruncatedNormal` cuts at two
+    standard deviations and would give a standard deviation of 0.0176.
+    """
+    return keras.initializers.RandomNormal(stddev=0.02)
+
+
+def patch_kernel():
+    """Initializer of the patch embedding: uniform in ±1/sqrt(fan_in).
+
+    DeiT leaves this convolution to PyTorch's default, which is this.
+    """
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")

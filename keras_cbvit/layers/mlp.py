@@ -1,0 +1,88 @@
+"""The two-layer perceptron of an encoder block."""
+
+import keras
+
+from keras_cbvit.layers.initializers import dense_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class MLP(keras.layers.Layer):
+    """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
+
+    The first fully connected layer widens the tokens to `hidden_dim` and is
+    followed by GELU (the exact one), the second brings them back. Any layer that
+    keeps its input's shape can be put at the three places; the paper puts
+    `ContextBroadcast` at the end.
+
+    Args:
+        hidden_dim: channels of the hidden tokens.
+        front: optional layer for the input of the first FC.
+        mid: optional layer for the hidden tokens, after the activation.
+        end: optional layer for the output of the second FC.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+    """
+
+    def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.front = front
+        self.mid = mid
+        self.end = end
+        self.fc1 = keras.layers.Dense(
+            hidden_dim,
+            activation="gelu",
+            kernel_initializer=dense_kernel(),
+            dtype=self.dtype_policy,
+            name="fc1",
+        )
+
+    def build(self, input_shape):
+        self.fc2 = keras.layers.Dense(
+            input_shape[-1],
+            kernel_initializer=dense_kernel(),
+            dtype=self.dtype_policy,
+            name="fc2",
+        )
+        hidden_shape = (*input_shape[:-1], self.hidden_dim)
+        for layer, shape in (
+            (self.front, input_shape),
+            (self.fc1, input_shape),
+            (self.mid, hidden_shape),
+            (self.fc2, hidden_shape),
+            (self.end, input_shape),
+        ):
+            if layer is not None:
+                layer.build(shape)
+
+    def call(self, inputs):
+        x = inputs
+        for layer in (self.front, self.fc1, self.mid, self.fc2, self.end):
+            if layer is not None:
+                x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "front": keras.saving.serialize_keras_object(self.front),
+            "mid": keras.saving.serialize_keras_object(self.mid),
+            "end": keras.saving.serialize_keras_object(self.end),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        layers = {
+            place: keras.saving.deserialize_keras_object(config[place])
+            for place in ("front", "mid", "end")
+        }
+        return cls(**{**config, **layers})

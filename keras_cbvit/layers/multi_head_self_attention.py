@@ -1,0 +1,87 @@
+"""Multi-head self-attention."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.initializers import dense_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class MultiHeadSelfAttention(keras.layers.Layer):
+    """Scaled dot-product attention of tokens to each other, in several heads.
+
+    Queries, keys and values come from one dense layer with bias; its output
+    channels are ordered (query | key | value) by head, as in timm. The paper calls
+    this sub-block MSA (section 2).
+
+    Args:
+        num_heads: number of heads; must divide the number of channels.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`.
+        return_attention_scores: whether to return the attention maps as well.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype; with
+        `return_attention_scores` a tuple of it and the maps, of shape
+        `(batch, num_heads, tokens, tokens)`, whose rows add up to 1.
+
+    Raises:
+        ValueError: if `num_heads` does not divide the number of channels.
+    """
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if self.num_heads < 1 or channels % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide the {channels} channels "
+                "of the tokens."
+            )
+        self.qkv = self._dense(3 * channels, "qkv")
+        self.projection = self._dense(channels, "projection")
+        self.qkv.build(input_shape)
+        self.projection.build(input_shape)
+
+    def _dense(self, channels, name):
+        return keras.layers.Dense(
+            channels,
+            kernel_initializer=dense_kernel(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(self, inputs, return_attention_scores=False):
+        channels = inputs.shape[-1]
+        tokens = ops.shape(inputs)[1]
+        head_dim = channels // self.num_heads
+        query, key, value = (
+            ops.reshape(x, (-1, tokens, self.num_heads, head_dim))
+            for x in ops.split(self.qkv(inputs), 3, axis=-1)
+        )
+        if return_attention_scores:
+            scores = ops.einsum("bqhd,bkhd->bhqk", query * head_dim**-0.5, key)
+            scores = ops.softmax(scores, axis=-1)
+            x = ops.einsum("bhqk,bkhd->bqhd", scores, value)
+        else:
+            x = ops.dot_product_attention(query, key, value)
+        x = self.projection(ops.reshape(x, (-1, tokens, channels)))
+        return (x, scores) if return_attention_scores else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, return_attention_scores=False):
+        output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        batch, tokens = inputs.shape[:2]
+        scores_shape = (batch, self.num_heads, tokens, tokens)
+        return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads}

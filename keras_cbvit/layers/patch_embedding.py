@@ -1,0 +1,74 @@
+"""From an image to tokens."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.initializers import patch_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class PatchEmbedding(keras.layers.Layer):
+    """Cuts images into square patches and maps each linearly to a token.
+
+    This is the convolution with kernel and stride `patch_size` of other
+    implementations, written as one matrix product: the same numbers, and no
+    backend is slower with it on a CPU, JAX and torch faster.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        hidden_dim: channels of the tokens.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: images of shape `(batch, height, width, channels)`; `patch_size`
+            divides height and width.
+
+    Returns:
+        Tokens of shape `(batch, height/patch_size * width/patch_size, hidden_dim)`
+        in the layer's compute dtype, row by row from the upper left patch.
+
+    Raises:
+        ValueError: if `patch_size` does not divide height and width.
+    """
+
+    def __init__(self, patch_size, hidden_dim, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+        self.hidden_dim = hidden_dim
+        self.projection = keras.layers.Dense(
+            hidden_dim,
+            kernel_initializer=patch_kernel(),
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+
+    def build(self, input_shape):
+        for side in input_shape[1:3]:
+            if side is not None and side % self.patch_size:
+                raise ValueError(
+                    f"patch_size={self.patch_size} does not divide images of "
+                    f"{input_shape[1]}x{input_shape[2]} pixels."
+                )
+        self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))
+
+    def call(self, inputs):
+        p, channels = self.patch_size, inputs.shape[-1]
+        _, height, width, _ = ops.shape(inputs)
+        rows, columns = height // p, width // p
+        x = ops.reshape(inputs, (-1, rows, p, columns, p, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        x = ops.reshape(x, (-1, rows * columns, p * p * channels))
+        return self.projection(x)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        known = height is not None and width is not None
+        tokens = height * width // self.patch_size**2 if known else None
+        return (batch, tokens, self.hidden_dim)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "hidden_dim": self.hidden_dim,
+        }

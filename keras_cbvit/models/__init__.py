@@ -1,0 +1,1 @@
+"""The models: the network, and the builders a user calls."""

@@ -1,0 +1,283 @@
+"""The network: a Vision Transformer whose blocks may broadcast context."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers import (
+    ClassTokenAndPosition,
+    ContextBroadcast,
+    EncoderBlock,
+    PatchEmbedding,
+)
+from keras_cbvit.layers.context_broadcast import CONTEXTS
+from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.pretrained.architectures import FAMILIES
+
+# Each choice with the places of an encoder block it puts a ContextBroadcast at.
+BROADCAST_PLACES = {
+    "mlp_end": ("mlp_end",),
+    "mlp_front": ("mlp_front",),
+    "mlp_mid": ("mlp_mid",),
+    "msa_end": ("msa_end",),
+    "both": ("msa_end", "mlp_end"),
+}
+POOLINGS = ("token", "avg", None)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class VisionTransformer(keras.Model):
+    """A functional model: normalise, patches, tokens, blocks, norm, pool, head.
+
+    `keras_cbvit.ViTCB` and its sizes build it, with defaults and weights, and
+    document the arguments; here all of them are required. The class adds only its
+    configuration, so that a `.keras` file tells how to build the model again.
+
+    Its layers, whose names are for ever: `images`, `normalization`,
+    `patch_embedding`, `class_token_and_position`, `block_0` to `block_{depth-1}`,
+    `norm`, `pool`, `head`, `predictions`.
+
+    Raises:
+        ValueError: on an argument that cannot work, named with what would.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape,
+        patch_size,
+        hidden_dim,
+        depth,
+        num_heads,
+        mlp_ratio,
+        broadcast,
+        broadcast_place,
+        broadcast_blocks,
+        context,
+        drop_path_rate,
+        include_preprocessing,
+        include_top,
+        pooling,
+        classes,
+        classifier_activation,
+        dtype=None,
+        name=None,
+        trainable=True,
+    ):
+        config = {
+            key: value
+            for key, value in locals().items()
+            if key not in ("self", "__class__", "dtype", "name", "trainable")
+        }
+        check(**config)
+        config["input_shape"] = tuple(input_shape)
+        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        # Pixels and probabilities are not for 8 bits of mantissa.
+        wide = keras.backend.result_type(dtype.compute_dtype, "float32")
+        places = BROADCAST_PLACES[broadcast_place] if broadcast else ()
+        broadcasting = block_indices(broadcast_blocks, depth)
+
+        images = keras.Input(tuple(input_shape), name="images")
+        x = images
+        if include_preprocessing:
+            x = keras.layers.Normalization(
+                mean=[255 * value for value in IMAGENET_MEAN],
+                variance=[(255 * value) ** 2 for value in IMAGENET_STD],
+                dtype=wide,
+                name="normalization",
+            )(x)
+        x = PatchEmbedding(patch_size, hidden_dim, dtype=dtype, name="patch_embedding")(
+            x
+        )
+        x = ClassTokenAndPosition(dtype=dtype, name="class_token_and_position")(x)
+        for i in range(depth):
+            context_broadcasts = {
+                place: ContextBroadcast(
+                    scale=broadcast == "cbs",
+                    context=context,
+                    dtype=dtype,
+                    name="context_broadcast",
+                )
+                for place in (places if i in broadcasting else ())
+            }
+            x = EncoderBlock(
+                num_heads,
+                int(hidden_dim * mlp_ratio),
+                drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
+                **context_broadcasts,
+                dtype=dtype,
+                name=f"block_{i}",
+            )(x)
+        x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")(x)
+        if pooling is not None:
+            x = TokenPooling(pooling, dtype=dtype, name="pool")(x)
+        if include_top:
+            x = keras.layers.Dense(
+                classes, kernel_initializer=dense_kernel(), dtype=dtype, name="head"
+            )(x)
+            x = keras.layers.Activation(
+                classifier_activation, dtype=wide, name="predictions"
+            )(x)
+
+        super().__init__(inputs=images, outputs=x, name=name, trainable=trainable)
+        self.dtype_policy = dtype
+        self._config = config
+
+    def get_config(self):
+        return {
+            **self._config,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class TokenPooling(keras.layers.Layer):
+    """From tokens to one vector: the class token, or the mean of the others.
+
+    Args:
+        pooling: `"token"` or `"avg"`.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, 1 + tokens, channels)`.
+
+    Returns:
+        A tensor of shape `(batch, channels)`.
+    """
+
+    def __init__(self, pooling, **kwargs):
+        super().__init__(**kwargs)
+        self.pooling = pooling
+        self.built = True
+
+    def call(self, inputs):
+        if self.pooling == "token":
+            return inputs[:, 0]
+        return ops.mean(inputs[:, 1:], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "pooling": self.pooling}
+
+
+def block_indices(broadcast_blocks, depth):
+    """The blocks, counted from 0, that `broadcast_blocks` names.
+
+    `"all"`, `"upper"` (the last half: the paper's Table 9 says only "upper
+    layers", this is the project's reading) or a sequence of indices.
+    """
+    if isinstance(broadcast_blocks, str):
+        return range({"all": 0, "upper": depth // 2}[broadcast_blocks], depth)
+    return tuple(broadcast_blocks)
+
+
+def check(
+    *,
+    input_shape,
+    patch_size,
+    hidden_dim,
+    depth,
+    num_heads,
+    mlp_ratio,
+    broadcast,
+    broadcast_place,
+    broadcast_blocks,
+    context,
+    drop_path_rate,
+    include_preprocessing,
+    include_top,
+    pooling,
+    classes,
+    classifier_activation,
+):
+    """Raises a ValueError that names the first argument that cannot work."""
+
+    def refuse(argument, value, why):
+        raise ValueError(f"{argument}={value!r} {why}")
+
+    def check_choice(argument, value, choices):
+        # Not `in`, which an unhashable or array value would break.
+        if not any(value is choice or value == choice for choice in choices):
+            known = ", ".join(repr(choice) for choice in choices)
+            refuse(argument, value, f"is unknown; use one of {known}.")
+
+    def check_count(argument, value):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            refuse(argument, value, "must be a whole number of at least 1.")
+
+    check_count("patch_size", patch_size)
+    check_count("hidden_dim", hidden_dim)
+    check_count("depth", depth)
+    check_count("num_heads", num_heads)
+    if hidden_dim % num_heads:
+        refuse(
+            "num_heads",
+            num_heads,
+            f"does not divide hidden_dim={hidden_dim} into heads of one size.",
+        )
+    if not mlp_ratio > 0:
+        refuse("mlp_ratio", mlp_ratio, "must be more than 0.")
+    if len(input_shape) != 3 or None in tuple(input_shape):
+        refuse(
+            "input_shape",
+            input_shape,
+            "must be (height, width, channels), for instance (224, 224, 3).",
+        )
+    height, width, channels = input_shape
+    for side in input_shape:
+        check_count("input_shape", side)
+    if height % patch_size or width % patch_size:
+        near = tuple(
+            max(round(s / patch_size), 1) * patch_size for s in (height, width)
+        )
+        refuse(
+            "input_shape",
+            tuple(input_shape),
+            f"does not split into patches of {patch_size}x{patch_size} pixels: height "
+            f"and width must be multiples of patch_size={patch_size}, for instance "
+            f"{(*near, channels)}.",
+        )
+    check_choice("broadcast", broadcast, tuple(FAMILIES))
+    check_choice("broadcast_place", broadcast_place, tuple(BROADCAST_PLACES))
+    check_choice("context", context, CONTEXTS)
+    if isinstance(broadcast_blocks, str):
+        if broadcast_blocks not in ("all", "upper"):
+            refuse(
+                "broadcast_blocks",
+                broadcast_blocks,
+                "is unknown; use 'all', 'upper' or a sequence of block indices.",
+            )
+    elif any(not 0 <= index < depth for index in broadcast_blocks):
+        refuse(
+            "broadcast_blocks",
+            broadcast_blocks,
+            f"is out of range: depth={depth} has the blocks 0 to {depth - 1}.",
+        )
+    if not 0 <= drop_path_rate < 1:
+        refuse("drop_path_rate", drop_path_rate, "must be at least 0 and less than 1.")
+    if include_preprocessing and channels != 3:
+        refuse(
+            "include_preprocessing",
+            True,
+            f"normalises red, green and blue, but input_shape={tuple(input_shape)} has "
+            f"{channels} channels; set include_preprocessing=False.",
+        )
+    check_choice("pooling", pooling, POOLINGS)
+    if include_top:
+        if pooling is None:
+            refuse(
+                "pooling",
+                None,
+                "leaves the head without a vector to classify; use 'token' or 'avg', "
+                "or include_top=False.",
+            )
+        check_count("classes", classes)

@@ -1,0 +1,1 @@
+"""Published weights: records, verified loading, publishing, conversion."""

@@ -1,0 +1,215 @@
+"""From a verified file to a model that has its weights, all of them."""
+
+import json
+import zipfile
+
+import h5py
+import numpy as np
+
+from keras_cbvit.pretrained.position_embedding import resample_position_embedding
+
+POSITION_EMBEDDING = "class_token_and_position/position_embedding"
+HEAD = "head/"
+CHANNEL_SCALE = "context_broadcast/scale"
+# Two models that differ in one of these cannot share weights, or not their meaning.
+ARCHITECTURE = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
+
+
+def saved_config(path):
+    """The arguments of the model in a `.keras` file; empty for a `.weights.h5` file.
+
+    Raises:
+        ValueError: if the file is damaged, or holds another kind of model.
+    """
+    if path.name.endswith(".weights.h5"):
+        return {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            model = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if model.get("registered_name") != "keras_cbvit>VisionTransformer":
+        raise ValueError(
+            f"{path} holds a {model.get('class_name')}, not a VisionTransformer of "
+            "this package; load it with keras.saving.load_model."
+        )
+    config = model["config"]
+    for own in ("dtype", "name", "trainable"):
+        config.pop(own, None)
+    return config
+
+
+def refuse_other_architecture(path, saved, given):
+    """Raises a ValueError if a file's model cannot share weights with the asked one."""
+    for key in ARCHITECTURE:
+        if key in saved and key in given and saved[key] != given[key]:
+            raise ValueError(
+                f"The weights of {path} are of another architecture: their {key} is "
+                f"{saved[key]}, not {given[key]}. Use a file of this model, or "
+                "ViTCB(weights=...), which takes the architecture of the file."
+            )
+
+
+def load_pretrained(model, path, new_classes=False):
+    """Gives a model the weights of a file.
+
+    Only what the caller asked to differ is not from the file: a head for another
+    number of classes, or the Λ of CB_S where the file has none.
+
+    Args:
+        model: a `VisionTransformer`.
+        path: a `.keras` or `.weights.h5` file.
+        new_classes: whether the caller asked for the model's number of classes, so
+            that a head of another number may start anew.
+
+    Raises:
+        ValueError: if the weights do not fit the model, or the file is damaged.
+    """
+    config = model.get_config()
+    source_config = saved_config(path) or _config_of_h5(path, config)
+    new_head = _needs_new_head(path, config, source_config, new_classes)
+    source_config = {**config, **source_config, "dtype": "float32"}
+    source = type(model).from_config(source_config)
+    try:
+        source.load_weights(path)
+    except (OSError, KeyError, ValueError) as error:
+        if path.suffix == ".keras":
+            raise _damaged(path, error) from error
+        raise ValueError(
+            f"The weights of {path} do not fit this model. A .weights.h5 file does "
+            "not say what model it is of: give the arguments it was built with, or "
+            f"use a .keras file. Keras says: {error}"
+        ) from error
+    transfer_weights(source, model, new_head, path)
+
+
+def transfer_weights(source, model, new_head=False, path="the source"):
+    """Copies every weight of one Vision Transformer into another.
+
+    The position embedding is resampled where the grids of patches differ.
+
+    Args:
+        source: the model to copy from.
+        model: the model to copy to.
+        new_head: whether the head of `model` stays as it is.
+        path: what to call `source` in messages.
+
+    Raises:
+        ValueError: if a weight has no counterpart, or one of another shape, before
+            anything is copied. A model may lack the source's head, and may have a Λ
+            that the source lacks.
+    """
+
+    def is_head(name):
+        return name.startswith(HEAD)
+
+    values = {weight.path: weight.numpy() for weight in source.weights}
+    targets = {weight.path: weight for weight in model.weights}
+    if new_head:
+        values = {name: v for name, v in values.items() if not is_head(name)}
+        targets = {name: w for name, w in targets.items() if not is_head(name)}
+    if POSITION_EMBEDDING in values and _grid(source) != _grid(model):
+        values[POSITION_EMBEDDING] = resample_position_embedding(
+            values[POSITION_EMBEDDING], _grid(source), _grid(model)
+        )
+    targets = {
+        name: weight
+        for name, weight in targets.items()
+        if name in values or not name.endswith(CHANNEL_SCALE)
+    }
+    headless = not any(map(is_head, targets))
+    missing = sorted(targets.keys() - values.keys())
+    left_over = sorted(
+        name
+        for name in values.keys() - targets.keys()
+        if not (headless and is_head(name))
+    )
+    other_shape = sorted(
+        f"{name} {values[name].shape} for {tuple(weight.shape)}"
+        for name, weight in targets.items()
+        if name in values and values[name].shape != tuple(weight.shape)
+    )
+    refuse_mismatch(path, missing, left_over, other_shape)
+    for name, weight in targets.items():
+        weight.assign(values[name])
+
+
+def refuse_mismatch(source, missing, left_over, other_shape):
+    """Raises a ValueError that lists the names, if there are any."""
+    problems = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("missing in the source", missing),
+            ("left over in the source", left_over),
+            ("of another shape", other_shape),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"The weights of {source} do not fit this model; nothing was loaded. "
+            + "; ".join(problems)
+            + "."
+        )
+
+
+def _grid(model):
+    config = model.get_config()
+    return tuple(side // config["patch_size"] for side in config["input_shape"][:2])
+
+
+def _needs_new_head(path, config, source_config, new_classes):
+    """Whether the head is to start anew, which only the caller may ask for."""
+    if not config["include_top"]:
+        return False
+    if not source_config["include_top"]:
+        found = "has no classification head"
+    elif source_config["classes"] != config["classes"]:
+        found = f"has a head for {source_config['classes']} classes"
+    else:
+        return False
+    if not new_classes:
+        raise ValueError(
+            f"{path} {found}, which disagrees with include_top=True and the default "
+            f"classes={config['classes']}: give classes=... for a head that starts "
+            "anew, or include_top=False."
+        )
+    return True
+
+
+def _config_of_h5(path, config):
+    """What the shapes in a `.weights.h5` file tell of the model it was saved from."""
+    try:
+        with h5py.File(path) as file:
+            shapes = {
+                layer["vars"].attrs.get("name"): [
+                    v.shape for v in layer["vars"].values()
+                ]
+                for layer in file["layers"].values()
+            }
+    except (OSError, KeyError) as error:
+        raise _damaged(path, error) from error
+    source = {"include_top": "head" in shapes}
+    if source["include_top"]:
+        source["classes"] = shapes["head"][0][-1]
+    patch_size = config["patch_size"]
+    grid = tuple(side // patch_size for side in config["input_shape"][:2])
+    tokens = shapes["class_token_and_position"][1][1] - 1
+    if tokens != np.prod(grid):
+        side = round(tokens**0.5)
+        if side**2 != tokens:
+            raise ValueError(
+                f"{path} holds position embeddings of {tokens} patches, which is not "
+                f"the {grid[0]}x{grid[1]} of input_shape={config['input_shape']} and "
+                "not a square. Build the model with the input_shape it was saved with."
+            )
+        channels = config["input_shape"][2]
+        source["input_shape"] = (side * patch_size, side * patch_size, channels)
+    return source
+
+
+def _damaged(path, error):
+    return ValueError(
+        f"{path} is damaged or not a file of weights ({type(error).__name__}: "
+        f"{error}). Fetch or publish it again."
+    )

@@ -1,0 +1,226 @@
+"""From a trained model to a published file that others can trust."""
+
+import contextlib
+import datetime
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_cbvit.pretrained.architectures import check_weights_name
+from keras_cbvit.pretrained.catalog import (
+    CATALOG,
+    WeightsRecord,
+    format_catalog,
+    read_catalog,
+)
+from keras_cbvit.pretrained.files import sha256
+from keras_cbvit.pretrained.loading import transfer_weights
+
+# How far the float32 model may be from the given one, relative to its largest
+# prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+LOCK_SECONDS = 60
+
+
+def publish(
+    model,
+    name,
+    directory,
+    *,
+    class_names,
+    dataset,
+    metric,
+    value,
+    measured_on,
+    recipe,
+    licence,
+    notes="",
+    images=None,
+    url=None,
+    overwrite=False,
+):
+    """Publishes a model as a `.keras` file with its record and its model card.
+
+    The model is rebuilt in float32, whatever precision it was trained in, and must
+    give the same predictions; so must the file once it is read back. Then
+    `{name}.keras`, the card `{name}.md` and the record in `catalog.json` are put
+    into the directory together, or nothing is.
+
+    Args:
+        model: a model built by `ViTCB` or one of its sizes.
+        name: `architecture.tag`, for instance `"vitcb_s.imagenet"`.
+        directory: folder to publish into; made if need be.
+        class_names: the names of the classes in the order of the predictions; empty
+            for a model without a head.
+        dataset: what the model was trained on.
+        metric: what was measured, for instance `"top-1 accuracy"`.
+        value: the measured value.
+        measured_on: the images it was measured on, with their number.
+        recipe: the command that made the model.
+        licence: SPDX identifier of the file's licence.
+        notes: more Markdown for the card: seeds, limits, how to measure again.
+        images: images to compare predictions on, of shape `(batch, height, width,
+            channels)`; random ones if not given.
+        url: where the file can be fetched if it is not kept beside the catalog.
+        overwrite: whether to replace published weights of this name.
+
+    Returns:
+        The `WeightsRecord`.
+
+    Raises:
+        ValueError: if the name does not fit the model, a weight is not finite, the
+            number of class names is not that of the predictions, or the
+            predictions do not agree.
+        FileExistsError: if weights of this name exist and `overwrite` is false.
+    """
+    directory = Path(directory)
+    config = model.get_config()
+    check_weights_name(name, config)
+    expected = config["classes"] if config["include_top"] else 0
+    if len(class_names) != expected:
+        raise ValueError(
+            f"class_names has {len(class_names)} names, but the model predicts "
+            f"{expected} classes."
+        )
+    if images is None:
+        shape = (4, *config["input_shape"])
+        images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+    published = type(model).from_config({**config, "dtype": "float32"})
+    transfer_weights(model, published, path="the given model")
+    _check_finite(published)
+    _check_agreement(model, published, images, "the float32 model")
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with (
+        _locked(directory),
+        tempfile.TemporaryDirectory(prefix=".publish-", dir=directory) as staging,
+    ):
+        records = read_catalog(directory)
+        if name in records and not overwrite:
+            raise FileExistsError(
+                f"{directory / CATALOG} lists {name} already; publish under another "
+                "name, or with overwrite=True."
+            )
+        file = Path(staging) / f"{name}.keras"
+        published.save(file)
+        read_back = keras.saving.load_model(file, compile=False)
+        _check_agreement(published, read_back, images, "the file")
+        record = WeightsRecord(
+            name=name,
+            sha256=sha256(file),
+            bytes=file.stat().st_size,
+            input_shape=list(config["input_shape"]),
+            class_names=list(class_names),
+            parameters=published.count_params(),
+            dataset=dataset,
+            metric=metric,
+            value=float(value),
+            measured_on=measured_on,
+            recipe=recipe,
+            licence=licence,
+            keras_version=keras.__version__,
+            date=datetime.date.today().isoformat(),
+            url=url,
+        )
+        records[name] = record
+        (Path(staging) / f"{name}.md").write_text(model_card(record, notes))
+        (Path(staging) / CATALOG).write_text(format_catalog(records.values()))
+        # The catalog last: until it lists the file, nobody will look for it.
+        _move_together(Path(staging), directory, (file.name, f"{name}.md", CATALOG))
+    return record
+
+
+def model_card(record, notes=""):
+    """The Markdown text of a record's model card."""
+    facts = {
+        "Measured": f"{record.metric} {record.value:.4g} on {record.measured_on}",
+        "Trained on": record.dataset,
+        "Images": "×".join(map(str, record.input_shape)) + ", values 0–255",
+        "Classes": len(record.class_names) or "none, the model has no head",
+        "Parameters": f"{record.parameters:,}",
+        "File": f"`{record.filename}`, {record.bytes:,} bytes, float32",
+        "SHA-256": f"`{record.sha256}`",
+        "Licence": record.licence,
+        "Published": f"{record.date}, Keras {record.keras_version}",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    return (
+        f"# {record.name}\n\n"
+        f"| | |\n|---|---|\n{table}\n\n"
+        "## Use\n\n"
+        "```python\n"
+        "import keras_cbvit\n\n"
+        f'model = keras_cbvit.ViTCB(weights="{record.name}")\n'
+        "```\n\n"
+        "## Made by\n\n"
+        f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
+    )
+
+
+def _check_finite(model):
+    for weight in model.weights:
+        if not np.isfinite(weight.numpy()).all():
+            raise ValueError(
+                f"The weight {weight.path} is not finite: this training has failed. "
+                "Publish an earlier checkpoint."
+            )
+
+
+def _check_agreement(model, other, images, what):
+    tolerance = TOLERANCE[model.dtype_policy.compute_dtype]
+    expected, found = (
+        keras.ops.convert_to_numpy(m(images, training=False)) for m in (model, other)
+    )
+    difference = np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-6)
+    if not difference <= tolerance:
+        raise ValueError(
+            f"Nothing was published: predictions of {what} differ from those of the "
+            f"model by {difference:.2g} of the largest, more than {tolerance}."
+        )
+
+
+@contextlib.contextmanager
+def _locked(directory):
+    """One publisher at a time, so that no record of the catalog is lost."""
+    lock = directory / ".publishing"
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            lock.mkdir()
+            break
+        except FileExistsError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"Another process has been publishing into {directory} for a "
+                    f"minute. If none is, remove {lock}."
+                ) from None
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.rmdir()
+
+
+def _move_together(source, target, names):
+    """Moves files into a folder; if one cannot be moved, all stays as it was."""
+    kept = source / "replaced"
+    kept.mkdir()
+    moved = []
+    try:
+        for name in names:
+            if (target / name).exists():
+                shutil.copy2(target / name, kept / name)
+            os.replace(source / name, target / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            if (kept / name).exists():
+                os.replace(kept / name, target / name)
+            else:
+                (target / name).unlink()
+        raise
