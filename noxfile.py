@@ -1,0 +1,87 @@
+"""The tests: `nox` runs them all, `nox -l` lists them.
+
+Each backend has an environment of its own; those of JAX and torch hold no
+TensorFlow. They are kept outside the checkout, so that the next run is quick.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import nox
+
+BACKENDS = ("tensorflow", "jax", "torch")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+
+nox.needs_version = ">=2024.3"
+nox.options.envdir = str(CACHE / "keras_cbvit" / "nox")
+nox.options.default_venv_backend = "virtualenv"  # uv does not know pip's settings
+nox.options.reuse_venv = "yes"
+
+
+@nox.session
+def lint(session):
+    """Formatting and static checks."""
+    session.install("-c", "constraints.txt", "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session, backend):
+    """The tests on one backend."""
+    session.install("-q", "-c", "constraints.txt", f".[{backend},recipes,test]")
+    if backend != "tensorflow":
+        session.run("python", "-c", _ABSENT, silent=True)
+    session.run("pytest", *session.posargs, env=_environment(backend))
+
+
+@nox.session(venv_backend="none")
+def exchange(session):
+    """Files saved on each backend are loaded on each; needs the tests' environments."""
+    with tempfile.TemporaryDirectory() as folder:
+        for step in ("save", "check"):
+            for backend in BACKENDS:
+                session.run(
+                    _python(backend),
+                    "-m",
+                    "tests.exchange",
+                    step,
+                    folder,
+                    env=_environment(backend),
+                    external=True,
+                )
+
+
+@nox.session(venv_backend="none")
+def wheel(session):
+    """An installed wheel finds its weights; needs the torch tests' environment."""
+    python = _python("torch")
+    with tempfile.TemporaryDirectory() as folder:
+        pip = (python, "-m", "pip", "-q")
+        session.run(
+            *pip, "wheel", "--no-deps", "-w", folder, str(Path.cwd()), external=True
+        )
+        (file,) = Path(folder).glob("*.whl")
+        session.run(
+            *pip, "install", "--no-deps", "--target", folder, str(file), external=True
+        )
+        session.chdir(folder)
+        script = Path(__file__).parent / "tests" / "installed.py"
+        environment = {**_environment("torch"), "PYTHONPATH": folder}
+        session.run(python, str(script), folder, env=environment, external=True)
+
+
+_ABSENT = (
+    "import importlib.util, sys;"
+    "sys.exit('TensorFlow is here' if importlib.util.find_spec('tensorflow') else 0)"
+)
+
+
+def _environment(backend):
+    return {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def _python(backend):
+    return str(Path(nox.options.envdir) / f"tests-{backend}" / "bin" / "python")

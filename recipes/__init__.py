@@ -1,0 +1,1 @@
+"""Recipes that train, evaluate and publish the models; run them from a checkout."""

@@ -1,0 +1,1 @@
+"""One experiment, one short file with a function `config()`."""

@@ -1,0 +1,23 @@
+"""ViT-Ti with CB on CIFAR-10, images of 32x32 pixels in patches of 4x4.
+
+    python -m recipes.train cifar10 --publish vitcb_ti.cifar10
+
+A recipe for one GPU; on 2 CPU cores use a smaller network, for instance
+`--model ViTCB --hidden-dim 96 --depth 6 --num-heads 3 --epochs 10`. TFDS downloads
+CIFAR-10 on first use.
+"""
+
+from pathlib import Path
+
+from recipes.experiment import Data, Experiment, Network, Run, Training
+
+
+def config():
+    return Experiment(
+        network=Network(model="ViTCB_Ti", patch_size=4),
+        data=Data(dataset="cifar10", image_size=(32, 32), shift=4),
+        training=Training(
+            epochs=100, global_batch_size=256, base_learning_rate=4e-3, warmup_epochs=5
+        ),
+        run=Run(run_dir=Path("runs/cifar10")),
+    )

@@ -1,0 +1,29 @@
+"""A small ViT with CB on scikit-learn's handwritten digits, no download.
+
+    python -m recipes.train digits
+
+1,437 training and 360 test images, brought from 8x8 to 16x16 pixels so that they can
+be shifted by half a pixel; about a minute on 2 CPU cores.
+"""
+
+from pathlib import Path
+
+from recipes.experiment import Data, Experiment, Network, Run, Training
+
+
+def config():
+    return Experiment(
+        network=Network(
+            model="ViTCB",
+            patch_size=4,
+            hidden_dim=64,
+            depth=4,
+            num_heads=4,
+            drop_path_rate=0.0,
+        ),
+        data=Data(dataset="digits", image_size=(16, 16), flip=False, shift=2),
+        training=Training(
+            epochs=40, global_batch_size=32, base_learning_rate=4.8e-2, warmup_epochs=4
+        ),
+        run=Run(run_dir=Path("runs/digits")),
+    )

@@ -1,0 +1,359 @@
+"""Where images come from: TFDS, an image folder, arrays, scikit-learn's digits.
+
+Every source gives the same: for training and for testing, a sequence of uint8 images
+of one size and their labels. Pictures are decoded and resized by Pillow whatever the
+backend, so that a model sees the same pixels on each; TensorFlow is not needed.
+"""
+
+import dataclasses
+import importlib.util
+import io
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+# Decoded images are kept up to this size, larger sets are decoded at each use.
+MEMORY_BYTES = 2 << 30
+
+
+class MissingDatasetError(FileNotFoundError):
+    """A data set is not where it was looked for; the message says how to get it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images of shape `(height, width, 3)`, uint8, by index; labels, int64."""
+
+    images: Sequence
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def first(self, number):
+        """The first so many images, at most all."""
+        number = min(number, len(self))
+        images = np.stack([self.images[i] for i in range(number)])
+        return Split(images, self.labels[:number])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Training and test images with the names of their classes."""
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    description: str
+
+
+def load_dataset(data):
+    """The data set that a `recipes.experiment.Data` names.
+
+    Raises:
+        MissingDatasetError: if it is not there, with how to get it.
+        ValueError: if it is there but makes no sense.
+    """
+    if data.dataset == "digits":
+        return _digits(data)
+    if data.dataset.endswith(".npz"):
+        return _arrays(data)
+    if os.sep in data.dataset or Path(data.dataset).is_dir():
+        return _folder(data)
+    return _tfds(data)
+
+
+class Pictures(Sequence):
+    """Images that are decoded and brought to one size when they are asked for."""
+
+    def __init__(self, encoded, data):
+        """`encoded` is a sequence of paths, of encoded bytes or of uint8 arrays."""
+        self.encoded = encoded
+        self.size = data.image_size
+        self.crop_fraction = data.crop_fraction
+
+    def __len__(self):
+        return len(self.encoded)
+
+    def __getitem__(self, index):
+        return decode(self.encoded[index], self.size, self.crop_fraction)
+
+    def kept_if_small(self):
+        """All images in one array, if `MEMORY_BYTES` are enough for it."""
+        height, width = self.size
+        if len(self) * height * width * 3 > MEMORY_BYTES:
+            return self
+        images = np.empty((len(self), height, width, 3), "uint8")
+        for i, image in enumerate(self):
+            images[i] = image
+        return images
+
+
+def decode(picture, size, crop_fraction=1.0):
+    """A picture as uint8 array of shape `(height, width, 3)`.
+
+    The largest part of the picture that has the wanted proportions is cut from its
+    centre, of it the centre `crop_fraction`, which is resized with antialiasing.
+
+    Args:
+        picture: a path, the bytes of a file, or a uint8 array of shape `(height,
+            width)` or `(height, width, channels)`.
+        size: the wanted `(height, width)`.
+        crop_fraction: share of height and width that is kept, at most 1.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        if isinstance(picture, np.ndarray):
+            image = Image.fromarray(picture.squeeze())
+        else:
+            source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+            image = Image.open(source)
+        image = image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        where = picture if isinstance(picture, Path) else "a record"
+        raise ValueError(f"{where} is not a readable image ({error}).") from error
+    height, width = size
+    if image.size != (width, height) or crop_fraction != 1:
+        image = ImageOps.fit(
+            image, (width, height), Image.Resampling.BICUBIC, (1 - crop_fraction) / 2
+        )
+    return np.asarray(image)
+
+
+def _digits(data):
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    pixels = (digits.images * (255 / 16)).round().astype("uint8")
+    images = Pictures(list(pixels), data).kept_if_small()
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, digits.target, test_size=360, random_state=0, stratify=digits.target
+    )
+    return Dataset(
+        Split(train_images, train_labels),
+        Split(test_images, test_labels),
+        tuple(str(digit) for digit in range(10)),
+        "scikit-learn's digits",
+    )
+
+
+def _arrays(data):
+    path = Path(data.dataset)
+    if not path.is_file():
+        raise MissingDatasetError(
+            f"There is no file {path}. Write it with numpy.savez(..., x_train=..., "
+            "y_train=..., x_test=..., y_test=...)."
+        )
+    with np.load(path) as arrays:
+        missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
+        if missing:
+            raise ValueError(
+                f"{path} has no {', '.join(sorted(missing))}; it needs x_train, "
+                "y_train, x_test, y_test."
+            )
+        splits = {}
+        for split in ("train", "test"):
+            images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].ravel()
+            if images.dtype != np.uint8 or len(images) != len(labels):
+                raise ValueError(
+                    f"{path}: x_{split} must hold uint8 images, one for each of "
+                    f"y_{split}; it is {images.dtype} of shape {images.shape}, and "
+                    f"there are {len(labels)} labels."
+                )
+            images = Pictures(images, data).kept_if_small()
+            splits[split] = Split(images, labels.astype("int64"))
+        names = arrays["class_names"] if "class_names" in arrays.files else None
+    if names is None:
+        names = range(max(split.labels.max() for split in splits.values()) + 1)
+    names = tuple(str(name) for name in names)
+    return Dataset(splits["train"], splits["test"], names, path.name)
+
+
+def _folder(data):
+    folder = Path(data.dataset).expanduser()
+    if not folder.is_dir():
+        raise MissingDatasetError(
+            f"There is no folder {folder}. It should hold one folder of images for "
+            f"each class, or such folders in {data.train_split}/ and "
+            f"{data.test_split}/."
+        )
+    train_folder, test_folder = folder / data.train_split, folder / data.test_split
+    if train_folder.is_dir() and test_folder.is_dir():
+        names = _class_folders(train_folder)
+        train = _files_of(train_folder, names)
+        test = _files_of(test_folder, names)
+    else:
+        from sklearn.model_selection import train_test_split
+
+        names = _class_folders(folder)
+        paths, labels = _files_of(folder, names)
+        try:
+            *parts, train_labels, test_labels = train_test_split(
+                paths, labels, test_size=0.2, random_state=0, stratify=labels
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{folder} has {len(paths)} images of {len(names)} classes, which "
+                f"cannot be divided ({error}). Divide them yourself, into "
+                f"{data.train_split}/ and {data.test_split}/."
+            ) from error
+        train, test = (parts[0], train_labels), (parts[1], test_labels)
+    train, test = (
+        Split(Pictures(paths, data).kept_if_small(), labels)
+        for paths, labels in (train, test)
+    )
+    return Dataset(train, test, names, folder.name)
+
+
+def _class_folders(folder):
+    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    if len(names) < 2:
+        raise MissingDatasetError(
+            f"{folder} has {len(names)} class folders; put the images of each class "
+            "into a folder of its own there, at least two."
+        )
+    return names
+
+
+def _files_of(folder, names):
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        found = sorted(
+            path
+            for path in (folder / name).rglob("*")
+            if path.suffix.lower() in PICTURES
+        )
+        if not found:
+            raise MissingDatasetError(
+                f"{folder / name} has no images ({', '.join(PICTURES)})."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return paths, np.array(labels, "int64")
+
+
+def _tfds(data):
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(data.dataset, data_dir=data.data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise MissingDatasetError(
+            f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
+            "folder, nor the name of a TFDS data set "
+            "(https://www.tensorflow.org/datasets/catalog/overview lists them)."
+        ) from error
+    if not builder.info.splits:
+        _download(builder)
+    info = builder.info
+    for split in (data.train_split, data.test_split):
+        if split not in info.splits:
+            raise ValueError(
+                f"{data.dataset} has no split {split!r}, but "
+                f"{', '.join(info.splits)}; set --train-split and --test-split."
+            )
+    if not {"image", "label"} <= set(info.features):
+        raise ValueError(
+            f"{data.dataset} has no image and label, but {', '.join(info.features)}; "
+            "classification needs both."
+        )
+    return Dataset(
+        _tfds_split(builder, data.train_split, data),
+        _tfds_split(builder, data.test_split, data),
+        tuple(info.features["label"].names),
+        f"{data.dataset} (TFDS {info.version})",
+    )
+
+
+def _download(builder):
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise MissingDatasetError(
+            f"{builder.name} is not in {builder.data_dir} and could not be downloaded "
+            f"({type(error).__name__}: {str(error)[:300]}). Prepare it on a machine "
+            'with internet, `python -c "import tensorflow_datasets as tfds; '
+            f"tfds.load('{builder.name}', data_dir='DIR')\"`, and give --data-dir DIR."
+        ) from error
+
+
+def _tfds_split(builder, split, data):
+    import tensorflow_datasets as tfds
+
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    small = builder.info.splits[split].num_bytes < MEMORY_BYTES
+    if small and importlib.util.find_spec("tensorflow"):
+        # TFDS's own reader knows every file format, but it only streams.
+        examples = tfds.as_numpy(
+            tfds.load(
+                builder.name,
+                split=split,
+                data_dir=data.data_dir,
+                decoders=undecoded,
+                download=False,
+            )
+        )
+        examples = [(example["image"], example["label"]) for example in examples]
+        encoded, labels = zip(*examples, strict=True)
+        labels = np.array(labels, "int64")
+    else:
+        encoded = Records(builder, split, undecoded)
+        labels = encoded.labels()
+    return Split(Pictures(encoded, data).kept_if_small(), labels)
+
+
+class Records(Sequence):
+    """The encoded images of a TFDS split in TFRecord files, by index.
+
+    A TFRecord file is a row of: length of the record (8 bytes), checksum of the
+    length (4), record, checksum of the record (4).
+    """
+
+    def __init__(self, builder, split, decoders):
+        self.features = builder.info.features
+        self.decoders = decoders
+        self.places = []
+        for path in builder.info.splits[split].filepaths:
+            if ".tfrecord" not in path.name:
+                raise ValueError(
+                    f"{path} is not a TFRecord file; install tensorflow to read it."
+                )
+            self.places += [(str(path), *place) for place in _record_places(path)]
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, index):
+        return self._example(index)["image"]
+
+    def labels(self):
+        """All labels, without decoding the images."""
+        labels = [self._example(i)["label"] for i in range(len(self))]
+        return np.array(labels, "int64")
+
+    def _example(self, index):
+        path, start, length = self.places[index]
+        with open(path, "rb") as file:
+            file.seek(start)
+            record = file.read(length)
+        return self.features.deserialize_example_np(record, decoders=self.decoders)
+
+
+def _record_places(path):
+    """Start and length of each record in a TFRecord file."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = 0
+        while start < size:
+            (length,) = struct.unpack("<Q", file.read(8))
+            yield start + 12, length
+            start += 12 + length + 4
+            if start > size:
+                raise ValueError(f"{path} is truncated; prepare the data set again.")
+            file.seek(start)

@@ -1,0 +1,126 @@
+"""What an experiment is: one frozen dataclass made of four small ones.
+
+A file in `recipes/configs` builds it, the command line overrides any field by its
+name, and `recipes.training.train` runs it.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The model, in the words of `keras_cbvit.ViTCB`."""
+
+    model: Literal["ViTCB", "ViTCB_Ti", "ViTCB_S", "ViTCB_B"] = "ViTCB_Ti"
+    patch_size: int = 16
+    hidden_dim: int | None = None
+    """For ViTCB, like depth, num_heads and mlp_ratio; the sizes have their own."""
+    depth: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: float | None = None
+    pooling: Literal["token", "avg"] = "token"
+    broadcast: Literal["cb", "cbs"] | None = "cb"
+    """cb, cbs (CB_S), or None for the plain ViT."""
+    broadcast_place: Literal["mlp_end", "mlp_front", "mlp_mid", "msa_end", "both"] = (
+        "mlp_end"
+    )
+    broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
+    context: Literal["mean", "max", "token"] = "mean"
+    drop_path_rate: float = 0.1
+    weights: str | None = None
+    """Weights to start from: a tag, a full name or a path."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The images: where they come from, and how they are fed."""
+
+    dataset: str = "digits"
+    """digits, a TFDS name, a folder of class folders, or an .npz file."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data sets; its own default if not given."""
+    train_split: str = "train"
+    test_split: str = "test"
+    """The TFDS splits, or the subfolders of an image folder."""
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width that every image is brought to."""
+    crop_fraction: float = 1.0
+    """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
+    flip: bool = True
+    """Whether training images are mirrored at random."""
+    shift: int = 0
+    """Training images are shifted by up to so many pixels at random."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The optimisation: AdamW, linear warm-up, cosine, as DeiT and the paper do it."""
+
+    epochs: int = 300
+    global_batch_size: int = 1024
+    """Images of one step over all devices."""
+    base_learning_rate: float = 1e-3
+    """The peak for a batch of 1024 images; other batches scale it linearly."""
+    warmup_epochs: int = 5
+    warmup_learning_rate: float = 1e-6
+    minimum_learning_rate: float = 1e-5
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The run: on what, where to, and what becomes of it."""
+
+    devices: int | None = None
+    """How many devices; all GPUs, or one CPU, if not given. More than one need the
+    TensorFlow backend; without enough GPUs they are logical CPU devices."""
+    precision: Precision = "float32"
+    seed: int = 0
+    run_dir: Path = Path("runs/experiment")
+    """Folder of checkpoints, logs and pictures. The same command resumes in it."""
+    publish: str | None = None
+    """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
+    weights_dir: Path = Path("weights")
+    """Folder to publish into."""
+    licence: str = "Apache-2.0"
+    """SPDX identifier of the published file's licence."""
+    smoke: bool = False
+    """Two epochs of a few images, to see that everything runs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides what a training run computes."""
+
+    network: Network = Network()
+    data: Data = Data()
+    training: Training = Training()
+    run: Run = Run()
+
+
+def build_model(network, data, classes, dtype, classifier_activation=None):
+    """The experiment's model; it gives logits unless told otherwise."""
+    import keras_cbvit
+
+    options = dataclasses.asdict(network)
+    builder = getattr(keras_cbvit, options.pop("model"))
+    for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio"):
+        if options[size] is None:
+            del options[size]
+        elif builder is not keras_cbvit.ViTCB:
+            raise ValueError(
+                f"{size}={options[size]} goes with --model ViTCB; {network.model} has "
+                "a size of its own."
+            )
+    return builder(
+        **options,
+        input_shape=(*data.image_size, 3),
+        classes=classes,
+        classifier_activation=classifier_activation,
+        dtype=dtype,
+    )

@@ -1,0 +1,117 @@
+"""Measures a model trained elsewhere and publishes it.
+
+    python -m recipes.publish model.keras vitcb_ti.cifar10 --dataset cifar10 \\
+        --trained-on CIFAR-10 --recipe "python -m recipes.train cifar10"
+
+A .keras file says itself what model it holds. For a .weights.h5 file, such as the
+checkpoints in a run folder, give the options of the network it is of:
+
+    python -m recipes.publish runs/digits/checkpoints/epoch_0060.weights.h5 \\
+        vitcb_mini.digits --dataset digits --image-size 8 8 --model ViTCB \\
+        --patch-size 2 --hidden-dim 64 --depth 4 --num-heads 4 \\
+        --trained-on digits --recipe "python -m recipes.train digits"
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tyro
+
+from recipes.experiment import Data, Network, build_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """What is published, where, and what is said of it."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A .keras or .weights.h5 file of a model of this package."""
+    name: tyro.conf.Positional[str]
+    """architecture.tag, for instance vitcb_ti.cifar10."""
+    recipe: str
+    """How the model was made: the command, or where to read about it."""
+    trained_on: str
+    """The data set the model was trained on."""
+    network: Network = Network()
+    data: Data = Data()
+    """The test images that the model is measured on."""
+    weights_dir: Path = Path("weights")
+    """Folder to publish into."""
+    licence: str = "Apache-2.0"
+    """SPDX identifier of the file's licence."""
+    notes: str = ""
+    """More Markdown for the model card."""
+    overwrite: bool = False
+    """Whether to replace published weights of this name."""
+
+
+def publish_checkpoint(publication):
+    """Runs a `Publication`; returns the record.
+
+    Raises:
+        ValueError: if the file is not of the model, or does not fit the data set.
+        OSError: if the checkpoint or the data set is not there.
+    """
+    import keras_cbvit
+    from recipes.data.sources import load_dataset
+
+    data = publication.data
+    if publication.checkpoint.suffix == ".keras":
+        model = keras_cbvit.ViTCB(weights=publication.checkpoint, dtype="float32")
+        data = dataclasses.replace(data, image_size=model.input_shape[1:3])
+        dataset = load_dataset(data)
+    else:
+        dataset = load_dataset(data)
+        network = dataclasses.replace(
+            publication.network, weights=str(publication.checkpoint)
+        )
+        classes = len(dataset.class_names)
+        model = build_model(network, data, classes, "float32", "softmax")
+    return measure_and_publish(
+        model,
+        publication.name,
+        publication.weights_dir,
+        dataset,
+        trained_on=publication.trained_on,
+        recipe=publication.recipe,
+        licence=publication.licence,
+        notes=publication.notes,
+        overwrite=publication.overwrite,
+    )
+
+
+def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **facts):
+    """Publishes a classifier with its measured accuracy on a data set's test images."""
+    import keras_cbvit
+    from recipes.evaluate import count_right
+
+    right, total = count_right(model, dataset.test), len(dataset.test)
+    record = keras_cbvit.publish(
+        model,
+        name,
+        weights_dir,
+        class_names=dataset.class_names,
+        dataset=trained_on,
+        metric="top-1 accuracy",
+        value=right / total,
+        measured_on=f"{dataset.description}, {right} of {total} test images right",
+        images=dataset.test.first(16).images,
+        **facts,
+    )
+    print(
+        f"Published {Path(weights_dir) / record.filename}: {right} of {total} test "
+        "images right."
+    )
+    return record
+
+
+def main(arguments=None):
+    from recipes.commands import parse, say_errors
+
+    publication = parse(Publication, __doc__, arguments)
+    with say_errors():
+        publish_checkpoint(publication)
+
+
+if __name__ == "__main__":
+    main()

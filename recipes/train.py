@@ -1,0 +1,218 @@
+"""Trains a model as a config file says, and publishes it if asked.
+
+    python -m recipes.train CONFIG [--option value ...]
+    python -m recipes.train CONFIG --help
+
+The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
+"""
+
+import dataclasses
+import importlib
+import json
+import pkgutil
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import recipes.configs
+from recipes.experiment import Experiment, build_model
+
+
+def train(experiment, command="recipes.train.train(experiment)"):
+    """Runs an experiment; returns the trained model and its data set.
+
+    The same experiment goes on where it was interrupted, from the last epoch that was
+    completed, in the same run folder.
+
+    Args:
+        experiment: a `recipes.experiment.Experiment`.
+        command: what a model card gives as the recipe.
+
+    Raises:
+        ValueError: on settings that do not go together, or a run folder of another
+            experiment.
+        MissingDatasetError: if the data set is not there.
+        NonFiniteLossError: if the loss becomes NaN.
+    """
+    import keras
+
+    from recipes.data.batches import Batches, TrainingBatches
+    from recipes.data.sources import load_dataset
+    from recipes.training.callbacks import Checkpoints, EpochLog, StopOnNonFiniteLoss
+    from recipes.training.devices import distribute
+    from recipes.training.optimizer import build_optimizer
+
+    network, data, training, run = (
+        experiment.network,
+        experiment.data,
+        experiment.training,
+        experiment.run,
+    )
+    dataset = load_dataset(data)
+    if run.smoke:
+        training, dataset = _smoke(training, dataset)
+    keras.utils.set_random_seed(run.seed)
+    batch_size = training.global_batch_size
+    classes = len(dataset.class_names)
+    train_batches = TrainingBatches(
+        dataset.train, classes, batch_size, data, training.label_smoothing, run.seed
+    )
+    test_batches = Batches(dataset.test, classes, batch_size)
+
+    with distribute(run.devices, batch_size):
+        model = build_model(network, data, classes, run.precision)
+        model.compile(
+            optimizer=build_optimizer(training, len(train_batches), model),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            weighted_metrics=["accuracy"],
+        )
+        _claim_run_folder(experiment, command)
+        checkpoints = Checkpoints(run.run_dir / "checkpoints")
+        first_epoch = checkpoints.restore(model)
+    if first_epoch:
+        print(f"Going on with epoch {first_epoch + 1} in {run.run_dir}.")
+    train_batches.epoch = first_epoch
+    model.fit(
+        train_batches,
+        validation_data=test_batches,
+        initial_epoch=first_epoch,
+        epochs=training.epochs,
+        shuffle=False,  # the batches are, and Keras would shuffle their order again
+        callbacks=[
+            StopOnNonFiniteLoss(checkpoints),
+            checkpoints,
+            keras.callbacks.CSVLogger(run.run_dir / "log.csv", append=first_epoch > 0),
+            EpochLog(run.run_dir, first_epoch, len(train_batches) * batch_size),
+        ],
+    )
+    if run.publish:
+        publish_trained(model, dataset, experiment, command)
+    return model, dataset
+
+
+def publish_trained(model, dataset, experiment, command):
+    """Measures a trained model on the test images and publishes it."""
+    import keras
+
+    from keras_cbvit.pretrained.loading import transfer_weights
+    from recipes.publish import measure_and_publish
+
+    # Training works on logits, users expect probabilities.
+    classifier = type(model).from_config(
+        {
+            **model.get_config(),
+            "classifier_activation": "softmax",
+            "dtype": "float32",
+        }
+    )
+    transfer_weights(model, classifier)
+    run, training = experiment.run, experiment.training
+    return measure_and_publish(
+        classifier,
+        run.publish,
+        run.weights_dir,
+        dataset,
+        trained_on=f"{dataset.description}, {len(dataset.train)} images",
+        recipe=command,
+        licence=run.licence,
+        notes=(
+            f"{training.epochs} epochs in batches of {training.global_batch_size}, "
+            f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}; one "
+            "run, so the accuracy has no spread. `config.json` of the run folder "
+            "has every setting.\n"
+        ),
+        overwrite=True,
+    )
+
+
+def _smoke(training, dataset):
+    size = max(training.global_batch_size // 16, 16)
+    training = dataclasses.replace(
+        training, epochs=2, warmup_epochs=1, global_batch_size=size
+    )
+    train, test = dataset.train.first(2 * size), dataset.test.first(size + 1)
+    return training, dataclasses.replace(dataset, train=train, test=test)
+
+
+def _claim_run_folder(experiment, command):
+    """Writes `config.json`, or checks that it is of the same experiment."""
+    import keras
+
+    folder = experiment.run.run_dir
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
+    file = folder / "config.json"
+    if file.exists():
+        found = json.loads(file.read_text())["experiment"]
+        if found != settings:
+            raise ValueError(
+                f"{folder} holds a run with other settings ("
+                + ", ".join(_differences(found, settings))
+                + "); give another --run-dir, or remove it."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = ("keras", "tensorflow", "jax", "torch", "numpy")
+    versions = {
+        package: metadata.version(package)
+        for package in packages
+        if importlib.util.find_spec(package)
+    }
+    config = {
+        "command": command,
+        "experiment": settings,
+        "backend": keras.backend.backend(),
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _git_commit(),
+    }
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _differences(found, settings):
+    for group, values in settings.items():
+        for key, value in values.items():
+            if found.get(group, {}).get(key) != value:
+                yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
+
+
+def _git_commit():
+    """The commit of this checkout, marked if files differ from it; `None` if none."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def config_names():
+    """The configs there are."""
+    return [module.name for module in pkgutil.iter_modules(recipes.configs.__path__)]
+
+
+def main(arguments=None):
+    from recipes.commands import parse, say_errors
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    known = ", ".join(config_names())
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\nConfigs: {known}")
+        return
+    name, *options = arguments
+    if name not in config_names():
+        sys.exit(f"There is no config {name!r}; there are {known}.")
+    config = importlib.import_module(f"recipes.configs.{name}")
+    experiment = parse(Experiment, config.__doc__, options, default=config.config())
+    command = shlex.join(["python", "-m", "recipes.train", *arguments])
+    with say_errors():
+        train(experiment, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What training needs besides a model and images: devices, schedule, checkpoints."""

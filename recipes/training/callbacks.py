@@ -1,0 +1,149 @@
+"""Checkpoints, logs and the alarm of a training run."""
+
+import json
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+
+import keras
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss of a training run is NaN or infinite."""
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Stops at the step whose loss is not finite, and says what is left."""
+
+    def __init__(self, checkpoints):
+        super().__init__()
+        self.checkpoints = checkpoints
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            last = self.checkpoints.newest()
+            kept = f"The last good checkpoint is {last}." if last else "None was saved."
+            raise NonFiniteLossError(
+                f"The loss is {logs['loss']} at step {batch} of epoch {self.epoch}. "
+                f"{kept} Lower base_learning_rate, warm up longer, or train in "
+                "mixed_bfloat16 or float32, and start again in a new run_dir."
+            )
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves model and optimizer after each epoch, keeps the last three.
+
+    A checkpoint appears under its name only when it is complete.
+    """
+
+    def __init__(self, folder, keep=3):
+        super().__init__()
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def path(self, epoch):
+        """The checkpoint with which `epoch` begins."""
+        return self.folder / f"epoch_{epoch:04d}.weights.h5"
+
+    def saved(self):
+        """The checkpoints there are, the oldest first."""
+        return sorted(self.folder.glob("epoch_*.weights.h5"))
+
+    def newest(self):
+        """The last checkpoint, or `None`."""
+        return self.saved()[-1] if self.saved() else None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "partial.weights.h5"
+        self.model.save_weights(partial, overwrite=True)
+        os.replace(partial, self.path(epoch + 1))
+        for old in self.saved()[: -self.keep]:
+            old.unlink()
+
+    def restore(self, model):
+        """Brings a compiled model back to its newest readable checkpoint.
+
+        Returns:
+            The epoch to go on with, 0 if there is no checkpoint.
+        """
+        for path in reversed(self.saved()):
+            model.optimizer.build(model.trainable_variables)
+            try:
+                model.load_weights(path)
+            except (OSError, KeyError, ValueError) as error:
+                warnings.warn(
+                    f"The checkpoint {path} is damaged and passed over ({error}).",
+                    stacklevel=2,
+                )
+                continue
+            return int(path.name.removeprefix("epoch_").partition(".")[0])
+        return 0
+
+
+class EpochLog(keras.callbacks.Callback):
+    """After each epoch: one JSON line, TensorBoard's scalars, and the curves."""
+
+    def __init__(self, folder, first_epoch, images_per_epoch):
+        super().__init__()
+        self.folder = Path(folder)
+        self.images_per_epoch = images_per_epoch
+        self.file = self.folder / "log.jsonl"
+        # An epoch that is repeated after an interruption is logged once.
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.epochs = [json.loads(line) for line in lines][:first_epoch]
+
+    def on_train_begin(self, logs=None):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self.start
+        values = {name: float(value) for name, value in logs.items()}
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        # Training and validation together: what the user waits for.
+        values["images_per_second"] = self.images_per_epoch / seconds
+        self.epochs.append({"epoch": epoch, **values})
+        text = "".join(json.dumps(entry) + "\n" for entry in self.epochs)
+        self.file.write_text(text)
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
+        draw_curves(self.epochs, self.folder / "curves.png")
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+
+def draw_curves(epochs, path):
+    """Draws loss and accuracy over the epochs of a log."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, name, label in (
+        (axes[0], "loss", "loss (training: with label smoothing)"),
+        (axes[1], "accuracy", "top-1 accuracy"),
+    ):
+        numbers = [entry["epoch"] + 1 for entry in epochs]
+        marker = "o" if len(epochs) < 3 else None
+        for key, style, kind in (
+            (name, "--", "training"),
+            (f"val_{name}", "-", "test"),
+        ):
+            values = [entry[key] for entry in epochs]
+            axis.plot(numbers, values, style, marker=marker, label=kind)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120)
