@@ -51,18 +51,23 @@ def train(experiment, command="recipes.train.train(experiment)"):
         experiment.training,
         experiment.run,
     )
+    if run.smoke:
+        training = _smoke(training)
+    batch_size = training.global_batch_size
+    # Before anything else wakes TensorFlow, which then has the devices it has.
+    devices = distribute(run.devices, batch_size)
     dataset = load_dataset(data)
     if run.smoke:
-        training, dataset = _smoke(training, dataset)
+        train, test = dataset.train.first(2 * batch_size), dataset.test.first(100)
+        dataset = dataclasses.replace(dataset, train=train, test=test)
     keras.utils.set_random_seed(run.seed)
-    batch_size = training.global_batch_size
     classes = len(dataset.class_names)
     train_batches = TrainingBatches(
         dataset.train, classes, batch_size, data, training.label_smoothing, run.seed
     )
     test_batches = Batches(dataset.test, classes, batch_size)
 
-    with distribute(run.devices, batch_size):
+    with devices:
         model = build_model(network, data, classes, run.precision)
         model.compile(
             optimizer=build_optimizer(training, len(train_batches), model),
@@ -128,13 +133,11 @@ def publish_trained(model, dataset, experiment, command):
     )
 
 
-def _smoke(training, dataset):
-    size = max(training.global_batch_size // 16, 16)
-    training = dataclasses.replace(
-        training, epochs=2, warmup_epochs=1, global_batch_size=size
+def _smoke(training):
+    batch_size = max(training.global_batch_size // 16, 16)
+    return dataclasses.replace(
+        training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
     )
-    train, test = dataset.train.first(2 * size), dataset.test.first(size + 1)
-    return training, dataclasses.replace(dataset, train=train, test=test)
 
 
 def _claim_run_folder(experiment, command):

@@ -123,8 +123,9 @@ class ContextBroadcast(keras.layers.Layer):
 
     def _masked_context_of(self, x, counts):
         if self.context == "max":
-            # Finite also where no token counts, so that no gradient becomes NaN.
-            lowest = ops.min(x, axis=self.axis, keepdims=True)
+            # Not -inf: finite also where no token counts, so no gradient becomes NaN.
+            counting = ops.where(counts, x, ops.zeros_like(x))
+            lowest = ops.min(counting, axis=self.axis, keepdims=True)
             return self._context_of(ops.where(counts, x, lowest))
         if self.context == "token":
             return self._context_of(x)

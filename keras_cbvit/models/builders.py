@@ -3,7 +3,7 @@
 import inspect
 
 from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained.architectures import SIZES, architecture_name
+from keras_cbvit.pretrained.architectures import FAMILIES, SIZES, architecture_name
 from keras_cbvit.pretrained.files import locate
 from keras_cbvit.pretrained.loading import (
     load_pretrained,
@@ -120,7 +120,8 @@ def ViTCB(
         refuse_other_architecture(path, saved, given)
         config = {**defaults, **saved, **given}
         architecture = architecture_name(config)
-    model = VisionTransformer(**config, dtype=dtype, name=name or architecture or "vit")
+    name = name or architecture or FAMILIES[config["broadcast"]]
+    model = VisionTransformer(**config, dtype=dtype, name=name)
     if weights is not None:
         load_pretrained(model, path, new_classes="classes" in given)
     return model

@@ -72,6 +72,8 @@ class VisionTransformer(keras.Model):
         }
         check(**config)
         config["input_shape"] = tuple(input_shape)
+        if not isinstance(broadcast_blocks, str):
+            config["broadcast_blocks"] = list(broadcast_blocks)
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         # Pixels and probabilities are not for 8 bits of mantissa.
         wide = keras.backend.result_type(dtype.compute_dtype, "float32")
@@ -121,13 +123,27 @@ class VisionTransformer(keras.Model):
             )(x)
 
         super().__init__(inputs=images, outputs=x, name=name, trainable=trainable)
+        if isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
+            # From a quantised model's file. Dense cannot save under a map.
+            for layer in self._flatten_layers(include_self=False):
+                if layer.dtype_policy is dtype:
+                    layer._dtype_policy = dtype[layer.path or ""]
+            dtype = dtype.default_policy
         self.dtype_policy = dtype
         self._config = config
 
     def get_config(self):
+        dtype = self.dtype_policy
+        quantized = {
+            layer.path: layer.dtype_policy
+            for layer in self._flatten_layers(include_self=False)
+            if layer.quantization_mode is not None
+        }
+        if quantized:
+            dtype = keras.dtype_policies.DTypePolicyMap(dtype, quantized)
         return {
             **self._config,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "dtype": keras.dtype_policies.serialize(dtype),
             "name": self.name,
             "trainable": self.trainable,
         }
@@ -226,7 +242,11 @@ def check(
         )
     if not mlp_ratio > 0:
         refuse("mlp_ratio", mlp_ratio, "must be more than 0.")
-    if len(input_shape) != 3 or None in tuple(input_shape):
+    if (
+        not isinstance(input_shape, tuple | list)
+        or len(input_shape) != 3
+        or None in input_shape
+    ):
         refuse(
             "input_shape",
             input_shape,
@@ -249,14 +269,16 @@ def check(
     check_choice("broadcast", broadcast, tuple(FAMILIES))
     check_choice("broadcast_place", broadcast_place, tuple(BROADCAST_PLACES))
     check_choice("context", context, CONTEXTS)
-    if isinstance(broadcast_blocks, str):
-        if broadcast_blocks not in ("all", "upper"):
-            refuse(
-                "broadcast_blocks",
-                broadcast_blocks,
-                "is unknown; use 'all', 'upper' or a sequence of block indices.",
-            )
-    elif any(not 0 <= index < depth for index in broadcast_blocks):
+    indices = () if broadcast_blocks in ("all", "upper") else broadcast_blocks
+    if not isinstance(indices, tuple | list | range) or any(
+        type(index) is not int for index in indices
+    ):
+        refuse(
+            "broadcast_blocks",
+            broadcast_blocks,
+            "is unknown; use 'all', 'upper' or a sequence of block indices.",
+        )
+    if any(not 0 <= index < depth for index in indices):
         refuse(
             "broadcast_blocks",
             broadcast_blocks,

@@ -17,7 +17,7 @@ def architecture_name(config):
         ValueError: if `config["broadcast"]` is unknown.
     """
     broadcast = config["broadcast"]
-    if broadcast not in FAMILIES:
+    if broadcast not in tuple(FAMILIES):
         raise ValueError(
             f"broadcast={broadcast!r} is unknown; use one of "
             f"{', '.join(map(repr, FAMILIES))}."

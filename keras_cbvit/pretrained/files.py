@@ -36,7 +36,8 @@ def locate(weights, architecture=None):
         ValueError: on an unknown tag or name, with the known ones.
         OSError: if a file cannot be fetched, or is not the one of its record.
     """
-    if isinstance(weights, os.PathLike) or str(weights).endswith(SUFFIXES):
+    is_path = isinstance(weights, os.PathLike) or os.sep in str(weights)
+    if is_path or str(weights).endswith(SUFFIXES):
         path = Path(weights).expanduser()
         if not str(path).endswith(SUFFIXES):
             raise ValueError(
@@ -125,10 +126,8 @@ def fetch(url, record):
     # The hash is in the name: files of two versions of a record never meet.
     folder = cache_folder()
     path = folder / f"{record.name}-{record.sha256[:12]}.keras"
-    if path.exists():
-        if sha256(path) == record.sha256:
-            return path
-        path.unlink(missing_ok=True)
+    if path.exists() and sha256(path) == record.sha256:
+        return path
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(2):
         handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
@@ -140,6 +139,7 @@ def fetch(url, record):
                 return path
         finally:
             Path(partial).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     raise OSError(
         f"{url} was fetched twice and is not the file of the record {record.name!r}: "
         f"its SHA-256 is not {record.sha256}. Nothing was kept."

@@ -34,6 +34,10 @@ def saved_config(path):
             "this package; load it with keras.saving.load_model."
         )
     config = model["config"]
+    if config["dtype"]["class_name"] == "DTypePolicyMap":
+        raise ValueError(
+            f"{path} holds a quantised model; load it with keras.saving.load_model."
+        )
     for own in ("dtype", "name", "trainable"):
         config.pop(own, None)
     return config
@@ -72,7 +76,7 @@ def load_pretrained(model, path, new_classes=False):
     source = type(model).from_config(source_config)
     try:
         source.load_weights(path)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         if path.suffix == ".keras":
             raise _damaged(path, error) from error
         raise ValueError(
@@ -187,14 +191,20 @@ def _config_of_h5(path, config):
                 ]
                 for layer in file["layers"].values()
             }
+            tokens = shapes["class_token_and_position"][1][1] - 1
     except (OSError, KeyError) as error:
         raise _damaged(path, error) from error
+    depth = sum(name.startswith("block_") for name in shapes)
+    if depth != config["depth"]:
+        raise ValueError(
+            f"The weights of {path} are of another architecture: their depth is "
+            f"{depth}, not {config['depth']}."
+        )
     source = {"include_top": "head" in shapes}
     if source["include_top"]:
         source["classes"] = shapes["head"][0][-1]
     patch_size = config["patch_size"]
     grid = tuple(side // patch_size for side in config["input_shape"][:2])
-    tokens = shapes["class_token_and_position"][1][1] - 1
     if tokens != np.prod(grid):
         side = round(tokens**0.5)
         if side**2 != tokens:
