@@ -199,9 +199,9 @@ def _folder(data):
             )
         except ValueError as error:
             raise ValueError(
-                f"{folder} has {len(paths)} images of {len(names)} classes, which "
-                f"cannot be divided ({error}). Divide them yourself, into "
-                f"{data.train_split}/ and {data.test_split}/."
+                f"{folder} has {len(paths)} images of {len(names)} classes, too few to "
+                "set every fifth aside for testing with some of each class. Divide "
+                f"them yourself, into {data.train_split}/ and {data.test_split}/."
             ) from error
         train, test = (parts[0], train_labels), (parts[1], test_labels)
     train, test = (

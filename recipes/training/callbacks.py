@@ -8,14 +8,20 @@ import warnings
 from pathlib import Path
 
 import keras
+import numpy as np
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss of a training run is NaN or infinite."""
+    """The loss or a weight of a training run is NaN or infinite."""
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Stops at the step whose loss is not finite, and says what is left."""
+    """Stops at the step whose loss is not finite, or the epoch that ruins the model.
+
+    Put it before `Checkpoints`, which then saves only what can be gone on with: the
+    loss of a step is computed before its update, so the last step of an epoch may
+    ruin the weights behind a finite loss.
+    """
 
     def __init__(self, checkpoints):
         super().__init__()
@@ -26,13 +32,24 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
-            last = self.checkpoints.newest()
-            kept = f"The last good checkpoint is {last}." if last else "None was saved."
-            raise NonFiniteLossError(
-                f"The loss is {logs['loss']} at step {batch} of epoch {self.epoch}. "
-                f"{kept} Lower base_learning_rate, warm up longer, or train in "
-                "mixed_bfloat16 or float32, and start again in a new run_dir."
-            )
+            self._stop(f"The loss is {logs['loss']} at step {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                self._stop(f"The {name} is {value} at the end")
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                self._stop(f"The weight {weight.path} is not finite at the end")
+
+    def _stop(self, what):
+        last = self.checkpoints.newest()
+        kept = f"The last good checkpoint is {last}." if last else "None was saved."
+        raise NonFiniteLossError(
+            f"{what} of epoch {self.epoch + 1}. {kept} Lower base_learning_rate, warm "
+            "up longer, or train in mixed_bfloat16 or float32, and start again in a "
+            "new run_dir."
+        )
 
 
 class Checkpoints(keras.callbacks.Callback):
