@@ -60,13 +60,10 @@ def wheel(session):
     python = _python("torch")
     with tempfile.TemporaryDirectory() as folder:
         pip = (python, "-m", "pip", "-q")
-        session.run(
-            *pip, "wheel", "--no-deps", "-w", folder, str(Path.cwd()), external=True
-        )
-        (file,) = Path(folder).glob("*.whl")
-        session.run(
-            *pip, "install", "--no-deps", "--target", folder, str(file), external=True
-        )
+        build = ("wheel", "--no-deps", "-w", folder, str(Path.cwd()))
+        session.run(*pip, *build, external=True)
+        install = ("install", "--no-deps", "--no-index", "--find-links", folder)
+        session.run(*pip, *install, "--target", folder, "keras_cbvit", external=True)
         session.chdir(folder)
         script = Path(__file__).parent / "tests" / "installed.py"
         environment = {**_environment("torch"), "PYTHONPATH": folder}

@@ -26,4 +26,5 @@ def say_errors():
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        # On a line of its own, also behind a progress bar.
+        sys.exit(f"\n{type(error).__name__}: {error}")

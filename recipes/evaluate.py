@@ -22,7 +22,7 @@ class Evaluation:
     model: tyro.conf.Positional[str]
     """Name of published weights, or path of a .keras file."""
     dataset: str | None = None
-    """As for training; the weights' tag if not given."""
+    """As for training; the tag of published weights if not given."""
     data_dir: Path | None = None
     """Where TFDS keeps its data sets."""
     test_split: str = "test"
@@ -41,9 +41,14 @@ def evaluate(options):
     """Runs an `Evaluation`; returns the number of right and of all images."""
     import keras_cbvit
 
+    dataset = options.dataset or options.model.partition(".")[2]
+    if dataset == "keras":
+        raise ValueError(
+            f"{options.model} does not say what to measure it on; give --dataset."
+        )
     model = keras_cbvit.ViTCB(weights=options.model)
     data = Data(
-        dataset=options.dataset or options.model.partition(".")[2],
+        dataset=dataset,
         data_dir=options.data_dir,
         train_split=options.test_split,
         test_split=options.test_split,

@@ -57,6 +57,11 @@ def publish_checkpoint(publication):
 
     data = publication.data
     if publication.checkpoint.suffix == ".keras":
+        if publication.network != Network():
+            raise ValueError(
+                f"{publication.checkpoint} says itself what model it holds; leave out "
+                "the options of the network."
+            )
         model = keras_cbvit.ViTCB(weights=publication.checkpoint, dtype="float32")
         data = dataclasses.replace(data, image_size=model.input_shape[1:3])
         dataset = load_dataset(data)

@@ -90,16 +90,19 @@ def quickstart(folder):
     return np.array([right, right_parity]) / total
 
 
-def main():
+def main(arguments=None):
+    from recipes.commands import say_errors
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/quickstart"), help="for its files"
     )
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(arguments).folder
     start = time.perf_counter()
-    quickstart(folder)
+    with say_errors():
+        quickstart(folder)
     print(
         f"{time.perf_counter() - start:.0f} seconds on {keras.backend.backend()}. "
         f"Look at {folder / 'predictions.png'}, {folder / 'run' / 'curves.png'} and "

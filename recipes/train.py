@@ -6,6 +6,7 @@
 The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -88,13 +89,13 @@ def train(experiment, command="recipes.train.train(experiment)"):
         shuffle=False,  # the batches are, and Keras would shuffle their order again
         callbacks=[
             StopOnNonFiniteLoss(checkpoints),
-            checkpoints,
-            keras.callbacks.CSVLogger(run.run_dir / "log.csv", append=first_epoch > 0),
             EpochLog(run.run_dir, first_epoch, len(train_batches) * batch_size),
+            checkpoints,
         ],
     )
     if run.publish:
-        publish_trained(model, dataset, experiment, command)
+        trained = dataclasses.replace(experiment, training=training)
+        publish_trained(model, dataset, trained, command)
     return model, dataset
 
 
@@ -157,12 +158,10 @@ def _claim_run_folder(experiment, command):
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    packages = ("keras", "tensorflow", "jax", "torch", "numpy")
-    versions = {
-        package: metadata.version(package)
-        for package in packages
-        if importlib.util.find_spec(package)
-    }
+    versions = {}
+    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     config = {
         "command": command,
         "experiment": settings,

@@ -16,6 +16,14 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, split, classes, batch_size):
+        if not len(split):
+            raise ValueError("There are no images.")
+        first, last = split.labels.min(), split.labels.max()
+        if first < 0 or last >= classes:
+            raise ValueError(
+                f"The labels go from {first} to {last}, but the {classes} classes "
+                f"from 0 to {classes - 1}."
+            )
         in_memory = isinstance(split.images, np.ndarray)
         super().__init__(workers=1 if in_memory else os.cpu_count())
         self.split = split

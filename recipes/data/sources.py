@@ -9,7 +9,7 @@ import dataclasses
 import importlib.util
 import io
 import os
-import struct
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,8 +62,10 @@ def load_dataset(data):
         return _digits(data)
     if data.dataset.endswith(".npz"):
         return _arrays(data)
-    if os.sep in data.dataset or Path(data.dataset).is_dir():
-        return _folder(data)
+    folder = Path(data.dataset).expanduser()
+    # "imagenette/320px" is a name of TFDS, not a folder.
+    if folder.is_dir() or folder.is_absolute() or data.dataset.startswith("."):
+        return _folder(data, folder)
     return _tfds(data)
 
 
@@ -72,6 +74,10 @@ class Pictures(Sequence):
 
     def __init__(self, encoded, data):
         """`encoded` is a sequence of paths, of encoded bytes or of uint8 arrays."""
+        if not 0 < data.crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
+            )
         self.encoded = encoded
         self.size = data.image_size
         self.crop_fraction = data.crop_fraction
@@ -105,16 +111,17 @@ def decode(picture, size, crop_fraction=1.0):
         size: the wanted `(height, width)`.
         crop_fraction: share of height and width that is kept, at most 1.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         if isinstance(picture, np.ndarray):
-            image = Image.fromarray(picture.squeeze())
+            one_channel = picture.ndim == 3 and picture.shape[-1] == 1
+            image = Image.fromarray(picture[..., 0] if one_channel else picture)
         else:
             source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
             image = Image.open(source)
         image = image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
         where = picture if isinstance(picture, Path) else "a record"
         raise ValueError(f"{where} is not a readable image ({error}).") from error
     height, width = size
@@ -150,7 +157,11 @@ def _arrays(data):
             f"There is no file {path}. Write it with numpy.savez(..., x_train=..., "
             "y_train=..., x_test=..., y_test=...)."
         )
-    with np.load(path) as arrays:
+    try:
+        arrays = np.load(path)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npz file ({error}).") from error
+    with arrays:
         missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
         if missing:
             raise ValueError(
@@ -160,9 +171,11 @@ def _arrays(data):
         splits = {}
         for split in ("train", "test"):
             images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].ravel()
-            if images.dtype != np.uint8 or len(images) != len(labels):
+            is_images = images.ndim == 3 or images.shape[3:] in ((1,), (3,), (4,))
+            if images.dtype != np.uint8 or not is_images or len(images) != len(labels):
                 raise ValueError(
-                    f"{path}: x_{split} must hold uint8 images, one for each of "
+                    f"{path}: x_{split} must hold uint8 images of shape (height, "
+                    "width) or (height, width, channels), one for each of "
                     f"y_{split}; it is {images.dtype} of shape {images.shape}, and "
                     f"there are {len(labels)} labels."
                 )
@@ -175,8 +188,7 @@ def _arrays(data):
     return Dataset(splits["train"], splits["test"], names, path.name)
 
 
-def _folder(data):
-    folder = Path(data.dataset).expanduser()
+def _folder(data, folder):
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold one folder of images for "
@@ -186,6 +198,12 @@ def _folder(data):
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
     if train_folder.is_dir() and test_folder.is_dir():
         names = _class_folders(train_folder)
+        unknown = sorted(set(_class_folders(test_folder)) - set(names))
+        if unknown:
+            raise ValueError(
+                f"{test_folder} has the class folders {', '.join(unknown)}, which "
+                f"{train_folder} has not."
+            )
         train = _files_of(train_folder, names)
         test = _files_of(test_folder, names)
     else:
@@ -250,7 +268,7 @@ def _tfds(data):
             "(https://www.tensorflow.org/datasets/catalog/overview lists them)."
         ) from error
     if not builder.info.splits:
-        _download(builder)
+        _download(builder, data.dataset)
     info = builder.info
     for split in (data.train_split, data.test_split):
         if split not in info.splits:
@@ -260,7 +278,7 @@ def _tfds(data):
             )
     if not {"image", "label"} <= set(info.features):
         raise ValueError(
-            f"{data.dataset} has no image and label, but {', '.join(info.features)}; "
+            f"{data.dataset} has no image and label, but {', '.join(sorted(info.features))}; "
             "classification needs both."
         )
     return Dataset(
@@ -271,15 +289,15 @@ def _tfds(data):
     )
 
 
-def _download(builder):
+def _download(builder, name):
     try:
         builder.download_and_prepare()
     except Exception as error:
         raise MissingDatasetError(
-            f"{builder.name} is not in {builder.data_dir} and could not be downloaded "
-            f"({type(error).__name__}: {str(error)[:300]}). Prepare it on a machine "
+            f"{name} is not in {builder.data_dir} and could not be downloaded "
+            f"({type(error).__name__}: {str(error)[:1000]}). Prepare it on a machine "
             'with internet, `python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{builder.name}', data_dir='DIR')\"`, and give --data-dir DIR."
+            f"tfds.load('{name}', data_dir='DIR')\"`, and give --data-dir DIR."
         ) from error
 
 
@@ -290,16 +308,23 @@ def _tfds_split(builder, split, data):
     small = builder.info.splits[split].num_bytes < MEMORY_BYTES
     if small and importlib.util.find_spec("tensorflow"):
         # TFDS's own reader knows every file format, but it only streams.
+        from tensorflow.errors import OpError
+
         examples = tfds.as_numpy(
             tfds.load(
-                builder.name,
+                data.dataset,
                 split=split,
                 data_dir=data.data_dir,
                 decoders=undecoded,
                 download=False,
+                # One file after the other: the order of `Records`.
+                read_config=tfds.ReadConfig(interleave_cycle_length=1),
             )
         )
-        examples = [(example["image"], example["label"]) for example in examples]
+        try:
+            examples = [(example["image"], example["label"]) for example in examples]
+        except OpError as error:
+            raise _damaged(builder.data_path, error.message) from error
         encoded, labels = zip(*examples, strict=True)
         labels = np.array(labels, "int64")
     else:
@@ -325,6 +350,9 @@ class Records(Sequence):
                     f"{path} is not a TFRecord file; install tensorflow to read it."
                 )
             self.places += [(str(path), *place) for place in _record_places(path)]
+        expected = builder.info.splits[split].num_examples
+        if len(self) != expected:
+            raise _damaged(builder.data_path, f"{len(self)} records, not {expected}")
 
     def __len__(self):
         return len(self.places)
@@ -351,9 +379,14 @@ def _record_places(path):
     with open(path, "rb") as file:
         start = 0
         while start < size:
-            (length,) = struct.unpack("<Q", file.read(8))
-            yield start + 12, length
-            start += 12 + length + 4
-            if start > size:
-                raise ValueError(f"{path} is truncated; prepare the data set again.")
+            header = file.read(8)
+            length = int.from_bytes(header, "little")
+            first, start = start + 12, start + 12 + length + 4
+            if len(header) < 8 or start > size:
+                raise _damaged(path, "it is truncated")
+            yield first, length
             file.seek(start)
+
+
+def _damaged(path, reason):
+    return ValueError(f"{path} is damaged ({reason}); prepare the data set again.")

@@ -1,5 +1,6 @@
 """Checkpoints, logs and the alarm of a training run."""
 
+import csv
 import json
 import math
 import os
@@ -89,8 +90,10 @@ class Checkpoints(keras.callbacks.Callback):
         Returns:
             The epoch to go on with, 0 if there is no checkpoint.
         """
-        for path in reversed(self.saved()):
+        saved = self.saved()
+        if saved and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+        for path in reversed(saved):
             try:
                 model.load_weights(path)
             except (OSError, KeyError, ValueError) as error:
@@ -104,12 +107,17 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class EpochLog(keras.callbacks.Callback):
-    """After each epoch: one JSON line, TensorBoard's scalars, and the curves."""
+    """After each epoch: log.jsonl, log.csv, TensorBoard's scalars, and the curves.
+
+    Put it before `Checkpoints`: an epoch that was logged but not saved is repeated
+    and logged anew, one that was saved but not logged would be missing for ever.
+    """
 
     def __init__(self, folder, first_epoch, images_per_epoch):
         super().__init__()
         self.folder = Path(folder)
         self.images_per_epoch = images_per_epoch
+        self.first_epoch = first_epoch
         self.file = self.folder / "log.jsonl"
         # An epoch that is repeated after an interruption is logged once.
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -118,7 +126,9 @@ class EpochLog(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         from tensorboardX import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+        self.writer = SummaryWriter(
+            str(self.folder / "tensorboard"), purge_step=self.first_epoch or None
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -131,7 +141,13 @@ class EpochLog(keras.callbacks.Callback):
         values["images_per_second"] = self.images_per_epoch / seconds
         self.epochs.append({"epoch": epoch, **values})
         text = "".join(json.dumps(entry) + "\n" for entry in self.epochs)
-        self.file.write_text(text)
+        partial = self.folder / "partial.jsonl"
+        partial.write_text(text)
+        os.replace(partial, self.file)
+        with open(self.folder / "log.csv", "w", newline="") as file:
+            table = csv.DictWriter(file, self.epochs[0])
+            table.writeheader()
+            table.writerows(self.epochs)
         for name, value in values.items():
             self.writer.add_scalar(name, value, epoch)
         self.writer.flush()

@@ -20,6 +20,8 @@ def distribute(devices, global_batch_size):
     Raises:
         ValueError: if there are not so many devices, or they do not divide the batch.
     """
+    if devices is not None and devices < 1:
+        raise ValueError(f"devices={devices} must be at least 1.")
     if keras.backend.backend() != "tensorflow":
         if devices not in (None, 1):
             raise ValueError(
@@ -31,7 +33,7 @@ def distribute(devices, global_batch_size):
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     devices = devices or max(gpus, 1)
-    if devices < 1 or (gpus and devices > gpus):
+    if gpus and devices > gpus:
         raise ValueError(f"devices={devices}: this machine has {gpus} GPUs.")
     if global_batch_size % devices:
         raise ValueError(
