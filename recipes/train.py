@@ -80,7 +80,6 @@ def train(experiment, command="recipes.train.train(experiment)"):
         first_epoch = checkpoints.restore(model)
     if first_epoch:
         print(f"Going on with epoch {first_epoch + 1} in {run.run_dir}.")
-    train_batches.epoch = first_epoch
     model.fit(
         train_batches,
         validation_data=test_batches,
@@ -88,6 +87,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
         epochs=training.epochs,
         shuffle=False,  # the batches are, and Keras would shuffle their order again
         callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_begin=train_batches.begin_epoch),
             StopOnNonFiniteLoss(checkpoints),
             EpochLog(run.run_dir, first_epoch, len(train_batches) * batch_size),
             checkpoints,

@@ -46,3 +46,7 @@ class ClassTokenAndPosition(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         batch, tokens, channels = input_shape
         return (batch, 1 + tokens, channels)
+
+    def get_config(self):
+        # Without a method of its own, a layer given a policy as dtype has no config.
+        return super().get_config()

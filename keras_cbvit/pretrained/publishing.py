@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.architectures import check_weights_name
 from keras_cbvit.pretrained.catalog import (
     CATALOG,
@@ -73,12 +74,17 @@ def publish(
         The `WeightsRecord`.
 
     Raises:
-        ValueError: if the name does not fit the model, a weight is not finite, the
-            number of class names is not that of the predictions, or the
-            predictions do not agree.
+        ValueError: if the model is of another kind or does not fit the name, a weight
+            is not finite, the number of class names is not that of the
+            predictions, or the predictions do not agree.
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a model of ViTCB: its file could "
+            "not be loaded by name."
+        )
     config = model.get_config()
     check_weights_name(name, config)
     expected = config["classes"] if config["include_top"] else 0

@@ -2,9 +2,14 @@
 
 import functools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+
+# Keras's own workers would mix the batches of one epoch with those of the next:
+# `fit` looks at the first batch before it begins, and what they prepared stays.
+_decoders = ThreadPoolExecutor(os.cpu_count())
 
 
 class Batches(keras.utils.PyDataset):
@@ -24,8 +29,7 @@ class Batches(keras.utils.PyDataset):
                 f"The labels go from {first} to {last}, but the {classes} classes "
                 f"from 0 to {classes - 1}."
             )
-        in_memory = isinstance(split.images, np.ndarray)
-        super().__init__(workers=1 if in_memory else os.cpu_count())
+        super().__init__()
         self.split = split
         self.classes = classes
         self.batch_size = batch_size
@@ -45,7 +49,7 @@ class Batches(keras.utils.PyDataset):
         if isinstance(images, np.ndarray):
             images = images[indices]
         else:
-            images = np.stack([images[i] for i in indices])
+            images = np.stack(list(_decoders.map(images.__getitem__, indices)))
         return images, np.eye(self.classes, dtype="float32")[self.split.labels[indices]]
 
 
@@ -53,7 +57,8 @@ class TrainingBatches(Batches):
     """Shuffled and augmented batches, another order and other pixels each epoch.
 
     What a batch holds follows from the seed, the epoch and the step alone. Every
-    batch is full: an epoch leaves out the remainder.
+    batch is full: an epoch leaves out the remainder. Give `begin_epoch` to `fit` as a
+    callback.
     """
 
     def __init__(self, split, classes, batch_size, data, label_smoothing, seed):
@@ -80,8 +85,9 @@ class TrainingBatches(Batches):
         smoothing = self.label_smoothing
         return images, labels * (1 - smoothing) + smoothing / self.classes
 
-    def on_epoch_end(self):
-        self.epoch += 1
+    def begin_epoch(self, epoch, logs=None):
+        """Goes to an epoch; Keras's `on_epoch_end` also comes before the first."""
+        self.epoch = epoch
 
 
 @functools.lru_cache(maxsize=2)

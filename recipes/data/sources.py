@@ -278,8 +278,8 @@ def _tfds(data):
             )
     if not {"image", "label"} <= set(info.features):
         raise ValueError(
-            f"{data.dataset} has no image and label, but {', '.join(sorted(info.features))}; "
-            "classification needs both."
+            f"{data.dataset} has no image and label, but "
+            f"{', '.join(sorted(info.features))}; classification needs both."
         )
     return Dataset(
         _tfds_split(builder, data.train_split, data),

@@ -8,8 +8,8 @@ from recipes.training.schedule import WarmupCosine
 def build_optimizer(training, steps_per_epoch, model):
     """AdamW with warm-up and cosine, without weight decay where DeiT has none.
 
-    The exclusions are given to the optimizer before Keras wraps it for float16,
-    because the wrapper does not pass them on.
+    The exclusions are given to it before it is wrapped for float16, because the
+    wrapper does not pass them on.
 
     Args:
         training: a `recipes.experiment.Training`.
@@ -31,7 +31,31 @@ def build_optimizer(training, steps_per_epoch, model):
         epsilon=1e-8,
     )
     optimizer.exclude_from_weight_decay(undecayed(model))
+    if model.dtype_policy.name == "mixed_float16":
+        return LossScaleOptimizer(optimizer)
     return optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Keras's, but skips a step if the gradients of any replica are not finite.
+
+    Keras looks at those of the first replica alone, before they are summed: an
+    infinity on another replica would make every weight NaN.
+    """
+
+    def check_finite(self, grads):
+        finite = super().check_finite(grads)
+        if keras.backend.backend() != "tensorflow":
+            return finite
+        import tensorflow as tf
+
+        def everywhere(strategy, finite):
+            return tf.reduce_all(strategy.experimental_local_results(finite))
+
+        # No all_reduce, which met the collectives of the gradients in another order.
+        replica = tf.distribute.get_replica_context()
+        return replica.merge_call(everywhere, args=(finite,))
 
 
 def undecayed(model):

@@ -1,0 +1,40 @@
+"""The reference numbers of `tests/data`, see `make_oracles.py` in the shared folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def oracle():
+    """Results of PyTorch and timm in float64 for a small ViT, by name."""
+    with np.load(DATA / "vit.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def timm_state(oracle):
+    """The state dict of that ViT."""
+    return {
+        name.removeprefix("weight/"): array
+        for name, array in oracle.items()
+        if name.startswith("weight/")
+    }
+
+
+@pytest.fixture(scope="session")
+def oracle_arguments():
+    """The arguments that build that ViT."""
+    return {
+        "input_shape": (32, 48, 3),
+        "patch_size": 8,
+        "hidden_dim": 48,
+        "depth": 4,
+        "num_heads": 3,
+        "classes": 7,
+        "include_preprocessing": False,
+        "classifier_activation": None,
+    }

@@ -1,0 +1,452 @@
+import inspect
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_cbvit
+from keras_cbvit.models.vision_transformer import (
+    TokenPooling,
+    VisionTransformer,
+    block_indices,
+)
+from tests.compare import assert_close, assert_equal, dtype_of, to_numpy
+from tests.gradients import gradients
+from tests.tiny import assert_same_values, fill, images, predict, tiny, values
+
+# Against PyTorch and timm in float64.
+
+CASES = {
+    "plain": {"broadcast": None},
+    "cb_mlp_end": {"broadcast_place": "mlp_end"},
+    "cb_mlp_front": {"broadcast_place": "mlp_front"},
+    "cb_mlp_mid": {"broadcast_place": "mlp_mid"},
+    "cb_msa_end": {"broadcast_place": "msa_end"},
+    "cb_both": {"broadcast_place": "both"},
+    "cb_upper_half": {"broadcast_blocks": "upper"},
+    "cb_max": {"context": "max"},
+    "cb_token": {"context": "token"},
+    "cbs_mlp_end": {"broadcast": "cbs"},
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, oracle, oracle_arguments, timm_state):
+    """A case's name, and our model of it."""
+    model = keras_cbvit.ViTCB(**oracle_arguments, **CASES[request.param])
+    keras_cbvit.load_timm_weights(model, timm_state)
+    if request.param == "cbs_mlp_end":
+        for i, scale in enumerate(oracle["scales"]):
+            model.get_layer(f"block_{i}").mlp.end.channel_scale.assign(scale)
+    return request.param, model
+
+
+def test_logits_are_those_of_timm(case, oracle):
+    name, model = case
+    logits = model(oracle["images"].astype("float32"))
+    assert_close(logits, oracle[f"{name}/logits"], atol=1e-5)
+
+
+def test_the_output_of_every_block_is_that_of_timm(case, oracle):
+    name, model = case
+    blocks = [model.get_layer(f"block_{i}").output for i in range(4)]
+    found = keras.Model(model.input, blocks)(oracle["images"].astype("float32"))
+    for i in range(4):
+        assert_close(found[i], oracle[f"{name}/blocks"][i], atol=1e-5)
+
+
+def test_the_loss_and_its_gradients_are_those_of_timm(case, oracle):
+    name, model = case
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def loss(x):
+        return cross_entropy(oracle["labels"], model(x))
+
+    x = oracle["images"].astype("float32")
+    position_embedding = model.get_layer("class_token_and_position").position_embedding
+    (of_images,), (of_position,) = gradients(loss, x, variables=[position_embedding])
+    assert_close(loss(x), oracle[f"{name}/loss"], atol=1e-5)
+    assert_close(of_images, oracle[f"{name}/grad_images"], atol=1e-5)
+    assert_close(of_position, oracle[f"{name}/grad_pos_embed"], atol=1e-5)
+
+
+def test_broadcasting_amid_the_mlp_is_broadcasting_at_its_end():
+    # CB's mean commutes with the second FC: the paper's Table 5 gives both +0.6.
+    mid, end = (fill(tiny(broadcast_place=place)) for place in ("mlp_mid", "mlp_end"))
+    plain = fill(tiny(broadcast=None))
+    assert_close(predict(mid), predict(end), atol=1e-5)
+    assert np.abs(predict(end) - predict(plain)).max() > 1e-2
+
+
+# Names, which are for ever.
+
+
+def test_layers_are_named_by_their_part():
+    assert [layer.name for layer in tiny().layers] == [
+        "images",
+        "normalization",
+        "patch_embedding",
+        "class_token_and_position",
+        "block_0",
+        "block_1",
+        "norm",
+        "pool",
+        "head",
+        "predictions",
+    ]
+    bare = tiny(
+        include_preprocessing=False, include_top=False, pooling=None, classes=None
+    )
+    assert [layer.name for layer in bare.layers] == [
+        "images",
+        "patch_embedding",
+        "class_token_and_position",
+        "block_0",
+        "block_1",
+        "norm",
+    ]
+
+
+def test_weights_are_named_by_their_path():
+    block = [
+        "norm1/gamma",
+        "norm1/beta",
+        "attention/qkv/kernel",
+        "attention/qkv/bias",
+        "attention/projection/kernel",
+        "attention/projection/bias",
+        "norm2/gamma",
+        "norm2/beta",
+        "mlp/fc1/kernel",
+        "mlp/fc1/bias",
+        "mlp/fc2/kernel",
+        "mlp/fc2/bias",
+    ]
+    expected = [
+        "patch_embedding/projection/kernel",
+        "patch_embedding/projection/bias",
+        "class_token_and_position/class_token",
+        "class_token_and_position/position_embedding",
+        *(f"block_0/{name}" for name in block),
+        *(f"block_1/{name}" for name in block),
+        "norm/gamma",
+        "norm/beta",
+        "head/kernel",
+        "head/bias",
+    ]
+    assert sorted(values(tiny())) == sorted(expected)
+    scales = [f"block_{i}/mlp/context_broadcast/scale" for i in range(2)]
+    assert sorted(values(tiny(broadcast="cbs"))) == sorted(expected + scales)
+
+
+@pytest.mark.parametrize(
+    "place, paths",
+    [
+        ("mlp_front", ["mlp"]),
+        ("mlp_mid", ["mlp"]),
+        ("mlp_end", ["mlp"]),
+        ("msa_end", [""]),
+        ("both", ["", "mlp"]),
+    ],
+)
+def test_the_scale_has_a_path_at_every_place(place, paths):
+    model = tiny(broadcast="cbs", broadcast_place=place, broadcast_blocks=[1])
+    found = {path for path in values(model) if path.endswith("/scale")}
+    assert found == {
+        "/".join(filter(None, ("block_1", path, "context_broadcast/scale")))
+        for path in paths
+    }
+
+
+# The parts.
+
+
+def test_images_of_0_to_255_are_normalised_by_imagenets_mean_and_deviation():
+    raw, normalised = fill(tiny()), fill(tiny(include_preprocessing=False))
+    x = images(raw)
+    by_hand = (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    by_hand = by_hand.astype("float32")
+    assert_close(predict(raw, x), predict(normalised, by_hand), atol=1e-5)
+
+
+def test_integer_images_are_taken():
+    model = fill(tiny())
+    x = images(model).astype("uint8")
+    assert_close(predict(model, x), predict(model, x.astype("float32")))
+    assert_close(model.predict(x, verbose=0), predict(model, x), atol=1e-5)
+
+
+def test_without_a_head_tokens_are_pooled_as_asked():
+    def headless(pooling):
+        return fill(tiny(include_top=False, classes=None, pooling=pooling))
+
+    tokens = predict(headless(None))
+    assert tokens.shape == (4, 1 + 2 * 3, 16)
+    assert_close(predict(headless("token")), tokens[:, 0])
+    assert_close(predict(headless("avg")), tokens[:, 1:].mean(axis=1))
+    assert headless("avg").output_shape == (None, 16)
+
+
+def test_the_head_classifies_what_was_pooled():
+    model = fill(tiny(pooling="avg"))
+    pooled = predict(keras.Model(model.input, model.get_layer("pool").output))
+    kernel, bias = (weight.numpy() for weight in model.get_layer("head").weights)
+    e = np.exp(pooled @ kernel + bias)
+    assert_close(predict(model), e / e.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg"])
+def test_the_average_of_many_tokens_is_wide_in_half_precision(pooling):
+    # In 8 bits 512 + 1 is 512: see the same for the layer ContextBroadcast.
+    x = np.ones((1, 4097, 1), "float32")
+    x[:, :2] = 512.0
+    y = TokenPooling(pooling, dtype="bfloat16")(ops.cast(x, "bfloat16"))
+    assert dtype_of(y) == "bfloat16"
+    assert_equal(y, [[512.0 if pooling == "token" else 1.125]])
+
+
+def test_drop_path_grows_linearly_from_the_first_block_to_the_last():
+    model = tiny(depth=4, drop_path_rate=0.3)
+    blocks = [model.get_layer(f"block_{i}") for i in range(4)]
+    for paths in ([b.drop_path1 for b in blocks], [b.drop_path2 for b in blocks]):
+        assert [path.rate for path in paths] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_broadcast_blocks_are_all_the_upper_half_or_those_named():
+    assert list(block_indices("all", 4)) == [0, 1, 2, 3]
+    assert list(block_indices("upper", 4)) == [2, 3]
+    assert list(block_indices("upper", 5)) == [2, 3, 4]
+    assert list(block_indices([3, 0], 4)) == [3, 0]
+    model = tiny(depth=4, broadcast_blocks=[0, 3])
+    has = [model.get_layer(f"block_{i}").mlp.end is not None for i in range(4)]
+    assert has == [True, False, False, True]
+
+
+# Training.
+
+
+@pytest.mark.parametrize("broadcast", [None, "cb", "cbs"])
+def test_every_parameter_learns(broadcast, oracle, oracle_arguments):
+    model = keras_cbvit.ViTCB(broadcast=broadcast, **oracle_arguments)
+    x = oracle["images"].astype("float32")
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    _, found = gradients(
+        lambda: cross_entropy(oracle["labels"], model(x, training=True)),
+        variables=model.trainable_variables,
+    )
+    assert len(model.trainable_variables) == len(model.weights)
+    dead = [
+        weight.path
+        for weight, gradient in zip(model.trainable_variables, found, strict=True)
+        if not np.isfinite(gradient).all() or not np.abs(gradient).max() > 0
+    ]
+    assert dead == []
+
+
+def test_a_step_of_fit_changes_every_parameter():
+    model = tiny(broadcast="cbs", drop_path_rate=0.2)
+    before = values(model)
+    model.compile("adamw", "sparse_categorical_crossentropy")
+    history = model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    assert math.isfinite(history.history["loss"][0])
+    still = [path for path, v in values(model).items() if (v == before[path]).all()]
+    assert still == []
+
+
+# Precision.
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_predicts_in_float32_and_nearly_the_same(dtype):
+    mixed = fill(tiny(broadcast="cbs", dtype=dtype))
+    y = mixed(images(mixed))
+    assert dtype_of(y) == "float32"
+    assert dtype_of(mixed.get_layer("block_1").output) == dtype.removeprefix("mixed_")
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    wide = predict(fill(tiny(broadcast="cbs")))
+    atol = 0.05 if dtype == "mixed_bfloat16" else 0.01
+    assert_close(y, wide, atol=atol)
+    assert np.abs(to_numpy(y) - wide).max() > 1e-6  # it was not float32
+
+
+def test_the_global_dtype_policy_is_followed():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert dtype_of(model.get_layer("block_1").output) == "bfloat16"
+    assert dtype_of(model.output) == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_quantised_model_is_close_and_comes_back_from_its_file(tmp_path):
+    model = fill(tiny(broadcast="cbs", dtype="mixed_bfloat16"))
+    before = predict(model)
+    model.quantize("int8")
+    after = predict(model)
+    assert values(model)["block_1/mlp/fc1/kernel"].dtype == "int8"
+    assert_close(after, before, atol=0.1)
+    for name in ("once.keras", "twice.keras"):
+        model.save(tmp_path / name)
+        model = keras.saving.load_model(tmp_path / name)
+        assert_equal(predict(model), after)
+
+
+def test_lora_trains_only_its_own_weights_and_is_merged_in_the_file(tmp_path):
+    model = fill(tiny(depth=1))
+    plain = predict(model)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Dense):
+            layer.enable_lora(2)
+    assert_close(predict(model), plain)
+    kernel = "block_0/attention/qkv/kernel"
+    before = values(model)[kernel]
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    assert_equal(values(model)[kernel], before)
+    assert np.abs(predict(model) - plain).max() > 1e-3
+    model.save(tmp_path / "lora.keras")
+    loaded = keras.saving.load_model(tmp_path / "lora.keras")
+    assert_close(predict(loaded), predict(model), atol=1e-5)
+
+
+# Configuration.
+
+EVERY_ARGUMENT = {
+    "input_shape": (8, 12, 1),
+    "patch_size": 2,
+    "hidden_dim": 16,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_ratio": 1.5,
+    "broadcast": "cbs",
+    "broadcast_place": "both",
+    "broadcast_blocks": (1,),
+    "context": "max",
+    "drop_path_rate": 0.25,
+    "include_preprocessing": False,
+    "include_top": True,
+    "pooling": "avg",
+    "classes": 5,
+    "classifier_activation": "sigmoid",
+    "dtype": "mixed_bfloat16",
+    "name": "of_another_name",
+    "trainable": False,
+}
+
+
+def test_every_argument_comes_back_from_the_configuration():
+    assert (
+        EVERY_ARGUMENT.keys() == inspect.signature(VisionTransformer).parameters.keys()
+    )
+    model = VisionTransformer(**EVERY_ARGUMENT)
+    text = json.dumps(keras.saving.serialize_keras_object(model))
+    copy = keras.saving.deserialize_keras_object(json.loads(text))
+    config = copy.get_config()
+    assert config == model.get_config()
+    assert config.pop("dtype")["config"] == {"name": "mixed_bfloat16"}
+    assert config == {
+        **{k: v for k, v in EVERY_ARGUMENT.items() if k != "dtype"},
+        "broadcast_blocks": [1],
+    }
+    assert {path: v.shape for path, v in values(copy).items()} == {
+        path: v.shape for path, v in values(model).items()
+    }
+    assert copy.trainable_weights == []
+
+
+@pytest.mark.parametrize("blocks", ["all", "upper", (0,), [0], range(1)])
+def test_a_model_comes_back_from_its_file(blocks, tmp_path):
+    model = fill(tiny(broadcast="cbs", broadcast_blocks=blocks))
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(copy) is VisionTransformer
+    assert copy.get_config() == model.get_config()
+    assert_same_values(values(copy), values(model))
+    assert_equal(predict(copy), predict(model))
+
+
+def test_a_model_comes_back_from_json_and_from_a_clone():
+    model = fill(tiny())
+    for copy in (
+        keras.models.model_from_json(model.to_json()),
+        keras.models.clone_model(model),
+    ):
+        copy.set_weights(model.get_weights())
+        assert_equal(predict(copy), predict(model))
+
+
+# Bad arguments.
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (
+            {"input_shape": (30, 48, 3), "patch_size": 8},
+            r"input_shape=\(30, 48, 3\) does not split into patches of 8x8 pixels.*"
+            r"multiples of patch_size=8, for instance \(32, 48, 3\)",
+        ),
+        ({"input_shape": (8, 3, 3)}, r"for instance \(8, 4, 3\)"),
+        ({"input_shape": (8, 12)}, r"input_shape=\(8, 12\) must be \(height, width"),
+        ({"input_shape": 224}, r"input_shape=224 must be \(height, width, channels\)"),
+        ({"input_shape": (None, None, 3)}, r"input_shape=\(None, None, 3\) must be"),
+        ({"input_shape": (8, 12.0, 3)}, "input_shape=12.0 must be a whole number"),
+        ({"num_heads": 3}, "num_heads=3 does not divide hidden_dim=16"),
+        ({"num_heads": 0}, "num_heads=0 must be a whole number of at least 1"),
+        ({"hidden_dim": -16}, "hidden_dim=-16 must be a whole number of at least 1"),
+        ({"depth": 0}, "depth=0 must be a whole number of at least 1"),
+        ({"depth": True}, "depth=True must be a whole number"),
+        ({"patch_size": 4.0}, r"patch_size=4\.0 must be a whole number of at least 1"),
+        ({"mlp_ratio": 0}, "mlp_ratio=0 must be more than 0"),
+        (
+            {"broadcast": "CB"},
+            "broadcast='CB' is unknown; use one of None, 'cb', 'cbs'",
+        ),
+        ({"broadcast": ["cb"]}, r"broadcast=\['cb'\] is unknown"),
+        (
+            {"broadcast_place": "mlp"},
+            "broadcast_place='mlp' is unknown; use one of 'mlp_end', 'mlp_front', "
+            "'mlp_mid', 'msa_end', 'both'",
+        ),
+        (
+            {"broadcast_blocks": "lower"},
+            "broadcast_blocks='lower' is unknown; use 'all', 'upper' or a sequence",
+        ),
+        ({"broadcast_blocks": 1}, "broadcast_blocks=1 is unknown"),
+        ({"broadcast_blocks": [0.5]}, r"broadcast_blocks=\[0\.5\] is unknown"),
+        (
+            {"broadcast_blocks": [0, 2]},
+            r"broadcast_blocks=\[0, 2\] is out of range: depth=2 has the blocks 0 to 1",
+        ),
+        ({"broadcast_blocks": (-1,)}, r"broadcast_blocks=\(-1,\) is out of range"),
+        (
+            {"context": "median"},
+            "context='median' is unknown; use one of 'mean', 'max', 'token'",
+        ),
+        ({"drop_path_rate": 1.0}, r"drop_path_rate=1\.0 must be at least 0 and less"),
+        ({"drop_path_rate": -0.1}, r"drop_path_rate=-0\.1 must be at least 0"),
+        (
+            {"input_shape": (8, 12, 1)},
+            r"include_preprocessing=True normalises red, green and blue, but "
+            r"input_shape=\(8, 12, 1\) has 1 channels; set include_preprocessing=False",
+        ),
+        (
+            {"pooling": "max"},
+            "pooling='max' is unknown; use one of 'token', 'avg', None",
+        ),
+        ({"pooling": None}, "pooling=None leaves the head without a vector"),
+        ({"classes": 0}, "classes=0 must be a whole number of at least 1"),
+        (
+            {"include_top": False},
+            "classes=3 has no meaning with include_top=False: such a model has no head",
+        ),
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused_with_what_would(bad, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**bad)

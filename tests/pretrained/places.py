@@ -1,0 +1,74 @@
+"""Catalogs, and servers that give them and their files out."""
+
+import hashlib
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+
+FILE = b"the bytes of a file"
+
+
+def entry(name="vitcb_s.toy", content=FILE, **changes):
+    """An entry of a catalog as JSON has it, for a file of this content."""
+    return {
+        "name": name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "input_shape": [8, 8, 3],
+        "class_names": ["cat", "dog"],
+        "parameters": 10,
+        "dataset": "toys",
+        "metric": "top-1 accuracy",
+        "value": 0.5,
+        "measured_on": "10 toys",
+        "recipe": "python -m recipes.train toys",
+        "licence": "Apache-2.0",
+        "keras_version": "3.15.1",
+        "date": "2026-01-31",
+        **changes,
+    }
+
+
+def write_catalog(folder, *entries):
+    folder.mkdir(exist_ok=True)
+    (folder / "catalog.json").write_text(json.dumps({"weights": entries}))
+
+
+@contextmanager
+def server(answers):
+    """The URL of a server on this machine, and the list of the paths asked for.
+
+    `answers` has for each path a list of contents: the first request gets the first,
+    and so on; the last is given again and again. Other paths are not found.
+    """
+    asked = []
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            with lock:
+                number = asked.count(self.path)
+                asked.append(self.path)
+            contents = answers.get(self.path)
+            if contents is None:
+                self.send_error(404)
+                return
+            content = contents[min(number, len(contents) - 1)]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_address[1]}", asked
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()

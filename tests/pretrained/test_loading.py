@@ -1,0 +1,406 @@
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.pretrained.position_embedding import resample_position_embedding
+from tests.compare import assert_close
+from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
+
+POSITION = "class_token_and_position/position_embedding"
+HEAD = {"head/kernel", "head/bias"}
+
+
+class Source:
+    """A model on disk, in both formats, and the values of its weights."""
+
+    def __init__(self, folder, **changes):
+        self.model = fill(tiny(**changes))
+        self.values = values(self.model)
+        self.keras = folder / "model.keras"
+        self.h5 = folder / "model.weights.h5"
+        self.model.save(self.keras)
+        self.model.save_weights(self.h5)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return Source(tmp_path_factory.mktemp("cb"))
+
+
+@pytest.fixture(scope="module")
+def source_cbs(tmp_path_factory):
+    return Source(tmp_path_factory.mktemp("cbs"), broadcast="cbs")
+
+
+@pytest.fixture(scope="module")
+def source_headless(tmp_path_factory):
+    changes = {"include_top": False, "classes": None}
+    return Source(tmp_path_factory.mktemp("headless"), **changes)
+
+
+@pytest.fixture(scope="module")
+def source_square(tmp_path_factory):
+    return Source(tmp_path_factory.mktemp("square"), input_shape=(12, 12, 3))
+
+
+def without(found, *paths):
+    return {path: value for path, value in found.items() if path not in paths}
+
+
+# The model of the file.
+
+
+def test_what_is_not_given_is_taken_from_a_keras_file(tmp_path):
+    model = fill(
+        tiny(
+            broadcast="cbs",
+            broadcast_place="mlp_mid",
+            broadcast_blocks=[1],
+            context="max",
+            pooling="avg",
+            drop_path_rate=0.25,
+            classifier_activation=None,
+        )
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    assert_same_values(values(loaded), values(model))
+    np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
+def test_what_is_given_goes_before_what_the_file_says(source):
+    loaded = keras_cbvit.ViTCB(
+        weights=str(source.keras),
+        context="max",
+        drop_path_rate=0.25,
+        classifier_activation=None,
+        dtype="mixed_bfloat16",
+        name="mine",
+    )
+    config = loaded.get_config()
+    assert (config["context"], config["drop_path_rate"]) == ("max", 0.25)
+    assert (config["classifier_activation"], loaded.name) == (None, "mine")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    assert_same_values(values(loaded), source.values)
+
+
+def test_weights_of_a_h5_file_are_loaded_into_the_model_that_is_described(source):
+    assert_same_values(values(tiny(weights=source.h5)), source.values)
+
+
+def test_a_h5_file_saved_without_drop_path_is_loaded_for_training_with_it(source):
+    model = tiny(weights=source.h5, drop_path_rate=0.2)
+    assert_same_values(values(model), source.values)
+
+
+def test_a_h5_file_may_hold_the_state_of_training(tmp_path):
+    model = tiny(drop_path_rate=0.5)
+    model.compile("adamw", "sparse_categorical_crossentropy")
+    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = tiny(weights=tmp_path / "model.weights.h5")
+    assert_same_values(values(loaded), values(model))
+
+
+def test_a_model_saved_in_mixed_precision_is_loaded_in_float32(tmp_path):
+    model = fill(tiny(dtype="mixed_bfloat16"))
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    assert loaded.dtype_policy.name == "float32"
+    assert_same_values(values(loaded), values(model))
+
+
+def test_a_trained_and_compiled_model_is_loaded(tmp_path):
+    model = tiny()
+    model.compile("adamw", "sparse_categorical_crossentropy")
+    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    assert_same_values(values(loaded), values(model))
+
+
+# Another head.
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg", None])
+def test_without_a_head_the_rest_is_loaded(pooling, source):
+    model = keras_cbvit.ViTCB(weights=source.keras, include_top=False, pooling=pooling)
+    assert_same_values(values(model), without(source.values, *HEAD))
+
+
+def test_without_a_head_the_rest_of_a_h5_file_is_loaded(source):
+    model = tiny(weights=source.h5, include_top=False, classes=None)
+    assert_same_values(values(model), without(source.values, *HEAD))
+
+
+@pytest.mark.parametrize("file", ["keras", "h5"])
+def test_a_head_for_other_classes_starts_anew_and_the_rest_is_loaded(file, source):
+    model = tiny(weights=getattr(source, file), classes=5)
+    found = values(model)
+    assert_same_values(without(found, *HEAD), without(source.values, *HEAD))
+    assert found["head/kernel"].shape == (16, 5)
+    assert found["head/kernel"].std() < 0.05  # the source's is 0.3
+    assert (found["head/bias"] == 0).all()
+
+
+def test_a_head_for_the_same_number_of_classes_is_loaded(source):
+    assert_same_values(values(tiny(weights=source.keras, classes=3)), source.values)
+
+
+def test_a_headless_file_gives_a_model_without_a_head(source_headless):
+    model = keras_cbvit.ViTCB(weights=source_headless.keras)
+    assert not model.get_config()["include_top"]
+    assert_same_values(values(model), source_headless.values)
+
+
+@pytest.mark.parametrize("file", ["keras", "h5"])
+def test_a_headless_file_gets_a_new_head_only_if_classes_are_given(
+    file, source_headless
+):
+    path = getattr(source_headless, file)
+    model = tiny(weights=path, include_top=True, classes=3)
+    assert_same_values(without(values(model), *HEAD), source_headless.values)
+    message = (
+        "has no classification head, which disagrees with include_top=True and the "
+        "default classes=1000: give classes=.* or include_top=False"
+    )
+    with pytest.raises(ValueError, match=message):
+        tiny(weights=path, include_top=True, classes=None)
+
+
+def test_a_h5_file_of_other_classes_than_the_default_is_refused(source):
+    message = "has a head for 3 classes, which disagrees with .* default classes=1000"
+    with pytest.raises(ValueError, match=message):
+        tiny(weights=source.h5, classes=None)
+
+
+# Another size of images.
+
+
+@pytest.mark.parametrize(
+    "input_shape, grid", [((16, 8, 3), (4, 2)), ((4, 4, 3), (1, 1))]
+)
+def test_for_other_images_the_position_embedding_is_resampled(
+    input_shape, grid, source
+):
+    model = keras_cbvit.ViTCB(weights=source.keras, input_shape=input_shape)
+    expected = resample_position_embedding(source.values[POSITION], (2, 3), grid)
+    assert_same_values(values(model), {**source.values, POSITION: expected})
+    assert predict(model).shape == (4, 3)
+
+
+def test_as_many_patches_in_another_grid_are_resampled_too(source):
+    model = keras_cbvit.ViTCB(weights=source.keras, input_shape=(12, 8, 3))
+    expected = resample_position_embedding(source.values[POSITION], (2, 3), (3, 2))
+    assert np.abs(expected - source.values[POSITION]).max() > 0.1
+    assert_same_values(values(model), {**source.values, POSITION: expected})
+
+
+def test_the_square_images_of_a_h5_file_are_known_by_its_shapes(source_square):
+    model = tiny(weights=source_square.h5, input_shape=(8, 12, 3))
+    expected = resample_position_embedding(
+        source_square.values[POSITION], (3, 3), (2, 3)
+    )
+    assert_same_values(values(model), {**source_square.values, POSITION: expected})
+
+
+def test_other_images_of_a_h5_file_are_refused(source):
+    message = (
+        r"holds position embeddings of 6 patches, which is not the 4x4 of "
+        r"input_shape=\(16, 16, 3\) and not a square. Build the model with the input"
+    )
+    with pytest.raises(ValueError, match=message):
+        tiny(weights=source.h5, input_shape=(16, 16, 3))
+
+
+def test_other_classes_and_another_size_go_together(source_square):
+    for file in (source_square.keras, source_square.h5):
+        model = tiny(weights=file, input_shape=(8, 16, 3), classes=4)
+        expected = resample_position_embedding(
+            source_square.values[POSITION], (3, 3), (2, 4)
+        )
+        assert_same_values(
+            without(values(model), *HEAD),
+            without({**source_square.values, POSITION: expected}, *HEAD),
+        )
+
+
+def test_images_of_other_channels_are_refused(source):
+    with pytest.raises(ValueError, match="of another shape: patch_embedding/proj"):
+        keras_cbvit.ViTCB(
+            weights=source.keras, input_shape=(8, 12, 1), include_preprocessing=False
+        )
+
+
+# Other broadcasting.
+
+
+def test_a_scale_that_the_file_has_not_starts_at_zero(source):
+    model = keras_cbvit.ViTCB(weights=source.keras, broadcast="cbs")
+    found = values(model)
+    scales = {path for path in found if path.endswith("/scale")}
+    assert len(scales) == 2
+    assert all((found[path] == 0).all() for path in scales)
+    assert_same_values(without(found, *scales), source.values)
+
+
+@pytest.mark.parametrize("broadcast", [None, "cb"])
+def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
+    message = (
+        "do not fit this model; nothing was loaded. left over in the source: "
+        "block_0/mlp/context_broadcast/scale, block_1/mlp/context_broadcast/scale"
+    )
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.ViTCB(weights=source_cbs.keras, broadcast=broadcast)
+    with pytest.raises(ValueError, match=r"do not fit this model.* 34 .* has 32"):
+        tiny(weights=source_cbs.h5, broadcast=broadcast)
+
+
+def test_weights_of_one_kind_are_loaded_into_another_if_they_fit(source):
+    model = keras_cbvit.ViTCB(weights=source.keras, broadcast=None)
+    assert_same_values(values(model), source.values)
+
+
+# Files that are refused.
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"depth": 4}, "their depth is 2, not 4"),
+        ({"depth": 1}, "their depth is 2, not 1"),
+        ({"hidden_dim": 32}, "their hidden_dim is 16, not 32"),
+        ({"num_heads": 4}, "their num_heads is 2, not 4"),
+        ({"mlp_ratio": 4}, "their mlp_ratio is 2, not 4"),
+        ({"patch_size": 2}, "their patch_size is 4, not 2"),
+    ],
+)
+def test_a_file_of_another_architecture_is_refused(change, message, source):
+    with pytest.raises(ValueError, match=f"of another architecture: {message}"):
+        keras_cbvit.ViTCB(weights=source.keras, **change)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"depth": 4}, "The file holds 32 weights, the model has 56"),
+        ({"depth": 1}, "The file holds 32 weights, the model has 20"),
+        ({"hidden_dim": 32}, "does not say what model it is of"),
+        ({"mlp_ratio": 4}, "does not say what model it is of"),
+        ({"patch_size": 2}, "does not say what model it is of|not a square"),
+    ],
+)
+def test_a_h5_file_of_another_architecture_is_refused(change, message, source):
+    with pytest.raises(ValueError, match=message):
+        tiny(weights=source.h5, **change)
+
+
+def test_a_size_refuses_the_file_of_another(source):
+    with pytest.raises(ValueError, match="their hidden_dim is 16, not 192"):
+        keras_cbvit.ViTCB_Ti(weights=source.keras)
+
+
+@pytest.mark.parametrize("file", ["keras", "h5"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.99])
+def test_a_truncated_file_is_refused(file, part, source, tmp_path):
+    whole = getattr(source, file)
+    cut = tmp_path / whole.name
+    cut.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
+    with pytest.raises(ValueError, match=f"{cut} is damaged or not a file of weights"):
+        tiny(weights=cut)
+
+
+def test_a_keras_file_with_changed_bytes_is_refused(source, tmp_path):
+    content = bytearray(source.keras.read_bytes())
+    kernel = source.values["block_1/mlp/fc1/kernel"].tobytes()
+    content[content.index(kernel)] ^= 255
+    damaged = tmp_path / "model.keras"
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{damaged} is damaged"):
+        keras_cbvit.ViTCB(weights=damaged)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
+def test_a_file_that_is_something_else_is_refused(name, tmp_path):
+    (tmp_path / name).write_text("<html>Not found</html>")
+    with pytest.raises(ValueError, match=f"{name} is damaged or not a file of weights"):
+        tiny(weights=tmp_path / name)
+
+
+def test_a_keras_file_without_a_part_is_refused(source, tmp_path):
+    for part in ("config.json", "model.weights.h5"):
+        path = tmp_path / f"without_{part}.keras"
+        with zipfile.ZipFile(source.keras) as whole, zipfile.ZipFile(path, "w") as less:
+            for name in set(whole.namelist()) - {part}:
+                less.writestr(name, whole.read(name))
+        with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+            keras_cbvit.ViTCB(weights=path)
+
+
+def test_files_of_another_kind_of_model_are_refused(tmp_path):
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    other.save(tmp_path / "other.keras")
+    other.save_weights(tmp_path / "other.weights.h5")
+    message = (
+        r"other\.keras holds a Sequential, not a VisionTransformer of this package"
+    )
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
+    with pytest.raises(
+        ValueError, match=r"other\.weights\.h5 is damaged or not a file"
+    ):
+        tiny(weights=tmp_path / "other.weights.h5")
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_the_file_of_a_quantised_model_is_refused(tmp_path):
+    model = tiny(depth=1)
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    message = "holds a quantised model; load it with keras.saving.load_model"
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+
+
+def test_nothing_is_loaded_from_a_file_that_lacks_a_weight(source, tmp_path):
+    # A file whose configuration promises more blocks than its weights have.
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(source.keras) as whole, zipfile.ZipFile(path, "w") as less:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["config"]["depth"] = 3
+                content = json.dumps(config)
+            less.writestr(name, content)
+    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+        keras_cbvit.ViTCB(weights=path)
+
+
+# From training to fine-tuning.
+
+
+def test_fine_tuning_from_a_file_on_other_images_and_classes_learns(source):
+    model = tiny(weights=source.keras, input_shape=(8, 4, 3), classes=2)
+    rng = np.random.default_rng(0)
+    labels = np.arange(32) % 2
+    x = rng.uniform(0, 100, (32, 8, 4, 3)) + 100 * labels[:, None, None, None]
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    model.fit(x, labels, epochs=12, batch_size=32, verbose=0)
+    assert model.evaluate(x, labels, batch_size=32, verbose=0)[1] > 0.9
+
+
+def test_the_tiny_model_is_what_these_tests_think(source):
+    assert source.values[POSITION].shape == (1, 7, 16)
+    assert TINY["input_shape"] == (8, 12, 3)
+    assert_close(source.model.get_layer("head").bias, source.values["head/bias"])

@@ -1,0 +1,292 @@
+import datetime
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.pretrained import publishing
+from keras_cbvit.pretrained.catalog import read_catalog
+from tests.compare import assert_close
+from tests.tiny import assert_same_values, fill, images, predict, tiny, values
+
+FACTS = {
+    "class_names": ["cat", "dog", "eel"],
+    "dataset": "toys of the nursery",
+    "metric": "top-1 accuracy",
+    "value": 0.98765,
+    "measured_on": "the 10 toys of the shelf",
+    "recipe": "python -m recipes.train toys --seed 3",
+    "licence": "CC-BY-4.0",
+}
+NAME = "vitcb_toy.v1"
+
+
+def publish(folder, model=None, name=NAME, **changes):
+    model = model or fill(tiny())
+    return keras_cbvit.publish(model, name, folder, **{**FACTS, **changes})
+
+
+def contents(folder):
+    """Everything that is in a folder, by name."""
+    files = (path for path in folder.rglob("*"))
+    return {str(p): p.read_bytes() if p.is_file() else None for p in files}
+
+
+def test_a_published_model_comes_back_by_its_name(tmp_path, monkeypatch):
+    model = fill(tiny(broadcast="cbs"))
+    publish(tmp_path, model)
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    assert keras_cbvit.list_weights() == [NAME]
+    loaded = keras_cbvit.ViTCB(weights=NAME)
+    assert_same_values(values(loaded), values(model))
+    np.testing.assert_array_equal(predict(loaded), predict(model))
+    best = keras_cbvit.decode_predictions(predict(loaded), NAME, top=1)
+    assert best[0][0][0] == FACTS["class_names"][predict(model)[0].argmax()]
+
+
+def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
+    model = keras_cbvit.ViTCB_Ti((8, 8, 3), 4, 3, pooling="avg")
+    publish(tmp_path, model, "vitcb_ti.toy")
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    loaded = keras_cbvit.ViTCB_Ti(weights="toy")
+    assert loaded.get_config() == model.get_config()
+    assert_same_values(values(loaded), values(model))
+
+
+def test_the_record_says_what_was_published(tmp_path):
+    model = fill(tiny())
+    record = publish(tmp_path, model, url="https://example.org/a.keras")
+    content = (tmp_path / f"{NAME}.keras").read_bytes()
+    assert vars(record) == {
+        **FACTS,
+        "name": NAME,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "input_shape": [8, 12, 3],
+        "parameters": sum(value.size for value in values(model).values()),
+        "keras_version": keras.__version__,
+        "date": datetime.date.today().isoformat(),
+        "url": "https://example.org/a.keras",
+    }
+    assert read_catalog(tmp_path) == {NAME: record}
+    names = [f"{NAME}.keras", f"{NAME}.md", "catalog.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_the_card_says_it_to_people(tmp_path):
+    record = publish(tmp_path, notes="Three seeds: 0.98, 0.99, 0.99.")
+    card = (tmp_path / f"{NAME}.md").read_text()
+    for fact in (
+        f"# {NAME}\n",
+        "top-1 accuracy 0.9877 on the 10 toys of the shelf",
+        "toys of the nursery",
+        "8×12×3, values 0–255",
+        "| Classes | 3 |",
+        f"| Parameters | {record.parameters:,} |",
+        f"`{NAME}.keras`, {record.bytes:,} bytes, float32",
+        f"`{record.sha256}`",
+        "CC-BY-4.0",
+        f"{record.date}, Keras {keras.__version__}",
+        f'keras_cbvit.ViTCB(weights="{NAME}")',
+        "python -m recipes.train toys --seed 3",
+        "Three seeds: 0.98, 0.99, 0.99.",
+    ):
+        assert fact in card
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_path):
+    model = fill(tiny(dtype=dtype, drop_path_rate=0.1))
+    publish(tmp_path, model)
+    loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
+    assert {layer.dtype_policy.name for layer in loaded._flatten_layers()} == {
+        "float32"
+    }
+    assert_same_values(values(loaded), values(model))
+    assert_close(predict(loaded), predict(model), atol=0.05)
+
+
+def test_a_trained_model_is_published_without_its_optimizer(tmp_path):
+    model = tiny()
+    model.compile("adamw", "sparse_categorical_crossentropy")
+    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    publish(tmp_path, model)
+    loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
+    assert not loaded.compiled
+    assert_same_values(values(loaded), values(model))
+
+
+def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
+    model = fill(tiny(include_top=False, classes=None, pooling=None))
+    record = publish(tmp_path, model, class_names=[])
+    assert record.class_names == []
+    assert "none, the model has no head" in (tmp_path / f"{NAME}.md").read_text()
+
+
+def test_the_folder_is_made(tmp_path):
+    publish(tmp_path / "new" / "folder")
+    assert list(read_catalog(tmp_path / "new" / "folder")) == [NAME]
+
+
+def test_other_records_of_the_catalog_stay(tmp_path):
+    first = publish(tmp_path, name="vitcb_toy.v2")
+    second = publish(tmp_path, name="vitcb_toy.v1")
+    records = read_catalog(tmp_path)
+    assert records == {"vitcb_toy.v2": first, "vitcb_toy.v1": second}
+
+
+def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
+    publish(tmp_path)
+    before = contents(tmp_path)
+    newer = fill(tiny(), seed=1)
+    with pytest.raises(FileExistsError, match=rf"lists {NAME} already.*overwrite=True"):
+        publish(tmp_path, newer)
+    assert contents(tmp_path) == before
+    publish(tmp_path, newer, value=0.5, overwrite=True)
+    assert contents(tmp_path).keys() == before.keys()
+    assert read_catalog(tmp_path)[NAME].value == 0.5
+    assert " 0.5 on" in (tmp_path / f"{NAME}.md").read_text()
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{NAME}.keras")
+    assert_same_values(values(loaded), values(newer))
+
+
+# What is not published.
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("toy", r"name='toy' must be architecture\.tag in lower-case"),
+        ("../vitcb.toy", "must be architecture"),
+        ("vitcb_s.toy", r"name='vitcb_s\.toy' is not for this model, which is of none"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        publish(tmp_path, name=name)
+    assert contents(tmp_path) == {}
+
+
+def test_class_names_that_are_not_those_of_the_predictions_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 2 names, but the model predicts 3 c"):
+        publish(tmp_path, class_names=["cat", "dog"])
+    headless = tiny(include_top=False, classes=None)
+    with pytest.raises(ValueError, match="has 3 names, but the model predicts 0 c"):
+        publish(tmp_path, headless)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    model = fill(tiny(broadcast="cbs"))
+    scale = model.get_layer("block_1").mlp.end.channel_scale
+    scale.assign(np.array([value] + [0.0] * 15))
+    message = "weight block_1/mlp/context_broadcast/scale is not finite: this training"
+    with pytest.raises(ValueError, match=message):
+        publish(tmp_path, model)
+    assert contents(tmp_path) == {}
+
+
+def test_a_model_that_is_not_of_this_package_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match="a Sequential, not a model of ViTCB"):
+        publish(tmp_path, model)
+
+
+def test_a_model_with_lora_is_refused(tmp_path):
+    model = tiny(depth=1)
+    model.get_layer("head").enable_lora(2)
+    with pytest.raises(ValueError, match="left over in the source: head/lora_kernel_a"):
+        publish(tmp_path, model)
+    assert contents(tmp_path) == {}
+
+
+# A failure leaves the folder as it was.
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder with weights, and all that is in it."""
+    publish(tmp_path)
+    return tmp_path, contents(tmp_path)
+
+
+def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypatch):
+    folder, before = published
+    monkeypatch.setattr(publishing, "transfer_weights", lambda *_, **__: None)
+    message = "Nothing was published: predictions of the float32 model differ .* by "
+    with pytest.raises(ValueError, match=message):
+        publish(folder, overwrite=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("other", [1, np.nan])
+def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatch):
+    folder, before = published
+    wrong = fill(tiny(), seed=1)
+    if np.isnan(other):
+        wrong.get_layer("head").bias.assign([np.nan] * 3)
+    monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: wrong)
+    with pytest.raises(ValueError, match="Nothing was published: predictions of the f"):
+        publish(folder, overwrite=True)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", [NAME, "vitcb_toy.v2"])
+@pytest.mark.parametrize("move", [1, 2, 3])
+def test_all_files_are_moved_or_none(move, name, published, monkeypatch):
+    folder, before = published
+    real, moved = os.replace, []
+
+    def replace(source, target):
+        if os.path.dirname(target) == str(folder):
+            moved.append(target)
+            if len(moved) == move:
+                raise OSError("the disk is full")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="the disk is full"):
+        publish(folder, fill(tiny(), seed=1), name, overwrite=True)
+    assert contents(folder) == before
+
+
+def test_a_catalog_that_is_not_valid_stays_as_it_is(tmp_path):
+    (tmp_path / "catalog.json").write_text("{}")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="is not a valid catalog"):
+        publish(tmp_path)
+    assert contents(tmp_path) == before
+
+
+# Two at once.
+
+
+def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
+    names = ["vitcb_toy.v1", "vitcb_toy.v2", "vitcb_toy.v3"]
+    models = [fill(tiny(), seed) for seed in range(3)]
+    start = threading.Barrier(3)
+
+    def run(model, name):
+        start.wait()
+        return publish(tmp_path, model, name)
+
+    with ThreadPoolExecutor(3) as pool:
+        records = list(pool.map(run, models, names))
+    assert read_catalog(tmp_path) == dict(zip(names, records, strict=True))
+    for model, name in zip(models, names, strict=True):
+        loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{name}.keras")
+        assert_same_values(values(loaded), values(model))
+
+
+def test_who_waits_in_vain_is_told_what_to_remove(tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "LOCK_SECONDS", 0)
+    (tmp_path / ".publishing").mkdir()
+    with pytest.raises(TimeoutError, match=rf"remove {tmp_path}/\.publishing"):
+        publish(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".publishing"]

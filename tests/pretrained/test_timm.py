@@ -1,0 +1,161 @@
+import re
+
+import numpy as np
+import pytest
+
+import keras_cbvit
+from tests.compare import assert_close
+from tests.tiny import assert_same_values, tiny, values
+
+
+class Tensor:
+    """As a bfloat16 tensor of torch on a GPU that records gradients."""
+
+    def __init__(self, array, steps=("detach", "cpu", "float")):
+        self.array, self.steps = array, steps
+        self.shape = array.shape
+
+    def _step(self, name):
+        assert self.steps[0] == name
+        rest = self.steps[1:]
+        return Tensor(self.array, rest) if rest else self.array
+
+    def detach(self):
+        return self._step("detach")
+
+    def cpu(self):
+        return self._step("cpu")
+
+    def float(self):
+        return self._step("float")
+
+    def __array__(self, *arguments, **_):
+        raise TypeError("Can't convert a tensor like this to NumPy.")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Tensor])
+def test_weights_of_timm_give_its_predictions(
+    kind, oracle, oracle_arguments, timm_state
+):
+    model = keras_cbvit.ViTCB(broadcast=None, **oracle_arguments)
+    state = {name: kind(array) for name, array in timm_state.items()}
+    keras_cbvit.load_timm_weights(model, state)
+    logits = model(oracle["images"].astype("float32"))
+    assert_close(logits, oracle["plain/logits"], atol=1e-5)
+
+
+def test_a_cbs_model_predicts_with_them_as_the_plain_one_does(
+    oracle, oracle_arguments, timm_state
+):
+    model = keras_cbvit.ViTCB(broadcast="cbs", **oracle_arguments)
+    keras_cbvit.load_timm_weights(model, timm_state)
+    logits = model(oracle["images"].astype("float32"))
+    assert_close(logits, oracle["plain/logits"], atol=1e-5)
+
+
+def test_a_cbs_model_keeps_its_scale(oracle, oracle_arguments, timm_state):
+    model = keras_cbvit.ViTCB(broadcast="cbs", **oracle_arguments)
+    for i, scale in enumerate(oracle["scales"]):
+        model.get_layer(f"block_{i}").mlp.end.channel_scale.assign(scale)
+    keras_cbvit.load_timm_weights(model, timm_state)
+    logits = model(oracle["images"].astype("float32"))
+    assert_close(logits, oracle["cbs_mlp_end/logits"], atol=1e-5)
+
+
+@pytest.fixture
+def state():
+    """A state dict for the tiny model, and with `blocks.1` of shapes of its own."""
+    rng = np.random.default_rng(0)
+    block = {
+        "norm1.weight": (16,),
+        "norm1.bias": (16,),
+        "attn.qkv.weight": (48, 16),
+        "attn.qkv.bias": (48,),
+        "attn.proj.weight": (16, 16),
+        "attn.proj.bias": (16,),
+        "norm2.weight": (16,),
+        "norm2.bias": (16,),
+        "mlp.fc1.weight": (32, 16),
+        "mlp.fc1.bias": (32,),
+        "mlp.fc2.weight": (16, 32),
+        "mlp.fc2.bias": (16,),
+    }
+    shapes = {
+        "cls_token": (1, 1, 16),
+        "pos_embed": (1, 7, 16),
+        "patch_embed.proj.weight": (16, 3, 4, 4),
+        "patch_embed.proj.bias": (16,),
+        **{f"blocks.{i}.{key}": shape for i in (0, 1) for key, shape in block.items()},
+        "norm.weight": (16,),
+        "norm.bias": (16,),
+        "head.weight": (3, 16),
+        "head.bias": (3,),
+    }
+    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def test_every_weight_is_copied_with_its_axes_in_our_order(state):
+    model = tiny()
+    keras_cbvit.load_timm_weights(model, state)
+    found = values(model)
+    state = {name: array.astype("float32") for name, array in state.items()}
+    for path, expected in {
+        "block_1/attention/qkv/kernel": state["blocks.1.attn.qkv.weight"].T,
+        "block_1/mlp/fc2/kernel": state["blocks.1.mlp.fc2.weight"].T,
+        "block_0/norm2/gamma": state["blocks.0.norm2.weight"],
+        "block_0/norm2/beta": state["blocks.0.norm2.bias"],
+        "head/kernel": state["head.weight"].T,
+    }.items():
+        np.testing.assert_array_equal(found[path], expected)
+    kernel = found["patch_embedding/projection/kernel"].reshape(4, 4, 3, 16)
+    filters = state["patch_embed.proj.weight"]  # (out, channel, row, column)
+    assert kernel[1, 2, 0, 5] == filters[5, 0, 1, 2]
+    assert kernel[3, 0, 2, 7] == filters[7, 2, 3, 0]
+
+
+def test_a_model_without_a_head_takes_a_state_dict_without_one(state):
+    model = tiny(include_top=False, classes=None)
+    with pytest.raises(ValueError, match=r"left over in the source: head\.bias, head"):
+        keras_cbvit.load_timm_weights(model, state)
+    del state["head.weight"], state["head.bias"]
+    keras_cbvit.load_timm_weights(model, state)
+    assert_close(model.get_layer("norm").gamma, state["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"cls_token": None, "blocks.1.mlp.fc1.bias": None},
+            "missing in the source: blocks.1.mlp.fc1.bias, cls_token.",
+        ),
+        (
+            {"dist_token": (1, 1, 16), "blocks.2.norm1.bias": (16,)},
+            "left over in the source: blocks.2.norm1.bias, dist_token.",
+        ),
+        (
+            {"pos_embed": (1, 10, 16), "blocks.0.mlp.fc1.weight": (64, 16)},
+            "of another shape: blocks.0.mlp.fc1.weight (64, 16) for (32, 16), "
+            "pos_embed (1, 10, 16) for (1, 7, 16).",
+        ),
+        (
+            {"patch_embed.proj.weight": (16, 3, 8, 8)},
+            "of another shape: patch_embed.proj.weight (16, 3, 8, 8) for (16, 3, 4, 4)",
+        ),
+        (
+            {"norm.bias": None, "fc_norm.bias": (16,), "head.bias": (5,)},
+            "missing in the source: norm.bias; left over in the source: fc_norm.bias; "
+            "of another shape: head.bias (5,) for (3,).",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_copied(changes, message, state):
+    for name, shape in changes.items():
+        state.pop(name, None)
+        if shape is not None:
+            state[name] = np.zeros(shape)
+    model = tiny()
+    before = values(model)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        keras_cbvit.load_timm_weights(model, state)
+    assert_same_values(values(model), before)

@@ -1,0 +1,46 @@
+"""A recipe that trains in a second or two."""
+
+import dataclasses
+import json
+
+from recipes.experiment import Data, Experiment, Network, Training
+
+SMALL = Experiment(
+    Network(
+        model="ViTCB",
+        patch_size=4,
+        hidden_dim=16,
+        depth=1,
+        num_heads=2,
+        mlp_ratio=2,
+        drop_path_rate=0.0,
+    ),
+    Data(dataset="digits", image_size=(8, 8), flip=False, shift=1),
+    Training(epochs=3, global_batch_size=256, base_learning_rate=4e-2, warmup_epochs=1),
+)
+
+
+def small(run_dir, **changes):
+    """The small experiment with other values of some fields, in a run folder."""
+    groups = {}
+    for field in dataclasses.fields(Experiment):
+        group = getattr(SMALL, field.name)
+        own = {key: changes.pop(key) for key in list(changes) if hasattr(group, key)}
+        groups[field.name] = dataclasses.replace(group, **own)
+    assert not changes, changes
+    run = dataclasses.replace(groups.pop("run"), run_dir=run_dir)
+    return Experiment(**groups, run=run)
+
+
+def network_options():
+    """The small network as options of the command line."""
+    options = []
+    for key, value in dataclasses.asdict(SMALL.network).items():
+        if value != getattr(Network(), key):
+            options += [f"--{key.replace('_', '-')}", str(value)]
+    return options
+
+
+def read_log(run_dir):
+    """The epochs in a run folder's `log.jsonl`."""
+    return [json.loads(line) for line in (run_dir / "log.jsonl").open()]

@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+
+from recipes.commands import parse, say_errors
+from recipes.data.sources import MissingDatasetError
+from recipes.training.callbacks import NonFiniteLossError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: tuple[int, int] = (8, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    inner: Inner = Inner()
+    rate: float = 0.5
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, OSError, MissingDatasetError, NonFiniteLossError]
+)
+def test_errors_of_the_user_end_the_program_with_their_sentence(error):
+    with pytest.raises(SystemExit) as exit, say_errors():
+        raise error("rate=2 is too high; use 1.")
+    assert exit.value.code.strip() == f"{error.__name__}: rate=2 is too high; use 1."
+
+
+def test_errors_of_the_program_are_not_hidden():
+    with pytest.raises(KeyError), say_errors():
+        raise KeyError("a bug")
+
+
+def test_nested_fields_are_options_by_their_own_name():
+    options = parse(Options, "", ["--size", "16", "24", "--rate", "0.25"])
+    assert options == Options(Inner((16, 24)), 0.25)
+
+
+def test_what_is_not_given_comes_from_the_default():
+    default = Options(Inner((4, 4)), 0.125)
+    assert parse(Options, "", ["--rate", "1"], default) == Options(Inner((4, 4)), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--speed", "3"], "--speed"),
+        (["--rate", "fast"], "--rate"),
+        (["--size", "8"], "--size"),
+    ],
+)
+def test_unknown_options_and_wrong_values_are_refused_by_name(arguments, named, capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse(Options, "", arguments)
+    assert exit.value.code == 2
+    assert named in capsys.readouterr().err

@@ -1,0 +1,57 @@
+import importlib
+
+import pytest
+
+from recipes.experiment import Data, Network, build_model
+from recipes.train import config_names
+from tests.recipes.small import SMALL
+
+
+def test_there_are_these_configs():
+    assert config_names() == ["cifar10", "digits", "imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        # With CB a ViT has the parameters of the plain one: tests/data/sizes.json.
+        ("imagenet", 1000, 22_050_664),
+        # Ti, 5,717,416 there, less 990 of 1000 classes, 132 of 197 positions, and 240
+        # of 256 pixels of a patch in three colours.
+        ("cifar10", 10, 5_717_416 - 990 * 193 - 132 * 192 - 240 * 3 * 192),
+        # Patches 3·16·64 + 64, tokens 64 + 17·64, blocks 4·(12·64² + 13·64), norm
+        # 128, head 640 + 10.
+        ("digits", 10, 3136 + 1152 + 4 * 49984 + 128 + 650),
+    ],
+)
+def test_the_network_of_a_config_has_its_parameters(name, classes, parameters):
+    config = importlib.import_module(f"recipes.configs.{name}").config()
+    model = build_model(config.network, config.data, classes, "float32")
+    assert model.count_params() == parameters
+    assert model.output_shape == (None, classes)
+
+
+def test_a_config_says_its_command():
+    for name in config_names():
+        module = importlib.import_module(f"recipes.configs.{name}")
+        assert f"python -m recipes.train {name}" in module.__doc__
+
+
+def test_a_network_of_a_known_size_has_no_size_of_its_own():
+    network = Network(model="ViTCB_Ti", depth=3)
+    with pytest.raises(ValueError, match="depth=3 goes with --model ViTCB; ViTCB_Ti"):
+        build_model(network, Data(), 10, "float32")
+
+
+def test_an_image_size_that_does_not_fit_the_patches_is_refused():
+    with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) does not split"):
+        build_model(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
+
+
+def test_the_model_gives_logits_unless_told_otherwise():
+    model = build_model(SMALL.network, SMALL.data, 10, "mixed_bfloat16")
+    config = model.get_config()
+    assert config["classifier_activation"] is None
+    assert model.dtype_policy.name == "mixed_bfloat16"
+    classifier = build_model(SMALL.network, SMALL.data, 10, "float32", "softmax")
+    assert classifier.get_config()["classifier_activation"] == "softmax"

@@ -1,0 +1,71 @@
+"""Trains on several logical CPU devices, in a process of its own for each number.
+
+    KERAS_BACKEND=tensorflow python -m tests.recipes.training.multi_device 2 FOLDER
+
+`test_devices_tensorflow.py` runs it and looks at what it leaves in the folder.
+"""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from recipes.data import sources
+from recipes.experiment import build_model
+from recipes.train import train
+from recipes.training.devices import distribute
+from recipes.training.optimizer import build_optimizer
+from tests.recipes.small import SMALL, small
+
+
+def variations(folder):
+    """On two devices: other precisions, and images that are decoded at each use."""
+    train(small(folder / "bfloat16", devices=2, precision="mixed_bfloat16"))
+    train(small(folder / "float16", devices=2, precision="mixed_float16"))
+    sources.MEMORY_BYTES = 0
+    train(small(folder / "decoded_at_each_use", devices=2))
+
+
+def infinite_pixel(folder):
+    """A step in float16 with an infinite pixel on one of two replicas, then without."""
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (8, 8, 8, 3)).astype("float32")
+    labels = np.eye(10)[random.integers(0, 10, 8)]
+    with distribute(2, len(images)):
+        model = build_model(SMALL.network, SMALL.data, 10, "mixed_float16")
+        model.compile(
+            optimizer=build_optimizer(SMALL.training, 10, model),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        )
+    results = {}
+
+    def step(name, images):
+        history = model.fit(
+            images, labels, batch_size=8, shuffle=False, verbose=0
+        ).history
+        results[f"{name}/loss"] = history["loss"][0]
+        results[f"{name}/iterations"] = model.optimizer.iterations.numpy()
+        for variable in model.trainable_variables:
+            replicas = model.distribute_strategy.experimental_local_results(
+                variable.value
+            )
+            results[f"{name}/{variable.path}"] = [
+                replica.numpy() for replica in replicas
+            ]
+
+    step("first", images)
+    for replica in (0, 1):
+        spoiled = images.copy()
+        spoiled[4 * replica, 0, 0] = np.inf
+        step(f"infinite_on_{replica}", spoiled)
+    step("last", images)
+    np.savez(folder / "infinite_pixel.npz", **results)
+
+
+if __name__ == "__main__":
+    devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+    train(small(folder / f"{devices}_devices", devices=devices))
+    if devices == 2:
+        variations(folder)
+        infinite_pixel(folder)

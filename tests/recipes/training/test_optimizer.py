@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_cbvit
+from recipes.experiment import Training
+from recipes.training.optimizer import build_optimizer, undecayed
+
+ORACLE = Path(__file__).parents[2] / "data" / "adamw.npz"
+CONSTANT = Training(
+    global_batch_size=1024,
+    base_learning_rate=1e-2,
+    minimum_learning_rate=1e-2,
+    warmup_epochs=0,
+)
+
+
+def small_model(dtype="float32"):
+    return keras_cbvit.ViTCB(
+        input_shape=(8, 8, 3),
+        patch_size=4,
+        hidden_dim=8,
+        depth=1,
+        num_heads=2,
+        classes=3,
+        broadcast="cbs",
+        dtype=dtype,
+    )
+
+
+def test_five_steps_are_those_of_torch():
+    with np.load(ORACLE) as arrays:
+        oracle = dict(arrays)
+    model = keras.Sequential([keras.layers.Dense(4)])
+    model.build((None, 3))
+    model.set_weights([oracle["w0"], oracle["b0"]])
+    optimizer = build_optimizer(CONSTANT, 10, model)
+    for step in range(1, 6):
+        gradients = [oracle[f"gw{step}"], oracle[f"gb{step}"]]
+        gradients = [ops.convert_to_tensor(g, "float32") for g in gradients]
+        optimizer.apply(gradients, model.trainable_variables)
+        kernel, bias = model.get_weights()
+        np.testing.assert_allclose(kernel, oracle[f"w{step}"], atol=1e-6)
+        np.testing.assert_allclose(bias, oracle[f"b{step}"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "peak"), [(1024, 1e-3), (256, 2.5e-4)])
+def test_the_peak_grows_with_the_batch(batch, peak):
+    training = Training(global_batch_size=batch)
+    optimizer = build_optimizer(training, 100, small_model())
+    assert float(optimizer.learning_rate) == pytest.approx(1e-6)
+    optimizer.iterations.assign(5 * 100 - 1)
+    assert float(optimizer.learning_rate) == pytest.approx(peak, rel=3e-3)
+
+
+def test_these_variables_are_not_decayed():
+    assert sorted(variable.path for variable in undecayed(small_model())) == [
+        "block_0/attention/projection/bias",
+        "block_0/attention/qkv/bias",
+        "block_0/mlp/context_broadcast/scale",
+        "block_0/mlp/fc1/bias",
+        "block_0/mlp/fc2/bias",
+        "block_0/norm1/beta",
+        "block_0/norm1/gamma",
+        "block_0/norm2/beta",
+        "block_0/norm2/gamma",
+        "class_token_and_position/class_token",
+        "class_token_and_position/position_embedding",
+        "head/bias",
+        "norm/beta",
+        "norm/gamma",
+        "patch_embedding/projection/bias",
+    ]
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
+    # No attention, which JAX cannot compute in float16 on a CPU.
+    model = keras.Sequential(
+        [
+            keras_cbvit.layers.PatchEmbedding(4, 8, dtype=precision),
+            keras_cbvit.layers.ClassTokenAndPosition(dtype=precision),
+            keras_cbvit.ContextBroadcast(scale=True, dtype=precision),
+            keras.layers.LayerNormalization(dtype=precision),
+            keras.layers.Dense(3, dtype=precision),
+        ]
+    )
+    model.build((None, 8, 8, 3))
+    model.dtype_policy = keras.dtype_policies.get(precision)
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(size=w.shape) for w in model.weights])
+    model.compile(
+        optimizer=build_optimizer(CONSTANT, 10, model),
+        loss=lambda labels, outputs: 0 * ops.sum(outputs, axis=-1),
+    )
+    is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert is_scaled == (precision == "mixed_float16")
+
+    before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    model.train_on_batch(np.zeros((4, 8, 8, 3), "float32"), np.zeros((4, 5, 3)))
+    kernels = 0
+    for variable in model.trainable_variables:
+        rate = 1e-2 * 0.05 if variable.path.endswith("kernel") else 0
+        expected = before[variable.path] * (1 - rate)
+        found = ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(found, expected, rtol=2e-7, err_msg=variable.path)
+        kernels += rate > 0
+    assert kernels == 2
+
+
+def test_a_float16_model_is_trained_with_a_scaled_loss():
+    model = small_model("mixed_float16")
+    model.compile(optimizer=build_optimizer(CONSTANT, 10, model), loss="mse")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -1,0 +1,53 @@
+"""What importing the package costs, and what it brings along."""
+
+import json
+import subprocess
+import sys
+
+import keras_cbvit
+
+SCRIPT = """
+import json, sys, time
+import keras
+before = set(sys.modules)
+start = time.perf_counter()
+import keras_cbvit
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+"""
+
+
+def import_in_a_new_process():
+    """The seconds that the import adds to Keras's, and the modules it adds."""
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_the_import_adds_under_a_tenth_of_a_second_and_only_the_standard_library():
+    imports = [import_in_a_new_process()]
+    while min(imports)[0] >= 0.1 and len(imports) < 3:  # the machine may be busy
+        imports.append(import_in_a_new_process())
+    seconds, modules = min(imports)
+    assert seconds < 0.1
+    top_level = {module.partition(".")[0] for module in modules}
+    others = top_level - {"keras_cbvit"} - set(sys.stdlib_module_names)
+    assert others <= {"keras", "numpy", "h5py"}
+
+
+def test_the_public_names_are_these():
+    assert sorted(keras_cbvit.__all__) == [
+        "ContextBroadcast",
+        "ViTCB",
+        "ViTCB_B",
+        "ViTCB_S",
+        "ViTCB_Ti",
+        "VisionTransformer",
+        "decode_predictions",
+        "layers",
+        "list_weights",
+        "load_timm_weights",
+        "publish",
+    ]
+    assert all(hasattr(keras_cbvit, name) for name in keras_cbvit.__all__)
