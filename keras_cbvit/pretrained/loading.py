@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 
+# Models know this package, so this package knows them by name only.
+MODEL = "keras_cbvit>VisionTransformer"
 POSITION_EMBEDDING = "class_token_and_position/position_embedding"
 HEAD = "head/"
 CHANNEL_SCALE = "context_broadcast/scale"
@@ -28,7 +30,7 @@ def saved_config(path):
             model = json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
-    if model.get("registered_name") != "keras_cbvit>VisionTransformer":
+    if model.get("registered_name") != MODEL:
         raise ValueError(
             f"{path} holds a {model.get('class_name')}, not a VisionTransformer of "
             "this package; load it with keras.saving.load_model."

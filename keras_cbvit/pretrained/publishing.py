@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.architectures import check_weights_name
 from keras_cbvit.pretrained.catalog import (
     CATALOG,
@@ -20,7 +19,7 @@ from keras_cbvit.pretrained.catalog import (
     read_catalog,
 )
 from keras_cbvit.pretrained.files import sha256
-from keras_cbvit.pretrained.loading import transfer_weights
+from keras_cbvit.pretrained.loading import MODEL, transfer_weights
 
 # How far the float32 model may be from the given one, relative to its largest
 # prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
@@ -80,7 +79,7 @@ def publish(
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
-    if not isinstance(model, VisionTransformer):
+    if keras.saving.get_registered_name(type(model)) != MODEL:
         raise ValueError(
             f"model is a {type(model).__name__}, not a model of ViTCB: its file could "
             "not be loaded by name."

@@ -8,6 +8,7 @@ import time
 import warnings
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -54,7 +55,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves model and optimizer after each epoch, keeps the last three.
+    """Saves model, optimizer and random states after each epoch, keeps the last three.
 
     A checkpoint appears under its name only when it is complete.
     """
@@ -80,6 +81,9 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "partial.weights.h5"
         self.model.save_weights(partial, overwrite=True)
+        with h5py.File(partial, "a") as file:
+            for i, state in enumerate(random_states(self.model)):
+                file[f"random_states/{i}"] = keras.ops.convert_to_numpy(state)
         os.replace(partial, self.path(epoch + 1))
         for old in self.saved()[: -self.keep]:
             old.unlink()
@@ -89,6 +93,9 @@ class Checkpoints(keras.callbacks.Callback):
 
         Returns:
             The epoch to go on with, 0 if there is no checkpoint.
+
+        Raises:
+            ValueError: if there are checkpoints, but none that can be read.
         """
         saved = self.saved()
         if saved and not model.optimizer.built:
@@ -96,6 +103,9 @@ class Checkpoints(keras.callbacks.Callback):
         for path in reversed(saved):
             try:
                 model.load_weights(path)
+                with h5py.File(path) as file:
+                    for i, state in enumerate(random_states(model)):
+                        state.assign(file[f"random_states/{i}"][()])
             except (OSError, KeyError, ValueError) as error:
                 warnings.warn(
                     f"The checkpoint {path} is damaged and passed over ({error}).",
@@ -103,7 +113,18 @@ class Checkpoints(keras.callbacks.Callback):
                 )
                 continue
             return int(path.name.removeprefix("epoch_").partition(".")[0])
+        if saved:
+            raise ValueError(
+                f"None of the checkpoints in {self.folder} can be read; remove them to "
+                "start anew."
+            )
         return 0
+
+
+def random_states(model):
+    """States of a model's generators, which Keras does not save with its weights."""
+    saved = {id(v) for v in (*model.weights, *model.metrics_variables)}
+    return [v for v in model.variables if id(v) not in saved]
 
 
 class EpochLog(keras.callbacks.Callback):

@@ -6,6 +6,7 @@ import keras
 import pytest
 
 import keras_cbvit
+from keras_cbvit.pretrained.architectures import SIZES as SIZES_OF_THE_PACKAGE
 from tests.tiny import TINY, predict, tiny, values
 
 SIZES = json.loads((Path(__file__).parents[1] / "data" / "sizes.json").read_text())
@@ -31,13 +32,20 @@ def test_sizes_have_the_numbers_and_parameters_of_the_paper(builder, size, numbe
     assert model.count_params() - extra == SIZES[size]["params"]
 
 
+@pytest.fixture
+def small_ti(monkeypatch):
+    """`ViTCB_Ti` of the numbers of the tests' tiny model."""
+    for number in SIZES_OF_THE_PACKAGE["ti"]:
+        monkeypatch.setitem(SIZES_OF_THE_PACKAGE["ti"], number, TINY[number])
+
+
 @pytest.mark.parametrize(
     "broadcast, name", [(None, "vit_ti"), ("cb", "vitcb_ti"), ("cbs", "vitcbs_ti")]
 )
-def test_a_model_is_named_by_its_kind_and_size(broadcast, name):
-    arguments = {"input_shape": (8, 8, 3), "patch_size": 4, "broadcast": broadcast}
-    assert keras_cbvit.ViTCB_Ti(**arguments).name == name
-    assert tiny(broadcast=broadcast).name == name.removesuffix("_ti")
+def test_a_model_is_named_by_its_kind_and_size(broadcast, name, small_ti):
+    model = keras_cbvit.ViTCB_Ti((8, 12, 3), 4, 3, broadcast=broadcast)
+    assert model.name == name
+    assert tiny(broadcast=broadcast, depth=1).name == name.removesuffix("_ti")
     assert tiny(broadcast=broadcast, name="mine").name == "mine"
 
 
@@ -69,7 +77,7 @@ def test_the_default_is_deits_small_model_with_cb_at_the_end_of_every_mlp():
     }
 
 
-def test_a_size_takes_the_other_arguments_by_place_and_by_name():
+def test_a_size_takes_the_other_arguments_by_place_and_by_name(small_ti):
     model = keras_cbvit.ViTCB_Ti((8, 12, 3), 4, 5, pooling="avg", name="mine")
     config = model.get_config()
     assert (config["input_shape"], config["patch_size"]) == ((8, 12, 3), 4)

@@ -13,9 +13,17 @@ from keras_cbvit.models.vision_transformer import (
     VisionTransformer,
     block_indices,
 )
-from tests.compare import assert_close, assert_equal, dtype_of, to_numpy
+from tests.compare import assert_close, assert_equal, dtype_of
 from tests.gradients import gradients
-from tests.tiny import assert_same_values, fill, images, predict, tiny, values
+from tests.tiny import (
+    assert_same_values,
+    fill,
+    images,
+    predict,
+    tiny,
+    train,
+    values,
+)
 
 # Against PyTorch and timm in float64.
 
@@ -249,8 +257,7 @@ def test_every_parameter_learns(broadcast, oracle, oracle_arguments):
 def test_a_step_of_fit_changes_every_parameter():
     model = tiny(broadcast="cbs", drop_path_rate=0.2)
     before = values(model)
-    model.compile("adamw", "sparse_categorical_crossentropy")
-    history = model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
+    history = train(model)
     assert math.isfinite(history.history["loss"][0])
     still = [path for path, v in values(model).items() if (v == before[path]).all()]
     assert still == []
@@ -262,14 +269,13 @@ def test_a_step_of_fit_changes_every_parameter():
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_predicts_in_float32_and_nearly_the_same(dtype):
     mixed = fill(tiny(broadcast="cbs", dtype=dtype))
-    y = mixed(images(mixed))
-    assert dtype_of(y) == "float32"
+    y = predict(mixed)
+    assert y.dtype == "float32"
     assert dtype_of(mixed.get_layer("block_1").output) == dtype.removeprefix("mixed_")
     assert {weight.dtype for weight in mixed.weights} == {"float32"}
     wide = predict(fill(tiny(broadcast="cbs")))
-    atol = 0.05 if dtype == "mixed_bfloat16" else 0.01
-    assert_close(y, wide, atol=atol)
-    assert np.abs(to_numpy(y) - wide).max() > 1e-6  # it was not float32
+    assert_close(y, wide, atol=0.05 if dtype == "mixed_bfloat16" else 0.01)
+    assert np.abs(y - wide).max() > 1e-6  # it was not float32
 
 
 def test_the_global_dtype_policy_is_followed():
@@ -284,11 +290,11 @@ def test_the_global_dtype_policy_is_followed():
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_a_quantised_model_is_close_and_comes_back_from_its_file(tmp_path):
-    model = fill(tiny(broadcast="cbs", dtype="mixed_bfloat16"))
+    model = fill(tiny(depth=1, mlp_ratio=1, dtype="mixed_bfloat16"))
     before = predict(model)
     model.quantize("int8")
     after = predict(model)
-    assert values(model)["block_1/mlp/fc1/kernel"].dtype == "int8"
+    assert values(model)["block_0/mlp/fc1/kernel"].dtype == "int8"
     assert_close(after, before, atol=0.1)
     for name in ("once.keras", "twice.keras"):
         model.save(tmp_path / name)
@@ -298,19 +304,18 @@ def test_a_quantised_model_is_close_and_comes_back_from_its_file(tmp_path):
 
 def test_lora_trains_only_its_own_weights_and_is_merged_in_the_file(tmp_path):
     model = fill(tiny(depth=1))
-    plain = predict(model)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Dense):
-            layer.enable_lora(2)
+    plain, kernels = predict(model), values(model)
+    block = model.get_layer("block_0")
+    for dense in (block.attention.qkv, block.mlp.fc1):
+        dense.enable_lora(2)
     assert_close(predict(model), plain)
-    kernel = "block_0/attention/qkv/kernel"
-    before = values(model)[kernel]
-    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
-    assert_equal(values(model)[kernel], before)
-    assert np.abs(predict(model) - plain).max() > 1e-3
+    train(model)
+    for path in ("block_0/attention/qkv/kernel", "block_0/mlp/fc1/kernel"):
+        assert_equal(values(model)[path], kernels[path])
+        assert np.abs(values(model)[path.replace("kernel", "lora_kernel_b")]).max() > 0
     model.save(tmp_path / "lora.keras")
-    loaded = keras.saving.load_model(tmp_path / "lora.keras")
+    loaded = keras.saving.load_model(tmp_path / "lora.keras", compile=False)
+    assert loaded.count_params() == tiny(depth=1).count_params()
     assert_close(predict(loaded), predict(model), atol=1e-5)
 
 
@@ -318,11 +323,11 @@ def test_lora_trains_only_its_own_weights_and_is_merged_in_the_file(tmp_path):
 
 EVERY_ARGUMENT = {
     "input_shape": (8, 12, 1),
-    "patch_size": 2,
+    "patch_size": 4,
     "hidden_dim": 16,
     "depth": 2,
     "num_heads": 4,
-    "mlp_ratio": 1.5,
+    "mlp_ratio": 2.0,
     "broadcast": "cbs",
     "broadcast_place": "both",
     "broadcast_blocks": (1,),
@@ -331,7 +336,7 @@ EVERY_ARGUMENT = {
     "include_preprocessing": False,
     "include_top": True,
     "pooling": "avg",
-    "classes": 5,
+    "classes": 3,
     "classifier_activation": "sigmoid",
     "dtype": "mixed_bfloat16",
     "name": "of_another_name",

@@ -3,6 +3,7 @@
 import pytest
 
 from keras_cbvit.pretrained import catalog
+from tests.tiny import tiny, train
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +21,11 @@ def keras_home(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("keras")
     monkeypatch.setenv("KERAS_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained():
+    """A model with an optimizer and a generator of random numbers."""
+    model = tiny(drop_path_rate=0.5)
+    train(model)
+    return model

@@ -8,7 +8,7 @@ import pytest
 import keras_cbvit
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 from tests.compare import assert_close
-from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
+from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
 
 POSITION = "class_token_and_position/position_embedding"
 HEAD = {"head/kernel", "head/bias"}
@@ -98,13 +98,11 @@ def test_a_h5_file_saved_without_drop_path_is_loaded_for_training_with_it(source
     assert_same_values(values(model), source.values)
 
 
-def test_a_h5_file_may_hold_the_state_of_training(tmp_path):
-    model = tiny(drop_path_rate=0.5)
-    model.compile("adamw", "sparse_categorical_crossentropy")
-    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
-    model.save_weights(tmp_path / "model.weights.h5")
-    loaded = tiny(weights=tmp_path / "model.weights.h5")
-    assert_same_values(values(loaded), values(model))
+def test_files_may_hold_the_state_of_training(trained, tmp_path):
+    trained.save(tmp_path / "model.keras")
+    trained.save_weights(tmp_path / "model.weights.h5")
+    for name in ("model.keras", "model.weights.h5"):
+        assert_same_values(values(tiny(weights=tmp_path / name)), values(trained))
 
 
 def test_a_model_saved_in_mixed_precision_is_loaded_in_float32(tmp_path):
@@ -112,15 +110,6 @@ def test_a_model_saved_in_mixed_precision_is_loaded_in_float32(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
     assert loaded.dtype_policy.name == "float32"
-    assert_same_values(values(loaded), values(model))
-
-
-def test_a_trained_and_compiled_model_is_loaded(tmp_path):
-    model = tiny()
-    model.compile("adamw", "sparse_categorical_crossentropy")
-    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
     assert_same_values(values(loaded), values(model))
 
 
@@ -191,7 +180,6 @@ def test_for_other_images_the_position_embedding_is_resampled(
     model = keras_cbvit.ViTCB(weights=source.keras, input_shape=input_shape)
     expected = resample_position_embedding(source.values[POSITION], (2, 3), grid)
     assert_same_values(values(model), {**source.values, POSITION: expected})
-    assert predict(model).shape == (4, 3)
 
 
 def test_as_many_patches_in_another_grid_are_resampled_too(source):
@@ -285,13 +273,11 @@ def test_a_file_of_another_architecture_is_refused(change, message, source):
         keras_cbvit.ViTCB(weights=source.keras, **change)
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"depth": 4}, "The file holds 32 weights, the model has 56"),
         ({"depth": 1}, "The file holds 32 weights, the model has 20"),
-        ({"hidden_dim": 32}, "does not say what model it is of"),
         ({"mlp_ratio": 4}, "does not say what model it is of"),
         ({"patch_size": 2}, "does not say what model it is of|not a square"),
     ],
@@ -360,8 +346,8 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_the_file_of_a_quantised_model_is_refused(tmp_path):
-    model = tiny(depth=1)
-    model.quantize("int8")
+    model = tiny()
+    model.quantize("int8", filters="head")
     model.save(tmp_path / "model.keras")
     message = "holds a quantised model; load it with keras.saving.load_model"
     with pytest.raises(ValueError, match=message):

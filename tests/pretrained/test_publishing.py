@@ -10,9 +10,10 @@ import pytest
 
 import keras_cbvit
 from keras_cbvit.pretrained import publishing
+from keras_cbvit.pretrained.architectures import SIZES
 from keras_cbvit.pretrained.catalog import read_catalog
 from tests.compare import assert_close
-from tests.tiny import assert_same_values, fill, images, predict, tiny, values
+from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
 
 FACTS = {
     "class_names": ["cat", "dog", "eel"],
@@ -50,7 +51,9 @@ def test_a_published_model_comes_back_by_its_name(tmp_path, monkeypatch):
 
 
 def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
-    model = keras_cbvit.ViTCB_Ti((8, 8, 3), 4, 3, pooling="avg")
+    for number in SIZES["ti"]:  # or it would take its time
+        monkeypatch.setitem(SIZES["ti"], number, TINY[number])
+    model = fill(keras_cbvit.ViTCB_Ti((8, 12, 3), 4, 3, pooling="avg"))
     publish(tmp_path, model, "vitcb_ti.toy")
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
     loaded = keras_cbvit.ViTCB_Ti(weights="toy")
@@ -111,14 +114,11 @@ def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_p
     assert_close(predict(loaded), predict(model), atol=0.05)
 
 
-def test_a_trained_model_is_published_without_its_optimizer(tmp_path):
-    model = tiny()
-    model.compile("adamw", "sparse_categorical_crossentropy")
-    model.fit(images(model), np.array([0, 1, 2, 0]), verbose=0)
-    publish(tmp_path, model)
+def test_a_trained_model_is_published_without_its_optimizer(trained, tmp_path):
+    publish(tmp_path, trained)
     loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
     assert not loaded.compiled
-    assert_same_values(values(loaded), values(model))
+    assert_same_values(values(loaded), values(trained))
 
 
 def test_a_model_without_a_head_is_published_without_class_names(tmp_path):

@@ -116,6 +116,6 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch):
 def test_more_devices_than_a_running_process_has_are_refused():
     assert len(tf.config.list_logical_devices("CPU")) == 1
     with pytest.raises(
-        ValueError, match="devices=2: .* already running with 1 CPU devices .* new one"
+        ValueError, match=r"devices=2: .* already running with 1 CPU devices .* new one"
     ):
         distribute(2, 8)
