@@ -4,7 +4,7 @@ import contextlib
 import sys
 
 
-def parse(options_class, description, arguments, default=None):
+def parse(command, options_class, description, arguments, default=None):
     """Reads a dataclass from the command line; unknown options are refused.
 
     The fields of nested dataclasses are options by their own name.
@@ -14,6 +14,7 @@ def parse(options_class, description, arguments, default=None):
     extra = {} if default is None else {"default": default}
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[options_class],
+        prog=f"python -m {command}",
         description=description,
         args=arguments,
         **extra,
@@ -28,3 +29,5 @@ def say_errors():
     except (ValueError, OSError, FloatingPointError) as error:
         # On a line of its own, also behind a progress bar.
         sys.exit(f"\n{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted.")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tyro
 
+from keras_cbvit.pretrained.predictions import class_names
 from recipes.data.batches import Batches
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
@@ -26,8 +27,11 @@ class Evaluation:
     data_dir: Path | None = None
     """Where TFDS keeps its data sets."""
     test_split: str = "test"
+    """The TFDS split, or the subfolder of an image folder; "." for all of it."""
     crop_fraction: float = 1.0
+    """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
     batch_size: int = 250
+    """Images that are predicted at once; it does not change the numbers."""
 
 
 def count_right(model, split, batch_size=250):
@@ -38,14 +42,19 @@ def count_right(model, split, batch_size=250):
 
 
 def evaluate(options):
-    """Runs an `Evaluation`; returns the number of right and of all images."""
+    """Runs an `Evaluation`; returns the right and all images, and what they are.
+
+    Raises:
+        ValueError: if the classes of model and data set are not the same.
+    """
     import keras_cbvit
 
-    dataset = options.dataset or options.model.partition(".")[2]
-    if dataset == "keras":
+    is_file = options.model.endswith(".keras")
+    if is_file and options.dataset is None:
         raise ValueError(
             f"{options.model} does not say what to measure it on; give --dataset."
         )
+    dataset = options.dataset or options.model.partition(".")[2]
     model = keras_cbvit.ViTCB(weights=options.model)
     data = Data(
         dataset=dataset,
@@ -55,19 +64,35 @@ def evaluate(options):
         image_size=model.input_shape[1:3],
         crop_fraction=options.crop_fraction,
     )
-    split = load_dataset(data).test
-    return count_right(model, split, options.batch_size), len(split)
+    dataset = load_dataset(data, train=False)
+    found = dataset.class_names
+    # A file without a record does not know the names of its classes.
+    names = found if is_file else class_names(options.model)
+    if len(names) != model.output_shape[-1] or not set(found) <= set(names):
+        raise ValueError(
+            f"The {len(found)} classes of {dataset.description} ({_some(found)}) are "
+            f"not among the {model.output_shape[-1]} of {options.model} "
+            f"({_some(names)})."
+        )
+    labels = np.array([names.index(name) for name in found])[dataset.test.labels]
+    split = dataclasses.replace(dataset.test, labels=labels)
+    right = count_right(model, split, options.batch_size)
+    return right, len(split), dataset.description
+
+
+def _some(names):
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def main(arguments=None):
     from recipes.commands import parse, say_errors
 
-    options = parse(Evaluation, __doc__, arguments)
+    options = parse("recipes.evaluate", Evaluation, __doc__, arguments)
     with say_errors():
-        right, total = evaluate(options)
+        right, total, on = evaluate(options)
     print(
         f"{options.model}: {right} of {total} test images right, top-1 accuracy "
-        f"{right / total:.4f} ({keras.backend.backend()})"
+        f"{right / total:.4f} ({on}; {keras.backend.backend()})"
     )
 
 

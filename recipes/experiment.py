@@ -1,7 +1,7 @@
 """What an experiment is: one frozen dataclass made of four small ones.
 
 A file in `recipes/configs` builds it, the command line overrides any field by its
-name, and `recipes.training.train` runs it.
+name, and `recipes.train.train` runs it.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ class Network:
     context: Literal["mean", "max", "token"] = "mean"
     drop_path_rate: float = 0.1
     weights: str | None = None
-    """Weights to start from: a tag, a full name or a path."""
+    """Weights to start from, a full name or a path of a .keras file. The network is
+    theirs; of these options only drop_path_rate counts then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Run:
     """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")
     """Folder to publish into."""
+    overwrite: bool = False
+    """Whether to replace published weights of this name."""
     licence: str = "Apache-2.0"
     """SPDX identifier of the published file's licence."""
     smoke: bool = False
@@ -109,9 +112,12 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
 
     options = dataclasses.asdict(network)
     builder = getattr(keras_cbvit, options.pop("model"))
+    if network.weights is not None:
+        builder = keras_cbvit.ViTCB
+        options = {k: options[k] for k in ("weights", "drop_path_rate")}
     for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio"):
-        if options[size] is None:
-            del options[size]
+        if options.get(size) is None:
+            options.pop(size, None)
         elif builder is not keras_cbvit.ViTCB:
             raise ValueError(
                 f"{size}={options[size]} goes with --model ViTCB; {network.model} has "

@@ -1,15 +1,12 @@
 """Measures a model trained elsewhere and publishes it.
 
-    python -m recipes.publish model.keras vitcb_ti.cifar10 --dataset cifar10 \\
-        --trained-on CIFAR-10 --recipe "python -m recipes.train cifar10"
+    python -m recipes.publish runs/cifar10/model.keras vitcb_ti.cifar10 \\
+        --dataset cifar10 --trained-on CIFAR-10 \\
+        --recipe "python -m recipes.train cifar10"
 
-A .keras file says itself what model it holds. For a .weights.h5 file, such as the
-checkpoints in a run folder, give the options of the network it is of:
-
-    python -m recipes.publish runs/digits/checkpoints/epoch_0060.weights.h5 \\
-        vitcb_mini.digits --dataset digits --image-size 8 8 --model ViTCB \\
-        --patch-size 2 --hidden-dim 64 --depth 4 --num-heads 4 \\
-        --trained-on digits --recipe "python -m recipes.train digits"
+A .weights.h5 file does not say what model it is of. Load it in Python with
+`ViTCB(weights=...)` and the arguments the model was built with, and save the model
+as .keras.
 """
 
 import dataclasses
@@ -17,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from recipes.experiment import Data, Network, build_model
+from recipes.experiment import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +22,13 @@ class Publication:
     """What is published, where, and what is said of it."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A .keras or .weights.h5 file of a model of this package."""
+    """A .keras file of a model of this package."""
     name: tyro.conf.Positional[str]
     """architecture.tag, for instance vitcb_ti.cifar10."""
     recipe: str
     """How the model was made: the command, or where to read about it."""
     trained_on: str
     """The data set the model was trained on."""
-    network: Network = Network()
     data: Data = Data()
     """The test images that the model is measured on."""
     weights_dir: Path = Path("weights")
@@ -53,25 +49,20 @@ def publish_checkpoint(publication):
         OSError: if the checkpoint or the data set is not there.
     """
     import keras_cbvit
+    from keras_cbvit.pretrained.publishing import refuse_unpublishable
     from recipes.data.sources import load_dataset
 
-    data = publication.data
-    if publication.checkpoint.suffix == ".keras":
-        if publication.network != Network():
-            raise ValueError(
-                f"{publication.checkpoint} says itself what model it holds; leave out "
-                "the options of the network."
-            )
-        model = keras_cbvit.ViTCB(weights=publication.checkpoint, dtype="float32")
-        data = dataclasses.replace(data, image_size=model.input_shape[1:3])
-        dataset = load_dataset(data)
-    else:
-        dataset = load_dataset(data)
-        network = dataclasses.replace(
-            publication.network, weights=str(publication.checkpoint)
+    if publication.checkpoint.suffix != ".keras":
+        raise ValueError(
+            f"{publication.checkpoint} is not a .keras file, which says what model it "
+            "holds; see --help."
         )
-        classes = len(dataset.class_names)
-        model = build_model(network, data, classes, "float32", "softmax")
+    model = keras_cbvit.ViTCB(weights=publication.checkpoint, dtype="float32")
+    refuse_unpublishable(
+        model, publication.name, publication.weights_dir, publication.overwrite
+    )
+    data = dataclasses.replace(publication.data, image_size=model.input_shape[1:3])
+    dataset = load_dataset(data, train=False)
     return measure_and_publish(
         model,
         publication.name,
@@ -113,7 +104,7 @@ def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **fact
 def main(arguments=None):
     from recipes.commands import parse, say_errors
 
-    publication = parse(Publication, __doc__, arguments)
+    publication = parse("recipes.publish", Publication, __doc__, arguments)
     with say_errors():
         publish_checkpoint(publication)
 

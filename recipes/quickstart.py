@@ -72,7 +72,12 @@ def draw_predictions(split, decoded, path):
 
 def quickstart(folder):
     """Runs everything in a folder; returns the accuracies of both tasks."""
-    run = Run(run_dir=folder / "run", publish=NAME, weights_dir=folder / "weights")
+    run = Run(
+        run_dir=folder / "run",
+        publish=NAME,
+        weights_dir=folder / "weights",
+        overwrite=True,
+    )
     experiment = dataclasses.replace(digits.config(), run=run)
     _, dataset = train(experiment, "python -m recipes.quickstart")
 

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import os
 import pkgutil
 import platform
 import shlex
@@ -23,10 +24,11 @@ from recipes.experiment import Experiment, build_model
 
 
 def train(experiment, command="recipes.train.train(experiment)"):
-    """Runs an experiment; returns the trained model and its data set.
+    """Runs an experiment; returns the trained classifier and its data set.
 
-    The same experiment goes on where it was interrupted, from the last epoch that was
-    completed, in the same run folder.
+    The classifier, in float32 and with probabilities, is `model.keras` in the run
+    folder, too. The same experiment goes on where it was interrupted, from the last
+    epoch that was completed, in the same run folder.
 
     Args:
         experiment: a `recipes.experiment.Experiment`.
@@ -40,6 +42,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
     """
     import keras
 
+    from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
     from recipes.data.batches import Batches, TrainingBatches
     from recipes.data.sources import load_dataset
     from recipes.training.callbacks import Checkpoints, EpochLog, StopOnNonFiniteLoss
@@ -70,6 +73,8 @@ def train(experiment, command="recipes.train.train(experiment)"):
 
     with devices:
         model = build_model(network, data, classes, run.precision)
+        if run.publish:
+            refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
         model.compile(
             optimizer=build_optimizer(training, len(train_batches), model),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -78,7 +83,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
         _claim_run_folder(experiment, command)
         checkpoints = Checkpoints(run.run_dir / "checkpoints")
         first_epoch = checkpoints.restore(model)
-    if first_epoch:
+    if 0 < first_epoch < training.epochs:
         print(f"Going on with epoch {first_epoch + 1} in {run.run_dir}.")
     model.fit(
         train_batches,
@@ -93,28 +98,21 @@ def train(experiment, command="recipes.train.train(experiment)"):
             checkpoints,
         ],
     )
+    classifier = in_float32(model, classifier_activation="softmax")
+    classifier.save(run.run_dir / "partial.keras")
+    os.replace(run.run_dir / "partial.keras", run.run_dir / "model.keras")
     if run.publish:
         trained = dataclasses.replace(experiment, training=training)
-        publish_trained(model, dataset, trained, command)
-    return model, dataset
+        publish_trained(classifier, dataset, trained, command)
+    return classifier, dataset
 
 
-def publish_trained(model, dataset, experiment, command):
-    """Measures a trained model on the test images and publishes it."""
+def publish_trained(classifier, dataset, experiment, command):
+    """Measures a trained classifier on the test images and publishes it."""
     import keras
 
-    from keras_cbvit.pretrained.loading import transfer_weights
     from recipes.publish import measure_and_publish
 
-    # Training works on logits, users expect probabilities.
-    classifier = type(model).from_config(
-        {
-            **model.get_config(),
-            "classifier_activation": "softmax",
-            "dtype": "float32",
-        }
-    )
-    transfer_weights(model, classifier)
     run, training = experiment.run, experiment.training
     return measure_and_publish(
         classifier,
@@ -130,7 +128,7 @@ def publish_trained(model, dataset, experiment, command):
             "run, so the accuracy has no spread. `config.json` of the run folder "
             "has every setting.\n"
         ),
-        overwrite=True,
+        overwrite=run.overwrite,
     )
 
 
@@ -150,11 +148,11 @@ def _claim_run_folder(experiment, command):
     file = folder / "config.json"
     if file.exists():
         found = json.loads(file.read_text())["experiment"]
-        if found != settings:
+        differences = ", ".join(_differences(found, settings))
+        if differences:
             raise ValueError(
-                f"{folder} holds a run with other settings ("
-                + ", ".join(_differences(found, settings))
-                + "); give another --run-dir, or remove it."
+                f"{folder} holds a run with other settings ({differences}); give "
+                "another --run-dir, or remove it."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,10 +170,14 @@ def _claim_run_folder(experiment, command):
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 
+# What becomes of a trained model may change between two starts of a run.
+_FREE = ("publish", "weights_dir", "overwrite", "licence", "run_dir")
+
+
 def _differences(found, settings):
     for group, values in settings.items():
         for key, value in values.items():
-            if found.get(group, {}).get(key) != value:
+            if key not in _FREE and found.get(group, {}).get(key) != value:
                 yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
 
 
@@ -198,6 +200,21 @@ def config_names():
     return [module.name for module in pkgutil.iter_modules(recipes.configs.__path__)]
 
 
+def _without_sizes_of(default, experiment):
+    """With another `--model`, the config's own sizes are not meant."""
+    network = experiment.network
+    if network.model == default.network.model:
+        return experiment
+    unmeant = {
+        size: None
+        for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio")
+        if getattr(network, size) == getattr(default.network, size)
+    }
+    return dataclasses.replace(
+        experiment, network=dataclasses.replace(network, **unmeant)
+    )
+
+
 def main(arguments=None):
     from recipes.commands import parse, say_errors
 
@@ -210,7 +227,10 @@ def main(arguments=None):
     if name not in config_names():
         sys.exit(f"There is no config {name!r}; there are {known}.")
     config = importlib.import_module(f"recipes.configs.{name}")
-    experiment = parse(Experiment, config.__doc__, options, default=config.config())
+    default = config.config()
+    prog = f"recipes.train {name}"
+    experiment = parse(prog, Experiment, config.__doc__, options, default)
+    experiment = _without_sizes_of(default, experiment)
     command = shlex.join(["python", "-m", "recipes.train", *arguments])
     with say_errors():
         train(experiment, command)

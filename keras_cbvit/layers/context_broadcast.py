@@ -33,7 +33,7 @@ class ContextBroadcast(keras.layers.Layer):
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: floating-point tensor of rank 3 or more, channels last, for
+        inputs: tensor of rank 3 or more, channels last, for
             instance `(batch, tokens, channels)`. The number of tokens may be
             unknown until run time.
         mask: optional boolean tensor, true where a token counts, whose axes are
@@ -69,6 +69,11 @@ class ContextBroadcast(keras.layers.Layer):
             raise ValueError(
                 f"context={context!r} is unknown; use one of {', '.join(CONTEXTS)}."
             )
+        if isinstance(axis, bool) or not isinstance(axis, int):
+            raise ValueError(
+                f"axis={axis!r} must be one whole number; reshape feature maps to "
+                "(batch, tokens, channels) to broadcast over height and width."
+            )
         self.scale = scale
         self.context = context
         self.axis = axis
@@ -85,6 +90,8 @@ class ContextBroadcast(keras.layers.Layer):
                 f"{tuple(input_shape)}; the inputs need the batch first, the channels "
                 "last and a token axis between them."
             )
+        # A layer that is called on another rank would take channels for tokens.
+        self.input_spec = keras.layers.InputSpec(ndim=rank)
         if self.scale:
             self.channel_scale = self.add_weight(
                 name="scale",
@@ -94,6 +101,7 @@ class ContextBroadcast(keras.layers.Layer):
             )
 
     def call(self, inputs, mask=None):
+        inputs = ops.cast(inputs, self.compute_dtype)  # integers have no mean
         if mask is None:
             return self._broadcast(inputs, self._context_of(inputs))
         counts = ops.cast(mask, "bool")

@@ -31,7 +31,8 @@ class EncoderBlock(keras.layers.Layer):
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`.
+        inputs: tensor of shape `(batch, tokens, channels)`. All tokens count: a mask
+            is not honoured.
         training: whether to drop paths.
 
     Returns:
@@ -115,7 +116,7 @@ class EncoderBlock(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         layers = {
-            place: keras.saving.deserialize_keras_object(config[place])
+            place: keras.saving.deserialize_keras_object(config.get(place))
             for place in PLACES
         }
         return cls(**{**config, **layers})

@@ -82,7 +82,7 @@ class MLP(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         layers = {
-            place: keras.saving.deserialize_keras_object(config[place])
+            place: keras.saving.deserialize_keras_object(config.get(place))
             for place in ("front", "mid", "end")
         }
         return cls(**{**config, **layers})

@@ -1,6 +1,7 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_cbvit.layers import (
@@ -22,6 +23,8 @@ BROADCAST_PLACES = {
     "both": ("msa_end", "mlp_end"),
 }
 POOLINGS = ("token", "avg", None)
+# What a configuration says of training, beside the arguments of the builders.
+STATE = ("trainable", "frozen_layers")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -64,16 +67,17 @@ class VisionTransformer(keras.Model):
         dtype=None,
         name=None,
         trainable=True,
+        frozen_layers=(),
     ):
         config = {
-            key: value
+            key: _plain(value)
             for key, value in locals().items()
-            if key not in ("self", "__class__", "dtype", "name", "trainable")
+            if key not in ("self", "__class__", "dtype", "name", *STATE)
         }
         check(**config)
-        config["input_shape"] = tuple(input_shape)
+        config["input_shape"] = tuple(config["input_shape"])
         if not isinstance(broadcast_blocks, str):
-            config["broadcast_blocks"] = list(broadcast_blocks)
+            config["broadcast_blocks"] = [int(index) for index in broadcast_blocks]
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         # Pixels and probabilities are not for 8 bits of mantissa.
         wide = keras.backend.result_type(dtype.compute_dtype, "float32")
@@ -131,6 +135,9 @@ class VisionTransformer(keras.Model):
             dtype = dtype.default_policy
         self.dtype_policy = dtype
         self._config = config
+        for layer in self._flatten_layers(include_self=False):
+            if layer.path in frozen_layers:
+                layer.trainable = False
 
     def get_config(self):
         dtype = self.dtype_policy
@@ -146,6 +153,11 @@ class VisionTransformer(keras.Model):
             "dtype": keras.dtype_policies.serialize(dtype),
             "name": self.name,
             "trainable": self.trainable,
+            "frozen_layers": [
+                layer.path
+                for layer in self._flatten_layers(include_self=False)
+                if layer.path and not layer.trainable
+            ],
         }
 
     @classmethod
@@ -183,6 +195,15 @@ class TokenPooling(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "pooling": self.pooling}
+
+
+def _plain(value):
+    """NumPy's numbers and arrays as Python's, which a configuration can keep."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, tuple | list):
+        return type(value)(_plain(item) for item in value)
+    return value
 
 
 def block_indices(broadcast_blocks, depth):
@@ -230,6 +251,15 @@ def check(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             refuse(argument, value, "must be a whole number of at least 1.")
 
+    def check_number(argument, value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            refuse(argument, value, "must be a number.")
+
+    for argument, value in (
+        ("include_preprocessing", include_preprocessing),
+        ("include_top", include_top),
+    ):
+        check_choice(argument, value, (True, False))
     check_count("patch_size", patch_size)
     check_count("hidden_dim", hidden_dim)
     check_count("depth", depth)
@@ -240,8 +270,9 @@ def check(
             num_heads,
             f"does not divide hidden_dim={hidden_dim} into heads of one size.",
         )
-    if not mlp_ratio > 0:
-        refuse("mlp_ratio", mlp_ratio, "must be more than 0.")
+    check_number("mlp_ratio", mlp_ratio)
+    if hidden_dim * mlp_ratio < 1:
+        refuse("mlp_ratio", mlp_ratio, f"leaves no hidden channels of {hidden_dim}.")
     if (
         not isinstance(input_shape, tuple | list)
         or len(input_shape) != 3
@@ -284,6 +315,7 @@ def check(
             broadcast_blocks,
             f"is out of range: depth={depth} has the blocks 0 to {depth - 1}.",
         )
+    check_number("drop_path_rate", drop_path_rate)
     if not 0 <= drop_path_rate < 1:
         refuse("drop_path_rate", drop_path_rate, "must be at least 0 and less than 1.")
     if include_preprocessing and channels != 3:

@@ -7,6 +7,7 @@ is part of the checkout and of the installed package.
 
 import dataclasses
 import json
+import math
 import os
 import urllib.error
 import urllib.request
@@ -77,6 +78,8 @@ def list_weights():
 def places():
     """Where weights are looked for, in this order."""
     named = os.environ.get(PLACE_VARIABLE)
+    if named and not is_url(named):
+        named = str(Path(named).expanduser())
     return ([named] if named else []) + [str(own_folder())]
 
 
@@ -152,7 +155,7 @@ def _reason(error):
 _TYPES = {
     str: lambda value: isinstance(value, str),
     int: lambda value: type(value) is int,
-    float: lambda value: type(value) in (int, float),
+    float: lambda value: type(value) in (int, float) and math.isfinite(value),
     list[int]: lambda value: (
         isinstance(value, list) and all(type(item) is int for item in value)
     ),
@@ -175,7 +178,7 @@ def _record(entry):
         if field not in entry and kind != str | None:
             raise ValueError(f"the record {name!r} has no field {field!r}")
         if not _TYPES[kind](entry.get(field)):
-            expected = getattr(kind, "__name__", str(kind))
+            expected = kind.__name__ if isinstance(kind, type) else kind
             raise ValueError(
                 f"the field {field!r} of the record {name!r} is {entry[field]!r:.80}, "
                 f"not a {expected}"

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from keras_cbvit.pretrained.architectures import FAMILIES
+from keras_cbvit.pretrained.architectures import FAMILIES, SIZES
 from keras_cbvit.pretrained.catalog import (
     PLACE_VARIABLE,
     TIMEOUT_SECONDS,
@@ -73,9 +73,10 @@ def _missing(weights, name):
         f"weights={weights!r}: there are no published weights {name!r}. {_known()}"
     )
     architecture, _, tag = name.partition(".")
-    if tag == "imagenet":
-        family, _, size = architecture.partition("_")
-        broadcast = {name: key for key, name in FAMILIES.items()}.get(family)
+    family, _, size = architecture.partition("_")
+    broadcasts = {name: broadcast for broadcast, name in FAMILIES.items()}
+    if tag == "imagenet" and family in broadcasts and size in SIZES:
+        broadcast = broadcasts[family]
         message += (
             " Nobody has trained and published ImageNet weights of this model yet. "
             "From a checkout, on a machine with GPUs and ImageNet-1k, "

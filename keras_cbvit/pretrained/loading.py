@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import h5py
+import keras
 import numpy as np
 
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
@@ -40,9 +41,19 @@ def saved_config(path):
         raise ValueError(
             f"{path} holds a quantised model; load it with keras.saving.load_model."
         )
-    for own in ("dtype", "name", "trainable"):
+    for own in ("dtype", "name", "trainable", "frozen_layers"):
         config.pop(own, None)
     return config
+
+
+def refuse_other_model(model):
+    """Raises a ValueError unless a model is a `VisionTransformer` of this package."""
+    if keras.saving.get_registered_name(type(model)) != MODEL:
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a VisionTransformer as ViTCB and "
+            "its sizes give it. (A clone is not one: use "
+            "type(model).from_config(model.get_config()) for a copy.)"
+        )
 
 
 def refuse_other_architecture(path, saved, given):
@@ -111,8 +122,8 @@ def transfer_weights(source, model, new_head=False, path="the source"):
     def is_head(name):
         return name.startswith(HEAD)
 
-    values = {weight.path: weight.numpy() for weight in source.weights}
-    targets = {weight.path: weight for weight in model.weights}
+    values = {name: weight.numpy() for name, weight in weights_by_name(source).items()}
+    targets = weights_by_name(model)
     if new_head:
         values = {name: v for name, v in values.items() if not is_head(name)}
         targets = {name: w for name, w in targets.items() if not is_head(name)}
@@ -140,6 +151,12 @@ def transfer_weights(source, model, new_head=False, path="the source"):
     refuse_mismatch(path, missing, left_over, other_shape)
     for name, weight in targets.items():
         weight.assign(values[name])
+
+
+def weights_by_name(model):
+    """A model's weights by their paths, without the name scope it was built in."""
+    scope = model.get_layer("patch_embedding").path.removesuffix("patch_embedding")
+    return {weight.path.removeprefix(scope): weight for weight in model.weights}
 
 
 def refuse_mismatch(source, missing, left_over, other_shape):

@@ -1,5 +1,6 @@
 """From predictions to names."""
 
+import keras
 import numpy as np
 
 from keras_cbvit.pretrained.catalog import list_weights, places, read_catalog
@@ -21,10 +22,10 @@ def decode_predictions(predictions, weights_or_names, top=5):
         ValueError: on unknown weights, or if the number of names is not the number of
             classes predicted.
     """
-    predictions = np.asarray(predictions)
+    predictions = keras.ops.convert_to_numpy(predictions)
     names = weights_or_names
     if isinstance(names, str):
-        names = _class_names(names)
+        names = class_names(names)
     if predictions.ndim != 2 or predictions.shape[1] != len(names):
         raise ValueError(
             f"predictions of shape {predictions.shape} cannot be named with "
@@ -37,11 +38,24 @@ def decode_predictions(predictions, weights_or_names, top=5):
     ]
 
 
-def _class_names(weights):
+def class_names(weights):
+    """Names of the classes of published weights, by their full name or tag.
+
+    Raises:
+        ValueError: on unknown weights, or a tag of weights with different classes.
+    """
+    found = {}
     for place in places():
         for name, record in read_catalog(place).items():
             if weights in (name, name.partition(".")[2]) and record.class_names:
-                return record.class_names
+                found.setdefault(name, record.class_names)
+    if len(set(map(tuple, found.values()))) > 1:
+        raise ValueError(
+            f"weights_or_names={weights!r} is the tag of weights with different "
+            f"classes; give one of the full names {', '.join(found)}."
+        )
+    if found:
+        return next(iter(found.values()))
     known = ", ".join(list_weights()) or "none yet"
     raise ValueError(
         f"weights_or_names={weights!r} is not the name of published weights with "

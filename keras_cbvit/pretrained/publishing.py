@@ -16,10 +16,11 @@ from keras_cbvit.pretrained.catalog import (
     CATALOG,
     WeightsRecord,
     format_catalog,
+    parse_catalog,
     read_catalog,
 )
 from keras_cbvit.pretrained.files import sha256
-from keras_cbvit.pretrained.loading import MODEL, transfer_weights
+from keras_cbvit.pretrained.loading import refuse_other_model
 
 # How far the float32 model may be from the given one, relative to its largest
 # prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
@@ -79,14 +80,11 @@ def publish(
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
-    if keras.saving.get_registered_name(type(model)) != MODEL:
-        raise ValueError(
-            f"model is a {type(model).__name__}, not a model of ViTCB: its file could "
-            "not be loaded by name."
-        )
+    refuse_unpublishable(model, name, directory, overwrite)
     config = model.get_config()
-    check_weights_name(name, config)
     expected = config["classes"] if config["include_top"] else 0
+    if isinstance(class_names, str):
+        raise ValueError(f"class_names={class_names!r} must be a list of names.")
     if len(class_names) != expected:
         raise ValueError(
             f"class_names has {len(class_names)} names, but the model predicts "
@@ -95,8 +93,7 @@ def publish(
     if images is None:
         shape = (4, *config["input_shape"])
         images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
-    published = type(model).from_config({**config, "dtype": "float32"})
-    transfer_weights(model, published, path="the given model")
+    published = in_float32(model)
     _check_finite(published)
     _check_agreement(model, published, images, "the float32 model")
 
@@ -106,11 +103,7 @@ def publish(
         tempfile.TemporaryDirectory(prefix=".publish-", dir=directory) as staging,
     ):
         records = read_catalog(directory)
-        if name in records and not overwrite:
-            raise FileExistsError(
-                f"{directory / CATALOG} lists {name} already; publish under another "
-                "name, or with overwrite=True."
-            )
+        _refuse_published(name, records, directory, overwrite)
         file = Path(staging) / f"{name}.keras"
         published.save(file)
         read_back = keras.saving.load_model(file, compile=False)
@@ -134,10 +127,51 @@ def publish(
         )
         records[name] = record
         (Path(staging) / f"{name}.md").write_text(model_card(record, notes))
-        (Path(staging) / CATALOG).write_text(format_catalog(records.values()))
+        catalog = format_catalog(records.values())
+        parse_catalog(catalog, "What was given")  # or nobody could read it
+        (Path(staging) / CATALOG).write_text(catalog)
         # The catalog last: until it lists the file, nobody will look for it.
         _move_together(Path(staging), directory, (file.name, f"{name}.md", CATALOG))
     return record
+
+
+def refuse_unpublishable(model, name, directory, overwrite=False):
+    """Raises what `publish` would raise of model, name and directory.
+
+    For those who want to know before a long training.
+    """
+    refuse_other_model(model)
+    if any(layer.quantization_mode for layer in model._flatten_layers()):
+        raise ValueError("The model is quantised; publish it before it is quantised.")
+    check_weights_name(name, model.get_config())
+    if Path(directory).is_dir():
+        _refuse_published(name, read_catalog(directory), directory, overwrite)
+
+
+def _refuse_published(name, records, directory, overwrite):
+    if name in records and not overwrite:
+        raise FileExistsError(
+            f"{Path(directory) / CATALOG} lists {name} already; publish under another "
+            "name, or overwrite it."
+        )
+
+
+def in_float32(model, **changes):
+    """A copy of a model in float32, whatever precision it was trained in.
+
+    The copy goes through a file of weights, into which Keras merges LoRA's.
+
+    Args:
+        model: a `VisionTransformer`.
+        **changes: other arguments of the copy, such as `classifier_activation`.
+    """
+    config = {**model.get_config(), "dtype": "float32", **changes}
+    copy = type(model).from_config(config)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.weights.h5"
+        model.save_weights(file)
+        copy.load_weights(file)
+    return copy
 
 
 def model_card(record, notes=""):

@@ -4,7 +4,12 @@ import re
 
 import numpy as np
 
-from keras_cbvit.pretrained.loading import CHANNEL_SCALE, refuse_mismatch
+from keras_cbvit.pretrained.loading import (
+    CHANNEL_SCALE,
+    refuse_mismatch,
+    refuse_other_model,
+    weights_by_name,
+)
 
 _PARTS = {
     "patch_embedding/projection": "patch_embed.proj",
@@ -34,20 +39,32 @@ def load_timm_weights(model, state_dict):
     plain ViT's predictions (the project's reading of section 3.2).
 
     Args:
-        model: a model built by `ViTCB` or one of its sizes. timm's models take
-            normalised images; with `include_preprocessing=True` the model does that.
+        model: a model built by `ViTCB` or one of its sizes. With
+            `include_preprocessing=True` it normalises as DeiT does; timm's models of
+            the "augreg" family are trained with mean and standard deviation 0.5.
         state_dict: timm's names, such as `"blocks.0.attn.qkv.weight"`, with NumPy
             arrays or torch tensors.
 
     Raises:
-        ValueError: if a weight is missing, left over or of another shape, by name and
-            before anything is copied. To load into a model with
-            `include_top=False`, leave out `head.weight` and `head.bias`.
+        ValueError: if the model is of another kind; if a weight is missing, left over
+            or of another shape, by name and before anything is copied. To load into
+            a model with `include_top=False`, leave out `head.weight` and
+            `head.bias`.
     """
+    refuse_other_model(model)
+    if not hasattr(state_dict, "keys"):
+        raise ValueError(
+            f"state_dict is a {type(state_dict).__name__}, not weights by name; read a "
+            "file with torch.load or safetensors first."
+        )
+    if "model" in state_dict:
+        raise ValueError(
+            "state_dict is a whole checkpoint; give its weights, state_dict['model']."
+        )
     targets = {
-        _timm_name(weight.path): weight
-        for weight in model.weights
-        if not weight.path.endswith(CHANNEL_SCALE)
+        _timm_name(name): weight
+        for name, weight in weights_by_name(model).items()
+        if not name.endswith(CHANNEL_SCALE)
     }
     patch_size = model.get_config()["patch_size"]
     shapes = {

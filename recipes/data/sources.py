@@ -45,14 +45,18 @@ class Split:
 class Dataset:
     """Training and test images with the names of their classes."""
 
-    train: Split
+    train: Split | None
     test: Split
     class_names: tuple[str, ...]
     description: str
 
 
-def load_dataset(data):
+def load_dataset(data, train=True):
     """The data set that a `recipes.experiment.Data` names.
+
+    Args:
+        data: a `recipes.experiment.Data`.
+        train: whether to load the training images, too.
 
     Raises:
         MissingDatasetError: if it is not there, with how to get it.
@@ -65,8 +69,8 @@ def load_dataset(data):
     folder = Path(data.dataset).expanduser()
     # "imagenette/320px" is a name of TFDS, not a folder.
     if folder.is_dir() or folder.is_absolute() or data.dataset.startswith("."):
-        return _folder(data, folder)
-    return _tfds(data)
+        return _folder(data, folder, train)
+    return _tfds(data, train)
 
 
 class Pictures(Sequence):
@@ -188,7 +192,7 @@ def _arrays(data):
     return Dataset(splits["train"], splits["test"], names, path.name)
 
 
-def _folder(data, folder):
+def _folder(data, folder, train):
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold one folder of images for "
@@ -196,7 +200,11 @@ def _folder(data, folder):
             f"{data.test_split}/."
         )
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
-    if train_folder.is_dir() and test_folder.is_dir():
+    if not train and test_folder.is_dir():
+        names = _class_folders(test_folder)
+        description = f"{folder.name}, {data.test_split}"
+        parts = {"test": _files_of(test_folder, names)}
+    elif train_folder.is_dir() and test_folder.is_dir():
         names = _class_folders(train_folder)
         unknown = sorted(set(_class_folders(test_folder)) - set(names))
         if unknown:
@@ -204,15 +212,18 @@ def _folder(data, folder):
                 f"{test_folder} has the class folders {', '.join(unknown)}, which "
                 f"{train_folder} has not."
             )
-        train = _files_of(train_folder, names)
-        test = _files_of(test_folder, names)
+        description = folder.name
+        parts = {
+            "train": _files_of(train_folder, names),
+            "test": _files_of(test_folder, names),
+        }
     else:
         from sklearn.model_selection import train_test_split
 
         names = _class_folders(folder)
         paths, labels = _files_of(folder, names)
         try:
-            *parts, train_labels, test_labels = train_test_split(
+            train_paths, test_paths, train_labels, test_labels = train_test_split(
                 paths, labels, test_size=0.2, random_state=0, stratify=labels
             )
         except ValueError as error:
@@ -221,12 +232,15 @@ def _folder(data, folder):
                 "set every fifth aside for testing with some of each class. Divide "
                 f"them yourself, into {data.train_split}/ and {data.test_split}/."
             ) from error
-        train, test = (parts[0], train_labels), (parts[1], test_labels)
-    train, test = (
-        Split(Pictures(paths, data).kept_if_small(), labels)
-        for paths, labels in (train, test)
-    )
-    return Dataset(train, test, names, folder.name)
+        description = f"{folder.name}, one in five images set aside for testing"
+        parts = {"test": (test_paths, test_labels)}
+        if train:
+            parts["train"] = (train_paths, train_labels)
+    splits = {
+        split: Split(Pictures(paths, data).kept_if_small(), labels)
+        for split, (paths, labels) in parts.items()
+    }
+    return Dataset(splits.get("train"), splits["test"], names, description)
 
 
 def _class_folders(folder):
@@ -256,12 +270,12 @@ def _files_of(folder, names):
     return paths, np.array(labels, "int64")
 
 
-def _tfds(data):
+def _tfds(data, train):
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(data.dataset, data_dir=data.data_dir)
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise MissingDatasetError(
             f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
             "folder, nor the name of a TFDS data set "
@@ -270,7 +284,7 @@ def _tfds(data):
     if not builder.info.splits:
         _download(builder, data.dataset)
     info = builder.info
-    for split in (data.train_split, data.test_split):
+    for split in (data.train_split, data.test_split) if train else (data.test_split,):
         if split not in info.splits:
             raise ValueError(
                 f"{data.dataset} has no split {split!r}, but "
@@ -282,7 +296,7 @@ def _tfds(data):
             f"{', '.join(sorted(info.features))}; classification needs both."
         )
     return Dataset(
-        _tfds_split(builder, data.train_split, data),
+        _tfds_split(builder, data.train_split, data) if train else None,
         _tfds_split(builder, data.test_split, data),
         tuple(info.features["label"].names),
         f"{data.dataset} (TFDS {info.version})",

@@ -138,7 +138,6 @@ class EpochLog(keras.callbacks.Callback):
         super().__init__()
         self.folder = Path(folder)
         self.images_per_epoch = images_per_epoch
-        self.first_epoch = first_epoch
         self.file = self.folder / "log.jsonl"
         # An epoch that is repeated after an interruption is logged once.
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -147,9 +146,11 @@ class EpochLog(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         from tensorboardX import SummaryWriter
 
-        self.writer = SummaryWriter(
-            str(self.folder / "tensorboard"), purge_step=self.first_epoch or None
-        )
+        # TensorBoard forgets the files of earlier starts, which may lack an epoch or
+        # have one too many.
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=0)
+        for entry in self.epochs:
+            self._add_scalars(entry)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -169,10 +170,14 @@ class EpochLog(keras.callbacks.Callback):
             table = csv.DictWriter(file, self.epochs[0])
             table.writeheader()
             table.writerows(self.epochs)
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, epoch)
-        self.writer.flush()
+        self._add_scalars(self.epochs[-1])
         draw_curves(self.epochs, self.folder / "curves.png")
+
+    def _add_scalars(self, entry):
+        for name, value in entry.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, entry["epoch"])
+        self.writer.flush()
 
     def on_train_end(self, logs=None):
         self.writer.close()

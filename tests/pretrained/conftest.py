@@ -26,6 +26,6 @@ def keras_home(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def trained():
     """A model with an optimizer and a generator of random numbers."""
-    model = tiny(drop_path_rate=0.5)
+    model = tiny(depth=1, drop_path_rate=0.5)
     train(model)
     return model

@@ -102,7 +102,8 @@ def test_files_may_hold_the_state_of_training(trained, tmp_path):
     trained.save(tmp_path / "model.keras")
     trained.save_weights(tmp_path / "model.weights.h5")
     for name in ("model.keras", "model.weights.h5"):
-        assert_same_values(values(tiny(weights=tmp_path / name)), values(trained))
+        model = tiny(weights=tmp_path / name, depth=1)
+        assert_same_values(values(model), values(trained))
 
 
 def test_a_model_saved_in_mixed_precision_is_loaded_in_float32(tmp_path):
@@ -382,8 +383,8 @@ def test_fine_tuning_from_a_file_on_other_images_and_classes_learns(source):
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.fit(x, labels, epochs=12, batch_size=32, verbose=0)
-    assert model.evaluate(x, labels, batch_size=32, verbose=0)[1] > 0.9
+    history = model.fit(x, labels, epochs=12, batch_size=32, verbose=0).history
+    assert history["accuracy"][0] < history["accuracy"][-1] > 0.9
 
 
 def test_the_tiny_model_is_what_these_tests_think(source):

@@ -1,6 +1,7 @@
 import datetime
 import hashlib
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,8 +28,12 @@ FACTS = {
 NAME = "vitcb_toy.v1"
 
 
+def toy(seed=0, **changes):
+    return fill(tiny(depth=1, **changes), seed)
+
+
 def publish(folder, model=None, name=NAME, **changes):
-    model = model or fill(tiny())
+    model = model or toy()
     return keras_cbvit.publish(model, name, folder, **{**FACTS, **changes})
 
 
@@ -39,7 +44,7 @@ def contents(folder):
 
 
 def test_a_published_model_comes_back_by_its_name(tmp_path, monkeypatch):
-    model = fill(tiny(broadcast="cbs"))
+    model = toy(broadcast="cbs")
     publish(tmp_path, model)
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
     assert keras_cbvit.list_weights() == [NAME]
@@ -62,7 +67,7 @@ def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
 
 
 def test_the_record_says_what_was_published(tmp_path):
-    model = fill(tiny())
+    model = toy()
     record = publish(tmp_path, model, url="https://example.org/a.keras")
     content = (tmp_path / f"{NAME}.keras").read_bytes()
     assert vars(record) == {
@@ -104,7 +109,7 @@ def test_the_card_says_it_to_people(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_path):
-    model = fill(tiny(dtype=dtype, drop_path_rate=0.1))
+    model = toy(dtype=dtype, drop_path_rate=0.1)
     publish(tmp_path, model)
     loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
     assert {layer.dtype_policy.name for layer in loaded._flatten_layers()} == {
@@ -122,7 +127,7 @@ def test_a_trained_model_is_published_without_its_optimizer(trained, tmp_path):
 
 
 def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
-    model = fill(tiny(include_top=False, classes=None, pooling=None))
+    model = toy(include_top=False, classes=None, pooling=None)
     record = publish(tmp_path, model, class_names=[])
     assert record.class_names == []
     assert "none, the model has no head" in (tmp_path / f"{NAME}.md").read_text()
@@ -143,8 +148,8 @@ def test_other_records_of_the_catalog_stay(tmp_path):
 def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
     publish(tmp_path)
     before = contents(tmp_path)
-    newer = fill(tiny(), seed=1)
-    with pytest.raises(FileExistsError, match=rf"lists {NAME} already.*overwrite=True"):
+    newer = toy(seed=1)
+    with pytest.raises(FileExistsError, match=rf"lists {NAME} already.*overwrite it"):
         publish(tmp_path, newer)
     assert contents(tmp_path) == before
     publish(tmp_path, newer, value=0.5, overwrite=True)
@@ -175,7 +180,7 @@ def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
 def test_class_names_that_are_not_those_of_the_predictions_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 2 names, but the model predicts 3 c"):
         publish(tmp_path, class_names=["cat", "dog"])
-    headless = tiny(include_top=False, classes=None)
+    headless = toy(include_top=False, classes=None)
     with pytest.raises(ValueError, match="has 3 names, but the model predicts 0 c"):
         publish(tmp_path, headless)
     assert contents(tmp_path) == {}
@@ -183,10 +188,10 @@ def test_class_names_that_are_not_those_of_the_predictions_are_refused(tmp_path)
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(value, tmp_path):
-    model = fill(tiny(broadcast="cbs"))
-    scale = model.get_layer("block_1").mlp.end.channel_scale
+    model = toy(broadcast="cbs")
+    scale = model.get_layer("block_0").mlp.end.channel_scale
     scale.assign(np.array([value] + [0.0] * 15))
-    message = "weight block_1/mlp/context_broadcast/scale is not finite: this training"
+    message = "weight block_0/mlp/context_broadcast/scale is not finite: this training"
     with pytest.raises(ValueError, match=message):
         publish(tmp_path, model)
     assert contents(tmp_path) == {}
@@ -194,31 +199,68 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
 
 def test_a_model_that_is_not_of_this_package_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    with pytest.raises(ValueError, match="a Sequential, not a model of ViTCB"):
+    with pytest.raises(ValueError, match="a Sequential, not a VisionTransformer"):
         publish(tmp_path, model)
 
 
-def test_a_model_with_lora_is_refused(tmp_path):
-    model = tiny(depth=1)
-    model.get_layer("head").enable_lora(2)
-    with pytest.raises(ValueError, match="left over in the source: head/lora_kernel_a"):
+def test_lora_is_merged(tmp_path):
+    model = toy()
+    head = model.get_layer("head")
+    kernel = head.kernel.numpy()
+    head.enable_lora(2)
+    a, b = (np.full(v.shape, 0.1) for v in (head.lora_kernel_a, head.lora_kernel_b))
+    head.lora_kernel_a.assign(a)
+    head.lora_kernel_b.assign(b)
+    publish(tmp_path, model)
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{NAME}.keras")
+    scale = head.lora_alpha / head.lora_rank
+    merged = loaded.get_layer("head").kernel.numpy()
+    np.testing.assert_allclose(merged, kernel + scale * a @ b, atol=1e-6)
+
+
+def test_a_quantised_model_is_refused(tmp_path):
+    model = toy()
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="quantised; publish it before"):
         publish(tmp_path, model)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"class_names": "abc"}, "class_names='abc' must be a list"),
+        ({"class_names": [0, 1, 2]}, "'class_names' of the record .* not a list"),
+        ({"metric": 5}, "'metric' of the record .* not a str"),
+        ({"value": np.nan}, "'value' of the record .* is nan"),
+    ],
+)
+def test_facts_that_no_catalog_could_hold_are_refused(facts, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        publish(tmp_path, **facts)
     assert contents(tmp_path) == {}
 
 
 # A failure leaves the folder as it was.
 
 
+@pytest.fixture(scope="module")
+def published_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    publish(folder)
+    return folder
+
+
 @pytest.fixture
-def published(tmp_path):
+def published(published_once, tmp_path):
     """A folder with weights, and all that is in it."""
-    publish(tmp_path)
+    shutil.copytree(published_once, tmp_path, dirs_exist_ok=True)
     return tmp_path, contents(tmp_path)
 
 
 def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypatch):
     folder, before = published
-    monkeypatch.setattr(publishing, "transfer_weights", lambda *_, **__: None)
+    monkeypatch.setattr(publishing, "in_float32", lambda _: toy(seed=1))
     message = "Nothing was published: predictions of the float32 model differ .* by "
     with pytest.raises(ValueError, match=message):
         publish(folder, overwrite=True)
@@ -228,7 +270,7 @@ def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypa
 @pytest.mark.parametrize("other", [1, np.nan])
 def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatch):
     folder, before = published
-    wrong = fill(tiny(), seed=1)
+    wrong = toy(seed=1)
     if np.isnan(other):
         wrong.get_layer("head").bias.assign([np.nan] * 3)
     monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: wrong)
@@ -252,7 +294,7 @@ def test_all_files_are_moved_or_none(move, name, published, monkeypatch):
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="the disk is full"):
-        publish(folder, fill(tiny(), seed=1), name, overwrite=True)
+        publish(folder, toy(seed=1), name, overwrite=True)
     assert contents(folder) == before
 
 
@@ -269,7 +311,7 @@ def test_a_catalog_that_is_not_valid_stays_as_it_is(tmp_path):
 
 def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
     names = ["vitcb_toy.v1", "vitcb_toy.v2", "vitcb_toy.v3"]
-    models = [fill(tiny(), seed) for seed in range(3)]
+    models = [toy(seed) for seed in range(3)]
     start = threading.Barrier(3)
 
     def run(model, name):

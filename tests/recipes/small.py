@@ -1,9 +1,12 @@
 """A recipe that trains in a second or two."""
 
+import contextlib
 import dataclasses
 import json
+from unittest import mock
 
 from recipes.experiment import Data, Experiment, Network, Training
+from recipes.training.callbacks import StopOnNonFiniteLoss
 
 SMALL = Experiment(
     Network(
@@ -39,6 +42,27 @@ def network_options():
         if value != getattr(Network(), key):
             options += [f"--{key.replace('_', '-')}", str(value)]
     return options
+
+
+@contextlib.contextmanager
+def interrupted(epoch, step=2):
+    """Training ends as by Ctrl-C in the middle of an epoch."""
+    original = StopOnNonFiniteLoss.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        original(self, batch, logs)
+        if (self.epoch, batch) == (epoch, step):
+            raise KeyboardInterrupt
+
+    patch = mock.patch.object(
+        StopOnNonFiniteLoss, "on_train_batch_end", on_train_batch_end
+    )
+    try:
+        with patch:
+            yield
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("Training ended before.")
 
 
 def read_log(run_dir):

@@ -219,7 +219,9 @@ def test_a_folder_of_class_folders_sets_a_fifth_of_each_class_aside(tmp_path):
     save_pictures(tmp_path / "cat", 20, 100)
     dataset = load(tmp_path)
     assert dataset.class_names == ("cat", "dog")
-    assert dataset.description == tmp_path.name
+    assert dataset.description == (
+        f"{tmp_path.name}, one in five images set aside for testing"
+    )
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), [4, 2])
     every = [(i, 100, 0) for i in range(20)] + [(i, 200, 1) for i in range(10)]
     assert sorted(colours(dataset.train) + colours(dataset.test)) == sorted(every)

@@ -16,15 +16,19 @@ from recipes.experiment import build_model
 from recipes.train import train
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer
-from tests.recipes.small import SMALL, small
+from tests.recipes.small import SMALL, interrupted, small
 
 
 def variations(folder):
-    """On two devices: other precisions, and images that are decoded at each use."""
+    """On two devices: other precisions, and an interruption."""
     train(small(folder / "bfloat16", devices=2, precision="mixed_bfloat16"))
     train(small(folder / "float16", devices=2, precision="mixed_float16"))
+    # Images that are decoded at each use are a matter of their own, but this is quick.
     sources.MEMORY_BYTES = 0
-    train(small(folder / "decoded_at_each_use", devices=2))
+    experiment = small(folder / "interrupted_and_decoded_at_each_use", devices=2)
+    with interrupted(epoch=1):
+        train(experiment)
+    train(experiment)
 
 
 def infinite_pixel(folder):
@@ -67,5 +71,6 @@ if __name__ == "__main__":
     devices, folder = int(sys.argv[1]), Path(sys.argv[2])
     train(small(folder / f"{devices}_devices", devices=devices))
     if devices == 2:
+        train(small(folder / "1_devices", devices=1))
         variations(folder)
         infinite_pixel(folder)
