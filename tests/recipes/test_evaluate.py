@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_cbvit
+from recipes import evaluate
+from recipes.data.sources import Split
+from tests.tiny import tiny
+
+SHADES = {"black": 0, "gray": 128, "white": 255}
+
+
+class Brightness(keras.layers.Layer):
+    """One-hot of the nearest of the three shades."""
+
+    def call(self, inputs):
+        x = keras.ops.cast(inputs, "float32")
+        mean = keras.ops.mean(x, axis=(1, 2, 3))[:, None]
+        shades = keras.ops.convert_to_tensor([list(SHADES.values())], "float32")
+        return -keras.ops.abs(mean - shades)
+
+
+@pytest.fixture
+def brightness():
+    images = keras.Input((8, 8, 3))
+    return keras.Model(images, Brightness()(images))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_every_image_is_counted_once(brightness, batch_size):
+    shades = [0, 255, 128, 0, 128]
+    images = np.stack([np.full((8, 8, 3), shade, "uint8") for shade in shades])
+    split = Split(images, np.array([0, 2, 1, 1, 0]))
+    assert evaluate.count_right(brightness, split, batch_size) == 3
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five black, three grey and two white pictures in `pictures/test`."""
+    for name, number in (("black", 5), ("gray", 3), ("white", 2)):
+        place = tmp_path / "pictures" / "test" / name
+        place.mkdir(parents=True)
+        for i in range(number):
+            Image.new("L", (12, 8), SHADES[name]).save(place / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Weights that call everything the class named first, whatever its name."""
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+
+    def publish(class_names):
+        model = tiny(classes=len(class_names))
+        bias = np.zeros(len(class_names))
+        bias[0] = 9.0
+        model.get_layer("head").kernel.assign(
+            np.zeros(model.get_layer("head").kernel.shape)
+        )
+        model.get_layer("head").bias.assign(bias)
+        keras_cbvit.publish(
+            model,
+            "vitcb_toy.shades",
+            tmp_path,
+            class_names=class_names,
+            dataset="none",
+            metric="top-1 accuracy",
+            value=0,
+            measured_on="none",
+            recipe="none",
+            licence="Apache-2.0",
+            overwrite=True,
+        )
+        return "vitcb_toy.shades"
+
+    return publish
+
+
+@pytest.mark.parametrize(
+    ("class_names", "right"),
+    [
+        (["black", "gray", "white"], 5),
+        (["white", "gray", "black"], 2),
+        (["gray", "blue", "white", "red", "black"], 3),
+    ],
+)
+def test_classes_are_matched_by_name(published, folder, capsys, class_names, right):
+    name = published(class_names)
+    evaluate.main([name, "--dataset", str(folder)])
+    assert f"{name}: {right} of 10 test images right" in capsys.readouterr().out
+
+
+def test_classes_that_the_model_does_not_know_are_refused(published, folder):
+    name = published(["black", "gray", "blue"])
+    with pytest.raises(SystemExit, match=r"\(black, gray, white\) are not among"):
+        evaluate.main([name, "--dataset", str(folder)])
+
+
+def test_a_file_needs_a_data_set(tmp_path):
+    with pytest.raises(SystemExit, match="give --dataset"):
+        evaluate.main([str(tmp_path / "model.keras")])
+
+
+def test_a_file_needs_as_many_classes(tmp_path, folder):
+    tiny(classes=4).save(tmp_path / "model.keras")
+    with pytest.raises(SystemExit, match=r"The 3 classes of .* among the 4 of"):
+        evaluate.main([str(tmp_path / "model.keras"), "--dataset", str(folder)])
+
+
+def test_unknown_weights_are_said_to_be_unknown():
+    with pytest.raises(SystemExit, match=r"no published weights 'vitcb_ti\.nothing'"):
+        evaluate.main(["vitcb_ti.nothing"])

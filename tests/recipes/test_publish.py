@@ -1,0 +1,81 @@
+import pytest
+
+from keras_cbvit.pretrained.catalog import read_catalog
+from recipes import publish
+from recipes.data.sources import load_dataset
+from recipes.evaluate import count_right
+from recipes.experiment import Data
+from tests.tiny import fill, tiny
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    model = fill(tiny(input_shape=(8, 8, 3), classes=10))
+    model.save(tmp_path / "model.keras")
+    return tmp_path / "model.keras", model
+
+
+def arguments(checkpoint, name, folder, *options):
+    return [
+        str(checkpoint),
+        name,
+        "--dataset",
+        "digits",
+        "--trained-on",
+        "noise",
+        "--recipe",
+        "by hand",
+        "--weights-dir",
+        str(folder),
+        *options,
+    ]
+
+
+def test_a_file_is_measured_and_published(checkpoint, tmp_path):
+    path, model = checkpoint
+    publish.main(arguments(path, "vitcb_toy.digits", tmp_path / "weights"))
+    record = read_catalog(tmp_path / "weights")["vitcb_toy.digits"]
+    test = load_dataset(Data(dataset="digits", image_size=(8, 8))).test
+    right = count_right(model, test)
+    assert record.value == right / 360
+    assert f"{right} of 360 test images right" in record.measured_on
+    assert (record.dataset, record.recipe) == ("noise", "by hand")
+    assert record.class_names == list("0123456789")
+    assert "by hand" in (tmp_path / "weights" / "vitcb_toy.digits.md").read_text()
+
+
+def test_published_weights_are_replaced_only_if_asked(checkpoint, tmp_path):
+    path, _ = checkpoint
+    publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
+    with pytest.raises(SystemExit, match=r"lists vitcb_toy.digits already"):
+        publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
+    publish.main(arguments(path, "vitcb_toy.digits", tmp_path, "--overwrite"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vitcb_s.digits", "of none of the paper's sizes"),
+        ("digits", "must be architecture.tag"),
+    ],
+)
+def test_a_name_that_does_not_fit_is_refused(checkpoint, tmp_path, name, message):
+    with pytest.raises(SystemExit, match=message):
+        publish.main(arguments(checkpoint[0], name, tmp_path / "weights"))
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_weights_file_is_refused(checkpoint, tmp_path):
+    path = tmp_path / "model.weights.h5"
+    checkpoint[1].save_weights(path)
+    with pytest.raises(SystemExit, match=r"is not a \.keras file"):
+        publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    tiny(input_shape=(8, 8, 3), classes=4).save(tmp_path / "model.keras")
+    with pytest.raises(SystemExit, match="but the 4 classes"):
+        publish.main(
+            arguments(tmp_path / "model.keras", "vitcb_toy.digits", tmp_path / "w")
+        )
+    assert not (tmp_path / "w").exists()
