@@ -185,7 +185,7 @@ def _git_commit():
     """The commit of this checkout, marked if files differ from it; `None` if none."""
     try:
         return subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty"],
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,

@@ -32,14 +32,20 @@ def test_errors_of_the_program_are_not_hidden():
         raise KeyError("a bug")
 
 
+def test_an_interruption_ends_the_program_without_a_traceback():
+    with pytest.raises(SystemExit, match="Interrupted"), say_errors():
+        raise KeyboardInterrupt
+
+
 def test_nested_fields_are_options_by_their_own_name():
-    options = parse(Options, "", ["--size", "16", "24", "--rate", "0.25"])
+    options = parse("some", Options, "", ["--size", "16", "24", "--rate", "0.25"])
     assert options == Options(Inner((16, 24)), 0.25)
 
 
 def test_what_is_not_given_comes_from_the_default():
     default = Options(Inner((4, 4)), 0.125)
-    assert parse(Options, "", ["--rate", "1"], default) == Options(Inner((4, 4)), 1.0)
+    options = parse("some", Options, "", ["--rate", "1"], default)
+    assert options == Options(Inner((4, 4)), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,8 @@ def test_what_is_not_given_comes_from_the_default():
 )
 def test_unknown_options_and_wrong_values_are_refused_by_name(arguments, named, capsys):
     with pytest.raises(SystemExit) as exit:
-        parse(Options, "", arguments)
+        parse("recipes.some", Options, "", arguments)
     assert exit.value.code == 2
-    assert named in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert named in message
+    assert "python -m recipes.some --help" in message

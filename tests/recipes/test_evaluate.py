@@ -6,6 +6,7 @@ from PIL import Image
 import keras_cbvit
 from recipes import evaluate
 from recipes.data.sources import Split
+from tests.recipes.small import read_log
 from tests.tiny import tiny
 
 SHADES = {"black": 0, "gray": 128, "white": 255}
@@ -95,6 +96,17 @@ def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     name = published(["black", "gray", "blue"])
     with pytest.raises(SystemExit, match=r"\(black, gray, white\) are not among"):
         evaluate.main([name, "--dataset", str(folder)])
+
+
+def test_published_weights_are_measured_on_what_their_tag_says(
+    finished, published_digits, capsys
+):
+    evaluate.main([published_digits, "--batch-size", "100"])
+    accuracy = read_log(finished.run.run_dir)[-1]["val_accuracy"]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"vitcb_tests.digits: {accuracy * 360:.0f} of 360 test images right, top-1 "
+        f"accuracy {accuracy:.4f} (scikit-learn's digits; {keras.backend.backend()})"
+    )
 
 
 def test_a_file_needs_a_data_set(tmp_path):

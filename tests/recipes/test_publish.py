@@ -3,7 +3,6 @@ import pytest
 from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import publish
 from recipes.data.sources import load_dataset
-from recipes.evaluate import count_right
 from recipes.experiment import Data
 from tests.tiny import fill, tiny
 
@@ -36,12 +35,34 @@ def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     publish.main(arguments(path, "vitcb_toy.digits", tmp_path / "weights"))
     record = read_catalog(tmp_path / "weights")["vitcb_toy.digits"]
     test = load_dataset(Data(dataset="digits", image_size=(8, 8))).test
-    right = count_right(model, test)
+    right = int((model.predict(test.images).argmax(axis=1) == test.labels).sum())
     assert record.value == right / 360
     assert f"{right} of 360 test images right" in record.measured_on
     assert (record.dataset, record.recipe) == ("noise", "by hand")
     assert record.class_names == list("0123456789")
     assert "by hand" in (tmp_path / "weights" / "vitcb_toy.digits.md").read_text()
+
+
+def test_licence_and_notes_are_on_the_card(checkpoint, tmp_path):
+    options = ("--licence", "MIT", "--notes", "Do *not* use it.")
+    publish.main(arguments(checkpoint[0], "vitcb_toy.digits", tmp_path, *options))
+    card = (tmp_path / "vitcb_toy.digits.md").read_text()
+    assert "| Licence | MIT |" in card
+    assert "Do *not* use it." in card
+
+
+@pytest.mark.parametrize("missing", ["--trained-on", "--recipe"])
+def test_what_a_card_must_say_is_required(checkpoint, tmp_path, missing, capsys):
+    options = arguments(checkpoint[0], "vitcb_toy.digits", tmp_path)
+    place = options.index(missing)
+    with pytest.raises(SystemExit):
+        publish.main(options[:place] + options[place + 2 :])
+    assert missing in capsys.readouterr().err
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        publish.main(arguments(tmp_path / "no.keras", "vitcb_toy.digits", tmp_path))
 
 
 def test_published_weights_are_replaced_only_if_asked(checkpoint, tmp_path):

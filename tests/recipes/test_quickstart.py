@@ -1,10 +1,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from recipes import quickstart
 from recipes.configs import digits
+from recipes.data.sources import Split
+from recipes.experiment import Data
 
 
 def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
@@ -28,3 +31,23 @@ def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     for picture in ("predictions.png", "run/curves.png"):
         with Image.open(tmp_path / picture) as image:
             assert len(image.getcolors(1 << 20)) > 50
+
+
+def test_a_wrong_prediction_is_drawn_in_another_colour(tmp_path):
+    def coloured(labels):
+        split = Split(np.zeros((24, 8, 8, 3), "uint8"), np.array(labels))
+        decoded = [[("3", 0.75), ("8", 0.25)]] * 24
+        quickstart.draw_predictions(split, decoded, tmp_path / "predictions.png")
+        with Image.open(tmp_path / "predictions.png") as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        return int((pixels[..., 0] - pixels[..., 2] > 100).sum())
+
+    assert coloured([3] * 24) == 0
+    assert coloured([3] * 23 + [5]) > 50
+
+
+def test_errors_end_the_quickstart_with_a_sentence(tmp_path, monkeypatch):
+    broken = dataclasses.replace(digits.config(), data=Data(image_size=(16, 18)))
+    monkeypatch.setattr(digits, "config", lambda: broken)
+    with pytest.raises(SystemExit, match="does not split into patches"):
+        quickstart.main(["--folder", str(tmp_path)])
