@@ -10,19 +10,9 @@ from keras_cbvit.layers import (
     EncoderBlock,
     PatchEmbedding,
 )
-from keras_cbvit.layers.context_broadcast import CONTEXTS
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.pretrained.architectures import FAMILIES
+from keras_cbvit.models.arguments import BROADCAST_PLACES, check_arguments
 
-# Each choice with the places of an encoder block it puts a ContextBroadcast at.
-BROADCAST_PLACES = {
-    "mlp_end": ("mlp_end",),
-    "mlp_front": ("mlp_front",),
-    "mlp_mid": ("mlp_mid",),
-    "msa_end": ("msa_end",),
-    "both": ("msa_end", "mlp_end"),
-}
-POOLINGS = ("token", "avg", None)
 # What a configuration says of training, beside the arguments of the builders.
 STATE = ("trainable", "frozen_layers")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -74,7 +64,7 @@ class VisionTransformer(keras.Model):
             for key, value in locals().items()
             if key not in ("self", "__class__", "dtype", "name", *STATE)
         }
-        check(**config)
+        check_arguments(config)
         config["input_shape"] = tuple(config["input_shape"])
         if not isinstance(broadcast_blocks, str):
             config["broadcast_blocks"] = [int(index) for index in broadcast_blocks]
@@ -215,123 +205,3 @@ def block_indices(broadcast_blocks, depth):
     if isinstance(broadcast_blocks, str):
         return range({"all": 0, "upper": depth // 2}[broadcast_blocks], depth)
     return tuple(broadcast_blocks)
-
-
-def check(
-    *,
-    input_shape,
-    patch_size,
-    hidden_dim,
-    depth,
-    num_heads,
-    mlp_ratio,
-    broadcast,
-    broadcast_place,
-    broadcast_blocks,
-    context,
-    drop_path_rate,
-    include_preprocessing,
-    include_top,
-    pooling,
-    classes,
-    classifier_activation,
-):
-    """Raises a ValueError that names the first argument that cannot work."""
-
-    def refuse(argument, value, why):
-        raise ValueError(f"{argument}={value!r} {why}")
-
-    def check_choice(argument, value, choices):
-        # Not `in`, which an unhashable or array value would break.
-        if not any(value is choice or value == choice for choice in choices):
-            known = ", ".join(repr(choice) for choice in choices)
-            refuse(argument, value, f"is unknown; use one of {known}.")
-
-    def check_count(argument, value):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            refuse(argument, value, "must be a whole number of at least 1.")
-
-    def check_number(argument, value):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            refuse(argument, value, "must be a number.")
-
-    for argument, value in (
-        ("include_preprocessing", include_preprocessing),
-        ("include_top", include_top),
-    ):
-        check_choice(argument, value, (True, False))
-    check_count("patch_size", patch_size)
-    check_count("hidden_dim", hidden_dim)
-    check_count("depth", depth)
-    check_count("num_heads", num_heads)
-    if hidden_dim % num_heads:
-        refuse(
-            "num_heads",
-            num_heads,
-            f"does not divide hidden_dim={hidden_dim} into heads of one size.",
-        )
-    check_number("mlp_ratio", mlp_ratio)
-    if hidden_dim * mlp_ratio < 1:
-        refuse("mlp_ratio", mlp_ratio, f"leaves no hidden channels of {hidden_dim}.")
-    if (
-        not isinstance(input_shape, tuple | list)
-        or len(input_shape) != 3
-        or None in input_shape
-    ):
-        refuse(
-            "input_shape",
-            input_shape,
-            "must be (height, width, channels), for instance (224, 224, 3).",
-        )
-    height, width, channels = input_shape
-    for side in input_shape:
-        check_count("input_shape", side)
-    if height % patch_size or width % patch_size:
-        near = tuple(
-            max(round(s / patch_size), 1) * patch_size for s in (height, width)
-        )
-        refuse(
-            "input_shape",
-            tuple(input_shape),
-            f"does not split into patches of {patch_size}x{patch_size} pixels: height "
-            f"and width must be multiples of patch_size={patch_size}, for instance "
-            f"{(*near, channels)}.",
-        )
-    check_choice("broadcast", broadcast, tuple(FAMILIES))
-    check_choice("broadcast_place", broadcast_place, tuple(BROADCAST_PLACES))
-    check_choice("context", context, CONTEXTS)
-    indices = () if broadcast_blocks in ("all", "upper") else broadcast_blocks
-    if not isinstance(indices, tuple | list | range) or any(
-        type(index) is not int for index in indices
-    ):
-        refuse(
-            "broadcast_blocks",
-            broadcast_blocks,
-            "is unknown; use 'all', 'upper' or a sequence of block indices.",
-        )
-    if any(not 0 <= index < depth for index in indices):
-        refuse(
-            "broadcast_blocks",
-            broadcast_blocks,
-            f"is out of range: depth={depth} has the blocks 0 to {depth - 1}.",
-        )
-    check_number("drop_path_rate", drop_path_rate)
-    if not 0 <= drop_path_rate < 1:
-        refuse("drop_path_rate", drop_path_rate, "must be at least 0 and less than 1.")
-    if include_preprocessing and channels != 3:
-        refuse(
-            "include_preprocessing",
-            True,
-            f"normalises red, green and blue, but input_shape={tuple(input_shape)} has "
-            f"{channels} channels; set include_preprocessing=False.",
-        )
-    check_choice("pooling", pooling, POOLINGS)
-    if include_top:
-        if pooling is None:
-            refuse(
-                "pooling",
-                None,
-                "leaves the head without a vector to classify; use 'token' or 'avg', "
-                "or include_top=False.",
-            )
-        check_count("classes", classes)

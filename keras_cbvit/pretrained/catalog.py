@@ -91,6 +91,7 @@ def own_folder():
 
 
 def is_url(place):
+    """Whether a place is a URL, not a folder."""
     return "://" in str(place)
 
 

@@ -263,3 +263,21 @@ def test_an_unknown_context_is_refused_with_the_known_ones():
 def test_an_axis_that_does_not_count_tokens_is_refused(axis, shape):
     with pytest.raises(ValueError, match=rf"axis={axis} does not count tokens"):
         ContextBroadcast(axis=axis)(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("axis", [(1, 2), 1.0, True, None])
+def test_an_axis_that_is_not_one_number_is_refused(axis):
+    with pytest.raises(ValueError, match=r"axis=.* must be one whole number; reshape"):
+        ContextBroadcast(axis=axis)
+
+
+def test_inputs_of_another_rank_than_the_first_are_refused():
+    layer = ContextBroadcast(axis=2)
+    layer(np.zeros((1, 2, 3, 4), "float32"))
+    with pytest.raises(ValueError, match="expected ndim=4, found ndim=3"):
+        layer(np.zeros((1, 2, 3), "float32"))
+
+
+def test_integers_are_broadcast_in_the_compute_dtype():
+    y = ContextBroadcast()(np.array([[[0], [3]]], "int32"))
+    assert_equal(y, [[[0.75], [2.25]]])

@@ -349,9 +349,8 @@ EVERY_ARGUMENT = {
 
 
 def test_every_argument_comes_back_from_the_configuration():
-    assert (
-        EVERY_ARGUMENT.keys() == inspect.signature(VisionTransformer).parameters.keys()
-    )
+    parameters = inspect.signature(VisionTransformer).parameters
+    assert EVERY_ARGUMENT.keys() == parameters.keys()
     model = VisionTransformer(**EVERY_ARGUMENT)
     text = json.dumps(keras.saving.serialize_keras_object(model))
     copy = keras.saving.deserialize_keras_object(json.loads(text))
@@ -389,12 +388,17 @@ def test_numpy_numbers_are_numbers():
 
 
 def test_a_model_built_in_a_name_scope_takes_weights(tmp_path):
-    fill(tiny()).save(tmp_path / "model.keras")
+    source = fill(tiny())
+    source.save(tmp_path / "model.keras")
     with keras.name_scope("student"):
         model = keras_cbvit.ViTCB(
             weights=tmp_path / "model.keras", classes=5, input_shape=(8, 8, 3)
         )
     assert model.output_shape == (None, 5)
+    copied = [path for path in values(source) if path.startswith("block_")]
+    assert len(copied) == 24
+    for path in copied:
+        assert_equal(values(model)[f"student/{path}"], values(source)[path])
 
 
 @pytest.mark.parametrize("blocks", ["all", "upper", (0,), [0], range(1)])

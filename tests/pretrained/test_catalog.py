@@ -52,6 +52,7 @@ def without(field):
         ([entry(bytes="3")], "field 'bytes' of the record 'vitcb_s.toy' is '3', not a"),
         ([entry(bytes=True)], "field 'bytes' .* is True, not a int"),
         ([entry(value="0.5")], "field 'value' .* is '0.5', not a float"),
+        ([entry(value=float("nan"))], "field 'value' .* is nan, not a float"),
         ([entry(date=2026)], "field 'date' .* is 2026, not a str"),
         ([entry(input_shape=[8, 8.5, 3])], "field 'input_shape' .* not a list"),
         ([entry(class_names=["cat", 1])], "field 'class_names' .* not a list"),
@@ -93,6 +94,13 @@ def test_a_place_may_be_a_url(tmp_path, monkeypatch):
             monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", url + end)
             assert list_weights() == ["vitcb_s.toy"]
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", (tmp_path / "mine").as_uri())
+    assert list_weights() == ["vitcb_s.toy"]
+
+
+def test_a_place_may_start_at_home(tmp_path, monkeypatch):
+    write_catalog(tmp_path / "mine", entry())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", "~/mine")
     assert list_weights() == ["vitcb_s.toy"]
 
 

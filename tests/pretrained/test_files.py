@@ -129,6 +129,13 @@ def test_missing_imagenet_weights_are_explained_honestly(
         assert part in message
 
 
+@pytest.mark.parametrize("name", ["swin_s.imagenet", "vitcb_xl.imagenet"])
+def test_no_recipe_is_promised_for_an_architecture_that_is_none(name):
+    with pytest.raises(ValueError, match="there are no published weights") as error:
+        locate(name)
+    assert "recipes" not in str(error.value)
+
+
 def test_a_file_beside_the_catalog_that_is_not_its_records_is_refused(own_folder):
     write_catalog(own_folder, entry())
     (own_folder / "vitcb_s.toy.keras").write_bytes(FILE[:-1])

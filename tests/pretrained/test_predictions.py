@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 
@@ -28,6 +29,22 @@ def test_names_are_those_of_published_weights(weights, own_folder):
     assert keras_cbvit.decode_predictions([[0.25, 0.75]], weights, top=1) == [
         [("dog", 0.75)]
     ]
+
+
+def test_predictions_may_be_a_tensor():
+    tensor = keras.Variable(PREDICTIONS).value  # on torch, one with a gradient
+    first, _ = keras_cbvit.decode_predictions(tensor, NAMES, top=1)
+    assert first == [("dog", 0.625)]
+
+
+def test_a_tag_of_weights_with_different_classes_is_refused(own_folder):
+    other = entry("vit_b.toy", class_names=["dog", "cat"])
+    write_catalog(own_folder, entry("vitcb_s.toy"), other)
+    message = r"tag of weights with different classes; .* vitcb_s\.toy, vit_b\.toy"
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.decode_predictions([[0.25, 0.75]], "toy")
+    best = keras_cbvit.decode_predictions([[0.25, 0.75]], "vit_b.toy", top=1)
+    assert best == [[("cat", 0.75)]]
 
 
 @pytest.mark.parametrize("weights", ["tooy", "vitcb_s.headless"])

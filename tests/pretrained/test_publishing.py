@@ -218,9 +218,10 @@ def test_lora_is_merged(tmp_path):
     np.testing.assert_allclose(merged, kernel + scale * a @ b, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_a_quantised_model_is_refused(tmp_path):
     model = toy()
-    model.quantize("int8")
+    model.quantize("int8", filters="head")
     with pytest.raises(ValueError, match="quantised; publish it before"):
         publish(tmp_path, model)
     assert contents(tmp_path) == {}

@@ -1,5 +1,6 @@
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -159,3 +160,31 @@ def test_what_does_not_fit_is_named_and_nothing_is_copied(changes, message, stat
     with pytest.raises(ValueError, match=re.escape(message)):
         keras_cbvit.load_timm_weights(model, state)
     assert_same_values(values(model), before)
+
+
+def test_a_model_in_a_name_scope_takes_them(state):
+    with keras.name_scope("teacher"):
+        model = tiny()
+    keras_cbvit.load_timm_weights(model, state)
+    assert_close(model.get_layer("norm").gamma, state["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ("deit.pth", "state_dict is a str, not weights by name; read a file with"),
+        (
+            {"model": {}},
+            r"is a whole checkpoint; give its weights, state_dict\['model'",
+        ),
+    ],
+)
+def test_what_is_not_a_state_dict_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.load_timm_weights(tiny(), wrong)
+
+
+def test_a_model_that_is_not_of_this_package_is_refused(state):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="model is a Sequential, not a VisionTransfor"):
+        keras_cbvit.load_timm_weights(model, state)

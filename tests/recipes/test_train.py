@@ -1,6 +1,10 @@
+import dataclasses
 import importlib
 import json
+import subprocess
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +13,7 @@ import keras_cbvit
 from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import train as recipe
 from recipes.data.sources import load_dataset
-from recipes.evaluate import count_right
+from recipes.evaluate import Evaluation, count_right, evaluate
 from recipes.experiment import build_model
 from recipes.training.callbacks import NonFiniteLossError
 from tests.recipes.small import interrupted, network_options, read_log, small
@@ -32,6 +36,64 @@ def test_smoke_runs_the_whole_command(tmp_path, capsys):
     model = keras_cbvit.ViTCB(weights=folder / "model.keras")
     assert model.output_shape == (None, 10)
     assert model.get_config()["classifier_activation"] == "softmax"
+
+
+def test_the_card_of_a_smoke_run_tells_how_little_it_was(tmp_path):
+    options = {"publish": "vitcb_toy.smoke", "weights_dir": tmp_path / "weights"}
+    recipe.train(small(tmp_path / "run", smoke=True, **options))
+    card = (tmp_path / "weights" / "vitcb_toy.smoke.md").read_text()
+    assert "2 epochs in batches of 16" in card
+    assert "of 100 test images right" in card
+    assert "scikit-learn's digits, 32 images" in card
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The experiments that the command would run."""
+    experiments = []
+    monkeypatch.setattr(recipe, "train", lambda e, command: experiments.append(e))
+    return experiments
+
+
+def test_options_replace_the_fields_of_a_config(asked):
+    recipe.main(["cifar10", "--epochs", "7", "--image-size", "32", "48", "--no-flip"])
+    (experiment,) = asked
+    config = importlib.import_module("recipes.configs.cifar10").config()
+    assert experiment == dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, image_size=(32, 48), flip=False),
+        training=dataclasses.replace(config.training, epochs=7),
+    )
+
+
+def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
+    recipe.main(["digits", "--model", "ViTCB_Ti"])
+    network = asked[0].network
+    assert network.hidden_dim is network.depth is network.num_heads is None
+
+
+def test_help_names_the_configs(capsys):
+    recipe.main(["--help"])
+    assert "Configs: cifar10, digits, imagenet" in capsys.readouterr().out
+
+
+def test_the_configuration_holds_every_setting_version_and_the_commit(finished):
+    config = json.loads((finished.run.run_dir / "config.json").read_text())
+    for group in dataclasses.fields(finished):
+        given = dataclasses.asdict(getattr(finished, group.name))
+        assert config["experiment"][group.name].keys() == given.keys()
+    assert config["experiment"]["network"]["drop_path_rate"] == 0.5
+    assert config["experiment"]["data"]["image_size"] == [8, 8]
+    assert config["backend"] == keras.backend.backend()
+    assert config["versions"]["keras"] == keras.__version__
+    assert keras.backend.backend() in config["versions"]
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(recipe.__file__).parent,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert (config["commit"] or "").removesuffix("-dirty") == commit
 
 
 def test_a_run_folder_tells_its_story(tmp_path):
@@ -66,6 +128,31 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
     assert all(a in message + capsys.readouterr().err for a in arguments[1:2])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image-size", "16", "18"], r"input_shape=\(16, 18, 3\) does not split"),
+        (["--num-heads", "5"], "num_heads=5 does not divide hidden_dim=64"),
+        (["--devices", "0"], "devices=0 must be at least 1"),
+        (["--global-batch-size", "1438"], "is more than the 1437 training images"),
+        (["--dataset", "./none"], "There is no folder none"),
+        (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
+    ],
+)
+def test_settings_that_cannot_work_end_with_a_sentence(tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        recipe.main(["digits", "--run-dir", str(tmp_path / "run"), *options])
+    assert not (tmp_path / "run").exists()
+
+
+def test_imagenet_that_is_absent_says_how_to_get_it(tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        recipe.main(["imagenet", "--data-dir", str(tmp_path)])
+    assert f"imagenet2012 is not in {tmp_path}" in exit.value.code
+    assert "https://image-net.org" in exit.value.code
+    assert "tfds.load('imagenet2012', data_dir='DIR')" in exit.value.code
+
+
 def test_another_model_of_a_known_size_takes_no_size_of_the_config(tmp_path):
     with pytest.raises(SystemExit, match="depth=3 goes with --model ViTCB"):
         recipe.main(
@@ -81,8 +168,8 @@ def test_another_model_of_a_known_size_takes_no_size_of_the_config(tmp_path):
         )
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
-    whole, _ = recipe.train(small(tmp_path / "whole", depth=2, drop_path_rate=0.5))
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path):
+    whole = keras_cbvit.ViTCB(weights=finished.run.run_dir / "model.keras")
     experiment = small(tmp_path / "parts", depth=2, drop_path_rate=0.5)
     with interrupted(epoch=1):
         recipe.train(experiment)
@@ -90,15 +177,15 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
     parts, _ = recipe.train(experiment)
     assert_same_values(values(parts), values(whole))
 
-    def losses(name):
-        return [epoch["loss"] for epoch in read_log(tmp_path / name)]
+    def losses(folder):
+        return [(e["epoch"], e["loss"], e["val_loss"]) for e in read_log(folder)]
 
-    assert losses("parts") == losses("whole")
+    assert losses(tmp_path / "parts") == losses(finished.run.run_dir)
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     recipe.train(small(tmp_path, epochs=1, warmup_epochs=0))
-    with pytest.raises(ValueError, match="other settings .*seed=0, not 1"):
+    with pytest.raises(ValueError, match=r"other settings .*seed=0, not 1"):
         recipe.train(small(tmp_path, epochs=1, warmup_epochs=0, seed=1))
 
 
@@ -130,6 +217,40 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert all(np.isfinite(value).all() for value in values(model).values())
 
 
+def test_an_absurd_learning_rate_ends_the_command_with_a_sentence(tmp_path):
+    options = ["--smoke", "--base-learning-rate", "1e40", "--run-dir", str(tmp_path)]
+    with pytest.raises(SystemExit) as exit:
+        recipe.main(["digits", *options, *network_options()])
+    assert "NonFiniteLossError: The " in exit.value.code
+    assert "of epoch 1. None was saved. Lower base_learning" in exit.value.code
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_mixed_bfloat16_stays_near_float32(finished, tmp_path):
+    run = dataclasses.replace(
+        finished.run, run_dir=tmp_path, publish=None, precision="mixed_bfloat16"
+    )
+    recipe.train(dataclasses.replace(finished, run=run))
+    wide, mixed = (
+        [(epoch["loss"], epoch["val_loss"]) for epoch in read_log(folder)]
+        for folder in (finished.run.run_dir, tmp_path)
+    )
+    assert mixed != wide
+    np.testing.assert_allclose(mixed, wide, rtol=5e-3)
+
+
+def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
+    finished, published_digits
+):
+    right, total, _ = evaluate(Evaluation(published_digits))
+    record = read_catalog(finished.run.weights_dir)[published_digits]
+    assert record.value == right / total
+    assert total == 360
+    card = (finished.run.weights_dir / f"{published_digits}.md").read_text()
+    assert f"{right} of 360 test images right" in card
+    assert "3 epochs in batches of 256, float32, seed 0, on" in card
+
+
 def test_a_trained_model_is_published_and_comes_back_by_name(tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     experiment = small(
@@ -144,7 +265,7 @@ def test_a_trained_model_is_published_and_comes_back_by_name(tmp_path, monkeypat
     assert record.recipe == "the command"
     assert record.dataset == "scikit-learn's digits, 1437 images"
     # The run is over: once more only publishes, and only if that was asked for.
-    with pytest.raises(FileExistsError, match="lists vitcb_toy.digits already"):
+    with pytest.raises(FileExistsError, match=r"lists vitcb_toy\.digits already"):
         recipe.train(experiment)
     other = small(
         tmp_path / "run", publish="vitcb_other.digits", weights_dir=weights, epochs=2
