@@ -42,6 +42,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
                 f"num_heads={self.num_heads} does not divide the {channels} channels "
                 "of the tokens."
             )
+        # JAX's fused attention is slower on a CPU, and has no float16 there.
+        self._fused_is_slow = keras.backend.backend() == "jax" and all(
+            device.startswith("cpu") for device in keras.distribution.list_devices()
+        )
         self.qkv = self._dense(3 * channels, "qkv")
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
@@ -63,10 +67,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             ops.reshape(x, (-1, tokens, self.num_heads, head_dim))
             for x in ops.split(self.qkv(inputs), 3, axis=-1)
         )
-        if return_attention_scores:
-            scores = ops.einsum("bqhd,bkhd->bhqk", query * head_dim**-0.5, key)
-            scores = ops.softmax(scores, axis=-1)
-            x = ops.einsum("bhqk,bkhd->bqhd", scores, value)
+        if return_attention_scores or self._fused_is_slow:
+            x, scores = _attend(query, key, value)
         else:
             x = ops.dot_product_attention(query, key, value)
         x = self.projection(ops.reshape(x, (-1, tokens, channels)))
@@ -85,3 +87,12 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads}
+
+
+def _attend(query, key, value):
+    """Attention with its maps; a head's tokens lie together, which suits a CPU."""
+    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+    scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
+    wide = keras.backend.result_type(scores.dtype, "float32")
+    scores = ops.cast(ops.softmax(ops.cast(scores, wide), axis=-1), value.dtype)
+    return ops.transpose(ops.matmul(scores, value), (0, 2, 1, 3)), scores
