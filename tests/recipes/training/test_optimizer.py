@@ -78,20 +78,9 @@ def test_these_variables_are_not_decayed():
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
-    # No attention, which JAX cannot compute in float16 on a CPU.
-    model = keras.Sequential(
-        [
-            keras_cbvit.layers.PatchEmbedding(4, 8, dtype=precision),
-            keras_cbvit.layers.ClassTokenAndPosition(dtype=precision),
-            keras_cbvit.ContextBroadcast(scale=True, dtype=precision),
-            keras.layers.LayerNormalization(dtype=precision),
-            keras.layers.Dense(3, dtype=precision),
-        ]
-    )
-    model.build((None, 8, 8, 3))
-    model.dtype_policy = keras.dtype_policies.get(precision)
+    model = small_model(precision)
     random = np.random.default_rng(0)
-    model.set_weights([random.normal(size=w.shape) for w in model.weights])
+    model.set_weights([random.normal(scale=0.1, size=w.shape) for w in model.weights])
     model.compile(
         optimizer=build_optimizer(CONSTANT, 10, model),
         loss=lambda labels, outputs: 0 * ops.sum(outputs, axis=-1),
@@ -100,7 +89,7 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
     assert is_scaled == (precision == "mixed_float16")
 
     before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
-    model.train_on_batch(np.zeros((4, 8, 8, 3), "float32"), np.zeros((4, 5, 3)))
+    model.train_on_batch(np.zeros((4, 8, 8, 3), "uint8"), np.zeros((4, 3)))
     kernels = 0
     for variable in model.trainable_variables:
         rate = 1e-2 * 0.05 if variable.path.endswith("kernel") else 0
@@ -108,10 +97,4 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
         found = ops.convert_to_numpy(variable)
         np.testing.assert_allclose(found, expected, rtol=2e-7, err_msg=variable.path)
         kernels += rate > 0
-    assert kernels == 2
-
-
-def test_a_float16_model_is_trained_with_a_scaled_loss():
-    model = small_model("mixed_float16")
-    model.compile(optimizer=build_optimizer(CONSTANT, 10, model), loss="mse")
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert kernels == 6  # patches, qkv, projection, fc1, fc2, head
