@@ -3,7 +3,7 @@
     python -m recipes.train digits
 
 1,437 training and 360 test images, brought from 8x8 to 16x16 pixels so that they can
-be shifted by half a pixel; about a minute on 2 CPU cores.
+be shifted by half a pixel; two or three minutes on 2 CPU cores.
 """
 
 from pathlib import Path
