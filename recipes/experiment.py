@@ -1,4 +1,4 @@
-"""What an experiment is: one frozen dataclass made of four small ones.
+"""What an experiment is: one frozen dataclass made of five small ones.
 
 A file in `recipes/configs` builds it, the command line overrides any field by its
 name, and `recipes.train.train` runs it.
@@ -51,10 +51,37 @@ class Data:
     """Height and width that every image is brought to."""
     crop_fraction: float = 1.0
     """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
-    flip: bool = True
-    """Whether training images are mirrored at random."""
+    test_labels: Path | None = None
+    """For a test folder without class folders, as ImageNet's: a text file with the
+    class folder's name of each image, one in a line, in the order of the files."""
+    strict: bool = False
+    """Whether a picture that cannot be decoded stops the run; otherwise it is left
+    out, named and counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images, in this order; DeiT's (paper, section 4)."""
+
+    repeats: int = 3
+    """How many times an image is in a batch, each time augmented differently."""
+    random_resized_crop: bool = True
+    """Whether to cut a box of 8-100 % of the area, of ratio 3/4-4/3, and resize it."""
     shift: int = 0
-    """Training images are shifted by up to so many pixels at random."""
+    """Up to so many pixels that images are moved by."""
+    flip: bool = True
+    """Whether to mirror every other image."""
+    rand_augment: float = 9.0
+    """RandAugment's mean magnitude, up to 10; 0 for none."""
+    erasing: float = 0.25
+    """Probability that a box of the image is filled with noise."""
+    mixup_alpha: float = 0.8
+    """Of the Beta distribution that images and labels are blended by; 0 for none."""
+    cutmix_alpha: float = 1.0
+    """Of the Beta distribution of the box's size that is pasted; 0 for none."""
+
+
+NO_AUGMENTATION = Augmentation(1, False, 0, False, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +98,13 @@ class Training:
     minimum_learning_rate: float = 1e-5
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    accumulation_steps: int = 1
+    """Over how many parts of a batch the gradients are summed up, to save memory."""
+    clip_norm: float | None = None
+    """Greatest norm of all gradients together; DeiT does not clip."""
+    ema_decay: float | None = None
+    """Decay per step of a moving average of the weights, which is evaluated and saved
+    beside them; DeiT takes 0.99996."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +112,14 @@ class Run:
     """The run: on what, where to, and what becomes of it."""
 
     devices: int | None = None
-    """How many devices; all GPUs, or one CPU, if not given. More than one need the
-    TensorFlow backend; without enough GPUs they are logical CPU devices."""
+    """How many devices of this machine; all GPUs, or one CPU, if not given. Without
+    GPUs, logical CPU devices. torch takes one."""
     precision: Precision = "float32"
     seed: int = 0
     run_dir: Path = Path("runs/experiment")
     """Folder of checkpoints, logs and pictures. The same command resumes in it."""
+    checkpoint_steps: int = 1000
+    """A checkpoint is saved after so many steps, and after each epoch."""
     publish: str | None = None
     """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")
@@ -102,6 +138,7 @@ class Experiment:
 
     network: Network = Network()
     data: Data = Data()
+    augmentation: Augmentation = Augmentation()
     training: Training = Training()
     run: Run = Run()
 

@@ -27,8 +27,9 @@ def train(experiment, command="recipes.train.train(experiment)"):
     """Runs an experiment; returns the trained classifier and its data set.
 
     The classifier, in float32 and with probabilities, is `model.keras` in the run
-    folder, too. The same experiment goes on where it was interrupted, from the last
-    epoch that was completed, in the same run folder.
+    folder, too; with `ema_decay`, `model_ema.keras` is the one with the moving averages
+    of the weights. The same experiment goes on where it was interrupted, from the last
+    checkpoint in the same run folder, to the same weights as without interruption.
 
     Args:
         experiment: a `recipes.experiment.Experiment`.
@@ -45,66 +46,160 @@ def train(experiment, command="recipes.train.train(experiment)"):
     from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
     from recipes.data.batches import Batches, TrainingBatches
     from recipes.data.sources import load_dataset
-    from recipes.training.callbacks import Checkpoints, EpochLog, StopOnNonFiniteLoss
-    from recipes.training.devices import distribute
+    from recipes.training import callbacks
+    from recipes.training.augmented import Augmented
+    from recipes.training.devices import distribute, this_process
     from recipes.training.optimizer import build_optimizer
 
+    if experiment.run.smoke:
+        experiment = dataclasses.replace(
+            experiment, training=_smoke(experiment.training)
+        )
+    network, data, augmentation, training, run = (
+        experiment.network,
+        experiment.data,
+        experiment.augmentation,
+        experiment.training,
+        experiment.run,
+    )
+    # Before anything else wakes the backend, which then has the devices it has.
+    with distribute(run.devices, training.global_batch_size):
+        check(experiment)
+        part = this_process()
+        is_first = part[0] == 0
+        originals = augmentation.random_resized_crop
+        dataset = load_dataset(data, originals=originals)
+        classes = len(dataset.class_names)
+        if run.smoke:
+            dataset = _first_images(dataset, 2 * training.global_batch_size)
+        keras.utils.set_random_seed(run.seed)
+        step_size = training.global_batch_size // training.accumulation_steps
+        train_batches = TrainingBatches(
+            dataset.train,
+            classes,
+            step_size,
+            augmentation,
+            training.label_smoothing,
+            run.seed,
+            part,
+            data.strict,
+        )
+        test_batches = Batches(dataset.test, classes, step_size, part, data.strict)
+        steps_per_epoch = train_batches.steps_per_epoch
+        model = build_model(network, data, classes, run.precision)
+        if run.publish:
+            refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
+        trainer = Augmented(model)
+        trainer.compile(
+            optimizer=build_optimizer(training, steps_per_epoch, model),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            weighted_metrics=["accuracy"],
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
+        # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
+        # not augmented yet.
+        trainer.evaluate(test_batches, steps=1, verbose=0)
+        if is_first:
+            _claim_run_folder(experiment, command)
+        checkpoints = callbacks.Checkpoints(
+            run.run_dir / "checkpoints",
+            steps_per_epoch,
+            run.checkpoint_steps,
+            write=is_first,
+        )
+        step = checkpoints.restore(trainer)
+        epoch, done = divmod(step, steps_per_epoch)
+        if is_first and 0 < step < training.epochs * steps_per_epoch:
+            print(f"Going on after step {done} of epoch {epoch + 1} in {run.run_dir}.")
+
+        def broken_images():
+            return sum(
+                batches.split.broken + len(batches.broken)
+                for batches in (train_batches, test_batches)
+            )
+
+        watching = [callbacks.StopOnNonFiniteLoss(checkpoints)]
+        if training.ema_decay is not None:
+            watching.insert(0, callbacks.EvaluateAverages(test_batches))
+        if is_first:
+            watching += [
+                callbacks.Progress(step, steps_per_epoch, training.epochs, step_size),
+                callbacks.EpochLog(run.run_dir, epoch, step_size, broken_images),
+            ]
+        watching.append(checkpoints)
+        # An epoch that was interrupted is shorter than the others.
+        for first, last in ((epoch, epoch + 1), (epoch + 1, training.epochs)):
+            start = max(step, first * steps_per_epoch)
+            end = last * steps_per_epoch
+            if start >= end:
+                continue
+            trainer.fit(
+                train_batches.read(start, end),
+                validation_data=test_batches,
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
+                callbacks=watching,
+                shuffle=False,  # the batches are
+                verbose=0,
+            )
+    if broken_images():
+        print(f"{broken_images()} pictures could not be decoded and were left out.")
+    classifier = in_float32(model, classifier_activation="softmax")
+    if is_first:
+        _save(classifier, run.run_dir / "model.keras")
+    if training.ema_decay is not None:
+        with callbacks.averaged(trainer):
+            averages = in_float32(model, classifier_activation="softmax")
+        if is_first:
+            _save(averages, run.run_dir / "model_ema.keras")
+    if run.publish and is_first:
+        publish_trained(classifier, dataset, experiment, command)
+    return classifier, dataset
+
+
+def check(experiment):
+    """Refuses settings that do not go together, before the data are fetched."""
     network, data, training, run = (
         experiment.network,
         experiment.data,
         experiment.training,
         experiment.run,
     )
-    if run.smoke:
-        training = _smoke(training)
-    batch_size = training.global_batch_size
-    # Before anything else wakes TensorFlow, which then has the devices it has.
-    devices = distribute(run.devices, batch_size)
-    dataset = load_dataset(data)
-    if run.smoke:
-        train, test = dataset.train.first(2 * batch_size), dataset.test.first(100)
-        dataset = dataclasses.replace(dataset, train=train, test=test)
-    keras.utils.set_random_seed(run.seed)
-    classes = len(dataset.class_names)
-    train_batches = TrainingBatches(
-        dataset.train, classes, batch_size, data, training.label_smoothing, run.seed
-    )
-    test_batches = Batches(dataset.test, classes, batch_size)
-
-    with devices:
-        model = build_model(network, data, classes, run.precision)
-        if run.publish:
-            refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
-        model.compile(
-            optimizer=build_optimizer(training, len(train_batches), model),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            weighted_metrics=["accuracy"],
+    parts = training.accumulation_steps
+    if parts < 1 or training.global_batch_size % parts:
+        raise ValueError(
+            f"accumulation_steps={parts} must divide the global_batch_size="
+            f"{training.global_batch_size}."
         )
-        _claim_run_folder(experiment, command)
-        checkpoints = Checkpoints(run.run_dir / "checkpoints")
-        first_epoch = checkpoints.restore(model)
-    if 0 < first_epoch < training.epochs:
-        print(f"Going on with epoch {first_epoch + 1} in {run.run_dir}.")
-    model.fit(
-        train_batches,
-        validation_data=test_batches,
-        initial_epoch=first_epoch,
-        epochs=training.epochs,
-        shuffle=False,  # the batches are, and Keras would shuffle their order again
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=train_batches.begin_epoch),
-            StopOnNonFiniteLoss(checkpoints),
-            EpochLog(run.run_dir, first_epoch, len(train_batches) * batch_size),
-            checkpoints,
-        ],
+    for name in ("epochs", "global_batch_size"):
+        if getattr(training, name) < 1:
+            raise ValueError(f"{name}={getattr(training, name)} must be at least 1.")
+    if run.checkpoint_steps < 1:
+        raise ValueError(f"checkpoint_steps={run.checkpoint_steps} must be at least 1.")
+    if experiment.augmentation.repeats < 1:
+        raise ValueError(
+            f"repeats={experiment.augmentation.repeats} must be at least 1."
+        )
+    if training.ema_decay is not None and not 0 <= training.ema_decay < 1:
+        raise ValueError(
+            f"ema_decay={training.ema_decay} must be at least 0 and less than 1."
+        )
+    # The network says what is wrong with its arguments; the classes come with the data.
+    build_model(network, data, 2, run.precision)
+
+
+def _first_images(dataset, number):
+    return dataclasses.replace(
+        dataset, train=dataset.train.first(number), test=dataset.test.first(100)
     )
-    classifier = in_float32(model, classifier_activation="softmax")
-    classifier.save(run.run_dir / "partial.keras")
-    os.replace(run.run_dir / "partial.keras", run.run_dir / "model.keras")
-    if run.publish:
-        trained = dataclasses.replace(experiment, training=training)
-        publish_trained(classifier, dataset, trained, command)
-    return classifier, dataset
+
+
+def _save(model, path):
+    """Saves a `.keras` file, which is there as a whole or not at all."""
+    partial = path.with_name("partial.keras")
+    model.save(partial)
+    os.replace(partial, path)
 
 
 def publish_trained(classifier, dataset, experiment, command):

@@ -1,6 +1,7 @@
 """Stochastic depth."""
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -42,10 +43,12 @@ class DropPath(keras.layers.Layer):
     def call(self, inputs, training=False):
         if not training or self.rate == 0:
             return inputs
-        one_per_sample = (None,) + (1,) * (len(inputs.shape) - 1)
-        return keras.random.dropout(
-            inputs, self.rate, noise_shape=one_per_sample, seed=self.seed_generator
+        # In float32: TensorFlow's bfloat16 draws are so coarse that 0.009 drops 0.015.
+        one_per_sample = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        mask = keras.random.dropout(
+            ops.ones(one_per_sample, "float32"), self.rate, seed=self.seed_generator
         )
+        return inputs * ops.cast(mask, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

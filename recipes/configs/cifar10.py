@@ -9,13 +9,14 @@ CIFAR-10 on first use.
 
 from pathlib import Path
 
-from recipes.experiment import Data, Experiment, Network, Run, Training
+from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Training
 
 
 def config():
     return Experiment(
         network=Network(model="ViTCB_Ti", patch_size=4),
-        data=Data(dataset="cifar10", image_size=(32, 32), shift=4),
+        data=Data(dataset="cifar10", image_size=(32, 32)),
+        augmentation=Augmentation(repeats=1, random_resized_crop=False, shift=4),
         training=Training(
             epochs=100, global_batch_size=256, base_learning_rate=4e-3, warmup_epochs=5
         ),

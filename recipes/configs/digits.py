@@ -6,9 +6,17 @@
 be shifted by half a pixel; two or three minutes on 2 CPU cores.
 """
 
+import dataclasses
 from pathlib import Path
 
-from recipes.experiment import Data, Experiment, Network, Run, Training
+from recipes.experiment import (
+    NO_AUGMENTATION,
+    Data,
+    Experiment,
+    Network,
+    Run,
+    Training,
+)
 
 
 def config():
@@ -21,7 +29,8 @@ def config():
             num_heads=4,
             drop_path_rate=0.0,
         ),
-        data=Data(dataset="digits", image_size=(16, 16), flip=False, shift=2),
+        data=Data(dataset="digits", image_size=(16, 16)),
+        augmentation=dataclasses.replace(NO_AUGMENTATION, shift=2),
         training=Training(
             epochs=40, global_batch_size=32, base_learning_rate=4.8e-2, warmup_epochs=4
         ),

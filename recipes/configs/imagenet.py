@@ -11,7 +11,7 @@ RandAugment, erasing, mixup and CutMix, so expect less than DeiT's accuracy.
 
 from pathlib import Path
 
-from recipes.experiment import Data, Experiment, Network, Run, Training
+from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Training
 
 
 def config():
@@ -22,8 +22,8 @@ def config():
             test_split="validation",
             image_size=(224, 224),
             crop_fraction=0.875,
-            shift=16,
         ),
-        training=Training(),
+        augmentation=Augmentation(),
+        training=Training(ema_decay=0.99996),
         run=Run(run_dir=Path("runs/imagenet")),
     )

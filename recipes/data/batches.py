@@ -1,26 +1,29 @@
 """From images by index to batches for `fit`, `evaluate` and `predict`."""
 
+import collections
 import functools
+import itertools
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+from keras import ops
 
-# Keras's own workers would mix the batches of one epoch with those of the next:
-# `fit` looks at the first batch before it begins, and what they prepared stays.
+from recipes.data import draws
+from recipes.data.on_host import crop_and_augment
+from recipes.data.sources import BrokenImageError
+
+# Pillow decodes, crops and resizes without Python's lock, so threads use every core.
 _decoders = ThreadPoolExecutor(os.cpu_count())
+AHEAD = 3  # batches that are prepared while the device computes
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of one size, in order: images, one-hot labels, weights of the images.
+class _Batches:
+    """What batches for training and for testing have in common."""
 
-    The last batch is filled up with images of weight 0, so that each image counts
-    exactly once over any number of devices. Keras divides the loss by the number of
-    images with the fillers, the weights make up for them.
-    """
-
-    def __init__(self, split, classes, batch_size):
+    def __init__(self, split, classes, batch_size, part, strict):
         if not len(split):
             raise ValueError("There are no images.")
         first, last = split.labels.min(), split.labels.max()
@@ -29,10 +32,53 @@ class Batches(keras.utils.PyDataset):
                 f"The labels go from {first} to {last}, but the {classes} classes "
                 f"from 0 to {classes - 1}."
             )
-        super().__init__()
+        process, processes = part
+        if batch_size % processes:
+            raise ValueError(
+                f"Batches of {batch_size} images cannot be divided evenly among "
+                f"{processes} processes."
+            )
+        rows = batch_size // processes
         self.split = split
         self.classes = classes
         self.batch_size = batch_size
+        self.rows = slice(process * rows, (process + 1) * rows)
+        self.strict = strict
+        self.broken = {}
+
+    def one_hot(self, indices):
+        """The labels of some images, float32 of shape `(images, classes)`."""
+        return np.eye(self.classes, dtype="float32")[self.split.labels[indices]]
+
+    def note_broken(self, index, error):
+        """Counts a picture that cannot be decoded, or raises if none is to be."""
+        if self.strict:
+            raise error
+        if index not in self.broken:
+            self.broken[index] = str(error)
+            warnings.warn(f"Left out: {error}", stacklevel=2)
+
+
+class Batches(_Batches, keras.utils.PyDataset):
+    """Batches of one size, in order: images, one-hot labels, weights of the images.
+
+    The last batch is filled up with images of weight 0, so that each image counts
+    exactly once over any number of devices. Keras divides the loss by the number of
+    images with the fillers, the weights make up for them. A broken picture has weight
+    0, too, and is counted in `broken`.
+
+    Args:
+        split: a `recipes.data.sources.Split`.
+        classes: how many there are.
+        batch_size: images of a batch over all processes.
+        part: number of this process, and of how many; it gets its part of each batch.
+        strict: whether a broken picture is an error.
+    """
+
+    def __init__(self, split, classes, batch_size, part=(0, 1), strict=False):
+        _Batches.__init__(self, split, classes, batch_size, part, strict)
+        # Two workers are what makes Keras prepare batches ahead.
+        keras.utils.PyDataset.__init__(self, workers=2)
 
     def __len__(self):
         return -(-len(self.split) // self.batch_size)
@@ -40,75 +86,183 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, step):
         number = len(self.split)
         indices = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        indices = indices[self.rows]
         weight = len(self) * self.batch_size / number
         weights = np.where(indices < number, weight, 0).astype("float32")
-        return (*self._take(np.minimum(indices, number - 1)), weights)
-
-    def _take(self, indices):
+        indices = np.minimum(indices, number - 1)
         images = self.split.images
         if isinstance(images, np.ndarray):
             images = images[indices]
         else:
-            images = np.stack(list(_decoders.map(images.__getitem__, indices)))
-        return images, np.eye(self.classes, dtype="float32")[self.split.labels[indices]]
+            decoded = list(_decoders.map(self._picture, indices))
+            weights[[image is None for image in decoded]] = 0
+            black = np.zeros((*images.size, 3), "uint8")
+            images = np.stack([black if i is None else i for i in decoded])
+        return images, self.one_hot(indices), weights
+
+    def _picture(self, index):
+        try:
+            return self.split.images[index]
+        except BrokenImageError as error:
+            self.note_broken(index, error)
+            return None
 
 
-class TrainingBatches(Batches):
-    """Shuffled and augmented batches, another order and other pixels each epoch.
+class TrainingBatches(_Batches):
+    """Shuffled batches with what is drawn for their augmentation.
 
-    What a batch holds follows from the seed, the epoch and the step alone. Every
-    batch is full: an epoch leaves out the remainder. Give `begin_epoch` to `fit` as a
-    callback.
+    What a batch holds follows from the seed and the number of the step alone, so
+    training can go on at any step. Every batch is full: an epoch leaves out the
+    remainder. With `repeats`, each image of a batch is in it so many times, differently
+    augmented, and an epoch sees only every so many-th image (repeated augmentation of
+    Hoffer et al., as in DeiT).
+
+    Random resized crops are cut from the pictures on the host, in threads, and flipped
+    and RandAugmented there. Everything else is done on the device, where images that
+    are in memory are kept.
+
+    Args:
+        split: a `recipes.data.sources.Split`.
+        classes: how many there are.
+        batch_size: images of a step over all processes.
+        augmentation: a `recipes.experiment.Augmentation`.
+        label_smoothing: share of a label that goes to all classes alike.
+        seed: of everything that is drawn.
+        part: number of this process, and of how many; it gets its part of each batch.
+        strict: whether a broken picture is an error; otherwise the next one that is
+            not takes its place, and it is counted in `broken`.
+
+    Raises:
+        ValueError: on labels that are no classes, or too large a batch.
     """
 
-    def __init__(self, split, classes, batch_size, data, label_smoothing, seed):
-        super().__init__(split, classes, batch_size)
-        self.data = data
-        self.label_smoothing = label_smoothing
-        self.seed = seed
-        self.epoch = 0
-        if not len(self):
+    def __init__(
+        self,
+        split,
+        classes,
+        batch_size,
+        augmentation,
+        label_smoothing=0.0,
+        seed=0,
+        part=(0, 1),
+        strict=False,
+    ):
+        super().__init__(split, classes, batch_size, part, strict)
+        if len(split) < batch_size:
             raise ValueError(
                 f"global_batch_size={batch_size} is more than the {len(split)} "
                 "training images; use a smaller one."
             )
+        self.augmentation = augmentation
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+        self.in_memory = isinstance(split.images, np.ndarray)
+        if self.in_memory:
+            self.size = split.images.shape[1:3]
+            self.on_device = ops.convert_to_tensor(split.images)
+        else:
+            self.size = split.images.size
 
-    def __len__(self):
+    @property
+    def steps_per_epoch(self):
         return len(self.split) // self.batch_size
 
-    def __getitem__(self, step):
-        order = _order(len(self.split), self.seed, self.epoch)
-        start = step * self.batch_size
-        images, labels = self._take(order[start : start + self.batch_size])
-        random = np.random.default_rng((self.seed, self.epoch, step))
-        images = augment(images, random, flip=self.data.flip, shift=self.data.shift)
-        smoothing = self.label_smoothing
-        return images, labels * (1 - smoothing) + smoothing / self.classes
+    def indices(self, step):
+        """The images of a step, over all processes."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        order = _order(len(self.split), self.seed, epoch)
+        repeats = self.augmentation.repeats
+        different = -(-self.batch_size // repeats)
+        first = step * different
+        # Copies stand far from each other, so that mixing does not pair them.
+        return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
-    def begin_epoch(self, epoch, logs=None):
-        """Goes to an epoch; Keras's `on_epoch_end` also comes before the first."""
-        self.epoch = epoch
+    def __getitem__(self, step):
+        """A dict for `recipes.data.on_device.augment`, and the smoothed labels."""
+        indices = self.indices(step)[self.rows]
+        random = np.random.default_rng((self.seed, step))
+        batch = self._draw(random)
+        batch = {name: values[self.rows] for name, values in batch.items()}
+        if self.in_memory:
+            batch["images"] = ops.take(self.on_device, indices, axis=0)
+        else:
+            drawn = self._for_the_host(batch)
+            pictures = _decoders.map(self._picture, indices, drawn)
+            indices, images = zip(*pictures, strict=True)
+            indices, batch["images"] = np.array(indices), np.stack(images)
+        smoothing = self.label_smoothing
+        labels = self.one_hot(indices) * (1 - smoothing) + smoothing / self.classes
+        return batch, labels
+
+    def read(self, first_step, last_step):
+        """Yields the batches of the steps from the first on, before the last.
+
+        Some are prepared ahead.
+        """
+        with ThreadPoolExecutor(AHEAD) as assemblers:
+            waiting = collections.deque()
+            for step in range(first_step, last_step):
+                waiting.append(assemblers.submit(self.__getitem__, step))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _draw(self, random):
+        """What is drawn for a batch: arrays with a row for each image."""
+        policy, number, (height, width) = self.augmentation, self.batch_size, self.size
+        batch = {}
+        if policy.random_resized_crop:
+            batch["crop"] = draws.crop_attempts(random, number)
+        if policy.shift:
+            by = random.integers(-policy.shift, policy.shift + 1, (number, 2))
+            batch["shift"] = by.astype("int32")
+        if policy.flip:
+            batch["flip"] = random.random(number) < 0.5
+        if policy.rand_augment:
+            magnitude = policy.rand_augment
+            drawn = draws.rand_augment(random, number, magnitude)
+            batch["operations"], batch["strengths"] = drawn
+        if policy.erasing:
+            boxes = draws.erase_boxes(random, number, height, width, policy.erasing)
+            batch["erase"] = boxes
+            seeds = random.integers(2**32, size=(number, 2), dtype="uint32")
+            batch["noise_seed"] = seeds
+        if policy.mixup_alpha or policy.cutmix_alpha:
+            alphas = policy.mixup_alpha, policy.cutmix_alpha
+            share, weight, box = draws.mix(random, height, width, *alphas)
+            batch["share"] = np.full(number, share, "float32")
+            batch["weight"] = np.full(number, weight, "float32")
+            batch["paste"] = np.tile(np.array(box, "int32"), (number, 1))
+        return batch
+
+    def _for_the_host(self, batch):
+        """Takes from a batch what the host applies; for each image the arguments."""
+        if not self.augmentation.random_resized_crop:
+            return itertools.repeat(None)
+        number = len(batch["crop"])
+        nothing = {
+            "flip": np.zeros(number, bool),
+            "operations": np.zeros((number, 0), "int32"),
+            "strengths": np.zeros((number, 0), "float32"),
+        }
+        names = "crop", "flip", "operations", "strengths"
+        return zip(*(batch.pop(n, nothing.get(n)) for n in names), strict=True)
+
+    def _picture(self, index, drawn):
+        """An image and its index, or the next one's that is not broken."""
+        for index in (index + np.arange(len(self.split))) % len(self.split):
+            try:
+                if drawn is None:
+                    return index, self.split.images[index]
+                picture = self.split.images.open(index)
+            except BrokenImageError as error:
+                self.note_broken(index, error)
+                continue
+            return index, crop_and_augment(picture, self.size, *drawn)
+        raise ValueError("None of the training pictures can be decoded.")
 
 
 @functools.lru_cache(maxsize=2)
 def _order(number, seed, epoch):
     return np.random.default_rng((seed, epoch)).permutation(number)
-
-
-def augment(images, random, flip, shift):
-    """Mirrors each image with probability 1/2 and shifts it by up to `shift` pixels.
-
-    What a shift uncovers is black.
-    """
-    if flip:
-        mirrored = random.random(len(images)) < 0.5
-        images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
-    if shift:
-        number, height, width, _ = images.shape
-        padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-        top, left = random.integers(0, 2 * shift + 1, (2, number))
-        rows = top[:, None] + np.arange(height)
-        columns = left[:, None] + np.arange(width)
-        each = np.arange(number)[:, None, None]
-        images = padded[each, rows[:, :, None], columns[:, None, :]]
-    return images

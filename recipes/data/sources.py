@@ -5,9 +5,13 @@ of one size and their labels. Pictures are decoded and resized by Pillow whateve
 backend, so that a model sees the same pixels on each; TensorFlow is not needed.
 """
 
+import copy
 import dataclasses
+import functools
 import importlib.util
 import io
+import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,21 +29,28 @@ class MissingDatasetError(FileNotFoundError):
     """A data set is not where it was looked for; the message says how to get it."""
 
 
+class BrokenImageError(ValueError):
+    """A picture cannot be read or decoded; the message names it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Images of shape `(height, width, 3)`, uint8, by index; labels, int64."""
 
     images: Sequence
     labels: np.ndarray
+    broken: int = 0
+    """How many images were left out because they cannot be decoded."""
 
     def __len__(self):
         return len(self.labels)
 
     def first(self, number):
         """The first so many images, at most all."""
-        number = min(number, len(self))
-        images = np.stack([self.images[i] for i in range(number)])
-        return Split(images, self.labels[:number])
+        labels = self.labels[:number]
+        if isinstance(self.images, Pictures):
+            return self.images.first(number).split(labels)
+        return Split(np.asarray(self.images[:number]), labels, self.broken)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,83 +63,147 @@ class Dataset:
     description: str
 
 
-def load_dataset(data, train=True):
+def load_dataset(data, train=True, originals=False):
     """The data set that a `recipes.experiment.Data` names.
+
+    Pictures that cannot be decoded are left out of a split that is kept in memory,
+    with a warning, or are an error if `data.strict`.
 
     Args:
         data: a `recipes.experiment.Data`.
         train: whether to load the training images, too.
+        originals: whether the training images stay `Pictures`, of which random crops
+            can be cut, however small they are.
 
     Raises:
         MissingDatasetError: if it is not there, with how to get it.
         ValueError: if it is there but makes no sense.
     """
-    if data.dataset == "digits":
-        return _digits(data)
-    if data.dataset.endswith(".npz"):
-        return _arrays(data)
     folder = Path(data.dataset).expanduser()
+    is_arrays = data.dataset.endswith(".npz")
     # "imagenette/320px" is a name of TFDS, not a folder.
-    if folder.is_dir() or folder.is_absolute() or data.dataset.startswith("."):
-        return _folder(data, folder, train)
-    return _tfds(data, train)
+    is_folder = folder.is_dir() or folder.is_absolute() or data.dataset.startswith(".")
+    if is_folder and not is_arrays and data.dataset != "digits":
+        return _folder(data, folder, train, originals)
+    if data.test_labels is not None:
+        raise ValueError(
+            f"test_labels={data.test_labels} goes with a folder of images, which "
+            f"{data.dataset} is not."
+        )
+    if data.dataset == "digits":
+        return _digits(data, originals)
+    if is_arrays:
+        return _arrays(data, originals)
+    return _tfds(data, train, originals)
 
 
 class Pictures(Sequence):
     """Images that are decoded and brought to one size when they are asked for."""
 
-    def __init__(self, encoded, data):
-        """`encoded` is a sequence of paths, of encoded bytes or of uint8 arrays."""
+    def __init__(self, encoded, data, name="image {}".format, originals=False):
+        """Pictures of a size that `data` tells.
+
+        Args:
+            encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
+            data: a `recipes.experiment.Data`.
+            name: a function from the index to what messages call the picture.
+            originals: whether the pictures stay as they are, for random crops.
+        """
         if not 0 < data.crop_fraction <= 1:
             raise ValueError(
                 f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
             )
         self.encoded = encoded
+        self.data = data
+        self.name = name
+        self.originals = originals
         self.size = data.image_size
         self.crop_fraction = data.crop_fraction
+        self.indices = range(len(encoded))
 
     def __len__(self):
-        return len(self.encoded)
+        return len(self.indices)
 
     def __getitem__(self, index):
-        return decode(self.encoded[index], self.size, self.crop_fraction)
+        return fitted(self.open(index), self.size, self.crop_fraction)
 
-    def kept_if_small(self):
-        """All images in one array, if `MEMORY_BYTES` are enough for it."""
+    def open(self, index):
+        """The decoded picture, a `PIL.Image` in RGB of its own size.
+
+        Raises:
+            BrokenImageError: if it cannot be read or decoded.
+        """
+        index = self.indices[index]
+        try:
+            return _decoded(self.encoded[index])
+        except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+            raise BrokenImageError(
+                f"{self.name(index)} is not a readable image "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    def first(self, number):
+        """The first so many pictures, at most all."""
+        pictures = copy.copy(self)
+        pictures.indices = self.indices[:number]
+        return pictures
+
+    def split(self, labels):
+        """The split of these images.
+
+        If `MEMORY_BYTES` are enough, they are kept in one array, without those that
+        cannot be decoded.
+        """
         height, width = self.size
-        if len(self) * height * width * 3 > MEMORY_BYTES:
-            return self
+        if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
+            return Split(self, labels)
         images = np.empty((len(self), height, width, 3), "uint8")
-        for i, image in enumerate(self):
-            images[i] = image
-        return images
+        good, broken = [], []
+        for index in range(len(self)):
+            try:
+                images[len(good)] = self[index]
+                good.append(index)
+            except BrokenImageError as error:
+                # Not one of them readable is a mistake elsewhere.
+                if self.data.strict or len(broken) == len(self) - 1:
+                    raise
+                broken.append(error)
+        if not broken:
+            return Split(images, labels)
+        shown = " ".join(str(error) for error in broken[:5])
+        more = " …" if len(broken) > 5 else ""
+        warnings.warn(
+            f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
+            stacklevel=2,
+        )
+        return Split(images[: len(good)], labels[good], len(broken))
 
 
-def decode(picture, size, crop_fraction=1.0):
-    """A picture as uint8 array of shape `(height, width, 3)`.
+def _decoded(picture):
+    from PIL import Image
+
+    if isinstance(picture, np.ndarray):
+        one_channel = picture.ndim == 3 and picture.shape[-1] == 1
+        image = Image.fromarray(picture[..., 0] if one_channel else picture)
+        return image.convert("RGB")
+    source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    with Image.open(source) as image:
+        return image.convert("RGB")  # reads and decodes all of it
+
+
+def fitted(image, size, crop_fraction=1.0):
+    """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
 
     The largest part of the picture that has the wanted proportions is cut from its
     centre, of it the centre `crop_fraction`, which is resized with antialiasing.
 
     Args:
-        picture: a path, the bytes of a file, or a uint8 array of shape `(height,
-            width)` or `(height, width, channels)`.
+        image: the picture, in RGB.
         size: the wanted `(height, width)`.
         crop_fraction: share of height and width that is kept, at most 1.
     """
     from PIL import Image, ImageOps
 
-    try:
-        if isinstance(picture, np.ndarray):
-            one_channel = picture.ndim == 3 and picture.shape[-1] == 1
-            image = Image.fromarray(picture[..., 0] if one_channel else picture)
-        else:
-            source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
-            image = Image.open(source)
-        image = image.convert("RGB")
-    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        where = picture if isinstance(picture, Path) else "a record"
-        raise ValueError(f"{where} is not a readable image ({error}).") from error
     height, width = size
     if image.size != (width, height) or crop_fraction != 1:
         image = ImageOps.fit(
@@ -137,25 +212,24 @@ def decode(picture, size, crop_fraction=1.0):
     return np.asarray(image)
 
 
-def _digits(data):
+def _digits(data, originals):
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     pixels = (digits.images * (255 / 16)).round().astype("uint8")
-    images = Pictures(list(pixels), data).kept_if_small()
-    train_images, test_images, train_labels, test_labels = train_test_split(
-        images, digits.target, test_size=360, random_state=0, stratify=digits.target
+    train, test, train_labels, test_labels = train_test_split(
+        pixels, digits.target, test_size=360, random_state=0, stratify=digits.target
     )
     return Dataset(
-        Split(train_images, train_labels),
-        Split(test_images, test_labels),
+        Pictures(train, data, originals=originals).split(train_labels),
+        Pictures(test, data).split(test_labels),
         tuple(str(digit) for digit in range(10)),
         "scikit-learn's digits",
     )
 
 
-def _arrays(data):
+def _arrays(data, originals):
     path = Path(data.dataset)
     if not path.is_file():
         raise MissingDatasetError(
@@ -184,8 +258,10 @@ def _arrays(data):
                     f"y_{split}; it is {images.dtype} of shape {images.shape}, and "
                     f"there are {len(labels)} labels."
                 )
-            images = Pictures(images, data).kept_if_small()
-            splits[split] = Split(images, labels.astype("int64"))
+            name = functools.partial("image {2} of x_{1} in {0}".format, path, split)
+            kept_as_is = originals and split == "train"
+            pictures = Pictures(images, data, name, kept_as_is)
+            splits[split] = pictures.split(labels.astype("int64"))
         names = arrays["class_names"] if "class_names" in arrays.files else None
     if names is None:
         names = range(max(split.labels.max() for split in splits.values()) + 1)
@@ -193,7 +269,7 @@ def _arrays(data):
     return Dataset(splits["train"], splits["test"], names, path.name)
 
 
-def _folder(data, folder, train):
+def _folder(data, folder, train, originals):
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold one folder of images for "
@@ -201,51 +277,91 @@ def _folder(data, folder, train):
             f"{data.test_split}/."
         )
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
-    if not train and test_folder.is_dir():
-        names = _class_folders(test_folder)
-        description = f"{folder.name}, {data.test_split}"
-        parts = {"test": _files_of(test_folder, names)}
-    elif train_folder.is_dir() and test_folder.is_dir():
-        names = _class_folders(train_folder)
-        unknown = sorted(set(_class_folders(test_folder)) - set(names))
-        if unknown:
-            raise ValueError(
-                f"{test_folder} has the class folders {', '.join(unknown)}, which "
-                f"{train_folder} has not."
-            )
-        description = folder.name
-        parts = {
-            "train": _files_of(train_folder, names),
-            "test": _files_of(test_folder, names),
-        }
+    if test_folder.is_dir() and (train_folder.is_dir() or not train):
+        names, parts = _divided_folder(data, train_folder, test_folder, train)
+        description = folder.name if train else f"{folder.name}, {data.test_split}"
     else:
-        from sklearn.model_selection import train_test_split
-
-        names = _class_folders(folder)
-        paths, labels = _files_of(folder, names)
-        try:
-            train_paths, test_paths, train_labels, test_labels = train_test_split(
-                paths, labels, test_size=0.2, random_state=0, stratify=labels
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"{folder} has {len(paths)} images of {len(names)} classes, too few to "
-                "set every fifth aside for testing with some of each class. Divide "
-                f"them yourself, into {data.train_split}/ and {data.test_split}/."
-            ) from error
+        names, parts = _undivided_folder(data, folder, (train_folder, test_folder))
         description = f"{folder.name}, one in five images set aside for testing"
-        parts = {"test": (test_paths, test_labels)}
-        if train:
-            parts["train"] = (train_paths, train_labels)
-    splits = {
-        split: Split(Pictures(paths, data).kept_if_small(), labels)
-        for split, (paths, labels) in parts.items()
-    }
+    splits = {}
+    for split, (paths, labels) in parts.items():
+        if split == "test" or train:
+            kept_as_is = originals and split == "train"
+            pictures = Pictures(paths, data, paths.__getitem__, kept_as_is)
+            splits[split] = pictures.split(labels)
     return Dataset(splits.get("train"), splits["test"], names, description)
 
 
+def _divided_folder(data, train_folder, test_folder, train):
+    """The class names; paths and labels of the splits."""
+    # The training images' folders say which classes there are, used or not.
+    with_names = train_folder if train or _folders(train_folder) else test_folder
+    if _folders(test_folder):
+        if data.test_labels is not None:
+            raise ValueError(
+                f"test_labels={data.test_labels} goes with a folder of images, but "
+                f"{test_folder} has class folders."
+            )
+        names = _class_folders(with_names)
+        _check_known(_folders(test_folder), names, test_folder, "class folders")
+        test = _files_of(test_folder, _folders(test_folder), names)
+    else:
+        paths, classes = _flat_files(test_folder, data.test_labels)
+        flat = with_names == test_folder
+        names = tuple(sorted(set(classes))) if flat else _class_folders(with_names)
+        _check_known(classes, names, data.test_labels, "classes")
+        numbers = {name: number for number, name in enumerate(names)}
+        test = paths, np.array([numbers[name] for name in classes], "int64")
+    if not train:
+        return names, {"test": test}
+    return names, {"train": _files_of(train_folder, names, names), "test": test}
+
+
+def _undivided_folder(data, folder, split_folders):
+    """The class names; paths and labels of the splits."""
+    from sklearn.model_selection import train_test_split
+
+    for split_folder in split_folders:
+        # Its splits are not classes. A class named "train" holds no folders.
+        if _folders(split_folder):
+            raise MissingDatasetError(
+                f"{folder} has the class folders of a split in {split_folder.name}/, "
+                f"but not both {data.train_split}/ and {data.test_split}/; it has "
+                f"{', '.join(_folders(folder))}. Set --train-split and --test-split."
+            )
+    if data.test_labels is not None:
+        raise ValueError(
+            f"test_labels={data.test_labels} goes with a folder of images, but there "
+            f"is no {split_folders[1]}; set --test-split."
+        )
+    names = _class_folders(folder)
+    paths, labels = _files_of(folder, names, names)
+    try:
+        train_paths, test_paths, train_labels, test_labels = train_test_split(
+            paths, labels, test_size=0.2, random_state=0, stratify=labels
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} has {len(paths)} images of {len(names)} classes, too few to "
+            "set every fifth aside for testing with some of each class. Divide "
+            f"them yourself, into {data.train_split}/ and {data.test_split}/."
+        ) from error
+    return names, {
+        "train": (train_paths, train_labels),
+        "test": (test_paths, test_labels),
+    }
+
+
+def _folders(folder):
+    """Names of the folders in a folder, in order; none if it is not there."""
+    if not folder.is_dir():
+        return ()
+    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return tuple(sorted(path.name for path in paths if path.is_dir()))
+
+
 def _class_folders(folder):
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+    names = _folders(folder)
     if len(names) < 2:
         raise MissingDatasetError(
             f"{folder} has {len(names)} class folders; put the images of each class "
@@ -254,24 +370,68 @@ def _class_folders(folder):
     return names
 
 
-def _files_of(folder, names):
-    paths, labels = [], []
-    for label, name in enumerate(names):
-        found = sorted(
-            path
-            for path in (folder / name).rglob("*")
-            if path.suffix.lower() in PICTURES
+def _check_known(found, names, where, what):
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise ValueError(
+            f"{where} has the {what} {', '.join(unknown[:5])}{more}, which the "
+            "training images have not."
         )
-        if not found:
-            raise MissingDatasetError(
-                f"{folder / name} has no images ({', '.join(PICTURES)})."
-            )
+
+
+def _files_of(folder, folders, names):
+    """Paths and labels of the pictures in these class folders."""
+    paths, labels = [], []
+    for name in folders:
+        found = _pictures_in(folder / name)
         paths += found
-        labels += [label] * len(found)
+        labels += [names.index(name)] * len(found)
     return paths, np.array(labels, "int64")
 
 
-def _tfds(data, train):
+def _flat_files(folder, labels_file):
+    """Paths of the pictures in a folder, and the class of each by its name."""
+    if labels_file is None:
+        raise MissingDatasetError(
+            f"{folder} has no class folders. Put the images of each class into a "
+            "folder of its own there, or give --test-labels FILE: a text file with "
+            "the name of each image's class folder, one per line, in the order of the "
+            "images' names. TFDS brings that of ImageNet along, "
+            "tensorflow_datasets/datasets/imagenet2012/validation_labels.txt; "
+            "TensorFlow has it as imagenet_2012_validation_synset_labels.txt."
+        )
+    if not Path(labels_file).is_file():
+        raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
+    paths = _pictures_in(folder)
+    classes = [line.strip() for line in Path(labels_file).read_text().splitlines()]
+    while classes and not classes[-1]:
+        classes.pop()
+    if len(classes) != len(paths):
+        raise ValueError(
+            f"{labels_file} has {len(classes)} lines, but {folder} {len(paths)} images."
+        )
+    return paths, classes
+
+
+def _pictures_in(folder):
+    """Paths of the pictures in a folder and its folders, in order, as strings.
+
+    ImageNet's as `Path` objects would take a gigabyte.
+    """
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            is_picture = os.path.splitext(name)[1].lower() in PICTURES
+            if is_picture and not name.startswith("."):
+                found.append(os.path.join(parent, name))
+    if not found:
+        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
+    return sorted(found, key=lambda path: path.split(os.sep))
+
+
+def _tfds(data, train, originals):
     import tensorflow_datasets as tfds
 
     try:
@@ -291,15 +451,21 @@ def _tfds(data, train):
                 f"{data.dataset} has no split {split!r}, but "
                 f"{', '.join(info.splits)}; set --train-split and --test-split."
             )
-    if not {"image", "label"} <= set(info.features):
+    features = dict(info.features)
+    # Features of these names may still be boxes or several labels.
+    if not (
+        isinstance(features.get("image"), tfds.features.Image)
+        and isinstance(features.get("label"), tfds.features.ClassLabel)
+    ):
+        found = (f"{key} ({type(features[key]).__name__})" for key in sorted(features))
         raise ValueError(
-            f"{data.dataset} has no image and label, but "
-            f"{', '.join(sorted(info.features))}; classification needs both."
+            f"{data.dataset} has no image (Image) and label (ClassLabel), but "
+            f"{', '.join(found)}; classification needs both."
         )
     return Dataset(
-        _tfds_split(builder, data.train_split, data) if train else None,
+        _tfds_split(builder, data.train_split, data, originals) if train else None,
         _tfds_split(builder, data.test_split, data),
-        tuple(info.features["label"].names),
+        tuple(features["label"].names),
         f"{data.dataset} (TFDS {info.version})",
     )
 
@@ -308,41 +474,60 @@ def _download(builder, name):
     try:
         builder.download_and_prepare()
     except Exception as error:
+        advice = (
+            "Prepare it on a machine with internet and TensorFlow, "
+            '`python -c "import tensorflow_datasets as tfds; '
+            f"tfds.load('{name}', data_dir='DIR')\"`, and give --data-dir DIR."
+        )
+        if builder.name == "imagenet2012":
+            advice += (
+                " Before, put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, "
+                "from https://image-net.org/download-images, into "
+                "DIR/downloads/manual. A folder in ImageNet's own layout does, too: "
+                "--dataset FOLDER with train/n01440764/*.JPEG and so on, val/*.JPEG, "
+                "--test-split val and --test-labels FILE."
+            )
         raise MissingDatasetError(
             f"{name} is not in {builder.data_dir} and could not be downloaded "
-            f"({type(error).__name__}: {str(error)[:1000]}). Prepare it on a machine "
-            'with internet, `python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{name}', data_dir='DIR')\"`, and give --data-dir DIR."
+            f"({type(error).__name__}: {str(error)[:1000]}). {advice}"
         ) from error
 
 
-def _tfds_split(builder, split, data):
-    import tensorflow_datasets as tfds
-
-    undecoded = {"image": tfds.decode.SkipDecoding()}
+def _tfds_split(builder, split, data, originals=False):
     small = builder.info.splits[split].num_bytes < MEMORY_BYTES
     if small and importlib.util.find_spec("tensorflow"):
-        # TFDS's own reader knows every file format, but it only streams.
-        from tensorflow.errors import OpError
-
-        examples = tfds.as_numpy(
-            tfds.load(
-                data.dataset,
-                split=split,
-                data_dir=data.data_dir,
-                decoders=undecoded,
-                download=False,
-                # One file after the other: the order of `Records`.
-                read_config=tfds.ReadConfig(interleave_cycle_length=1),
-            )
+        encoded, labels = _streamed(builder, split, data)
+        name = functools.partial(
+            "{0}, record {2} of the split {1!r}".format, builder.data_path, split
         )
-        try:
-            examples = [(example["image"], example["label"]) for example in examples]
-        except OpError as error:
-            raise damaged(builder.data_path, error.message) from error
-        encoded, labels = zip(*examples, strict=True)
-        labels = np.array(labels, "int64")
     else:
-        encoded = Records(builder, split, undecoded)
-        labels = encoded.labels()
-    return Split(Pictures(encoded, data).kept_if_small(), labels)
+        encoded = Records(builder, split)
+        labels, name = encoded.labels, encoded.name
+    return Pictures(encoded, data, name, originals).split(labels)
+
+
+def _streamed(builder, split, data):
+    """Encoded images and labels by TFDS's own reader.
+
+    It knows every file format, but it only streams, and needs TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow.errors import OpError
+
+    examples = tfds.as_numpy(
+        tfds.load(
+            data.dataset,
+            split=split,
+            data_dir=data.data_dir,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            download=False,
+            # One file after the other: the order of `Records`.
+            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+        )
+    )
+    try:
+        examples = [(example["image"], example["label"]) for example in examples]
+    except OpError as error:
+        raise damaged(builder.data_path, error.message) from error
+    encoded, labels = zip(*examples, strict=True)
+    return encoded, np.array(labels, "int64")

@@ -1,9 +1,12 @@
 """TFRecord files without TensorFlow."""
 
-import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+# Features of a record that are larger than this are skipped in search of the label.
+_LABEL_BYTES = 128
 
 
 class Records(Sequence):
@@ -11,54 +14,111 @@ class Records(Sequence):
 
     A TFRecord file is a row of: length of the record (8 bytes), checksum of the
     length (4), record, checksum of the record (4).
+
+    Attributes:
+        labels: the label of each record, int64.
     """
 
-    def __init__(self, builder, split, decoders):
-        self.features = builder.info.features
-        self.decoders = decoders
-        self.places = []
-        for path in builder.info.splits[split].filepaths:
+    def __init__(self, builder, split):
+        self.split = split
+        self.paths = builder.info.splits[split].filepaths
+        for path in self.paths:
             if ".tfrecord" not in path.name:
                 raise ValueError(
-                    f"{path} is not a TFRecord file; install tensorflow to read it."
+                    f"{path} is not a TFRecord file. TensorFlow, if installed, reads "
+                    "other formats of small data sets; prepare large ones with "
+                    "file_format='tfrecord'."
                 )
-            self.places += [(str(path), *place) for place in _record_places(path)]
+        with ThreadPoolExecutor() as pool:  # disks answer many at once
+            found = list(pool.map(_read_index, self.paths))
+        self.files = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
+        # Arrays: a million records as tuples would take hundreds of megabytes.
+        self.starts, self.lengths, self.labels = np.concatenate(found).T.copy()
         expected = builder.info.splits[split].num_examples
         if len(self) != expected:
             raise damaged(builder.data_path, f"{len(self)} records, not {expected}")
 
     def __len__(self):
-        return len(self.places)
+        return len(self.labels)
 
     def __getitem__(self, index):
-        return self._example(index)["image"]
+        from tensorflow_datasets.proto import tf_example_pb2
 
-    def labels(self):
-        """All labels, without decoding the images."""
-        labels = [self._example(i)["label"] for i in range(len(self))]
-        return np.array(labels, "int64")
+        # Opened each time: that takes microseconds, is safe in threads, and ImageNet
+        # has more files than a process may keep open.
+        with open(self.paths[self.files[index]], "rb") as file:
+            file.seek(self.starts[index])
+            record = file.read(self.lengths[index])
+        # Ten times faster than `deserialize_example_np` of TFDS.
+        example = tf_example_pb2.Example.FromString(record)
+        return example.features.feature["image"].bytes_list.value[0]
 
-    def _example(self, index):
-        path, start, length = self.places[index]
-        with open(path, "rb") as file:
-            file.seek(start)
-            record = file.read(length)
-        return self.features.deserialize_example_np(record, decoders=self.decoders)
+    def name(self, index):
+        """Where a record is, for messages."""
+        path = self.paths[self.files[index]]
+        return f"{path}, record {index} of the split {self.split!r}"
 
 
-def _record_places(path):
-    """Start and length of each record in a TFRecord file."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+def _read_index(path):
+    """Start, length and label of each record in a TFRecord file.
+
+    The pictures' bytes, nearly all of the file, are not read.
+    """
+    from google.protobuf.message import DecodeError
+
+    rows = []
+    # The small buffer holds what is wanted of a record, and little of its picture.
+    with open(path, "rb", buffering=512) as file:
+        size = file.seek(0, 2)
         start = 0
         while start < size:
-            header = file.read(8)
-            length = int.from_bytes(header, "little")
-            first, start = start + 12, start + 12 + length + 4
-            if len(header) < 8 or start > size:
-                raise damaged(path, "it is truncated")
-            yield first, length
             file.seek(start)
+            header = file.read(12)
+            length = int.from_bytes(header[:8], "little")
+            first, start = start + 12, start + 12 + length + 4
+            if len(header) < 12 or start > size:
+                raise damaged(path, "it is truncated")
+            try:
+                label = _read_label(file, first + length)
+            except (DecodeError, IndexError) as error:
+                reason = f"record {len(rows)} of the file has no label"
+                raise damaged(path, reason) from error
+            rows.append((first, length, label))
+    return np.array(rows, "int64").reshape(-1, 3)
+
+
+def _read_label(file, end):
+    """The label in the serialized `tf.train.Example` from here to `end`.
+
+    That is one field with the features, which is one field for each feature.
+    """
+    from tensorflow_datasets.proto import tf_feature_pb2
+
+    _read_field_length(file)
+    while file.tell() < end:
+        length = _read_field_length(file)
+        if length < _LABEL_BYTES:
+            field = bytes((10, length)) + file.read(length)
+            feature = tf_feature_pb2.Features.FromString(field).feature
+            if "label" in feature:
+                return feature["label"].int64_list.value[0]
+        else:
+            file.seek(min(file.tell() + length, end))
+    raise IndexError
+
+
+def _read_field_length(file):
+    """Reads to the content of a protobuf field: a byte of tag, then the length.
+
+    Bytes of the length have seven bits each, the lowest first; the last is below 128.
+    """
+    file.read(1)
+    length, bits, byte = 0, 0, 128
+    while byte >= 128:
+        byte = file.read(1)[0]
+        length |= (byte & 127) << bits
+        bits += 7
+    return length
 
 
 def damaged(path, reason):

@@ -1,17 +1,22 @@
 """The devices a model is trained on."""
 
 import contextlib
+import os
 
 import keras
 
 
 def distribute(devices, global_batch_size):
-    """Prepares the devices; build and compile the model in the context it gives.
+    """Prepares the devices; build and train the model in the context it gives.
+
+    TensorFlow mirrors the model on the devices of this machine. JAX shares each batch
+    among them, and among several machines if Keras's variables
+    KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID are set
+    (`keras.distribution.initialize`). torch takes one device.
 
     Args:
-        devices: how many; `None` for all GPUs, or one CPU without any. TensorFlow
-            takes that many GPUs, or, where there is none, logical CPU devices, and
-            mirrors the model on them.
+        devices: how many of this machine; `None` for all GPUs, or one CPU without any.
+            Where there is no GPU, logical CPU devices are made.
         global_batch_size: images of a step over all devices.
 
     Returns:
@@ -22,24 +27,34 @@ def distribute(devices, global_batch_size):
     """
     if devices is not None and devices < 1:
         raise ValueError(f"devices={devices} must be at least 1.")
-    if keras.backend.backend() != "tensorflow":
-        if devices not in (None, 1):
-            raise ValueError(
-                f"devices={devices}: training on several devices needs "
-                f"KERAS_BACKEND=tensorflow, the backend is {keras.backend.backend()}."
-            )
-        return contextlib.nullcontext()
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _mirrored(devices, global_batch_size)
+    if backend == "jax":
+        return _data_parallel(devices, global_batch_size)
+    if devices not in (None, 1):
+        raise ValueError(
+            f"devices={devices}: Keras trains on several devices with "
+            f"KERAS_BACKEND=tensorflow or jax; the backend is {backend}."
+        )
+    return contextlib.nullcontext()
+
+
+def this_process():
+    """The number of this process, and how many train together."""
+    if keras.backend.backend() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def _mirrored(devices, global_batch_size):
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
-    devices = devices or max(gpus, 1)
-    if gpus and devices > gpus:
-        raise ValueError(f"devices={devices}: this machine has {gpus} GPUs.")
-    if global_batch_size % devices:
-        raise ValueError(
-            f"global_batch_size={global_batch_size} cannot be divided evenly among "
-            f"{devices} devices."
-        )
+    devices = _count(devices, gpus)
+    _check_batch(global_batch_size, devices)
     if devices == 1:
         return contextlib.nullcontext()
     if not gpus:
@@ -47,6 +62,55 @@ def distribute(devices, global_batch_size):
     kind = "GPU" if gpus else "CPU"
     strategy = tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
     return strategy.scope()
+
+
+def _data_parallel(devices, global_batch_size):
+    import jax
+
+    # Both before JAX looks for its devices.
+    with contextlib.suppress(RuntimeError):  # it has already; counted below
+        jax.config.update("jax_num_cpu_devices", devices or 1)
+    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1:
+        keras.distribution.initialize()
+    on_gpu = jax.default_backend() == "gpu"
+    available = jax.local_device_count()
+    devices = _count(devices, available if on_gpu else 0)
+    if devices > available:
+        raise ValueError(
+            f"devices={devices}: JAX is already running with {available} CPU devices "
+            "in this process; start a new one."
+        )
+    _, processes = this_process()
+    _check_batch(global_batch_size, devices * processes)
+    if devices * processes == 1:
+        return contextlib.nullcontext()
+    names = keras.distribution.list_devices()
+    if processes == 1:
+        names = names[:devices]
+    elif devices != available:
+        raise ValueError(
+            f"devices={devices}: of several processes each takes all its {available} "
+            "devices."
+        )
+    distribution = keras.distribution.DataParallel(
+        devices=names, auto_shard_dataset=False
+    )
+    return distribution.scope()
+
+
+def _count(devices, gpus):
+    devices = devices or max(gpus, 1)
+    if gpus and devices > gpus:
+        raise ValueError(f"devices={devices}: this machine has {gpus} GPUs.")
+    return devices
+
+
+def _check_batch(size, devices):
+    if size % devices:
+        raise ValueError(
+            f"global_batch_size={size} cannot be divided evenly among {devices} "
+            "devices."
+        )
 
 
 def _make_logical_cpus(tf, number):

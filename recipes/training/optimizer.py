@@ -13,11 +13,18 @@ def build_optimizer(training, steps_per_epoch, model):
 
     Args:
         training: a `recipes.experiment.Training`.
-        steps_per_epoch: steps of an epoch.
+        steps_per_epoch: steps of an epoch. With `training.accumulation_steps`, an
+            update takes so many of them.
         model: the model to train.
     """
     scale = training.global_batch_size / 1024
-    optimizer = keras.optimizers.AdamW(
+    parts = training.accumulation_steps
+    average = {}
+    if training.ema_decay is not None:
+        # Keras averages after every step, also after those without an update.
+        decay = training.ema_decay ** (1 / parts)
+        average = {"use_ema": True, "ema_momentum": decay}
+    optimizer = AdamW(
         WarmupCosine(
             peak=training.base_learning_rate * scale,
             epochs=training.epochs,
@@ -29,11 +36,25 @@ def build_optimizer(training, steps_per_epoch, model):
         weight_decay=training.weight_decay,
         beta_2=0.999,
         epsilon=1e-8,
+        global_clipnorm=training.clip_norm,
+        gradient_accumulation_steps=parts if parts > 1 else None,
+        **average,
     )
     optimizer.exclude_from_weight_decay(undecayed(model))
     if model.dtype_policy.name == "mixed_float16":
         return LossScaleOptimizer(optimizer)
     return optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class AdamW(keras.optimizers.AdamW):
+    """Keras's, but leaves the trained weights in the model when training ends.
+
+    Keras would put their moving averages in their place.
+    """
+
+    def finalize_variable_values(self, var_list):
+        pass
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -56,6 +77,12 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         # No all_reduce, which met the collectives of the gradients in another order.
         replica = tf.distribute.get_replica_context()
         return replica.merge_call(everywhere, args=(finite,))
+
+
+def moving_averages(optimizer):
+    """The averages of the trainable weights, in their order."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return optimizer._model_variables_moving_average
 
 
 def undecayed(model):

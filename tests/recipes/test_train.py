@@ -12,9 +12,10 @@ from PIL import Image
 import keras_cbvit
 from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import train as recipe
+from recipes.data.batches import TrainingBatches
 from recipes.data.sources import load_dataset
 from recipes.evaluate import Evaluation, count_right, evaluate
-from recipes.training.callbacks import NonFiniteLossError
+from recipes.training.callbacks import EpochLog, NonFiniteLossError
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
 
@@ -153,12 +154,34 @@ def test_another_model_of_a_known_size_takes_no_size_of_the_config(tmp_path):
         )
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, tmp_path):
+def test_every_epoch_trains_on_batches_of_its_own(tmp_path, monkeypatch):
+    asked = set()
+    original = TrainingBatches.__getitem__
+
+    def record(self, step):
+        asked.add((self.epoch, step))
+        return original(self, step)
+
+    monkeypatch.setattr(TrainingBatches, "__getitem__", record)
+    recipe.train(small(tmp_path, epochs=2))
+    assert asked == {(epoch, step) for epoch in range(2) for step in range(5)}
+
+
+def interrupted_log(self, epoch, logs=None):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    finished, tmp_path, monkeypatch
+):
     whole = keras_cbvit.ViTCB(weights=finished.run.run_dir / "model.keras")
     experiment = small(tmp_path / "parts", depth=2, drop_path_rate=0.5)
     with interrupted(epoch=1):
         recipe.train(experiment)
     assert len(read_log(tmp_path / "parts")) == 1
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(EpochLog, "on_epoch_end", interrupted_log)
+        recipe.train(experiment)
     parts, _ = recipe.train(experiment)
     assert_same_values(values(parts), values(whole))
 

@@ -136,6 +136,17 @@ def test_the_same_seed_epoch_and_step_give_the_same_pixels():
         assert not np.array_equal(third[step][0], one[step][0])
 
 
+def test_an_image_is_augmented_anew_at_each_step_of_each_epoch():
+    same = Split(np.repeat(split_of(1).images, 5, axis=0), np.zeros(5, "int64"))
+    batches = training_batches(same, batch_size=1, shift=3)
+    for epochs, steps in (([0], range(5)), (range(5), [0])):
+        seen = set()
+        for epoch in epochs:
+            batches.begin_epoch(epoch)
+            seen |= {batches[step][0].tobytes() for step in steps}
+        assert len(seen) > 2
+
+
 def test_a_batch_of_more_than_all_images_is_refused():
     with pytest.raises(
         ValueError, match="global_batch_size=9 is more than the 8 training images"

@@ -1,5 +1,7 @@
+import io
 import re
 import shutil
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -10,13 +12,23 @@ from sklearn.datasets import load_digits
 
 from recipes.data import sources
 from recipes.data.batches import Batches
-from recipes.data.sources import MissingDatasetError, Pictures, decode, load_dataset
+from recipes.data.sources import (
+    BrokenImageError,
+    MissingDatasetError,
+    Pictures,
+    load_dataset,
+)
 from recipes.experiment import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
+from tests.recipes import imagenet
 
 
 def load(dataset, size=(8, 8), **options):
     return load_dataset(Data(dataset=str(dataset), image_size=size, **options))
+
+
+def decode(picture, size, crop_fraction=1.0):
+    return Pictures([picture], Data(image_size=size, crop_fraction=crop_fraction))[0]
 
 
 def random_picture(*shape):
@@ -79,26 +91,75 @@ def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
     np.testing.assert_array_equal(decode(path, (8, 8)), np.full((8, 8, 3), 51))
 
 
-@pytest.mark.parametrize("kept", [0, 20, 100])
-def test_a_broken_picture_names_its_file(tmp_path, kept):
-    path = tmp_path / "broken.png"
-    Image.fromarray(random_picture(8, 8, 3)).save(path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable image")):
-        decode(path, (8, 8))
+def opened(path):
+    return Pictures([path], Data(), [path].__getitem__).open(0)
 
 
-def test_a_picture_with_a_broken_chunk_names_its_file(tmp_path):
-    path = tmp_path / "broken.png"
-    Image.fromarray(random_picture(8, 8, 3)).save(path)
-    path.write_bytes(path.read_bytes().replace(b"IDAT", b"\x1a\xad\xe1P"))
-    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable image")):
-        decode(path, (8, 8))
+def test_an_opened_picture_has_its_own_size_in_rgb(tmp_path):
+    pixels = random_picture(20, 30)
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    image = opened(tmp_path / "grey.png")
+    assert (image.size, image.mode) == ((30, 20), "RGB")
+    np.testing.assert_array_equal(image, np.stack([pixels] * 3, axis=-1))
 
 
-def test_a_broken_record_is_called_a_record():
-    with pytest.raises(ValueError, match="a record is not a readable image"):
-        decode(b"nothing", (8, 8))
+def test_pictures_have_negative_indices_an_end_and_first_ones():
+    every = [random_picture(8, 8, 3) + np.uint8(i) for i in range(5)]
+    pictures = Pictures(every, Data(image_size=(8, 8)))
+    np.testing.assert_array_equal(pictures[-1], every[4])
+    np.testing.assert_array_equal(list(pictures), every)
+    first = pictures.first(3)
+    np.testing.assert_array_equal(list(first), every[:3])
+    np.testing.assert_array_equal(first[-1], every[2])
+    assert (len(first), len(pictures.first(9)), len(pictures)) == (3, 5, 5)
+    with pytest.raises(IndexError):
+        first.open(3)
+
+
+def encoded(kind, *shape):
+    stream = io.BytesIO()
+    Image.fromarray(random_picture(*shape)).save(stream, kind)
+    return stream.getvalue()
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"not a picture",
+    "header.png": encoded("PNG", 8, 8, 3)[:20],
+    "half.png": encoded("PNG", 8, 8, 3)[:100],
+    "chunk.png": encoded("PNG", 8, 8, 3).replace(b"IDAT", b"\x1a\xad\xe1P"),
+    "half.jpeg": encoded("JPEG", 64, 64, 3)[:2000],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_picture_names_its_file(tmp_path, kind):
+    path = tmp_path / kind
+    path.write_bytes(BROKEN[kind])
+    with pytest.raises(
+        BrokenImageError,
+        match=rf"^{re.escape(str(path))} is not a readable image \(\w+:",
+    ):
+        opened(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "nothing"])
+def test_what_cannot_be_read_names_its_file(tmp_path, kind):
+    path = tmp_path / "picture.png"
+    if kind == "folder":
+        path.mkdir()
+    expected = "IsADirectoryError" if kind == "folder" else "FileNotFoundError"
+    with pytest.raises(
+        BrokenImageError, match=rf"picture\.png is not a readable image \({expected}:"
+    ):
+        opened(path)
+
+
+def test_a_broken_picture_without_a_name_has_its_index():
+    good = encoded("PNG", 8, 8, 3)
+    pictures = Pictures([good, good, b"nothing"], Data(image_size=(8, 8)))
+    with pytest.raises(BrokenImageError, match="^image 2 is not a readable image"):
+        pictures[2]
 
 
 @pytest.mark.parametrize("fraction", [0, 1.5, -1])
@@ -160,6 +221,17 @@ def test_arrays_are_taken_as_they_are(tmp_path):
 def test_arrays_may_name_their_classes(tmp_path):
     np.savez(tmp_path / "set.npz", **arrays(class_names=["cat", "dog", "eel"]))
     assert load(tmp_path / "set.npz").class_names == ("cat", "dog", "eel")
+
+
+def test_images_of_arrays_have_names(tmp_path, monkeypatch):
+    np.savez(tmp_path / "set.npz", **arrays())
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    dataset = load(tmp_path / "set.npz")
+    expected = f"image 2 of x_test in {tmp_path}/set.npz"
+    assert dataset.test.images.name(2) == expected
+    assert dataset.train.images.name(0) == expected.replace(
+        "2 of x_test", "0 of x_train"
+    )
 
 
 def test_a_missing_file_of_arrays_says_how_to_write_one(tmp_path):
@@ -277,12 +349,259 @@ def test_a_missing_folder_says_what_it_should_hold(tmp_path):
         load(tmp_path / "pets")
 
 
-def test_a_broken_picture_of_a_folder_is_named(tmp_path):
-    save_pictures(tmp_path / "cat", 10, 0)
-    save_pictures(tmp_path / "dog", 10, 0)
-    (tmp_path / "dog" / "7.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"dog/7\.png is not a readable image"):
+# Broken pictures
+
+
+def folder_with_broken(tmp_path, *broken, number=10):
+    save_pictures(tmp_path / "train" / "cat", number, 100)
+    save_pictures(tmp_path / "train" / "dog", number, 200)
+    save_pictures(tmp_path / "test" / "cat", 1, 100)
+    save_pictures(tmp_path / "test" / "dog", 1, 200)
+    for name in broken:
+        (tmp_path / name).write_bytes(b"not a picture")
+
+
+def test_broken_pictures_are_left_out_with_a_warning_that_names_them(tmp_path):
+    folder_with_broken(tmp_path, "train/cat/9.png", "train/dog/7.png")
+    with pytest.warns(UserWarning) as caught:
+        dataset = load(tmp_path)
+    assert colours(dataset.train) == sorted(
+        [(i, 100, 0) for i in range(9)]
+        + [(i, 200, 1) for i in range(10) if i != 7]  # labels stay with their images
+    )
+    assert (len(dataset.train), len(dataset.train.images)) == (18, 18)
+    assert (dataset.train.broken, dataset.test.broken) == (2, 0)
+    (warning,) = caught
+    message = str(warning.message)
+    assert message.startswith(
+        f"2 of 20 images are left out: {tmp_path}/train/cat/9.png is not a readable"
+    )
+    assert f"{tmp_path}/train/dog/7.png is not a readable" in message
+    assert "…" not in message
+
+
+def test_a_warning_names_five_broken_pictures(tmp_path):
+    folder_with_broken(tmp_path, *(f"train/cat/{i}.png" for i in range(6)))
+    with pytest.warns(
+        UserWarning, match="^6 of 20 images are left out: .*…$"
+    ) as caught:
+        assert load(tmp_path).train.broken == 6
+    named = re.findall(r"train/cat/(\d)\.png is", str(caught[0].message))
+    assert named == ["0", "1", "2", "3", "4"]
+
+
+def test_good_pictures_need_no_warning(tmp_path):
+    folder_with_broken(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(tmp_path).train.broken == 0
+
+
+def test_strict_loading_refuses_a_broken_picture(tmp_path):
+    folder_with_broken(tmp_path, "train/dog/7.png")
+    with pytest.raises(
+        BrokenImageError, match=rf"^{tmp_path}/train/dog/7\.png is not a readable image"
+    ):
+        load(tmp_path, strict=True)
+
+
+def test_a_split_without_any_readable_picture_is_refused(tmp_path):
+    folder_with_broken(tmp_path, "test/cat/0.png", "test/dog/0.png")
+    with pytest.raises(BrokenImageError, match="test/dog/0.png is not a readable"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["large", "originals"])
+def test_broken_pictures_that_are_not_kept_are_an_error_when_asked_for(
+    tmp_path, monkeypatch, how
+):
+    folder_with_broken(tmp_path, "train/cat/9.png")
+    if how == "large":
+        monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    data = Data(dataset=str(tmp_path), image_size=(8, 8))
+    train = load_dataset(data, originals=how == "originals").train
+    assert (len(train), train.broken) == (20, 0)
+    assert train.images[8].shape == (8, 8, 3)
+    for ask in (train.images.__getitem__, train.images.open):
+        with pytest.raises(BrokenImageError, match="cat/9.png is not a readable"):
+            ask(9)
+
+
+def test_the_first_images_leave_broken_ones_out(tmp_path, monkeypatch):
+    folder_with_broken(tmp_path, "train/cat/1.png")
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    train = load(tmp_path).train
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="^1 of 4 images are left out"):
+        first = train.first(4)
+    assert colours(first) == [(0, 100, 0), (2, 100, 0), (3, 100, 0)]
+    assert first.broken == 1
+
+
+# Original pictures
+
+
+@pytest.mark.parametrize("source", ["digits", "npz", "folder", "undivided", "tiny"])
+def test_training_images_can_stay_original(tmp_path, source):
+    name = {"npz": str(tmp_path / "set.npz"), "undivided": str(tmp_path / "train")}
+    np.savez(tmp_path / "set.npz", **arrays())
+    folder_with_broken(tmp_path)
+    data = Data(
+        dataset=name.get(source, str(tmp_path) if source == "folder" else source),
+        data_dir=FOLDER,
+        image_size=(6, 4),
+    )
+    resized, dataset = load_dataset(data), load_dataset(data, originals=True)
+    assert isinstance(resized.train.images, np.ndarray)
+    assert isinstance(dataset.test.images, np.ndarray)
+    assert isinstance(dataset.train.images, Pictures)
+    assert {image.open(0).size for image in [dataset.train.images]} == {(8, 8)}
+    np.testing.assert_array_equal(list(dataset.train.images), resized.train.images)
+    np.testing.assert_array_equal(dataset.train.labels, resized.train.labels)
+    np.testing.assert_array_equal(dataset.test.images, resized.test.images)
+    first = dataset.train.first(3)
+    assert isinstance(first.images, Pictures)
+    assert (len(first), len(first.images), first.images.open(2).size) == (3, 3, (8, 8))
+    np.testing.assert_array_equal(first.labels, dataset.train.labels[:3])
+
+
+# ImageNet's own layout
+
+
+def load_flat(folder, train=True, **options):
+    data = Data(dataset=str(folder), test_split="val", image_size=(8, 8), **options)
+    return load_dataset(data, train)
+
+
+SYNSETS = ("n01440764", "n02105855", "n15075141")
+
+
+def test_a_flat_folder_of_test_images_is_labelled_by_a_file(tmp_path):
+    file = imagenet.write_folder(tmp_path)
+    (tmp_path / "val" / "readme.txt").write_text("not a picture")
+    file.write_text(file.read_text() + "\n\n")
+    dataset = load_flat(tmp_path, test_labels=file)
+    assert dataset.class_names == SYNSETS
+    assert dataset.description == tmp_path.name
+    assert imagenet.numbers_of(dataset.train.images) == list(range(24))
+    assert dataset.train.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert imagenet.numbers_of(dataset.test.images) == [0, 1, 2, 3, 4]
+    assert dataset.test.labels.tolist() == [0, 1, 2, 0, 1]
+    assert dataset.test.labels.dtype == "int64"
+
+
+@pytest.mark.parametrize("with_training_images", [True, False])
+def test_a_flat_folder_can_be_evaluated_alone(tmp_path, with_training_images):
+    file = imagenet.write_folder(tmp_path)
+    file.write_text("\n".join(SYNSETS[i] for i in (2, 1, 1, 2, 1)))
+    if not with_training_images:
+        shutil.rmtree(tmp_path / "train")
+    dataset = load_flat(tmp_path, train=False, test_labels=file)
+    assert dataset.train is None
+    assert dataset.description == f"{tmp_path.name}, val"
+    if with_training_images:
+        assert dataset.class_names == SYNSETS
+        assert dataset.test.labels.tolist() == [2, 1, 1, 2, 1]
+    else:
+        assert dataset.class_names == SYNSETS[1:]
+        assert dataset.test.labels.tolist() == [1, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_flat_folder_without_labels_says_what_it_needs(tmp_path, train):
+    imagenet.write_folder(tmp_path)
+    with pytest.raises(
+        MissingDatasetError,
+        match=rf"{tmp_path}/val has no class folders.*--test-labels FILE.*one per line",
+    ):
+        load_flat(tmp_path, train)
+
+
+def test_a_missing_file_of_labels_is_named(tmp_path):
+    imagenet.write_folder(tmp_path)
+    with pytest.raises(MissingDatasetError, match="no file nothing.txt of test labels"):
+        load_flat(tmp_path, test_labels="nothing.txt")
+
+
+@pytest.mark.parametrize("number", [4, 6])
+def test_as_many_labels_as_test_images_are_needed(tmp_path, number):
+    file = imagenet.write_folder(tmp_path)
+    file.write_text("n01440764\n" * number)
+    with pytest.raises(
+        ValueError,
+        match=rf"labels\.txt has {number} lines, but {tmp_path}/val 5 images",
+    ):
+        load_flat(tmp_path, test_labels=file)
+
+
+def test_labels_of_unknown_classes_are_named(tmp_path):
+    file = imagenet.write_folder(tmp_path)
+    file.write_text("n01440764\nn2\nn1\nn01440764\nn2\n")
+    with pytest.raises(ValueError, match=r"labels\.txt has the classes n1, n2, which"):
+        load_flat(tmp_path, test_labels=file)
+
+
+def test_test_labels_are_refused_where_they_say_nothing(tmp_path):
+    file = imagenet.write_folder(tmp_path)
+    with pytest.raises(
+        ValueError, match="goes with a folder of images, which digits is"
+    ):
+        load("digits", test_labels=file)
+    with pytest.raises(ValueError, match=rf"but {tmp_path}/train has class folders"):
+        load(tmp_path, test_split="train", test_labels=file)
+    with pytest.raises(ValueError, match=rf"there is no {tmp_path}/train/test; set"):
+        load(tmp_path / "train", test_labels=file)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_split_folders_are_not_taken_for_classes(tmp_path, train):
+    imagenet.write_folder(tmp_path)
+    with pytest.raises(
+        MissingDatasetError,
+        match="not both train/ and test/; it has train, val. Set --train-split and",
+    ):
+        load_dataset(Data(dataset=str(tmp_path)), train)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    save_pictures(tmp_path / "train", 5, 0)
+    save_pictures(tmp_path / "plane", 5, 0)
+    assert load(tmp_path).class_names == ("plane", "train")
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_evaluation_alone_numbers_classes_as_training_does(tmp_path, flat):
+    file = imagenet.write_folder(tmp_path)
+    if not flat:
+        shutil.rmtree(tmp_path / "val")
+        save_pictures(tmp_path / "val" / "n15075141", 2, 0)
+        save_pictures(tmp_path / "val" / "n02105855", 1, 0)
+    options = {"test_labels": file} if flat else {}
+    with_training = load_flat(tmp_path, **options)
+    alone = load_flat(tmp_path, train=False, **options)
+    assert with_training.class_names == alone.class_names == SYNSETS
+    expected = [0, 1, 2, 0, 1] if flat else [1, 2, 2]
+    assert with_training.test.labels.tolist() == expected
+    assert alone.test.labels.tolist() == expected
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_hidden_files_and_folders_are_left_out(tmp_path, divided):
+    parts = [tmp_path / "train", tmp_path / "test"] if divided else [tmp_path]
+    for part in parts:
+        for folder in ("cat", "dog", ".git", ".ipynb_checkpoints", "cat/.thumbnails"):
+            save_pictures(part / folder, 5, 0)
+        shutil.copy(part / "cat" / "0.png", part / "cat" / ".0.png")
+    dataset = load(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert len(dataset.train) + len(dataset.test) == 10 * len(parts)
+
+
+def test_hidden_files_and_folders_are_left_out_of_a_flat_folder(tmp_path):
+    file = imagenet.write_folder(tmp_path)
+    save_pictures(tmp_path / "val" / ".thumbnails", 2, 0)
+    (tmp_path / "val" / "._ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
+    assert len(load_flat(tmp_path, test_labels=file).test) == 5
 
 
 # TFDS
@@ -373,7 +692,7 @@ def test_a_data_set_without_images_and_labels_names_what_it_has(tmp_path):
     text = file.read_text()
     file.write_text(text.replace('"label": {', '"kind": {'))
     (folder / "label.labels.txt").rename(folder / "kind.labels.txt")
-    with pytest.raises(ValueError, match="no image and label, but image, kind;"):
+    with pytest.raises(ValueError, match=r"but image \(Image\), kind \(ClassLabel\);"):
         load_tiny(data_dir)
 
 
@@ -386,6 +705,104 @@ def test_a_truncated_record_file_is_refused(tmp_path, monkeypatch, memory, lost)
     file.write_bytes(file.read_bytes()[:-lost])
     with pytest.raises(ValueError, match=r"is damaged \(.*prepare the data set again"):
         load_tiny(data_dir)
+
+
+def tiny_with_a_broken_picture(tmp_path):
+    """Record 5 of the test images, the second of the second file, is no picture."""
+    data_dir, folder = copy_tiny(tmp_path)
+    file = folder / "tiny-test.tfrecord-00001-of-00002"
+    content = file.read_bytes()
+    second = content.index(b"IHDR", content.index(b"IHDR") + 1)
+    broken = content[:second] + b"RHDI" + content[second + 4 :]
+    file.write_bytes(with_checksums(broken))
+    return data_dir
+
+
+def with_checksums(content):
+    """The rows of a TFRecord file with checksums that are right: CRC-32C, masked."""
+    rows, start = b"", 0
+    while start < len(content):
+        header = content[start : start + 8]
+        end = start + 12 + int.from_bytes(header, "little")
+        record = content[start + 12 : end]
+        rows += header + checksum(header) + record + checksum(record)
+        start = end + 4
+    return rows
+
+
+def checksum(content):
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    masked = (crc >> 15 | crc << 17) + 0xA282EAD8
+    return (masked & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):
+    data_dir = tiny_with_a_broken_picture(tmp_path)
+    name = ", record 5 of the split 'test' is not a readable image"
+    with pytest.warns(UserWarning, match="^1 of 7 images are left out: ") as caught:
+        test = load_tiny(data_dir).test
+    assert (len(test), test.broken) == (6, 1)
+    assert f"{tmp_path}/tfds/tiny/1.0.0" in str(caught[0].message)
+    assert name in str(caught[0].message)
+    with pytest.raises(BrokenImageError, match=name):
+        load_tiny(data_dir, strict=True)
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    test = load_tiny(data_dir).test
+    assert len(test) == 7
+    with pytest.raises(BrokenImageError, match=rf"test\.tfrecord-00001-of-00002{name}"):
+        test.images[5]
+
+
+# ImageNet by TFDS
+
+
+@pytest.mark.parametrize("memory", [2 << 30, 0])
+def test_imagenet_is_read_by_tfds(monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    dataset = load("imagenet2012", data_dir=FOLDER, test_split="validation")
+    assert len(dataset.class_names) == 1000
+    for synset, label in (*imagenet.CLASSES.items(), ("n04263257", 809)):
+        assert dataset.class_names[label] == synset
+    assert dataset.description == "imagenet2012 (TFDS 5.1.0)"
+    test = dataset.test
+    found = dict(zip(imagenet.numbers_of(test.images), test.labels, strict=True))
+    assert found == dict(enumerate(imagenet.VALIDATION_LABELS))
+    expected = {
+        number: imagenet.CLASSES[synset]
+        for _, synset, number in imagenet.training_pictures()
+    }
+    train = dataset.train
+    found = dict(zip(imagenet.numbers_of(train.images), train.labels, strict=True))
+    assert found == expected
+
+
+@pytest.mark.parametrize("memory", [2 << 30, 0])
+def test_imagenets_training_pictures_stay_of_their_sizes(monkeypatch, memory):
+    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    data = Data(dataset="imagenet2012", data_dir=FOLDER, test_split="validation")
+    images = load_dataset(data, originals=True).train.images
+    opened = [images.open(i) for i in range(24)]
+    numbers = imagenet.numbers_of(opened)
+    assert sorted(numbers) == list(range(24))
+    assert [i.size for i in opened] == [imagenet.size(n) for n in numbers]
+
+
+def test_absent_imagenet_says_what_to_download_and_where_to_put_it(tmp_path):
+    with pytest.raises(MissingDatasetError) as error:
+        load("imagenet2012", data_dir=tmp_path, test_split="validation")
+    message = str(error.value)
+    assert message.startswith(f"imagenet2012 is not in {tmp_path}/imagenet2012/5.1.0")
+    assert "tfds.load('imagenet2012', data_dir='DIR')" in message
+    assert (
+        "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from "
+        "https://image-net.org/download-images, into DIR/downloads/manual" in message
+    )
+    assert "--dataset FOLDER with train/n01440764/*.JPEG" in message
 
 
 def test_an_absent_data_set_says_how_to_get_it(tmp_path, monkeypatch):
