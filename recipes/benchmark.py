@@ -49,7 +49,7 @@ class Peer:
     """The pipeline of another library, in a process of its own, maybe elsewhere."""
 
     def __init__(self, name, python, setup):
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, Path(__file__).with_name("benchmark_peers.py"), name],
             stdin=subprocess.PIPE,

@@ -128,11 +128,12 @@ def train(experiment, command="recipes.train.train(experiment)"):
             ]
         watching.append(checkpoints)
         # An epoch that was interrupted is shorter than the others.
-        for first, last in ((epoch, epoch + 1), (epoch + 1, training.epochs)):
+        pieces = [(epoch, epoch + 1), (epoch + 1, training.epochs)] if done else []
+        for first, last in pieces or [(epoch, training.epochs)]:
+            if first >= last:
+                continue
             start = max(step, first * steps_per_epoch)
             end = last * steps_per_epoch
-            if start >= end:
-                continue
             trainer.fit(
                 train_batches.read(start, end),
                 validation_data=test_batches,

@@ -46,7 +46,10 @@ class DropPath(keras.layers.Layer):
         # In float32: TensorFlow's bfloat16 draws are so coarse that 0.009 drops 0.015.
         one_per_sample = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
         mask = keras.random.dropout(
-            ops.ones(one_per_sample, "float32"), self.rate, seed=self.seed_generator
+            ops.ones(one_per_sample, "float32"),
+            self.rate,
+            noise_shape=one_per_sample,  # without it torch ignores the generator
+            seed=self.seed_generator,
         )
         return inputs * ops.cast(mask, inputs.dtype)
 

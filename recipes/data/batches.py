@@ -251,7 +251,8 @@ class TrainingBatches(_Batches):
 
     def _picture(self, index, drawn):
         """An image and its index, or the next one's that is not broken."""
-        for index in (index + np.arange(len(self.split))) % len(self.split):
+        following = (index + np.arange(len(self.split))) % len(self.split)
+        for index in following:
             try:
                 if drawn is None:
                     return index, self.split.images[index]

@@ -1,7 +1,8 @@
 """What is done to a batch on the device, inside the training step, by `keras.ops`.
 
-What is drawn at random comes with the batch (`recipes.data.draws`), so a batch means the
-same pixels on every backend, but for the noise of random erasing, whose seed it has.
+What is drawn at random comes with the batch (`recipes.data.draws`), so a batch means
+the same pixels on every backend, but for the noise of random erasing, whose seed it
+has.
 """
 
 import math

@@ -41,6 +41,12 @@ def apply(picture, operation, strength):
     return _OPERATIONS[operation](picture, strength)
 
 
+def _posterize(picture, bits):
+    # ImageOps.posterize refuses to keep 0 bits, which is black.
+    mask = 256 - 2 ** (8 - int(bits))
+    return picture.point([value & mask for value in _ALL] * 3)
+
+
 def _solarize_add(picture, addend):
     table = [min(value + int(addend), 255) if value < 128 else value for value in _ALL]
     return picture.point(table * 3)
@@ -70,7 +76,7 @@ _OPERATIONS = {
     "equalize": lambda picture, _: ImageOps.equalize(picture),
     "invert": lambda picture, _: ImageOps.invert(picture),
     "rotate": _rotate,
-    "posterize": lambda picture, bits: ImageOps.posterize(picture, int(bits)),
+    "posterize": _posterize,
     "solarize": ImageOps.solarize,
     "solarize_add": _solarize_add,
     "color": _enhance(ImageEnhance.Color),

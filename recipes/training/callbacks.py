@@ -60,8 +60,8 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         epoch, step = divmod(step - 1, self.checkpoints.steps_per_epoch)
         raise NonFiniteLossError(
             f"{what} after step {step + 1} of epoch {epoch + 1}. {kept} Lower "
-            "base_learning_rate, warm up longer, or train in mixed_bfloat16 or float32, "
-            "and start again in a new run_dir."
+            "base_learning_rate, warm up longer, or train in mixed_bfloat16 or "
+            "float32, and start again in a new run_dir."
         )
 
 
@@ -126,7 +126,14 @@ class Checkpoints(keras.callbacks.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "partial.weights.h5"
-        self.model.save_weights(partial, overwrite=True)
+        # Keras makes a variable while it saves, which the other processes would have to
+        # take part in under a distribution.
+        distribution = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            self.model.save_weights(partial, overwrite=True)
+        finally:
+            keras.distribution.set_distribution(distribution)
         with h5py.File(partial, "a") as file:
             for i, state in enumerate(random_states(self.model)):
                 file[f"random_states/{i}"] = keras.ops.convert_to_numpy(state)

@@ -25,6 +25,12 @@ def test_samples_are_dropped_at_the_rate():
     assert y.mean() == pytest.approx(1.0, abs=0.04)
 
 
+def test_in_bfloat16_samples_are_dropped_at_the_rate_too():
+    layer = DropPath(0.009, seed=1, dtype="bfloat16")
+    y = dropped(layer, np.ones((40000, 1), "float32"))
+    assert (y == 0).mean() == pytest.approx(0.009, abs=0.0025)
+
+
 @pytest.mark.parametrize("shape", [(64,), (64, 2), (64, 2, 2, 2)])
 def test_any_rank_is_dropped_per_sample(shape):
     y = dropped(DropPath(0.5, seed=1), np.ones(shape, "float32")).reshape(64, -1)

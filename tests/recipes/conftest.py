@@ -11,8 +11,10 @@ NAME = "vitcb_tests.digits"
 
 # What needs TensorFlow is not collected on the other backends, which have none.
 collect_ignore = []
+if keras.backend.backend() != "jax":
+    collect_ignore += ["training/test_devices_jax.py"]
 if keras.backend.backend() != "tensorflow":
-    collect_ignore = [
+    collect_ignore += [
         "data/test_sources_tensorflow.py",
         "training/test_devices_tensorflow.py",
     ]

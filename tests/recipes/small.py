@@ -5,8 +5,8 @@ import dataclasses
 import json
 from unittest import mock
 
-from recipes.experiment import Data, Experiment, Network, Training
-from recipes.training.callbacks import StopOnNonFiniteLoss
+from recipes.experiment import NO_AUGMENTATION, Data, Experiment, Network, Run, Training
+from recipes.training.callbacks import Checkpoints
 
 SMALL = Experiment(
     Network(
@@ -18,9 +18,12 @@ SMALL = Experiment(
         mlp_ratio=2,
         drop_path_rate=0.0,
     ),
-    Data(dataset="digits", image_size=(8, 8), flip=False, shift=1),
+    Data(dataset="digits", image_size=(8, 8)),
+    dataclasses.replace(NO_AUGMENTATION, shift=1),
     Training(epochs=3, global_batch_size=256, base_learning_rate=4e-2, warmup_epochs=1),
+    Run(checkpoint_steps=3),
 )
+STEPS_PER_EPOCH = 5
 
 
 def small(run_dir, **changes):
@@ -45,18 +48,16 @@ def network_options():
 
 
 @contextlib.contextmanager
-def interrupted(epoch, step=2):
-    """Training ends as by Ctrl-C in the middle of an epoch."""
-    original = StopOnNonFiniteLoss.on_train_batch_end
+def interrupted(step):
+    """Training ends as by Ctrl-C after a step."""
+    original = Checkpoints.on_train_batch_end
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
-        if (self.epoch, batch) == (epoch, step):
+        if self.step == step:
             raise KeyboardInterrupt
 
-    patch = mock.patch.object(
-        StopOnNonFiniteLoss, "on_train_batch_end", on_train_batch_end
-    )
+    patch = mock.patch.object(Checkpoints, "on_train_batch_end", on_train_batch_end)
     try:
         with patch:
             yield

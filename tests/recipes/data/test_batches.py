@@ -1,11 +1,15 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image
 
-from recipes.data.batches import Batches, TrainingBatches, augment
-from recipes.data.sources import Pictures, Split
-from recipes.experiment import Data
+from recipes.data.batches import Batches, TrainingBatches
+from recipes.data.sources import BrokenImageError, Pictures, Split
+from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
+from recipes.training.augmented import Augmented
 
 
 def split_of(number, size=(6, 8), classes=3):
@@ -22,13 +26,44 @@ def decoded_at_each_use(split):
     return Split(Pictures(list(split.images), data), split.labels)
 
 
-def training_batches(split, batch_size=4, smoothing=0.0, seed=0, **data):
-    data = Data(**{"flip": False, "shift": 0, **data})
-    return TrainingBatches(split, 3, batch_size, data, smoothing, seed)
+def training_batches(split, batch_size=4, smoothing=0.0, seed=0, **policy):
+    policy = dataclasses.replace(NO_AUGMENTATION, **policy)
+    return TrainingBatches(split, 3, batch_size, policy, smoothing, seed)
 
 
 def numbers(images):
-    return images[:, 0, 0, 0].tolist()
+    return ops.convert_to_numpy(images)[:, 0, 0, 0].tolist()
+
+
+def as_numpy(batch):
+    drawn, labels = batch
+    return {name: ops.convert_to_numpy(x) for name, x in drawn.items()}, labels
+
+
+def assert_same(one, other):
+    (one, labels), (other, other_labels) = as_numpy(one), as_numpy(other)
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(other[name], values)
+    np.testing.assert_array_equal(other_labels, labels)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Photographs of different sizes on disk, the third of them broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    paths = []
+    for i in range(12):
+        size = (20 + i, 30 - i)
+        low = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype="uint8"))
+        paths.append(folder / f"{i}.jpg")
+        low.resize(size).save(paths[-1])
+    paths[2].write_bytes(paths[2].read_bytes()[:300])
+    data = Data(image_size=(16, 16))
+    names = [str(path) for path in paths]
+    pictures = Pictures(paths, data, names.__getitem__, originals=True)
+    return Split(pictures, np.arange(12) % 3)
 
 
 # Every test image exactly once
@@ -98,53 +133,93 @@ def test_images_keep_their_labels_when_shuffled():
     split = split_of(8)
     batches = training_batches(split)
     for step in range(2):
-        images, labels = batches[step]
-        expected = split.labels[numbers(images)]
+        batch, labels = batches[step]
+        expected = split.labels[numbers(batch["images"])]
         np.testing.assert_array_equal(labels.argmax(axis=1), expected)
 
 
 def test_each_training_image_comes_at_most_once_per_epoch():
     batches = training_batches(split_of(11), batch_size=4)
-    seen = [
-        number for step in range(len(batches)) for number in numbers(batches[step][0])
-    ]
-    assert len(batches) == 2
-    assert len(set(seen)) == len(seen) == 8
+    assert batches.steps_per_epoch == 2
+    for epoch in range(3):
+        seen = numbers(batches[2 * epoch][0]["images"])
+        seen += numbers(batches[2 * epoch + 1][0]["images"])
+        assert len(set(seen)) == len(seen) == 8
 
 
 def test_each_epoch_has_an_order_of_its_own():
     batches = training_batches(split_of(40), batch_size=40)
-    orders = []
-    for epoch in range(3):
-        batches.begin_epoch(epoch)
-        orders.append(numbers(batches[0][0]))
+    orders = [numbers(batches[step][0]["images"]) for step in range(3)]
     assert [sorted(order) for order in orders] == [list(range(40))] * 3
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
-def test_the_same_seed_epoch_and_step_give_the_same_pixels():
-    options = {"flip": True, "shift": 2, "batch_size": 8}
+FULL = dataclasses.asdict(Augmentation(shift=1, random_resized_crop=False))
+
+
+def test_the_same_seed_and_step_give_the_same_batch():
     one, other, third = (
-        training_batches(split_of(16), seed=seed, **options) for seed in (5, 5, 6)
+        training_batches(split_of(16), 8, seed=seed, **FULL) for seed in (5, 5, 6)
     )
-    other.begin_epoch(3)  # whatever was asked before
-    assert not np.array_equal(other[0][0], one[0][0])
-    other.begin_epoch(0)
-    for step in (1, 0):
-        np.testing.assert_array_equal(other[step][0], one[step][0])
-        np.testing.assert_array_equal(other[step][1], one[step][1])
-        assert not np.array_equal(third[step][0], one[step][0])
+    other[7]  # whatever was asked before
+    for step in (3, 0):
+        assert_same(other[step], one[step])
+        assert not np.array_equal(third[step][0]["shift"], one[step][0]["shift"])
 
 
-def test_an_image_is_augmented_anew_at_each_step_of_each_epoch():
-    same = Split(np.repeat(split_of(1).images, 5, axis=0), np.zeros(5, "int64"))
-    batches = training_batches(same, batch_size=1, shift=3)
-    for epochs, steps in (([0], range(5)), (range(5), [0])):
-        seen = set()
-        for epoch in epochs:
-            batches.begin_epoch(epoch)
-            seen |= {batches[step][0].tobytes() for step in steps}
-        assert len(seen) > 2
+def test_each_step_draws_anew():
+    batches = training_batches(split_of(16), 8, **FULL)
+    first, second, next_epoch = (as_numpy(batches[step])[0] for step in (0, 1, 2))
+    for name in ("shift", "operations", "strengths", "noise_seed", "share"):
+        assert not np.array_equal(first[name], second[name])
+        assert not np.array_equal(first[name], next_epoch[name])
+
+
+def test_reading_ahead_gives_the_same_batches_in_order():
+    batches = training_batches(split_of(16), **FULL)
+    read = list(batches.read(3, 13))
+    assert len(read) == 10
+    for step, batch in enumerate(read, 3):
+        assert_same(batch, batches[step])
+
+
+def test_copies_of_an_image_are_in_one_batch_and_augmented_differently():
+    batches = training_batches(
+        split_of(40),
+        batch_size=12,
+        repeats=3,
+        **{key: FULL[key] for key in ("flip", "rand_augment", "shift")},
+    )
+    assert batches.steps_per_epoch == 3  # DeiT counts the repeats
+    seen = []
+    for step in range(3):
+        batch, _ = as_numpy(batches[step])
+        found, counts = np.unique(batches.indices(step), return_counts=True)
+        assert counts.tolist() == [3, 3, 3, 3]
+        seen += found.tolist()
+        draws = np.column_stack([batch[n] for n in ("shift", "operations", "flip")])
+        assert len(np.unique(draws, axis=0)) == 12
+    assert len(set(seen)) == 12
+
+
+def test_a_batch_that_the_repeats_do_not_divide_is_full_all_the_same():
+    batches = training_batches(split_of(40), batch_size=10, repeats=3)
+    _, counts = np.unique(batches.indices(0), return_counts=True)
+    assert sorted(counts.tolist()) == [2, 2, 3, 3]
+
+
+def test_processes_share_a_batch():
+    split = split_of(16)
+    policy = dataclasses.replace(NO_AUGMENTATION, shift=2, mixup_alpha=0.8)
+    parts = [TrainingBatches(split, 3, 8, policy, part=(i, 2)) for i in range(2)]
+    whole, labels = as_numpy(TrainingBatches(split, 3, 8, policy)[1])
+    first, second = (as_numpy(part[1]) for part in parts)
+    for name, values in whole.items():
+        together = np.concatenate([first[0][name], second[0][name]])
+        np.testing.assert_array_equal(together, values)
+    np.testing.assert_array_equal(np.concatenate([first[1], second[1]]), labels)
+    test = [Batches(split, 3, 8, part=(i, 2)) for i in range(2)]
+    assert numbers(test[0][1][0]) + numbers(test[1][1][0]) == list(range(8, 16))
 
 
 def test_a_batch_of_more_than_all_images_is_refused():
@@ -154,45 +229,53 @@ def test_a_batch_of_more_than_all_images_is_refused():
         training_batches(split_of(8), batch_size=9)
 
 
-# Augmentation
+# Pictures
 
 
-def test_a_flip_mirrors_some_images_and_leaves_the_others():
-    images = split_of(400).images
-    flipped = augment(images, np.random.default_rng(0), flip=True, shift=0)
-    mirrored = (flipped == images[:, :, ::-1]).all(axis=(1, 2, 3))
-    same = (flipped == images).all(axis=(1, 2, 3))
-    assert (mirrored != same).all()
-    assert 160 < mirrored.sum() < 240  # 200 ± 4 standard deviations
+def test_pictures_are_cropped_on_the_host_and_nothing_of_it_is_left_for_the_device(
+    pictures,
+):
+    batches = TrainingBatches(pictures, 3, 6, Augmentation(repeats=1))
+    with pytest.warns(UserWarning, match=r"Left out: .*2\.jpg is not a readable"):
+        read = list(batches.read(0, 4))
+    for batch, labels in read:
+        assert batch["images"].shape == (6, 16, 16, 3)
+        assert batch["images"].dtype == np.uint8
+        on_device = {"erase", "noise_seed", "share", "weight", "paste"}
+        assert batch.keys() == {"images", *on_device}
+        assert labels.shape == (6, 3)
+    assert not np.array_equal(read[0][0]["images"], read[2][0]["images"])
 
 
-def shifted(image, down, right):
-    """Brute force: pixel by pixel, black where nothing was."""
-    result = np.zeros_like(image)
-    height, width, _ = image.shape
-    for row in range(height):
-        for column in range(width):
-            if 0 <= row - down < height and 0 <= column - right < width:
-                result[row, column] = image[row - down, column - right]
-    return result
+def test_the_next_picture_takes_the_place_of_a_broken_one(pictures):
+    batches = TrainingBatches(pictures, 3, 12, NO_AUGMENTATION)
+    with pytest.warns(UserWarning, match=r"2\.jpg"):
+        batch, labels = batches[0]
+    assert list(batches.broken) == [2]
+    order = batches.indices(0)
+    expected = np.where(order == 2, 3, order)
+    np.testing.assert_array_equal(labels.argmax(axis=1), expected % 3)
+    at = dict(zip(order, batch["images"], strict=True))
+    np.testing.assert_array_equal(at[2], pictures.images[3])
+    np.testing.assert_array_equal(at[7], pictures.images[7])
 
 
-def test_a_shift_moves_each_image_by_up_to_so_many_pixels():
-    images = split_of(200).images + 1  # no black pixels but those of the shift
-    moved = augment(images, np.random.default_rng(0), flip=False, shift=2)
-    steps = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
-    found = set()
-    for image, result in zip(images, moved, strict=True):
-        fitting = [s for s in steps if np.array_equal(shifted(image, *s), result)]
-        assert len(fitting) == 1
-        found.add(fitting[0])
-    assert found == set(steps)
+def test_a_broken_test_picture_does_not_count(pictures):
+    batches = Batches(pictures, 3, 8)
+    with pytest.warns(UserWarning, match=r"2\.jpg"):
+        weights = np.concatenate([batches[step][2] for step in range(2)])
+    assert np.flatnonzero(weights == 0).tolist() == [2, 12, 13, 14, 15]
+    assert list(batches.broken) == [2]
 
 
-def test_without_flip_and_shift_images_stay_as_they_are():
-    images = split_of(8).images
-    result = augment(images, np.random.default_rng(0), flip=False, shift=0)
-    np.testing.assert_array_equal(result, images)
+@pytest.mark.parametrize("kind", ["training", "test"])
+def test_strict_stops_at_a_broken_picture(pictures, kind):
+    if kind == "test":
+        batches = Batches(pictures, 3, 12, strict=True)
+    else:
+        batches = TrainingBatches(pictures, 3, 12, NO_AUGMENTATION, strict=True)
+    with pytest.raises(BrokenImageError, match=r"2\.jpg is not a readable image"):
+        batches[0]
 
 
 # What `fit` sees
@@ -200,29 +283,30 @@ def test_without_flip_and_shift_images_stay_as_they_are():
 
 @pytest.mark.parametrize("prepare", [lambda split: split, decoded_at_each_use])
 def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
-    batches = training_batches(prepare(split_of(13)), flip=True, shift=1)
+    batches = training_batches(prepare(split_of(13)), flip=True)
     random = np.random.default_rng(0)
     kernel = random.normal(size=(144, 3)).astype("float32")
-    model = keras.Sequential(
-        [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
-    )
+    inputs = keras.Input((6, 8, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    dense = keras.layers.Dense(3)
+    model = Augmented(keras.Model(inputs, dense(x)))
+    dense.set_weights([kernel, np.zeros(3)])
     # This loss tells images and labels from any others.
     model.compile(
         optimizer=keras.optimizers.SGD(0.0),
         loss=lambda labels, outputs: ops.sum(labels * outputs, axis=-1),
     )
-    model.build((None, 6, 8, 3))
-    model.set_weights([kernel, np.zeros(3)])
+    model.evaluate(np.zeros((4, 6, 8, 3)), np.zeros((4, 3)), verbose=0)
 
     running = []
     model.fit(
-        batches,
+        batches.read(0, 6),
         epochs=2,
+        steps_per_epoch=3,
         shuffle=False,
         verbose=0,
         callbacks=[
             keras.callbacks.LambdaCallback(
-                on_epoch_begin=batches.begin_epoch,
                 on_train_batch_end=lambda step, logs: running.append(logs["loss"]),
             )
         ],
@@ -230,11 +314,13 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
 
     expected = []
     for epoch in (0, 1):
-        batches.begin_epoch(epoch)
-        sums = [
-            (labels * (images.reshape(4, -1) / 255 @ kernel)).sum(axis=-1).mean()
-            for images, labels in (batches[step] for step in range(3))
-        ]
+        sums = []
+        for step in range(3):
+            batch, labels = as_numpy(batches[3 * epoch + step])
+            images, flip = batch["images"], batch["flip"][:, None, None, None]
+            images = np.where(flip, images[:, :, ::-1], images)
+            outputs = images.reshape(4, -1) / 255 @ kernel
+            sums.append((labels * outputs).sum(axis=-1).mean())
         expected += list(np.cumsum(sums) / [1, 2, 3])  # Keras logs the mean so far
     assert running == pytest.approx(expected, rel=1e-4)
     assert len(set(np.round(expected, 3))) == 6

@@ -1,8 +1,9 @@
 """Trains on several logical CPU devices, in a process of its own for each number.
 
-    KERAS_BACKEND=tensorflow python -m tests.recipes.training.multi_device 2 FOLDER
+    python -m tests.recipes.training.multi_device 2 FOLDER
 
-`test_devices_tensorflow.py` runs it and looks at what it leaves in the folder.
+`test_devices_tensorflow.py` and `test_devices_jax.py` run it and look at what it leaves
+in the folder.
 """
 
 import sys
@@ -20,13 +21,16 @@ from tests.recipes.small import SMALL, interrupted, small
 
 
 def variations(folder):
-    """On two devices: other precisions, and an interruption."""
+    """On two devices: other precisions."""
     train(small(folder / "bfloat16", devices=2, precision="mixed_bfloat16"))
     train(small(folder / "float16", devices=2, precision="mixed_float16"))
-    # Images that are decoded at each use are a matter of their own, but this is quick.
+
+
+def interrupted_and_decoded_at_each_use(folder, devices):
+    """Two matters of their own, but this is quick."""
     sources.MEMORY_BYTES = 0
-    experiment = small(folder / "interrupted_and_decoded_at_each_use", devices=2)
-    with interrupted(epoch=1):
+    experiment = small(folder / f"{devices}_devices", devices=devices)
+    with interrupted(step=8):
         train(experiment)
     train(experiment)
 
@@ -69,8 +73,11 @@ def infinite_pixel(folder):
 
 if __name__ == "__main__":
     devices, folder = int(sys.argv[1]), Path(sys.argv[2])
-    train(small(folder / f"{devices}_devices", devices=devices))
-    if devices == 2:
+    tensorflow = keras.backend.backend() == "tensorflow"
+    if devices == 2 and tensorflow:
         train(small(folder / "1_devices", devices=1))
         variations(folder)
         infinite_pixel(folder)
+        interrupted_and_decoded_at_each_use(folder, devices)
+    else:
+        train(small(folder / f"{devices}_devices", devices=devices))

@@ -26,6 +26,7 @@ def compiled_model(seed=0, scaled=False):
     if scaled:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(optimizer=optimizer, loss="mse")
+    optimizer.build(model.trainable_variables)
     return model
 
 
@@ -49,11 +50,12 @@ def assert_same_state(found, expected):
 
 def checkpoints_of(model, folder, epochs=1):
     """Trains and saves; the states at each checkpoint."""
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, steps_per_epoch=1, every=100)
     checkpoints.set_model(model)
     states = []
     for epoch in range(epochs):
         train(model)
+        checkpoints.on_train_batch_end(0)
         checkpoints.on_epoch_end(epoch)
         states.append(state(model))
     return checkpoints, states
@@ -62,14 +64,14 @@ def checkpoints_of(model, folder, epochs=1):
 # Checkpoints
 
 
-def test_the_last_three_checkpoints_are_kept_under_the_epoch_they_begin(tmp_path):
+def test_the_last_three_checkpoints_are_kept_under_their_step(tmp_path):
     checkpoints, _ = checkpoints_of(compiled_model(), tmp_path / "new", epochs=5)
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "epoch_0003.weights.h5",
-        "epoch_0004.weights.h5",
-        "epoch_0005.weights.h5",
+        "step_00000003.weights.h5",
+        "step_00000004.weights.h5",
+        "step_00000005.weights.h5",
     ]
-    assert checkpoints.newest() == tmp_path / "new" / "epoch_0005.weights.h5"
+    assert checkpoints.newest() == tmp_path / "new" / "step_00000005.weights.h5"
 
 
 def test_a_checkpoint_is_not_there_before_it_is_whole(tmp_path, monkeypatch):
@@ -83,7 +85,7 @@ def test_a_checkpoint_is_not_there_before_it_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(model, "save_weights", disk_is_full)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.on_epoch_end(1)
-    assert checkpoints.saved() == [tmp_path / "epoch_0001.weights.h5"]
+    assert checkpoints.saved() == [tmp_path / "step_00000001.weights.h5"]
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -108,7 +110,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
 def test_without_checkpoints_a_model_stays_as_it_is(tmp_path):
     model = compiled_model()
     before = model.get_weights()
-    assert Checkpoints(tmp_path / "none").restore(model) == 0
+    assert Checkpoints(tmp_path / "none", 1, 1).restore(model) == 0
     assert_same_state(model.get_weights(), before)
 
 
@@ -119,7 +121,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, kept, scal
     newest = checkpoints.newest()
     newest.write_bytes(newest.read_bytes()[:kept])
     other = compiled_model(seed=1, scaled=scaled)
-    with pytest.warns(UserWarning, match=r"epoch_0002.* is damaged and passed over"):
+    with pytest.warns(UserWarning, match=r"step_00000002.* is damaged and passed over"):
         assert checkpoints.restore(other) == 1
     assert_same_state(state(other), states[0])
 
@@ -143,19 +145,20 @@ def alarm(tmp_path, epochs=0):
     checkpoints, _ = checkpoints_of(model, tmp_path, epochs)
     stop = StopOnNonFiniteLoss(checkpoints)
     stop.set_model(model)
-    stop.on_epoch_begin(epochs)
     return stop
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path, loss):
     stop = alarm(tmp_path, epochs=2)
-    stop.on_train_batch_end(6, {"loss": 1e30})
+    stop.checkpoints.steps_per_epoch = 10
+    stop.checkpoints.step = 27
+    stop.on_train_batch_end(7, {"loss": 1e30})
     with pytest.raises(NonFiniteLossError) as error:
         stop.on_train_batch_end(7, {"loss": loss})
     assert str(error.value) == (
-        f"The loss is {loss} at step 7 of epoch 3. The last good checkpoint is "
-        f"{tmp_path / 'epoch_0002.weights.h5'}. Lower base_learning_rate, warm up "
+        f"The loss is {loss} after step 8 of epoch 3. The last good checkpoint is "
+        f"{tmp_path / 'step_00000002.weights.h5'}. Lower base_learning_rate, warm up "
         "longer, or train in mixed_bfloat16 or float32, and start again in a new "
         "run_dir."
     )
@@ -169,15 +172,19 @@ def test_without_a_checkpoint_the_alarm_says_so(tmp_path):
 
 def test_a_test_loss_that_is_not_finite_stops(tmp_path):
     stop = alarm(tmp_path)
+    stop.checkpoints.step = 1
     stop.on_epoch_end(0, {"loss": 1.0, "val_loss": 2.0})
-    with pytest.raises(NonFiniteLossError, match="The val_loss is nan at the end of"):
+    with pytest.raises(NonFiniteLossError, match="The val_loss is nan after step 1 of"):
         stop.on_epoch_end(0, {"loss": 1.0, "val_loss": math.nan})
 
 
 def test_a_weight_that_is_not_finite_stops(tmp_path):
     stop = alarm(tmp_path)
+    stop.checkpoints.step = 1
     stop.model.set_weights([np.full((3, 8), np.inf), np.zeros(8)])
-    with pytest.raises(NonFiniteLossError, match="kernel is not finite at the end of"):
+    with pytest.raises(
+        NonFiniteLossError, match="kernel is not finite after step 1 of"
+    ):
         stop.on_epoch_end(0, {"loss": 1.0})
 
 
@@ -186,11 +193,12 @@ def test_a_weight_that_is_not_finite_stops(tmp_path):
 
 def log_epochs(folder, first_epoch, losses):
     """Logs these losses as those of the epochs from `first_epoch` on."""
-    log = EpochLog(folder, first_epoch, images_per_epoch=100)
+    log = EpochLog(folder, first_epoch, 100, broken_images=lambda: 7)
     log.set_model(compiled_model())
     log.on_train_begin()
     for epoch, loss in enumerate(losses, first_epoch):
         log.on_epoch_begin(epoch)
+        log.on_train_batch_end(0)
         log.on_epoch_end(
             epoch,
             {"loss": loss, "val_loss": loss, "accuracy": 0.5, "val_accuracy": 0.25},
@@ -235,6 +243,7 @@ def test_each_epoch_is_logged_everywhere(tmp_path):
         assert entry["val_accuracy"] == 0.25
         assert entry["learning_rate"] == pytest.approx(0.01)
         assert entry["images_per_second"] > 0
+        assert entry["broken_images"] == 7
     assert read_tensorboard(tmp_path, "loss") == [(0, 3.0), (1, 2.0)]
     assert read_tensorboard(tmp_path, "val_accuracy") == [(0, 0.25), (1, 0.25)]
 

@@ -56,11 +56,6 @@ def test_several_devices_measure_the_accuracy_of_one(folder, devices):
     assert accuracies(folder, f"{devices}_devices") == pytest.approx(one, abs=1e-6)
 
 
-def test_interrupted_training_of_decoded_images_ends_with_the_same_losses(folder):
-    found = losses(folder, "interrupted_and_decoded_at_each_use")
-    np.testing.assert_allclose(found, losses(folder, "2_devices"), rtol=1e-6)
-
-
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_on_two_devices_stays_near_float32(folder, precision):
     found = losses(folder, precision)

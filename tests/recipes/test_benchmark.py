@@ -1,0 +1,129 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes import benchmark
+
+FAST = ["--images", "4", "--batch-size", "4", "--repeats", "2", "--image-size", "32"]
+
+# A peer that prepares 8 images per second, of which it needs none.
+PEER = f"""#!{sys.executable}
+import json, sys
+if sys.argv[-1] != "timm":
+    print(json.dumps({{"missing": "No module named 'keras_cv'"}}))
+    sys.exit()
+setup = json.loads(sys.stdin.readline())
+assert len(setup["files"]) == 3 and setup["image_size"] == 32, setup
+print(json.dumps({{"versions": {{"timm": "1.2.3"}}}}), flush=True)
+for line in sys.stdin:
+    print(int(line) / 8, flush=True)
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three small pictures."""
+    random = np.random.default_rng(0)
+    for name in ("a/1.jpg", "a/2.png", "b/3.JPEG"):
+        file = tmp_path / "pictures" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (40, 48, 3), dtype="uint8")
+        Image.fromarray(pixels).save(file)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def no_peers(tmp_path, monkeypatch):
+    """An environment that has none of the peers, also where they are installed."""
+    for package in ("torch", "timm", "keras_cv"):
+        file = tmp_path / "absent" / package / "__init__.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"raise ImportError('no {package} here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "absent"))
+
+
+def program(tmp_path, text):
+    file = tmp_path / "python"
+    file.write_text(text)
+    file.chmod(0o755)
+    return str(file)
+
+
+def table(printed):
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines()]
+    return {row[0]: row[1:] for row in rows if len(row) == 5}
+
+
+def test_input_is_measured_and_missing_peers_are_named(
+    pictures, no_peers, tmp_path, capsys
+):
+    file = tmp_path / "result.json"
+    benchmark.main(["input", "--data-dir", str(pictures), *FAST, "--json", str(file)])
+    printed = capsys.readouterr().out
+    rows = table(printed)
+    assert list(rows)[1:] == [benchmark.OURS, benchmark.OURS_ON_HOST]
+    assert rows[benchmark.OURS][-1] == "–"
+    assert "- timm: skipped (no torch here)" in printed
+    assert "- KerasCV: skipped (no keras_cv here)" in printed
+
+    result = json.loads(file.read_text())
+    assert result["machine"]["cpu"] and result["machine"]["cores"] >= 1
+    assert result["pictures"] == 3
+    assert result["images_per_repeat"] == 4
+    assert set(result["skipped"]) == {"timm", "KerasCV"}
+    assert "keras" in result["versions"][benchmark.OURS]
+    for row in result["images_per_second"].values():
+        assert set(row) == {"median", "min", "max", "ratio_to_timm", "all"}
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert len(row["all"]) == 2
+
+
+def test_a_peer_of_another_environment_is_measured(
+    pictures, no_peers, tmp_path, capsys
+):
+    python = program(tmp_path, PEER)
+    benchmark.main(
+        ["input", "--data-dir", str(pictures), *FAST, "--peer-python", python]
+    )
+    printed = capsys.readouterr().out
+    rows = table(printed)
+    assert rows["timm"] == ["8", "8", "8", "1.00"]
+    assert float(rows[benchmark.OURS_ON_HOST][-1]) > 0
+    assert "- timm: timm 1.2.3" in printed
+    assert "skipped (no keras_cv here; No module named 'keras_cv')" in printed
+
+
+def test_a_peer_that_breaks_is_an_error_with_its_last_words(
+    pictures, no_peers, tmp_path
+):
+    python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
+    with pytest.raises(SystemExit, match="timm ended: out of workers"):
+        benchmark.main(
+            ["input", "--data-dir", str(pictures), *FAST, "--peer-python", python]
+        )
+
+
+def test_ratios_are_of_the_same_repeat():
+    rows = benchmark.summary({"timm": [1.0, 10.0, 4.0], "other": [2.0, 20.0, 4.0]})
+    assert rows["other"]["ratio_to_timm"] == 2
+    assert rows["other"]["median"] == 4
+    assert rows["timm"]["ratio_to_timm"] == 1
+
+
+def test_an_empty_folder_is_one_clear_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="There are no pictures in .*--data-dir"):
+        benchmark.main(["input", "--data-dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("option", ["--images", "--repeats", "--batch-size"])
+def test_numbers_must_be_positive(option, pictures):
+    with pytest.raises(SystemExit, match="=0 must be at least 1"):
+        benchmark.main(["input", "--data-dir", str(pictures), option, "0"])
+
+
+def test_unknown_benchmarks_are_refused_by_name():
+    with pytest.raises(SystemExit, match="no benchmark 'speed'; there are input"):
+        benchmark.main(["speed"])

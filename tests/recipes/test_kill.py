@@ -1,0 +1,78 @@
+"""`kill -9` at any step, the same command again: the weights are the same."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from recipes.training.callbacks import Checkpoints
+from tests.recipes.small import network_options
+from tests.tiny import assert_same_values, values
+
+OPTIONS = [
+    *("--epochs", "3", "--warmup-epochs", "1", "--global-batch-size", "256"),
+    *("--checkpoint-steps", "2", "--drop-path-rate", "0.5"),
+    *("--mixup-alpha", "0.8", "--ema-decay", "0.9", "--flip"),
+]
+
+# Killing takes a process of its own; the wrapper kills it after so many steps.
+SCRIPT = """
+import os, signal, sys
+from recipes.train import main
+from recipes.training.callbacks import Checkpoints
+
+step, moment, *options = sys.argv[1:]
+original = getattr(Checkpoints, moment)
+
+def dies(self, *arguments, **logs):
+    if moment == "on_train_batch_end":
+        original(self, *arguments, **logs)
+    if self.step == int(step):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if moment != "on_train_batch_end":
+        original(self, *arguments, **logs)
+
+setattr(Checkpoints, moment, dies)
+main(["digits", *options])
+"""
+
+
+def run(folder, die_at, moment="on_train_batch_end"):
+    options = [*OPTIONS, *network_options(), "--run-dir", str(folder)]
+    command = [sys.executable, "-c", SCRIPT, str(die_at), moment, *options]
+    return subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="asked of two backends")
+def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(whole, -1).returncode == 0
+    random = np.random.default_rng()
+    steps = sorted(random.choice(np.arange(1, 15), 2, replace=False).tolist())
+    for step in steps:
+        assert run(parts, step).returncode == -9, steps
+    # The last time in the middle of the end of an epoch, after the log is written.
+    assert run(parts, 15, "on_epoch_end").returncode == -9
+    last = run(parts, -1)
+    assert last.returncode == 0, last.stderr[-2000:]
+    for name in ("model.keras", "model_ema.keras"):
+        one, other = (keras_cbvit.ViTCB(weights=f / name) for f in (whole, parts))
+        assert_same_values(values(other), values(one))
+    checkpoints = Checkpoints(parts / "checkpoints", 5, 2)
+    assert checkpoints.newest().name == "step_00000015.weights.h5"
+    logs = [(f / "log.jsonl").read_text().splitlines() for f in (whole, parts)]
+    for one, other in zip(*logs, strict=True):
+        one, other = json.loads(one), json.loads(other)
+        del one["images_per_second"], other["images_per_second"]
+        assert one == other, steps
