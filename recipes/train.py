@@ -135,7 +135,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
             start = max(step, first * steps_per_epoch)
             end = last * steps_per_epoch
             trainer.fit(
-                train_batches.read(start, end),
+                train_batches.for_fit(start, end),
                 validation_data=test_batches,
                 initial_epoch=first,
                 epochs=last,

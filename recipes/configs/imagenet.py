@@ -1,12 +1,14 @@
-"""DeiT's schedule on ImageNet-1k through TFDS, which the paper trains with.
+"""DeiT's training on ImageNet-1k, which the paper trains with (section 4).
 
     python -m recipes.train imagenet --model ViTCB_S --data-dir DIR \\
         --precision mixed_bfloat16 --publish vitcb_s.imagenet --weights-dir FOLDER
 
-For a machine with GPUs; TFDS says how to download ImageNet. Optimiser, schedule,
-regularisation and evaluation are DeiT's (paper, section 4). Its augmentation is not
-complete yet: images are mirrored and shifted, without random resized crops,
-RandAugment, erasing, mixup and CutMix, so expect less than DeiT's accuracy.
+For a machine with GPUs; `--model` is ViTCB_Ti, ViTCB_S or ViTCB_B, `--broadcast` cb,
+cbs or None. Augmentation, optimiser, schedule, regularisation, averaged weights and
+evaluation are DeiT's. The data come through TFDS (it says how to get them), or from a
+folder in ImageNet's own layout:
+
+    --dataset FOLDER --test-split val --test-labels SYNSETS.txt
 """
 
 from pathlib import Path

@@ -208,6 +208,24 @@ class TrainingBatches(_Batches):
             while waiting:
                 yield waiting.popleft().result()
 
+    def for_fit(self, first_step, last_step):
+        """The same, as `fit` takes it.
+
+        With several replicas on TensorFlow, `fit` takes batches to build the model and
+        begins again, which a generator cannot.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self.read(first_step, last_step)
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_generator(
+            lambda: self.read(first_step, last_step),
+            output_signature=tf.nest.map_structure(
+                lambda values: tf.TensorSpec(values.shape, values.dtype),
+                self[first_step],
+            ),
+        )
+
     def _draw(self, random):
         """What is drawn for a batch: arrays with a row for each image."""
         policy, number, (height, width) = self.augmentation, self.batch_size, self.size

@@ -49,6 +49,15 @@ def this_process():
     return jax.process_index(), jax.process_count()
 
 
+def is_mirrored():
+    """Whether TensorFlow mirrors what is built here on several devices."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
 def _mirrored(devices, global_batch_size):
     import tensorflow as tf
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from recipes.training.devices import is_mirrored
 from recipes.training.schedule import WarmupCosine
 
 
@@ -16,9 +17,25 @@ def build_optimizer(training, steps_per_epoch, model):
         steps_per_epoch: steps of an epoch. With `training.accumulation_steps`, an
             update takes so many of them.
         model: the model to train.
+
+    Raises:
+        ValueError: on what Keras's optimizer does not do on TensorFlow with several
+            devices.
     """
     scale = training.global_batch_size / 1024
     parts = training.accumulation_steps
+    if is_mirrored():
+        # Keras clips the gradients of each replica before they are summed up, and
+        # cannot leave out an update.
+        for name, wanted in (
+            ("clip_norm", training.clip_norm is not None),
+            ("accumulation_steps", parts > 1),
+        ):
+            if wanted:
+                raise ValueError(
+                    f"{name}={getattr(training, name)} does not work on TensorFlow "
+                    "with several devices; use KERAS_BACKEND=jax or --devices 1."
+                )
     average = {}
     if training.ema_decay is not None:
         # Keras averages after every step, also after those without an update.

@@ -300,7 +300,7 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
 
     running = []
     model.fit(
-        batches.read(0, 6),
+        batches.for_fit(0, 6),
         epochs=2,
         steps_per_epoch=3,
         shuffle=False,

@@ -26,6 +26,13 @@ def variations(folder):
     train(small(folder / "float16", devices=2, precision="mixed_float16"))
 
 
+def averages(folder):
+    """Moving averages on one device and on two."""
+    for devices in (2, 1):
+        name = f"averages_{devices}"
+        train(small(folder / name, devices=devices, ema_decay=0.9, epochs=2))
+
+
 def interrupted_and_decoded_at_each_use(folder, devices):
     """Two matters of their own, but this is quick."""
     sources.MEMORY_BYTES = 0
@@ -75,9 +82,10 @@ if __name__ == "__main__":
     devices, folder = int(sys.argv[1]), Path(sys.argv[2])
     tensorflow = keras.backend.backend() == "tensorflow"
     if devices == 2 and tensorflow:
+        variations(folder)  # first, before one device is all that TensorFlow made
         train(small(folder / "1_devices", devices=1))
-        variations(folder)
         infinite_pixel(folder)
+        averages(folder)
         interrupted_and_decoded_at_each_use(folder, devices)
     else:
         train(small(folder / f"{devices}_devices", devices=devices))

@@ -1,5 +1,6 @@
 """MirroredStrategy over logical CPU devices; on what, `multi_device.py` says."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recipes.training import optimizer
 from recipes.training.devices import distribute
-from tests.recipes.small import read_log
+from tests.recipes.small import SMALL, read_log
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,27 @@ def test_several_devices_give_the_losses_of_one(folder, devices):
 def test_several_devices_measure_the_accuracy_of_one(folder, devices):
     one = accuracies(folder, "1_devices")
     assert accuracies(folder, f"{devices}_devices") == pytest.approx(one, abs=1e-6)
+
+
+def test_moving_averages_of_two_devices_are_those_of_one(folder):
+    one, two = (
+        [[e["val_ema_loss"], e["val_loss"]] for e in read_log(folder / name)]
+        for name in ("averages_1", "averages_2")
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    assert one[1][0] != pytest.approx(one[1][1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("clip_norm", 1.0), ("accumulation_steps", 2)]
+)
+def test_what_keras_does_not_do_on_several_replicas_is_refused(
+    monkeypatch, setting, value
+):
+    monkeypatch.setattr(optimizer, "is_mirrored", lambda: True)
+    training = dataclasses.replace(SMALL.training, **{setting: value})
+    with pytest.raises(ValueError, match=f"{setting}={value} does not work on TensorF"):
+        optimizer.build_optimizer(training, 5, None)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
