@@ -35,10 +35,15 @@ class Evaluation:
 
 
 def count_right(model, split, batch_size=250):
-    """How many images of a split a classifier names right, each counted once."""
+    """How many images of a split a classifier names right, and of how many.
+
+    Each counts once, but for pictures that cannot be decoded, which do not count.
+    """
     batches = Batches(split, model.output_shape[-1], batch_size)
     predictions = model.predict(batches, verbose=0)[: len(split)]
-    return int((np.argmax(predictions, axis=-1) == split.labels).sum())
+    right = np.argmax(predictions, axis=-1) == split.labels
+    right = np.delete(right, list(batches.broken))
+    return int(right.sum()), len(right)
 
 
 def evaluate(options):
@@ -76,8 +81,8 @@ def evaluate(options):
         )
     labels = np.array([names.index(name) for name in found])[dataset.test.labels]
     split = dataclasses.replace(dataset.test, labels=labels)
-    right = count_right(model, split, options.batch_size)
-    return right, len(split), dataset.description
+    right, total = count_right(model, split, options.batch_size)
+    return right, total, dataset.description
 
 
 def _some(names):

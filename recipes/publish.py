@@ -81,7 +81,7 @@ def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **fact
     import keras_cbvit
     from recipes.evaluate import count_right
 
-    right, total = count_right(model, dataset.test), len(dataset.test)
+    right, total = count_right(model, dataset.test)
     record = keras_cbvit.publish(
         model,
         name,

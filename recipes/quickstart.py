@@ -45,7 +45,7 @@ def fine_tune(data):
         verbose=2,
     )
     test = dataclasses.replace(dataset.test, labels=dataset.test.labels % 2)
-    return count_right(model, test), len(test)
+    return count_right(model, test)
 
 
 def draw_predictions(split, decoded, path):
@@ -83,7 +83,7 @@ def quickstart(folder):
 
     os.environ[PLACE_VARIABLE] = str(run.weights_dir)
     model = keras_cbvit.ViTCB(weights=NAME)
-    right = count_right(model, dataset.test)
+    right, _ = count_right(model, dataset.test)
     examples = dataset.test.first(24)
     predictions = model.predict(examples.images, verbose=0)
     decoded = keras_cbvit.decode_predictions(predictions, NAME, top=2)

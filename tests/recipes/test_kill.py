@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
-import pytest
 
 import keras_cbvit
 from recipes.training.callbacks import Checkpoints
@@ -54,7 +52,6 @@ def run(folder, die_at, moment="on_train_batch_end"):
     )
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="asked of two backends")
 def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, -1).returncode == 0

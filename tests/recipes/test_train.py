@@ -97,7 +97,7 @@ def test_a_run_folder_tells_its_story(finished):
         assert len(curves.getcolors(1 << 20)) > 10
     # The log's accuracy is that of the classifier, over each of the 360 images.
     classifier = keras_cbvit.ViTCB(weights=folder / "model.keras")
-    right = count_right(classifier, load_dataset(finished.data).test)
+    right, _ = count_right(classifier, load_dataset(finished.data).test)
     assert log[-1]["val_accuracy"] == pytest.approx(right / 360, abs=1e-6)
 
 

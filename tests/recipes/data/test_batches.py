@@ -8,6 +8,7 @@ from PIL import Image
 
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.sources import BrokenImageError, Pictures, Split
+from recipes.evaluate import count_right
 from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.augmented import Augmented
 
@@ -324,3 +325,15 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
         expected += list(np.cumsum(sums) / [1, 2, 3])  # Keras logs the mean so far
     assert running == pytest.approx(expected, rel=1e-4)
     assert len(set(np.round(expected, 3))) == 6
+
+
+def test_a_broken_picture_is_neither_right_nor_wrong(pictures):
+    inputs = keras.Input((16, 16, 3))
+    outputs = keras.layers.Dense(3, use_bias=False)(
+        keras.layers.GlobalAveragePooling2D()(inputs)
+    )
+    model = keras.Model(inputs, outputs)
+    # Always the third class, that of the broken picture among others.
+    model.set_weights([np.array([[-1, -1, 1]] * 3, "float32")])
+    with pytest.warns(UserWarning, match=r"2\.jpg"):
+        assert count_right(model, pictures, batch_size=5) == (3, 11)
