@@ -129,7 +129,8 @@ class Run:
     licence: str = "Apache-2.0"
     """SPDX identifier of the published file's licence."""
     smoke: bool = False
-    """Two epochs of a few images, to see that everything runs."""
+    """Two epochs of a few images, to see that everything runs; the run folder's name
+    gets "_smoke" added."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import itertools
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,17 @@ import numpy as np
 from keras import ops
 
 from recipes.data import draws
-from recipes.data.on_host import crop_and_augment
-from recipes.data.sources import BrokenImageError
+from recipes.data.on_host import augment
+from recipes.data.pictures import BrokenImageError
 
 # Pillow decodes, crops and resizes without Python's lock, so threads use every core.
-_decoders = ThreadPoolExecutor(os.cpu_count())
+_decoders = ThreadPoolExecutor(
+    # A job may have fewer cores than the machine.
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+)
 AHEAD = 3  # batches that are prepared while the device computes
+# What is done to pictures of which random crops are cut, with its numbers.
+ON_HOST = "crop", "flip", "operations", "strengths", "erase", "noise_seed"
 
 
 class _Batches:
@@ -57,6 +61,8 @@ class _Batches:
         if index not in self.broken:
             self.broken[index] = str(error)
             warnings.warn(f"Left out: {error}", stacklevel=2)
+        if len(self.broken) == len(self.split):
+            raise ValueError("None of the pictures can be decoded.") from error
 
 
 class Batches(_Batches, keras.utils.PyDataset):
@@ -65,10 +71,11 @@ class Batches(_Batches, keras.utils.PyDataset):
     The last batch is filled up with images of weight 0, so that each image counts
     exactly once over any number of devices. Keras divides the loss by the number of
     images with the fillers, the weights make up for them. A broken picture has weight
-    0, too, and is counted in `broken`.
+    0, too, and is counted in `broken`; it does not change the accuracy, but Keras's
+    loss is too low by its share.
 
     Args:
-        split: a `recipes.data.sources.Split`.
+        split: a `recipes.data.pictures.Split`.
         classes: how many there are.
         batch_size: images of a batch over all processes.
         part: number of this process, and of how many; it gets its part of each batch.
@@ -117,12 +124,13 @@ class TrainingBatches(_Batches):
     augmented, and an epoch sees only every so many-th image (repeated augmentation of
     Hoffer et al., as in DeiT).
 
-    Random resized crops are cut from the pictures on the host, in threads, and flipped
-    and RandAugmented there. Everything else is done on the device, where images that
-    are in memory are kept.
+    Random resized crops are cut from the pictures on the host, in threads, which
+    decode a picture once for all its copies; they are flipped, RandAugmented and erased
+    there, too. Everything else is done on the device, where images that are in memory
+    are kept.
 
     Args:
-        split: a `recipes.data.sources.Split`.
+        split: a `recipes.data.pictures.Split`.
         classes: how many there are.
         batch_size: images of a step over all processes.
         augmentation: a `recipes.experiment.Augmentation`.
@@ -186,10 +194,10 @@ class TrainingBatches(_Batches):
         if self.in_memory:
             batch["images"] = ops.take(self.on_device, indices, axis=0)
         else:
-            drawn = self._for_the_host(batch)
-            pictures = _decoders.map(self._picture, indices, drawn)
-            indices, images = zip(*pictures, strict=True)
-            indices, batch["images"] = np.array(indices), np.stack(images)
+            host = {}
+            if self.augmentation.random_resized_crop:
+                host = {name: batch.pop(name) for name in ON_HOST if name in batch}
+            batch["images"], indices = self._images(indices, host)
         smoothing = self.label_smoothing
         labels = self.one_hot(indices) * (1 - smoothing) + smoothing / self.classes
         return batch, labels
@@ -236,7 +244,8 @@ class TrainingBatches(_Batches):
             by = random.integers(-policy.shift, policy.shift + 1, (number, 2))
             batch["shift"] = by.astype("int32")
         if policy.flip:
-            batch["flip"] = random.random(number) < 0.5
+            # Not bool: TensorFlow adds up what its replicas get, to build the model.
+            batch["flip"] = (random.random(number) < 0.5).astype("uint8")
         if policy.rand_augment:
             magnitude = policy.rand_augment
             drawn = draws.rand_augment(random, number, magnitude)
@@ -254,32 +263,39 @@ class TrainingBatches(_Batches):
             batch["paste"] = np.tile(np.array(box, "int32"), (number, 1))
         return batch
 
-    def _for_the_host(self, batch):
-        """Takes from a batch what the host applies; for each image the arguments."""
-        if not self.augmentation.random_resized_crop:
-            return itertools.repeat(None)
-        number = len(batch["crop"])
-        nothing = {
-            "flip": np.zeros(number, bool),
-            "operations": np.zeros((number, 0), "int32"),
-            "strengths": np.zeros((number, 0), "float32"),
-        }
-        names = "crop", "flip", "operations", "strengths"
-        return zip(*(batch.pop(n, nothing.get(n)) for n in names), strict=True)
+    def _images(self, indices, drawn):
+        """The pictures as one array, and their indices with those of replacements."""
+        dtype = "int16" if "erase" in drawn else "uint8"
+        images = np.empty((len(indices), *self.size, 3), dtype)
 
-    def _picture(self, index, drawn):
-        """An image and its index, or the next one's that is not broken."""
-        following = (index + np.arange(len(self.split))) % len(self.split)
-        for index in following:
+        def decode(index):
+            rows = np.flatnonzero(indices == index)
+            replacement, picture = self._picture(index)
+            for row in rows:
+                if drawn:
+                    numbers = {name: values[row] for name, values in drawn.items()}
+                    images[row] = augment(picture, self.size, numbers)
+                else:
+                    images[row] = picture
+            return rows, replacement
+
+        used = indices.copy()
+        for rows, replacement in _decoders.map(decode, np.unique(indices)):
+            used[rows] = replacement
+        return images, used
+
+    def _picture(self, index):
+        """An image's index and picture, or those of the next one that is not broken."""
+        crops = self.augmentation.random_resized_crop
+        pictures = self.split.images
+        for following in range(len(self.split)):
+            candidate = (index + following) % len(self.split)
             try:
-                if drawn is None:
-                    return index, self.split.images[index]
-                picture = self.split.images.open(index)
+                picture = pictures.open(candidate) if crops else pictures[candidate]
+                return candidate, picture
             except BrokenImageError as error:
-                self.note_broken(index, error)
-                continue
-            return index, crop_and_augment(picture, self.size, *drawn)
-        raise ValueError("None of the training pictures can be decoded.")
+                self.note_broken(candidate, error)
+        raise AssertionError("note_broken raises if all are broken")
 
 
 @functools.lru_cache(maxsize=2)

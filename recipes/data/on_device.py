@@ -1,8 +1,8 @@
 """What is done to a batch on the device, inside the training step, by `keras.ops`.
 
 What is drawn at random comes with the batch (`recipes.data.draws`), so a batch means
-the same pixels on every backend, but for the noise of random erasing, whose seed it
-has.
+the same pixels on every backend, but for the noise of random erasing here, whose seed
+it has.
 """
 
 import math
@@ -11,11 +11,7 @@ import keras
 from keras import ops
 
 from recipes.data.draws import OPERATIONS
-from recipes.data.on_host import FILL
-
-# Of ImageNet, in pixel values: noise that is N(0, 1) after normalisation.
-MEAN = (123.675, 116.28, 103.53)
-STANDARD_DEVIATION = (58.395, 57.12, 57.375)
+from recipes.data.on_host import FILL, MEAN, STANDARD_DEVIATION
 
 
 def augment(batch, labels):
@@ -24,11 +20,11 @@ def augment(batch, labels):
     Each step is done if the batch has its numbers, in this order.
 
     Args:
-        batch: dict of `"images"`, uint8 of shape `(batch, height, width, 3)`, and for
-            each image what was drawn for it:
+        batch: dict of `"images"`, of shape `(batch, height, width, 3)`, uint8 or, if
+            the host has erased them, int16; and for each image what was drawn for it:
             `"shift"`: how many pixels to move it up and left, `(batch, 2)`; black
             comes in;
-            `"flip"`: whether to mirror it, `(batch,)`;
+            `"flip"`: 1 to mirror it, else 0, `(batch,)`;
             `"operations"` and `"strengths"`: RandAugment's, `(batch, count)`;
             `"erase"`: the box to fill with noise, `(batch, 4)`, and
             `"noise_seed"`, `(batch, 2)`, of which the first row counts;
@@ -44,7 +40,8 @@ def augment(batch, labels):
     if "shift" in batch:
         images = shift(images, batch["shift"])
     if "flip" in batch:
-        images = ops.where(_each(batch["flip"]), ops.flip(images, axis=2), images)
+        mirrored = ops.cast(_each(batch["flip"]), "bool")
+        images = ops.where(mirrored, ops.flip(images, axis=2), images)
     if "operations" in batch:
         images = rand_augment(images, batch["operations"], batch["strengths"])
     images = ops.cast(images, "float32")

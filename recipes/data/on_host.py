@@ -1,4 +1,4 @@
-"""What is done to a picture before it is an array: crop, flip, RandAugment, by Pillow.
+"""What is done to one picture on the host: crop, flip, RandAugment, erasing, by Pillow.
 
 Pillow's results are RandAugment's definition here, as they are timm's.
 """
@@ -8,32 +8,64 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from recipes.data.draws import NO_OPERATION, OPERATIONS, crop_box
 
-FILL = (124, 116, 104)  # ImageNet's mean, for what comes from outside
+# Of ImageNet, in pixel values.
+MEAN = (123.675, 116.28, 103.53)
+STANDARD_DEVIATION = (58.395, 57.12, 57.375)
+FILL = (124, 116, 104)  # the mean, for what comes from outside
 
 
-def crop_and_augment(picture, size, attempts, flipped, operations, strengths):
-    """Cuts a random crop from a picture, resizes it, and augments the result.
+def augment(picture, size, drawn):
+    """Crops, mirrors, RandAugments and erases a picture, as `drawn` says.
+
+    Like `recipes.data.on_device.augment`, each step is done if its numbers are there.
 
     Args:
         picture: a `PIL.Image` in RGB.
         size: the wanted `(height, width)`.
-        attempts: of `recipes.data.draws.crop_attempts`, for one image.
-        flipped: whether to mirror it.
-        operations: RandAugment's, indices of `recipes.data.draws.OPERATIONS`.
-        strengths: theirs.
+        drawn: dict of the picture's rows of what `recipes.data.draws` draws: `"crop"`,
+            which is needed, `"flip"`, `"operations"` and `"strengths"`, `"erase"` and
+            `"noise_seed"`.
 
     Returns:
-        A uint8 array of shape `(height, width, 3)`.
+        An array of shape `(height, width, 3)` in values of 0–255: uint8, or int16 if it
+        is erased, with noise that goes beyond.
     """
     height, width = size
-    box = crop_box(attempts, picture.height, picture.width)
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    if flipped:
+    box = crop_box(drawn["crop"], picture.height, picture.width)
+    # Not `resize(box=box)`, which looks beyond the crop's edge.
+    picture = picture.crop(box).resize((width, height), Image.Resampling.BICUBIC)
+    if drawn.get("flip"):
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for operation, strength in zip(operations, strengths, strict=True):
+    operations = zip(
+        drawn.get("operations", ()), drawn.get("strengths", ()), strict=True
+    )
+    for operation, strength in operations:
         if operation != NO_OPERATION:
             picture = apply(picture, OPERATIONS[operation], float(strength))
-    return np.asarray(picture)
+    image = np.asarray(picture)
+    if "erase" in drawn:
+        image = erase(image, drawn["erase"], drawn["noise_seed"])
+    return image
+
+
+def erase(image, box, seed):
+    """Fills a box with noise, N(0, 1) after normalisation per pixel, in whole values.
+
+    Args:
+        image: uint8 array of shape `(height, width, 3)`.
+        box: top, left, bottom, right.
+        seed: of the noise.
+
+    Returns:
+        An int16 array of the same shape.
+    """
+    top, left, bottom, right = box
+    image = image.astype("int16")
+    random = np.random.default_rng(seed)
+    noise = random.standard_normal((bottom - top, right - left, 3), "float32")
+    noise = np.float32(MEAN) + np.float32(STANDARD_DEVIATION) * noise
+    image[top:bottom, left:right] = np.rint(noise)
+    return image
 
 
 def apply(picture, operation, strength):

@@ -1,56 +1,27 @@
 """Where images come from: TFDS, an image folder, arrays, scikit-learn's digits.
 
 Every source gives the same: for training and for testing, a sequence of uint8 images
-of one size and their labels. Pictures are decoded and resized by Pillow whatever the
-backend, so that a model sees the same pixels on each; TensorFlow is not needed.
+of one size and their labels. TensorFlow is not needed.
 """
 
-import copy
 import dataclasses
 import functools
 import importlib.util
-import io
 import os
-import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from recipes.data import pictures
+from recipes.data.pictures import Pictures, Split
 from recipes.data.tfrecords import Records, damaged
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-# Decoded images are kept up to this size, larger sets are decoded at each use.
-MEMORY_BYTES = 2 << 30
 
 
 class MissingDatasetError(FileNotFoundError):
     """A data set is not where it was looked for; the message says how to get it."""
-
-
-class BrokenImageError(ValueError):
-    """A picture cannot be read or decoded; the message names it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images of shape `(height, width, 3)`, uint8, by index; labels, int64."""
-
-    images: Sequence
-    labels: np.ndarray
-    broken: int = 0
-    """How many images were left out because they cannot be decoded."""
-
-    def __len__(self):
-        return len(self.labels)
-
-    def first(self, number):
-        """The first so many images, at most all."""
-        labels = self.labels[:number]
-        if isinstance(self.images, Pictures):
-            return self.images.first(number).split(labels)
-        return Split(np.asarray(self.images[:number]), labels, self.broken)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,121 +66,6 @@ def load_dataset(data, train=True, originals=False):
     if is_arrays:
         return _arrays(data, originals)
     return _tfds(data, train, originals)
-
-
-class Pictures(Sequence):
-    """Images that are decoded and brought to one size when they are asked for."""
-
-    def __init__(self, encoded, data, name="image {}".format, originals=False):
-        """Pictures of a size that `data` tells.
-
-        Args:
-            encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
-            data: a `recipes.experiment.Data`.
-            name: a function from the index to what messages call the picture.
-            originals: whether the pictures stay as they are, for random crops.
-        """
-        if not 0 < data.crop_fraction <= 1:
-            raise ValueError(
-                f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
-            )
-        self.encoded = encoded
-        self.data = data
-        self.name = name
-        self.originals = originals
-        self.size = data.image_size
-        self.crop_fraction = data.crop_fraction
-        self.indices = range(len(encoded))
-
-    def __len__(self):
-        return len(self.indices)
-
-    def __getitem__(self, index):
-        return fitted(self.open(index), self.size, self.crop_fraction)
-
-    def open(self, index):
-        """The decoded picture, a `PIL.Image` in RGB of its own size.
-
-        Raises:
-            BrokenImageError: if it cannot be read or decoded.
-        """
-        index = self.indices[index]
-        try:
-            return _decoded(self.encoded[index])
-        except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-            raise BrokenImageError(
-                f"{self.name(index)} is not a readable image "
-                f"({type(error).__name__}: {error})."
-            ) from error
-
-    def first(self, number):
-        """The first so many pictures, at most all."""
-        pictures = copy.copy(self)
-        pictures.indices = self.indices[:number]
-        return pictures
-
-    def split(self, labels):
-        """The split of these images.
-
-        If `MEMORY_BYTES` are enough, they are kept in one array, without those that
-        cannot be decoded.
-        """
-        height, width = self.size
-        if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
-            return Split(self, labels)
-        images = np.empty((len(self), height, width, 3), "uint8")
-        good, broken = [], []
-        for index in range(len(self)):
-            try:
-                images[len(good)] = self[index]
-                good.append(index)
-            except BrokenImageError as error:
-                # Not one of them readable is a mistake elsewhere.
-                if self.data.strict or len(broken) == len(self) - 1:
-                    raise
-                broken.append(error)
-        if not broken:
-            return Split(images, labels)
-        shown = " ".join(str(error) for error in broken[:5])
-        more = " …" if len(broken) > 5 else ""
-        warnings.warn(
-            f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
-            stacklevel=2,
-        )
-        return Split(images[: len(good)], labels[good], len(broken))
-
-
-def _decoded(picture):
-    from PIL import Image
-
-    if isinstance(picture, np.ndarray):
-        one_channel = picture.ndim == 3 and picture.shape[-1] == 1
-        image = Image.fromarray(picture[..., 0] if one_channel else picture)
-        return image.convert("RGB")
-    source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
-    with Image.open(source) as image:
-        return image.convert("RGB")  # reads and decodes all of it
-
-
-def fitted(image, size, crop_fraction=1.0):
-    """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
-
-    The largest part of the picture that has the wanted proportions is cut from its
-    centre, of it the centre `crop_fraction`, which is resized with antialiasing.
-
-    Args:
-        image: the picture, in RGB.
-        size: the wanted `(height, width)`.
-        crop_fraction: share of height and width that is kept, at most 1.
-    """
-    from PIL import Image, ImageOps
-
-    height, width = size
-    if image.size != (width, height) or crop_fraction != 1:
-        image = ImageOps.fit(
-            image, (width, height), Image.Resampling.BICUBIC, (1 - crop_fraction) / 2
-        )
-    return np.asarray(image)
 
 
 def _digits(data, originals):
@@ -260,8 +116,8 @@ def _arrays(data, originals):
                 )
             name = functools.partial("image {2} of x_{1} in {0}".format, path, split)
             kept_as_is = originals and split == "train"
-            pictures = Pictures(images, data, name, kept_as_is)
-            splits[split] = pictures.split(labels.astype("int64"))
+            images = Pictures(images, data, name, kept_as_is)
+            splits[split] = images.split(labels.astype("int64"))
         names = arrays["class_names"] if "class_names" in arrays.files else None
     if names is None:
         names = range(max(split.labels.max() for split in splits.values()) + 1)
@@ -287,8 +143,8 @@ def _folder(data, folder, train, originals):
     for split, (paths, labels) in parts.items():
         if split == "test" or train:
             kept_as_is = originals and split == "train"
-            pictures = Pictures(paths, data, paths.__getitem__, kept_as_is)
-            splits[split] = pictures.split(labels)
+            images = Pictures(paths, data, paths.__getitem__, kept_as_is)
+            splits[split] = images.split(labels)
     return Dataset(splits.get("train"), splits["test"], names, description)
 
 
@@ -335,6 +191,14 @@ def _undivided_folder(data, folder, split_folders):
             f"is no {split_folders[1]}; set --test-split."
         )
     names = _class_folders(folder)
+    inside = [_folders(folder / name) for name in names]
+    if inside[0] and inside[0] == inside[1]:
+        raise MissingDatasetError(
+            f"{folder} has neither {data.train_split}/ nor {data.test_split}/, but "
+            f"{names[0]} and {names[1]} hold folders of the same names "
+            f"({', '.join(inside[0][:5])}): if they are the splits, set --train-split "
+            "and --test-split."
+        )
     paths, labels = _files_of(folder, names, names)
     try:
         train_paths, test_paths, train_labels, test_labels = train_test_split(
@@ -494,7 +358,7 @@ def _download(builder, name):
 
 
 def _tfds_split(builder, split, data, originals=False):
-    small = builder.info.splits[split].num_bytes < MEMORY_BYTES
+    small = builder.info.splits[split].num_bytes < pictures.MEMORY_BYTES
     if small and importlib.util.find_spec("tensorflow"):
         encoded, labels = _streamed(builder, split, data)
         name = functools.partial(

@@ -7,7 +7,8 @@ from keras import ops
 from PIL import Image
 
 from recipes.data.batches import Batches, TrainingBatches
-from recipes.data.sources import BrokenImageError, Pictures, Split
+from recipes.data.on_host import augment
+from recipes.data.pictures import BrokenImageError, Pictures, Split
 from recipes.evaluate import count_right
 from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.augmented import Augmented
@@ -241,11 +242,51 @@ def test_pictures_are_cropped_on_the_host_and_nothing_of_it_is_left_for_the_devi
         read = list(batches.read(0, 4))
     for batch, labels in read:
         assert batch["images"].shape == (6, 16, 16, 3)
-        assert batch["images"].dtype == np.uint8
-        on_device = {"erase", "noise_seed", "share", "weight", "paste"}
-        assert batch.keys() == {"images", *on_device}
+        assert batch.keys() == {"images", "share", "weight", "paste"}
         assert labels.shape == (6, 3)
     assert not np.array_equal(read[0][0]["images"], read[2][0]["images"])
+
+
+def test_copies_of_a_picture_are_decoded_once_and_cropped_each(pictures, monkeypatch):
+    opened = []
+
+    def open_(self, index):
+        opened.append(int(index))
+        return picture(self, index)
+
+    picture = Pictures.open
+    monkeypatch.setattr(Pictures, "open", open_)
+    policy = Augmentation(repeats=3, erasing=0.0)
+    batches = TrainingBatches(pictures, 3, 9, policy)
+    step = next(s for s in range(9) if 2 not in batches.indices(s))
+    batch, _ = batches[step]
+    indices = batches.indices(step)
+    assert sorted(opened) == sorted(set(indices.tolist()))
+    assert batch["images"].dtype == np.uint8
+    assert len(np.unique(batch["images"].reshape(9, -1), axis=0)) == 9
+
+    # Each copy is what the picture alone becomes by the copy's numbers.
+    drawn = batches._draw(np.random.default_rng((0, step)))
+    for row in range(9):
+        numbers = {name: values[row] for name, values in drawn.items()}
+        alone = augment(picture(pictures.images, indices[row]), (16, 16), numbers)
+        np.testing.assert_array_equal(batch["images"][row], alone)
+
+
+def test_pictures_are_erased_on_the_host_with_noise_beyond_0_to_255(pictures):
+    policy = dataclasses.replace(NO_AUGMENTATION, random_resized_crop=True)
+    erased, whole = (
+        TrainingBatches(pictures, 3, 6, dataclasses.replace(policy, erasing=erasing))
+        for erasing in (1.0, 0.0)
+    )
+    step = next(s for s in range(9) if 2 not in erased.indices(s))
+    (batch, _), (again, _) = erased[step], erased[step]
+    images = batch["images"]
+    assert images.dtype == np.int16
+    assert images.min() < 0 and images.max() > 255
+    np.testing.assert_array_equal(again["images"], images)
+    changed = (images != whole[step][0]["images"]).any(axis=-1).mean(axis=(1, 2))
+    assert np.all((changed > 0.01) & (changed < 0.4))
 
 
 def test_the_next_picture_takes_the_place_of_a_broken_one(pictures):

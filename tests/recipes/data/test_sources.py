@@ -1,4 +1,3 @@
-import io
 import re
 import shutil
 import warnings
@@ -10,14 +9,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from recipes.data import sources
+from recipes.data import pictures
 from recipes.data.batches import Batches
-from recipes.data.sources import (
-    BrokenImageError,
-    MissingDatasetError,
-    Pictures,
-    load_dataset,
-)
+from recipes.data.pictures import BrokenImageError, Pictures
+from recipes.data.sources import MissingDatasetError, load_dataset
 from recipes.experiment import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
 from tests.recipes import imagenet
@@ -25,10 +20,6 @@ from tests.recipes import imagenet
 
 def load(dataset, size=(8, 8), **options):
     return load_dataset(Data(dataset=str(dataset), image_size=size, **options))
-
-
-def decode(picture, size, crop_fraction=1.0):
-    return Pictures([picture], Data(image_size=size, crop_fraction=crop_fraction))[0]
 
 
 def random_picture(*shape):
@@ -41,131 +32,6 @@ def as_set(split):
         (np.asarray(image).tobytes(), int(label))
         for image, label in zip(split.images, split.labels, strict=True)
     )
-
-
-# Decoding
-
-
-@pytest.mark.parametrize(
-    ("shape", "size", "part"),
-    [
-        ((8, 8), (8, 8), np.s_[:, :]),
-        ((8, 12), (8, 8), np.s_[:, 2:10]),
-        ((12, 8), (8, 8), np.s_[2:10, :]),
-        ((12, 8), (4, 8), np.s_[4:8, :]),
-    ],
-)
-def test_decode_keeps_the_largest_centred_part_of_the_wanted_proportions(
-    shape, size, part
-):
-    pixels = random_picture(*shape, 3)
-    np.testing.assert_array_equal(decode(pixels, size), pixels[part])
-
-
-def test_crop_fraction_keeps_the_centre():
-    pixels = random_picture(16, 24, 3)
-    np.testing.assert_array_equal(decode(pixels, (14, 14), 0.875), pixels[1:15, 5:19])
-    np.testing.assert_array_equal(decode(pixels, (8, 8), 0.5), pixels[4:12, 8:16])
-
-
-def test_decode_resizes_with_antialiasing():
-    stripes = np.zeros((64, 64, 3), "uint8")
-    stripes[:, ::2] = 255
-    small = decode(stripes, (8, 8))
-    assert small.shape == (8, 8, 3)
-    np.testing.assert_allclose(small[1:-1, 1:-1], 127.5, atol=8)
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
-def test_grey_becomes_three_equal_channels(shape):
-    pixels = random_picture(*shape)
-    expected = np.repeat(pixels.reshape(8, 8, 1), 3, axis=-1)
-    np.testing.assert_array_equal(decode(pixels, (8, 8)), expected)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
-    path = tmp_path / "picture.png"
-    image = Image.new("RGB", (8, 8), (51, 51, 51)).convert(mode)
-    image.save(path)
-    np.testing.assert_array_equal(decode(path, (8, 8)), np.full((8, 8, 3), 51))
-
-
-def opened(path):
-    return Pictures([path], Data(), [path].__getitem__).open(0)
-
-
-def test_an_opened_picture_has_its_own_size_in_rgb(tmp_path):
-    pixels = random_picture(20, 30)
-    Image.fromarray(pixels).save(tmp_path / "grey.png")
-    image = opened(tmp_path / "grey.png")
-    assert (image.size, image.mode) == ((30, 20), "RGB")
-    np.testing.assert_array_equal(image, np.stack([pixels] * 3, axis=-1))
-
-
-def test_pictures_have_negative_indices_an_end_and_first_ones():
-    every = [random_picture(8, 8, 3) + np.uint8(i) for i in range(5)]
-    pictures = Pictures(every, Data(image_size=(8, 8)))
-    np.testing.assert_array_equal(pictures[-1], every[4])
-    np.testing.assert_array_equal(list(pictures), every)
-    first = pictures.first(3)
-    np.testing.assert_array_equal(list(first), every[:3])
-    np.testing.assert_array_equal(first[-1], every[2])
-    assert (len(first), len(pictures.first(9)), len(pictures)) == (3, 5, 5)
-    with pytest.raises(IndexError):
-        first.open(3)
-
-
-def encoded(kind, *shape):
-    stream = io.BytesIO()
-    Image.fromarray(random_picture(*shape)).save(stream, kind)
-    return stream.getvalue()
-
-
-BROKEN = {
-    "empty": b"",
-    "text": b"not a picture",
-    "header.png": encoded("PNG", 8, 8, 3)[:20],
-    "half.png": encoded("PNG", 8, 8, 3)[:100],
-    "chunk.png": encoded("PNG", 8, 8, 3).replace(b"IDAT", b"\x1a\xad\xe1P"),
-    "half.jpeg": encoded("JPEG", 64, 64, 3)[:2000],
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_picture_names_its_file(tmp_path, kind):
-    path = tmp_path / kind
-    path.write_bytes(BROKEN[kind])
-    with pytest.raises(
-        BrokenImageError,
-        match=rf"^{re.escape(str(path))} is not a readable image \(\w+:",
-    ):
-        opened(path)
-
-
-@pytest.mark.parametrize("kind", ["folder", "nothing"])
-def test_what_cannot_be_read_names_its_file(tmp_path, kind):
-    path = tmp_path / "picture.png"
-    if kind == "folder":
-        path.mkdir()
-    expected = "IsADirectoryError" if kind == "folder" else "FileNotFoundError"
-    with pytest.raises(
-        BrokenImageError, match=rf"picture\.png is not a readable image \({expected}:"
-    ):
-        opened(path)
-
-
-def test_a_broken_picture_without_a_name_has_its_index():
-    good = encoded("PNG", 8, 8, 3)
-    pictures = Pictures([good, good, b"nothing"], Data(image_size=(8, 8)))
-    with pytest.raises(BrokenImageError, match="^image 2 is not a readable image"):
-        pictures[2]
-
-
-@pytest.mark.parametrize("fraction", [0, 1.5, -1])
-def test_a_crop_fraction_beyond_the_picture_is_refused(fraction):
-    with pytest.raises(ValueError, match=f"crop_fraction={fraction} must be more than"):
-        load("digits", crop_fraction=fraction)
 
 
 # Digits
@@ -225,7 +91,7 @@ def test_arrays_may_name_their_classes(tmp_path):
 
 def test_images_of_arrays_have_names(tmp_path, monkeypatch):
     np.savez(tmp_path / "set.npz", **arrays())
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     dataset = load(tmp_path / "set.npz")
     expected = f"image 2 of x_test in {tmp_path}/set.npz"
     assert dataset.test.images.name(2) == expected
@@ -417,7 +283,7 @@ def test_broken_pictures_that_are_not_kept_are_an_error_when_asked_for(
 ):
     folder_with_broken(tmp_path, "train/cat/9.png")
     if how == "large":
-        monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     data = Data(dataset=str(tmp_path), image_size=(8, 8))
     train = load_dataset(data, originals=how == "originals").train
     assert (len(train), train.broken) == (20, 0)
@@ -429,7 +295,7 @@ def test_broken_pictures_that_are_not_kept_are_an_error_when_asked_for(
 
 def test_the_first_images_leave_broken_ones_out(tmp_path, monkeypatch):
     folder_with_broken(tmp_path, "train/cat/1.png")
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     train = load(tmp_path).train
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="^1 of 4 images are left out"):
@@ -563,6 +429,17 @@ def test_split_folders_are_not_taken_for_classes(tmp_path, train):
         load_dataset(Data(dataset=str(tmp_path)), train)
 
 
+def test_splits_of_other_names_are_not_taken_for_classes(tmp_path):
+    for split in ("Training", "Val"):
+        for name in ("cat", "dog"):
+            save_pictures(tmp_path / split / name, 5, 100)
+    with pytest.raises(
+        MissingDatasetError,
+        match=r"Training and Val hold .* \(cat, dog\).* set --train-split",
+    ):
+        load(tmp_path)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     save_pictures(tmp_path / "train", 5, 0)
     save_pictures(tmp_path / "plane", 5, 0)
@@ -617,7 +494,7 @@ def expected_set(numbers):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_a_tfds_data_set_is_read_whole(monkeypatch, memory):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
     dataset = load_tiny()
     assert isinstance(dataset.train.images, Pictures if memory == 0 else np.ndarray)
     assert as_set(dataset.train) == expected_set(TRAIN)
@@ -633,7 +510,7 @@ def test_a_tfds_data_set_may_be_named_with_its_version():
 
 def test_images_come_in_the_same_order_from_memory_and_from_files(monkeypatch):
     kept = load_tiny()
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     decoded = load_tiny()
     for split in ("train", "test"):
         one, other = getattr(kept, split), getattr(decoded, split)
@@ -659,7 +536,7 @@ def test_batches_are_the_same_from_memory_and_decoded_at_each_use(
         ]
 
     in_memory, kept = batches()
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     still_in_memory, decoded = batches()
     assert in_memory
     assert not still_in_memory
@@ -699,7 +576,7 @@ def test_a_data_set_without_images_and_labels_names_what_it_has(tmp_path):
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 @pytest.mark.parametrize("lost", [1, 10, 130, 135])
 def test_a_truncated_record_file_is_refused(tmp_path, monkeypatch, memory, lost):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
     data_dir, folder = copy_tiny(tmp_path)
     file = folder / "tiny-test.tfrecord-00001-of-00002"
     file.write_bytes(file.read_bytes()[:-lost])
@@ -751,7 +628,7 @@ def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):
     assert name in str(caught[0].message)
     with pytest.raises(BrokenImageError, match=name):
         load_tiny(data_dir, strict=True)
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
     test = load_tiny(data_dir).test
     assert len(test) == 7
     with pytest.raises(BrokenImageError, match=rf"test\.tfrecord-00001-of-00002{name}"):
@@ -763,7 +640,7 @@ def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_imagenet_is_read_by_tfds(monkeypatch, memory):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
     dataset = load("imagenet2012", data_dir=FOLDER, test_split="validation")
     assert len(dataset.class_names) == 1000
     for synset, label in (*imagenet.CLASSES.items(), ("n04263257", 809)):
@@ -783,7 +660,7 @@ def test_imagenet_is_read_by_tfds(monkeypatch, memory):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_imagenets_training_pictures_stay_of_their_sizes(monkeypatch, memory):
-    monkeypatch.setattr(sources, "MEMORY_BYTES", memory)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
     data = Data(dataset="imagenet2012", data_dir=FOLDER, test_split="validation")
     images = load_dataset(data, originals=True).train.images
     opened = [images.open(i) for i in range(24)]

@@ -1,0 +1,157 @@
+"""Images by index: kept in memory, or decoded when they are asked for.
+
+Pictures are decoded and resized by Pillow whatever the backend, so that a model sees
+the same pixels on each.
+"""
+
+import copy
+import dataclasses
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Decoded images are kept up to this size, larger sets are decoded at each use.
+MEMORY_BYTES = 2 << 30
+
+
+class BrokenImageError(ValueError):
+    """A picture cannot be decoded; the message names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images of shape `(height, width, 3)`, uint8, by index; labels, int64."""
+
+    images: Sequence
+    labels: np.ndarray
+    broken: int = 0
+    """How many images were left out because they cannot be decoded."""
+
+    def __len__(self):
+        return len(self.labels)
+
+    def first(self, number):
+        """The first so many images, at most all."""
+        labels = self.labels[:number]
+        if isinstance(self.images, Pictures):
+            return self.images.first(number).split(labels)
+        return Split(np.asarray(self.images[:number]), labels, self.broken)
+
+
+class Pictures(Sequence):
+    """Images that are decoded and brought to one size when they are asked for."""
+
+    def __init__(self, encoded, data, name="image {}".format, originals=False):
+        """Pictures of a size that `data` tells.
+
+        Args:
+            encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
+            data: a `recipes.experiment.Data`.
+            name: a function from the index to what messages call the picture.
+            originals: whether the pictures stay as they are, for random crops.
+        """
+        if not 0 < data.crop_fraction <= 1:
+            raise ValueError(
+                f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
+            )
+        self.encoded = encoded
+        self.data = data
+        self.name = name
+        self.originals = originals
+        self.size = data.image_size
+        self.crop_fraction = data.crop_fraction
+        self.indices = range(len(encoded))
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return fitted(self.open(index), self.size, self.crop_fraction)
+
+    def open(self, index):
+        """The decoded picture, a `PIL.Image` in RGB of its own size.
+
+        Raises:
+            BrokenImageError: if it cannot be decoded.
+            OSError: if its file cannot be read.
+        """
+        index = self.indices[index]
+        try:
+            return _decoded(self.encoded[index])
+        except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+            # A missing file, a disk that fails, no memory: more than one bad picture.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None):
+                raise
+            raise BrokenImageError(
+                f"{self.name(index)} is not a readable image "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    def first(self, number):
+        """The first so many pictures, at most all."""
+        pictures = copy.copy(self)
+        pictures.indices = self.indices[:number]
+        return pictures
+
+    def split(self, labels):
+        """The split of these images.
+
+        If `MEMORY_BYTES` are enough, they are kept in one array, without those that
+        cannot be decoded.
+        """
+        height, width = self.size
+        if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
+            return Split(self, labels)
+        images = np.empty((len(self), height, width, 3), "uint8")
+        good, broken = [], []
+        for index in range(len(self)):
+            try:
+                images[len(good)] = self[index]
+                good.append(index)
+            except BrokenImageError as error:
+                # Not one of them readable is a mistake elsewhere.
+                if self.data.strict or len(broken) == len(self) - 1:
+                    raise
+                broken.append(error)
+        if not broken:
+            return Split(images, labels)
+        shown = " ".join(str(error) for error in broken[:5])
+        more = " …" if len(broken) > 5 else ""
+        warnings.warn(
+            f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
+            stacklevel=2,
+        )
+        return Split(images[: len(good)], labels[good], len(broken))
+
+
+def _decoded(picture):
+    if isinstance(picture, np.ndarray):
+        one_channel = picture.ndim == 3 and picture.shape[-1] == 1
+        image = Image.fromarray(picture[..., 0] if one_channel else picture)
+        return image.convert("RGB")
+    source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+    with Image.open(source) as image:
+        image.load()  # reads and decodes all of it
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def fitted(image, size, crop_fraction=1.0):
+    """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
+
+    The largest part of the picture that has the wanted proportions is cut from its
+    centre, of it the centre `crop_fraction`, which is resized with antialiasing.
+
+    Args:
+        image: the picture, in RGB.
+        size: the wanted `(height, width)`.
+        crop_fraction: share of height and width that is kept, at most 1.
+    """
+    height, width = size
+    if image.size != (width, height) or crop_fraction != 1:
+        image = ImageOps.fit(
+            image, (width, height), Image.Resampling.BICUBIC, (1 - crop_fraction) / 2
+        )
+    return np.asarray(image)
