@@ -6,18 +6,13 @@
 The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
-import contextlib
 import dataclasses
+import functools
 import importlib
-import json
-import os
+import math
 import pkgutil
-import platform
 import shlex
-import subprocess
 import sys
-from importlib import metadata
-from pathlib import Path
 
 import recipes.configs
 from recipes.experiment import Experiment, build_model
@@ -44,119 +39,169 @@ def train(experiment, command="recipes.train.train(experiment)"):
     import keras
 
     from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
-    from recipes.data.batches import Batches, TrainingBatches
     from recipes.data.sources import load_dataset
-    from recipes.training import callbacks
-    from recipes.training.augmented import Augmented
+    from recipes.training import run_folder
+    from recipes.training.callbacks import averaged
     from recipes.training.devices import distribute, this_process
-    from recipes.training.optimizer import build_optimizer
 
     if experiment.run.smoke:
-        experiment = dataclasses.replace(
-            experiment, training=_smoke(experiment.training)
-        )
-    network, data, augmentation, training, run = (
+        experiment = _smoke(experiment)
+    network, data, training, run = (
         experiment.network,
         experiment.data,
-        experiment.augmentation,
         experiment.training,
         experiment.run,
     )
     # Before anything else wakes the backend, which then has the devices it has.
     with distribute(run.devices, training.global_batch_size):
         check(experiment)
-        part = this_process()
-        is_first = part[0] == 0
-        originals = augmentation.random_resized_crop
+        is_first = this_process()[0] == 0
+        originals = experiment.augmentation.random_resized_crop
         dataset = load_dataset(data, originals=originals)
-        classes = len(dataset.class_names)
         if run.smoke:
             dataset = _first_images(dataset, 2 * training.global_batch_size)
         keras.utils.set_random_seed(run.seed)
-        step_size = training.global_batch_size // training.accumulation_steps
-        train_batches = TrainingBatches(
-            dataset.train,
-            classes,
-            step_size,
-            augmentation,
-            training.label_smoothing,
-            run.seed,
-            part,
-            data.strict,
-        )
-        test_batches = Batches(dataset.test, classes, step_size, part, data.strict)
-        steps_per_epoch = train_batches.steps_per_epoch
-        model = build_model(network, data, classes, run.precision)
+        batches = _batches(experiment, dataset)
+        model = build_model(network, data, len(dataset.class_names), run.precision)
         if run.publish:
             refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
-        trainer = Augmented(model)
-        trainer.compile(
-            optimizer=build_optimizer(training, steps_per_epoch, model),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-            weighted_metrics=["accuracy"],
-        )
-        trainer.optimizer.build(trainer.trainable_variables)
-        # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
-        # not augmented yet.
-        trainer.evaluate(test_batches, steps=1, verbose=0)
+        trainer = _compiled(model, training, *batches)
         if is_first:
-            _claim_run_folder(experiment, command)
-        checkpoints = callbacks.Checkpoints(
-            run.run_dir / "checkpoints",
-            steps_per_epoch,
-            run.checkpoint_steps,
-            write=is_first,
-        )
-        step = checkpoints.restore(trainer)
-        epoch, done = divmod(step, steps_per_epoch)
-        if is_first and 0 < step < training.epochs * steps_per_epoch:
-            print(f"Going on after step {done} of epoch {epoch + 1} in {run.run_dir}.")
-
-        def broken_images():
-            return sum(
-                batches.split.broken + len(batches.broken)
-                for batches in (train_batches, test_batches)
+            run_folder.claim(experiment, command)
+            print(
+                f"{dataset.description}: {len(dataset.train)} training and "
+                f"{len(dataset.test)} test images of {len(dataset.class_names)} "
+                f"classes, {batches[0].steps_per_epoch} steps per epoch, on "
+                f"{keras.backend.backend()}."
             )
-
-        watching = [callbacks.StopOnNonFiniteLoss(checkpoints)]
-        if training.ema_decay is not None:
-            watching.insert(0, callbacks.EvaluateAverages(test_batches))
-        if is_first:
-            watching += [
-                callbacks.Progress(step, steps_per_epoch, training.epochs, step_size),
-                callbacks.EpochLog(run.run_dir, epoch, step_size, broken_images),
-            ]
-        watching.append(checkpoints)
-        # An epoch that was interrupted is shorter than the others.
-        pieces = [(epoch, epoch + 1), (epoch + 1, training.epochs)] if done else []
-        for first, last in pieces or [(epoch, training.epochs)]:
-            if first >= last:
-                continue
-            start = max(step, first * steps_per_epoch)
-            end = last * steps_per_epoch
-            trainer.fit(
-                train_batches.for_fit(start, end),
-                validation_data=test_batches,
-                initial_epoch=first,
-                epochs=last,
-                steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
-                callbacks=watching,
-                shuffle=False,  # the batches are
-                verbose=0,
-            )
-    if broken_images():
-        print(f"{broken_images()} pictures could not be decoded and were left out.")
+        _fit(trainer, *batches, training, run)
+    if broken := _broken_images(batches):
+        print(f"{broken} pictures could not be decoded and were left out.")
     classifier = in_float32(model, classifier_activation="softmax")
     if is_first:
-        _save(classifier, run.run_dir / "model.keras")
+        run_folder.save(classifier, run.run_dir / "model.keras")
+        print(f"The model is in {run.run_dir / 'model.keras'}.")
     if training.ema_decay is not None:
-        with callbacks.averaged(trainer):
+        with averaged(trainer):
             averages = in_float32(model, classifier_activation="softmax")
         if is_first:
-            _save(averages, run.run_dir / "model_ema.keras")
+            run_folder.save(averages, run.run_dir / "model_ema.keras")
     if run.publish and is_first:
         publish_trained(classifier, dataset, experiment, command)
     return classifier, dataset
+
+
+def _batches(experiment, dataset):
+    """The training and the test images of a data set, in batches."""
+    from recipes.data.batches import Batches, TrainingBatches
+    from recipes.training.devices import this_process
+
+    training, strict = experiment.training, experiment.data.strict
+    classes, part = len(dataset.class_names), this_process()
+    batch_size = training.global_batch_size // training.accumulation_steps
+    train_batches = TrainingBatches(
+        dataset.train,
+        classes,
+        batch_size,
+        experiment.augmentation,
+        training.label_smoothing,
+        experiment.run.seed,
+        part,
+        strict,
+    )
+    return train_batches, Batches(dataset.test, classes, batch_size, part, strict)
+
+
+def _compiled(model, training, train_batches, test_batches):
+    """The model as it is trained: augmenting, with loss and optimizer built."""
+    import keras
+
+    from recipes.training.augmented import Augmented
+    from recipes.training.optimizer import build_optimizer
+
+    trainer = Augmented(model)
+    trainer.compile(
+        optimizer=build_optimizer(training, train_batches.steps_per_epoch, model),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        weighted_metrics=["accuracy"],
+    )
+    trainer.optimizer.build(trainer.trainable_variables)
+    # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
+    # not augmented yet.
+    trainer.evaluate(test_batches, steps=1, verbose=0)
+    return trainer
+
+
+def _fit(trainer, train_batches, test_batches, training, run):
+    """Trains to the end, from the last checkpoint in the run folder if there is one."""
+    from recipes.training import callbacks
+    from recipes.training.devices import this_process
+
+    is_first = this_process()[0] == 0
+    steps_per_epoch = train_batches.steps_per_epoch
+    checkpoints = callbacks.Checkpoints(
+        run.run_dir / "checkpoints",
+        steps_per_epoch,
+        run.checkpoint_steps,
+        write=is_first,
+    )
+    step = checkpoints.restore(trainer)
+    epoch, done = divmod(step, steps_per_epoch)
+    if is_first and 0 < step < training.epochs * steps_per_epoch:
+        print(f"Going on after step {done} of epoch {epoch + 1} in {run.run_dir}.")
+    watching = [callbacks.StopOnNonFiniteLoss(checkpoints)]
+    if training.ema_decay is not None:
+        watching.insert(0, callbacks.EvaluateAverages(test_batches))
+    if is_first:
+        images, epochs = train_batches.batch_size, training.epochs
+        broken = functools.partial(_broken_images, (train_batches, test_batches))
+        watching += [
+            callbacks.Progress(step, steps_per_epoch, epochs, images),
+            callbacks.EpochLog(run.run_dir, epoch, images, broken),
+        ]
+    watching.append(checkpoints)
+    # An epoch that was interrupted is shorter than the others.
+    pieces = [(epoch, epoch + 1), (epoch + 1, training.epochs)] if done else []
+    for first, last in pieces or [(epoch, training.epochs)]:
+        if first >= last:
+            continue
+        start = max(step, first * steps_per_epoch)
+        trainer.fit(
+            train_batches.for_fit(start, last * steps_per_epoch),
+            validation_data=test_batches,
+            initial_epoch=first,
+            epochs=last,
+            steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
+            callbacks=watching,
+            shuffle=False,  # the batches are
+            verbose=0,
+        )
+
+
+def _broken_images(batches):
+    """How many pictures of some batches could not be decoded so far."""
+    return sum(each.split.broken + len(each.broken) for each in batches)
+
+
+_RANGES = {
+    "repeats": (1, math.inf),
+    "shift": (0, math.inf),
+    "rand_augment": (0, 10),
+    "erasing": (0, 1),
+    "mixup_alpha": (0, math.inf),
+    "cutmix_alpha": (0, math.inf),
+    "epochs": (1, math.inf),
+    "global_batch_size": (1, math.inf),
+    "base_learning_rate": (0, math.inf),
+    "warmup_epochs": (0, math.inf),
+    "warmup_learning_rate": (0, math.inf),
+    "minimum_learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "clip_norm": (0, math.inf),
+    "ema_decay": (0, 1),
+    "checkpoint_steps": (1, math.inf),
+}
 
 
 def check(experiment):
@@ -173,19 +218,14 @@ def check(experiment):
             f"accumulation_steps={parts} must divide the global_batch_size="
             f"{training.global_batch_size}."
         )
-    for name in ("epochs", "global_batch_size"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"{name}={getattr(training, name)} must be at least 1.")
-    if run.checkpoint_steps < 1:
-        raise ValueError(f"checkpoint_steps={run.checkpoint_steps} must be at least 1.")
-    if experiment.augmentation.repeats < 1:
-        raise ValueError(
-            f"repeats={experiment.augmentation.repeats} must be at least 1."
-        )
-    if training.ema_decay is not None and not 0 <= training.ema_decay < 1:
-        raise ValueError(
-            f"ema_decay={training.ema_decay} must be at least 0 and less than 1."
-        )
+    for group in (experiment.augmentation, training, run):
+        for name, (lowest, highest) in _RANGES.items():
+            value = getattr(group, name, None)
+            if value is not None and not lowest <= value <= highest:
+                upwards = f"at least {lowest}"
+                both = f"between {lowest} and {highest}"
+                wanted = upwards if highest == math.inf else both
+                raise ValueError(f"{name}={value} must be {wanted}.")
     # The network says what is wrong with its arguments; the classes come with the data.
     build_model(network, data, 2, run.precision)
 
@@ -194,13 +234,6 @@ def _first_images(dataset, number):
     return dataclasses.replace(
         dataset, train=dataset.train.first(number), test=dataset.test.first(100)
     )
-
-
-def _save(model, path):
-    """Saves a `.keras` file, which is there as a whole or not at all."""
-    partial = path.with_name("partial.keras")
-    model.save(partial)
-    os.replace(partial, path)
 
 
 def publish_trained(classifier, dataset, experiment, command):
@@ -228,67 +261,19 @@ def publish_trained(classifier, dataset, experiment, command):
     )
 
 
-def _smoke(training):
+def _smoke(experiment):
+    """A short run of small batches, in a folder beside that of the real one."""
+    training, run = experiment.training, experiment.run
     batch_size = max(training.global_batch_size // 16, 16)
     return dataclasses.replace(
-        training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
+        experiment,
+        training=dataclasses.replace(
+            training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
+        ),
+        run=dataclasses.replace(
+            run, run_dir=run.run_dir.with_name(f"{run.run_dir.name}_smoke")
+        ),
     )
-
-
-def _claim_run_folder(experiment, command):
-    """Writes `config.json`, or checks that it is of the same experiment."""
-    import keras
-
-    folder = experiment.run.run_dir
-    settings = json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
-    file = folder / "config.json"
-    if file.exists():
-        found = json.loads(file.read_text())["experiment"]
-        differences = ", ".join(_differences(found, settings))
-        if differences:
-            raise ValueError(
-                f"{folder} holds a run with other settings ({differences}); give "
-                "another --run-dir, or remove it."
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = {}
-    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    config = {
-        "command": command,
-        "experiment": settings,
-        "backend": keras.backend.backend(),
-        "versions": {"python": platform.python_version(), **versions},
-        "commit": _git_commit(),
-    }
-    file.write_text(json.dumps(config, indent=2) + "\n")
-
-
-# What becomes of a trained model may change between two starts of a run.
-_FREE = ("publish", "weights_dir", "overwrite", "licence", "run_dir")
-
-
-def _differences(found, settings):
-    for group, values in settings.items():
-        for key, value in values.items():
-            if key not in _FREE and found.get(group, {}).get(key) != value:
-                yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
-
-
-def _git_commit():
-    """The commit of this checkout, marked if files differ from it; `None` if none."""
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def config_names():

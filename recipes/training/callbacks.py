@@ -81,7 +81,7 @@ class Checkpoints(keras.callbacks.Callback):
         write: whether this process writes them; all of them read.
     """
 
-    def __init__(self, folder, steps_per_epoch, every, keep=3, write=True):
+    def __init__(self, folder, steps_per_epoch, every, *, keep=3, write=True):
         super().__init__()
         self.folder = Path(folder)
         self.steps_per_epoch = steps_per_epoch
@@ -337,7 +337,7 @@ def draw_curves(epochs, path):
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, name, label in (
-        (axes[0], "loss", "loss (training: with label smoothing)"),
+        (axes[0], "loss", "loss (training: of augmented images)"),
         (axes[1], "accuracy", "top-1 accuracy"),
     ):
         numbers = [entry["epoch"] + 1 for entry in epochs]

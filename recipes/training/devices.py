@@ -79,7 +79,8 @@ def _data_parallel(devices, global_batch_size):
     # Both before JAX looks for its devices.
     with contextlib.suppress(RuntimeError):  # it has already; counted below
         jax.config.update("jax_num_cpu_devices", devices or 1)
-    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1:
+    several = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1
+    if several and not jax.distributed.is_initialized():
         keras.distribution.initialize()
     on_gpu = jax.default_backend() == "gpu"
     available = jax.local_device_count()

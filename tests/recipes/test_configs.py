@@ -23,12 +23,13 @@ DATA = {
 
 @pytest.mark.parametrize("name", config_names())
 def test_smoke_of_every_config(name, tmp_path):
-    options = ["--smoke", "--run-dir", str(tmp_path), *DATA[name]]
+    options = ["--smoke", "--run-dir", str(tmp_path / "run"), *DATA[name]]
     main([name, *options, *network_options()])
-    assert len(read_log(tmp_path)) == 2
-    model = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    folder = tmp_path / "run_smoke"
+    assert len(read_log(folder)) == 2
+    model = keras_cbvit.ViTCB(weights=folder / "model.keras")
     assert model.output_shape == (None, 1000 if name == "imagenet" else 10)
-    assert (tmp_path / "model_ema.keras").exists() == (name == "imagenet")
+    assert (folder / "model_ema.keras").exists() == (name == "imagenet")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from PIL import Image
 
 import keras_cbvit
 from recipes import evaluate
-from recipes.data.sources import Split
+from recipes.data.pictures import Split
 from tests.recipes.small import read_log
 from tests.tiny import tiny
 
@@ -109,6 +109,33 @@ def test_published_weights_are_measured_on_what_their_tag_says(
     )
 
 
+def test_a_tag_with_a_config_is_measured_as_it_says():
+    def data(*arguments, **options):
+        return evaluate._data(evaluate.Evaluation(*arguments, **options))
+
+    imagenet = data("vitcb_s.imagenet", strict=True)
+    assert imagenet.dataset == "imagenet2012"
+    assert (imagenet.test_split, imagenet.crop_fraction) == ("validation", 0.875)
+    assert imagenet.strict
+    assert data("vitcb_s.imagenet", crop_fraction=1.0).crop_fraction == 1
+    # Another data set is not the config's.
+    flowers = data("vitcb_s.imagenet", dataset="tf_flowers")
+    assert (flowers.dataset, flowers.test_split) == ("tf_flowers", "test")
+    assert data("vitcb_s.mnist").dataset == "mnist"
+
+
+def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):
+    name = published(["black", "gray", "white"])
+    (folder / "test" / "black" / "0.png").write_bytes(b"not a picture")
+    with pytest.warns(UserWarning, match=r"0\.png is not a readable image"):
+        evaluate.main([name, "--dataset", str(folder)])
+    printed = capsys.readouterr().out
+    assert "4 of 9 test images right" in printed
+    assert "without 1 that cannot be decoded" in printed
+    with pytest.raises(SystemExit, match=r"0\.png is not a readable image"):
+        evaluate.main([name, "--dataset", str(folder), "--strict"])
+
+
 def test_a_file_needs_a_data_set(tmp_path):
     with pytest.raises(SystemExit, match="give --dataset"):
         evaluate.main([str(tmp_path / "model.keras")])
@@ -116,7 +143,7 @@ def test_a_file_needs_a_data_set(tmp_path):
 
 def test_a_file_needs_as_many_classes(tmp_path, folder):
     tiny(classes=4).save(tmp_path / "model.keras")
-    with pytest.raises(SystemExit, match=r"The 3 classes of .* among the 4 of"):
+    with pytest.raises(SystemExit, match=r"has 3 classes, but .*model\.keras 4\."):
         evaluate.main([str(tmp_path / "model.keras"), "--dataset", str(folder)])
 
 

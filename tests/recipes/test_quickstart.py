@@ -6,7 +6,7 @@ from PIL import Image
 
 from recipes import quickstart
 from recipes.configs import digits
-from recipes.data.sources import Split
+from recipes.data.pictures import Split
 from recipes.experiment import Data
 
 

@@ -21,10 +21,11 @@ from tests.tiny import assert_same_values, values
 
 
 def test_smoke_runs_the_whole_command(tmp_path):
-    folder = tmp_path / "run"
-    options = ["--smoke", "--run-dir", str(folder), "--publish", "vitcb_toy.smoke"]
+    options = ["--smoke", "--run-dir", str(tmp_path / "run")]
+    options += ["--publish", "vitcb_toy.smoke"]
     options += ["--weights-dir", str(tmp_path), *network_options()]
     recipe.main(["digits", *options])
+    folder = tmp_path / "run_smoke"  # that of the real run is left alone
     assert [epoch["epoch"] for epoch in read_log(folder)] == [0, 1]
     model = keras_cbvit.ViTCB(weights=folder / "model.keras")
     assert model.output_shape == (None, 10)
@@ -34,7 +35,9 @@ def test_smoke_runs_the_whole_command(tmp_path):
     assert "2 epochs in batches of 16" in card
     assert "of 100 test images right" in card
     assert "scikit-learn's digits, 32 images" in card
-    assert f"python -m recipes.train digits --smoke --run-dir {folder}" in card
+    assert (
+        f"python -m recipes.train digits --smoke --run-dir {tmp_path / 'run'}" in card
+    )
 
 
 @pytest.fixture
@@ -122,6 +125,11 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
         (["--image-size", "16", "18"], r"input_shape=\(16, 18, 3\) does not split"),
         (["--num-heads", "5"], "num_heads=5 does not divide hidden_dim=64"),
         (["--devices", "0"], "devices=0 must be at least 1"),
+        (["--erasing", "2"], "erasing=2.0 must be between 0 and 1"),
+        (["--rand-augment", "11"], "rand_augment=11.0 must be between 0 and 10"),
+        (["--weight-decay", "-1"], "weight_decay=-1.0 must be at least 0"),
+        (["--ema-decay", "1.5"], "ema_decay=1.5 must be between 0 and 1"),
+        (["--epochs", "0"], "epochs=0 must be at least 1"),
         (["--global-batch-size", "1438"], "is more than the 1437 training images"),
         (["--dataset", "./none"], "There is no folder none"),
         (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
@@ -205,6 +213,34 @@ def test_a_folder_of_other_settings_is_refused(finished):
         ValueError, match=r"settings \(weight_decay=0\.05, not 0\.1, seed=0, not 1\)"
     ):
         recipe.train(other)
+
+
+def test_what_changes_no_weight_may_change(finished):
+    log = (finished.run.run_dir / "log.jsonl").read_bytes()
+    recipe.train(with_run(finished, checkpoint_steps=7))
+    assert (finished.run.run_dir / "log.jsonl").read_bytes() == log
+
+
+def test_a_folder_of_another_backend_is_refused(finished, tmp_path):
+    config = json.loads((finished.run.run_dir / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "backend": "other"}))
+    with pytest.raises(ValueError, match=r"settings \(backend='other', not '"):
+        recipe.train(with_run(finished, run_dir=tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        recipe.train(with_run(finished, run_dir=tmp_path))
+
+
+def test_three_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+    experiment = small(tmp_path, checkpoint_steps=2, epochs=2)
+    expected, _ = recipe.train(experiment)
+    *_, before, last = files = sorted((tmp_path / "checkpoints").iterdir())
+    assert len(files) == 3
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=last.name):
+        again, _ = recipe.train(experiment)
+    assert_same_values(values(again), values(expected))
+    assert before.name < last.name
 
 
 def test_a_finished_run_is_not_trained_again(finished):

@@ -6,14 +6,15 @@
 in the folder.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from recipes.data import sources
-from recipes.experiment import build_model
+from recipes.data import pictures
+from recipes.experiment import Augmentation, build_model
 from recipes.train import train
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer
@@ -26,6 +27,15 @@ def variations(folder):
     train(small(folder / "float16", devices=2, precision="mixed_float16"))
 
 
+def augmented(folder, devices):
+    """All of the augmentation, of images in memory and of pictures."""
+    policy = dataclasses.asdict(Augmentation(shift=1, repeats=2))
+    for crops in (False, True):
+        policy["random_resized_crop"] = crops
+        name = "augmented_pictures" if crops else "augmented_in_memory"
+        train(small(folder / name, devices=devices, epochs=2, **policy))
+
+
 def averages(folder):
     """Moving averages on one device and on two."""
     for devices in (2, 1):
@@ -35,7 +45,7 @@ def averages(folder):
 
 def interrupted_and_decoded_at_each_use(folder, devices):
     """Two matters of their own, but this is quick."""
-    sources.MEMORY_BYTES = 0
+    pictures.MEMORY_BYTES = 0
     experiment = small(folder / f"{devices}_devices", devices=devices)
     with interrupted(step=8):
         train(experiment)
@@ -89,3 +99,5 @@ if __name__ == "__main__":
         interrupted_and_decoded_at_each_use(folder, devices)
     else:
         train(small(folder / f"{devices}_devices", devices=devices))
+    if devices < 4:
+        augmented(folder, devices)

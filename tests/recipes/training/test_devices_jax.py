@@ -34,25 +34,38 @@ def finish(process):
     assert process.returncode == 0, output[-3000:]
 
 
-def losses(folder, devices):
-    log = read_log(folder / f"{devices}_devices")
+def losses(folder, name):
+    log = read_log(folder / name)
     return np.array([[e["loss"], e["val_loss"], e["val_accuracy"]] for e in log])
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """The losses on one device."""
+    """The folder of what was trained on one device."""
     folder = tmp_path_factory.mktemp("one")
     finish(start(folder, 1))
-    found = losses(folder, 1)
-    assert np.ptp(found[:, 0]) > 0.03  # there is something to agree on
-    return found
+    # There is something to agree on.
+    assert np.ptp(losses(folder, "1_devices")[:, 0]) > 0.03
+    return folder
+
+
+def assert_same_losses(found, name, one):
+    expected = losses(one, "1_devices")
+    np.testing.assert_allclose(losses(found, name), expected, rtol=1e-5)
+
+
+def assert_same_augmentation(found, one):
+    for name in ("augmented_in_memory", "augmented_pictures"):
+        expected = losses(one, name)
+        np.testing.assert_allclose(losses(found, name), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_several_devices_give_the_losses_of_one(one, devices, tmp_path):
     finish(start(tmp_path, devices))
-    np.testing.assert_allclose(losses(tmp_path, devices), one, rtol=1e-5)
+    assert_same_losses(tmp_path, f"{devices}_devices", one)
+    if devices == 2:
+        assert_same_augmentation(tmp_path, one)
 
 
 def test_two_processes_give_the_losses_of_one(one, tmp_path):
@@ -71,7 +84,8 @@ def test_two_processes_give_the_losses_of_one(one, tmp_path):
     ]
     for process in processes:
         finish(process)
-    np.testing.assert_allclose(losses(tmp_path, 1), one, rtol=1e-5)
+    assert_same_losses(tmp_path, "1_devices", one)
+    assert_same_augmentation(tmp_path, one)
 
 
 def test_more_devices_than_a_running_process_has_are_refused():

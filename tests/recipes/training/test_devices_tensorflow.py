@@ -58,6 +58,14 @@ def test_several_devices_measure_the_accuracy_of_one(folder, devices):
     assert accuracies(folder, f"{devices}_devices") == pytest.approx(one, abs=1e-6)
 
 
+@pytest.mark.parametrize("images", ["in_memory", "pictures"])
+def test_all_of_the_augmentation_works_on_two_devices(folder, images):
+    # Replicas mix within themselves, so one device's losses are others.
+    found = losses(folder, f"augmented_{images}")
+    assert np.all((found > 1.5) & (found < 2.5))
+    assert found[1, 1] < found[0, 1]
+
+
 def test_moving_averages_of_two_devices_are_those_of_one(folder):
     one, two = (
         [[e["val_ema_loss"], e["val_loss"]] for e in read_log(folder / name)]

@@ -1,0 +1,93 @@
+"""The folder of a run: its settings, and its trained models."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import keras
+
+
+def claim(experiment, command):
+    """Writes `config.json`, or checks that it is of the same experiment."""
+    folder = experiment.run.run_dir
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
+    file = folder / "config.json"
+    backend = keras.backend.backend()
+    if file.exists():
+        try:
+            found = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{file} is damaged ({error}); remove {folder}, or give another "
+                "--run-dir."
+            ) from error
+        differences = list(_differences(found["experiment"], settings))
+        if found["backend"] != backend:
+            differences.append(f"backend={found['backend']!r}, not {backend!r}")
+        differences = ", ".join(differences)
+        if differences:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({differences}); give "
+                "another --run-dir, or remove it."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {}
+    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    config = {
+        "command": command,
+        "experiment": settings,
+        "backend": backend,
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": _git_commit(),
+    }
+    partial = folder / "partial.json"
+    partial.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(partial, file)
+
+
+# What changes no weight may change between two starts of a run.
+_FREE = (
+    "publish",
+    "weights_dir",
+    "overwrite",
+    "licence",
+    "run_dir",
+    "checkpoint_steps",
+    "data_dir",
+)
+
+
+def _differences(found, settings):
+    for group, values in settings.items():
+        for key, value in values.items():
+            if key not in _FREE and found.get(group, {}).get(key) != value:
+                yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
+
+
+def _git_commit():
+    """The commit of this checkout, marked if files differ from it; `None` if none."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def save(model, path):
+    """Saves a `.keras` file, which is there as a whole or not at all."""
+    partial = path.with_name("partial.keras")
+    model.save(partial)
+    os.replace(partial, path)
