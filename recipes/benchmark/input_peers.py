@@ -1,28 +1,49 @@
-"""The input pipelines of other libraries, for `recipes.benchmark` to ask for speed.
+"""The input pipelines that `recipes.benchmark.input` measures, each in its process.
 
-It is a program of its own, so that a peer may live in another environment: it
-imports nothing of this repository, and each peer only in its own function.
-
-    PYTHON recipes/benchmark_peers.py timm|keras_cv
-
-The first line of stdin is a JSON object: files, image_size, batch_size and workers.
-The answer is a JSON object, too: the versions, or what is missing. After it, every line
-is a number of images to prepare, and the answer the seconds that it took.
+A request is a number of images to prepare, the answer how many seconds that took.
 """
 
 import functools
-import json
 import os
-import sys
 import time
-from importlib import metadata
+from pathlib import Path
+
+from recipes.benchmark.peer import serve
+
+
+def keras_cbvit(files, image_size, batch_size, workers, repeats):
+    """This package's, with so many copies of a picture in a batch."""
+    import numpy as np
+
+    from recipes.data.batches import TrainingBatches
+    from recipes.data.pictures import Pictures, Split
+    from recipes.experiment import Augmentation, Data
+
+    # Of a data set that is smaller than a batch there would be none.
+    files = files * -(-batch_size // len(files))
+    data = Data(image_size=(image_size, image_size))
+    split = Split(
+        Pictures([Path(file) for file in files], data, originals=True),
+        np.zeros(len(files), "int64"),
+    )
+    # Not mixed, which is the training step's part, as in the other pipelines.
+    policy = Augmentation(repeats=repeats, mixup_alpha=0.0, cutmix_alpha=0.0)
+    batches = TrainingBatches(split, 1, batch_size, policy, seed=0)
+    last = 0
+
+    def prepare(number):
+        nonlocal last
+        first, last = last, last + number // batch_size
+        return sum(len(batch["images"]) for batch, _ in batches.read(first, last))
+
+    return _timed(prepare), ("keras", "numpy", "pillow")
 
 
 def timm(files, image_size, batch_size, workers):
     """DeiT's augmentation by `create_transform`, in the workers of a DataLoader."""
     import torch
 
-    _import_torchvision()
+    import_torchvision()
     from PIL import Image
     from timm.data import create_transform
 
@@ -65,7 +86,7 @@ def timm(files, image_size, batch_size, workers):
         order.number = number
         return sum(len(images) for images, _ in loader)
 
-    return prepare, ("timm", "torch", "torchvision", "pillow")
+    return _timed(prepare), ("timm", "torch", "torchvision", "pillow")
 
 
 def keras_cv(files, image_size, batch_size, workers):
@@ -122,10 +143,22 @@ def keras_cv(files, image_size, batch_size, workers):
     def prepare(number):
         return sum(len(images) for images in batches(number))
 
-    return prepare, ("keras-cv", "keras", "tensorflow")
+    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
 
 
-def _import_torchvision():
+def _timed(prepare):
+    """The seconds that a function takes to prepare a number of images."""
+
+    def respond(number):
+        start = time.perf_counter()
+        if (prepared := prepare(number)) != number:
+            raise RuntimeError(f"{prepared} images were prepared, not {number}.")
+        return time.perf_counter() - start
+
+    return respond
+
+
+def import_torchvision():
     """Imports torchvision, also one that is made for GPUs beside a torch that is not.
 
     Its operators do not load there, and it stops where it says more about them. The
@@ -141,26 +174,5 @@ def _import_torchvision():
             torch.library.define(f"torchvision::{operator}", signature)
 
 
-def main():
-    # What libraries print is not to come between the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def answer(value):
-        print(json.dumps(value), file=answers)
-
-    peer = {"timm": timm, "keras_cv": keras_cv}[sys.argv[1]]
-    try:
-        prepare, packages = peer(**json.loads(sys.stdin.readline()))
-    except ImportError as error:
-        return answer({"missing": str(error)})
-    answer({"versions": {name: metadata.version(name) for name in packages}})
-    for line in sys.stdin:
-        start = time.perf_counter()
-        if prepare(int(line)) != int(line):
-            raise RuntimeError(f"{sys.argv[1]} prepared another number of images.")
-        answer(time.perf_counter() - start)
-
-
 if __name__ == "__main__":
-    main()
+    serve({"keras_cbvit": keras_cbvit, "timm": timm, "keras_cv": keras_cv})

@@ -1,0 +1,143 @@
+"""The training input, beside timm's and KerasCV's."""
+
+import dataclasses
+import statistics
+from pathlib import Path
+
+from recipes.benchmark.machine import cores, run_on, versions_of
+from recipes.benchmark.peer import PeerMissingError, find_peer
+
+OURS = "keras_cbvit"
+OURS_ONE_COPY = "keras_cbvit, one copy of each picture"
+# The functions of `recipes.benchmark.input_peers`, and what they are told beside the
+# pictures.
+PEERS = {
+    OURS: ("keras_cbvit", {"repeats": 3}),
+    OURS_ONE_COPY: ("keras_cbvit", {"repeats": 1}),
+    "timm": ("timm", {}),
+    "KerasCV": ("keras_cv", {}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """The training input: pictures decoded and augmented as DeiT does."""
+
+    data_dir: Path
+    """Folder of pictures, in class folders or not. They are read again and again, so
+    the disk does not count."""
+    images: int = 1000
+    """How many images are prepared in each repeat, at least."""
+    repeats: int = 5
+    """How often each pipeline is measured, in turn with the others."""
+    batch_size: int = 64
+    image_size: int = 224
+    peer_python: tuple[Path, ...] = ()
+    """Python programs of environments in which timm or KerasCV may be, if they are not
+    in this one."""
+    json: Path | None = None
+    """File for all the numbers."""
+
+    def measure(self):
+        """Measures; returns what `--json` writes.
+
+        Raises:
+            ValueError: if a number is not positive.
+            FileNotFoundError: if there are no pictures.
+        """
+        for name in ("images", "repeats", "batch_size", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        files = _pictures_in(self.data_dir)
+        number = -(-self.images // self.batch_size) * self.batch_size
+        setup = {
+            "files": files,
+            "image_size": self.image_size,
+            "batch_size": self.batch_size,
+            "workers": cores(),
+        }
+        peers, skipped = {}, {}
+        try:
+            for title, (function, told) in PEERS.items():
+                try:
+                    peers[title] = find_peer(
+                        "recipes.benchmark.input_peers",
+                        function,
+                        {**setup, **told},
+                        self.peer_python,
+                        # A GPU would be taken from who uses it, and do nothing.
+                        {"CUDA_VISIBLE_DEVICES": ""},
+                    )
+                except PeerMissingError as error:
+                    skipped[title] = str(error)
+            for peer in peers.values():
+                peer.ask(number)  # warms up: workers, the disk
+            speeds = {title: [] for title in peers}
+            for _ in range(self.repeats):
+                for title, peer in peers.items():
+                    speeds[title].append(number / peer.ask(number))
+        finally:
+            for peer in peers.values():
+                peer.close()
+        return {
+            **run_on(),
+            "options": dataclasses.asdict(self),
+            "pictures": len(files),
+            "images_per_repeat": number,
+            "versions": {title: peer.versions for title, peer in peers.items()},
+            "skipped": skipped,
+            "images_per_second": summary(speeds),
+        }
+
+    def markdown(self, result):
+        """The result as a table with what it was measured on."""
+        lines = [
+            "| Input pipeline | Images/s, median | Min | Max | ÷ timm |",
+            "|---|---|---|---|---|",
+        ]
+        for title, row in result["images_per_second"].items():
+            ratio = row["ratio_to_timm"]
+            ratio = "–" if ratio is None else f"{ratio:.2f}"
+            values = " | ".join(f"{row[key]:.0f}" for key in ("median", "min", "max"))
+            lines.append(f"| {title} | {values} | {ratio} |")
+        lines += [
+            "",
+            f"{result['cpu']}, {result['cores']} cores; {result['date']}. "
+            f"{self.repeats} repeats of {result['images_per_repeat']} images out of "
+            f"{result['pictures']} pictures, in turn, in batches of "
+            f"{self.batch_size} at {self.image_size}×{self.image_size}.",
+            "",
+        ]
+        return "\n".join([*lines, *versions_of(result)])
+
+
+def summary(speeds):
+    """Median, least and most of each pipeline, and the median ratio to timm.
+
+    The ratios are of the same repeat, so that what slows the machine for a while
+    counts for both.
+    """
+    rows = {}
+    for title, values in speeds.items():
+        ratios = [a / b for a, b in zip(values, speeds.get("timm", ()), strict=False)]
+        rows[title] = {
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+            "ratio_to_timm": statistics.median(ratios) if ratios else None,
+            "all": values,
+        }
+    return rows
+
+
+def _pictures_in(folder):
+    from recipes.data.sources import PICTURES
+
+    files = sorted(
+        str(path.resolve())
+        for path in folder.expanduser().rglob("*")
+        if path.suffix.lower() in PICTURES
+    )
+    if not files:
+        raise FileNotFoundError(f"There are no pictures in {folder}; give --data-dir.")
+    return files

@@ -1,0 +1,219 @@
+"""The models, beside KerasHub's, kimm's and timm's."""
+
+import dataclasses
+import itertools
+import statistics
+from pathlib import Path
+
+from recipes.benchmark.machine import run_on, versions_of
+from recipes.benchmark.peer import PeerMissingError, find_peer
+
+CB = "keras_cbvit, CB"
+PLAIN = "keras_cbvit, plain"
+# The functions of `recipes.benchmark.model_peers`, and what they are told beside the
+# options.
+OURS = {
+    CB: ("keras_cbvit", {"broadcast": "cb"}),
+    PLAIN: ("keras_cbvit", {"broadcast": None}),
+}
+KERAS_PEERS = {
+    "KerasHub DeiT": ("keras_hub", {"model": "DeiT"}),
+    "KerasHub ViT": ("keras_hub", {"model": "ViT"}),
+    "kimm": ("kimm", {}),
+}
+TORCH_PEERS = {"timm": ("timm", {}), "timm, compiled": ("timm", {"compiled": True})}
+WORK = ("inference", "training")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Inference and training steps of a ViT, in images per second, and their memory."""
+
+    sizes: tuple[str, ...] = ("Ti",)
+    """Of Ti, S and B."""
+    backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
+    """timm is measured beside torch."""
+    image_sizes: tuple[int, ...] = (224,)
+    batch_sizes: tuple[int, ...] = (16,)
+    precisions: tuple[str, ...] = ("float32",)
+    """float32 or mixed_bfloat16."""
+    steps: int = 4
+    """Batches of one measurement."""
+    repeats: int = 5
+    """How often each model is measured, in turn with the others."""
+    peer_python: tuple[Path, ...] = ()
+    """Python programs of environments in which the backends and peers may be, if they
+    are not in this one."""
+    json: Path | None = None
+    """File for all the numbers."""
+    picture: Path | None = None
+    """File for bars of images per second."""
+
+    def measure(self):
+        """Measures; returns what `--json` writes.
+
+        Raises:
+            ValueError: if a number is not positive.
+        """
+        for name in ("steps", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+        result = {
+            **run_on(),
+            "options": dataclasses.asdict(self),
+            "versions": {},
+            "skipped": {},
+            "runs": [],
+        }
+        for setup in self._setups():
+            for backend in self.backends:
+                run = {"backend": backend, **setup}
+                run["models"] = self._run(backend, setup, result)
+                result["runs"].append(run)
+        if self.picture:
+            draw(result, self.picture)
+        return result
+
+    def _setups(self):
+        names = "size", "image_size", "batch_size", "precision"
+        axes = self.sizes, self.image_sizes, self.batch_sizes, self.precisions
+        return [
+            {**dict(zip(names, values, strict=True)), "steps": self.steps}
+            for values in itertools.product(*axes)
+        ]
+
+    def _run(self, backend, setup, result):
+        """What was measured of each model that there is on a backend."""
+        wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
+        peers, seconds, first, memory = {}, {}, {}, {}
+        try:
+            for title, (function, told) in wanted.items():
+                try:
+                    peers[title] = find_peer(
+                        "recipes.benchmark.model_peers",
+                        function,
+                        {**setup, **told},
+                        self.peer_python,
+                        {"KERAS_BACKEND": backend},
+                    )
+                except PeerMissingError as error:
+                    result["skipped"][f"{title} on {backend}"] = str(error)
+            for title, peer in peers.items():
+                result["versions"][f"{title} on {backend}"] = peer.versions
+                for work in WORK:
+                    # Compilation, and the memory of this work alone.
+                    answer = peer.ask({"do": work, "steps": 1})
+                    first[title, work] = answer["seconds"]
+                    memory[title, work] = answer["memory"]
+                    seconds[title, work] = []
+            for _ in range(self.repeats):
+                for work in WORK:
+                    for title, peer in peers.items():
+                        answer = peer.ask({"do": work, "steps": self.steps})
+                        seconds[title, work].append(answer["seconds"])
+        finally:
+            for peer in peers.values():
+                peer.close()
+        return {
+            title: {
+                work: {
+                    "images_per_second": [
+                        self.steps * setup["batch_size"] / value
+                        for value in seconds[title, work]
+                    ],
+                    "first_step_seconds": first[title, work],
+                    "memory_bytes": memory[title, work],
+                }
+                for work in WORK
+            }
+            for title in peers
+        }
+
+    def markdown(self, result):
+        """The result as tables with what it was measured on."""
+        lines = []
+        for run in result["runs"]:
+            best = {work: best_keras_peer(run["models"], work) for work in WORK}
+            lines += [
+                f"**ViT-{run['size']}/16 on {run['backend']}**, {run['image_size']}×"
+                f"{run['image_size']}, batch {run['batch_size']}, {run['precision']}",
+                "",
+                "| Model | Inference, images/s | ÷ best Keras peer | ÷ timm "
+                "| Training, images/s | ÷ best Keras peer | ÷ timm "
+                "| Memory, inference | training | First step, inference | training |",
+                "|---" * 11 + "|",
+            ]
+            for title, model in run["models"].items():
+                cells = [title]
+                for work in WORK:
+                    values = model[work]["images_per_second"]
+                    cells.append(
+                        f"{statistics.median(values):.1f} "
+                        f"({min(values):.1f}–{max(values):.1f})"
+                    )
+                    for other in (best[work], "timm"):
+                        cells.append(_ratio(run["models"], title, other, work))
+                cells += [f"{model[w]['memory_bytes'] / 2**20:.0f} MiB" for w in WORK]
+                cells += [f"{model[w]['first_step_seconds']:.1f} s" for w in WORK]
+                lines.append(f"| {' | '.join(cells)} |")
+            lines.append("")
+        lines += [
+            f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
+            f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "
+            "and the most; ratios are medians of the repeats' ratios.",
+            "",
+        ]
+        return "\n".join([*lines, *versions_of(result)])
+
+
+def best_keras_peer(models, work):
+    """The name of the fastest Keras model that is not ours; `None` if there is none."""
+    speeds = {
+        title: statistics.median(models[title][work]["images_per_second"])
+        for title in KERAS_PEERS
+        if title in models
+    }
+    return max(speeds, key=speeds.get, default=None)
+
+
+def ratio(models, title, other, work):
+    """How many times as fast as another a model is: the median over the repeats.
+
+    What slows the machine for a while counts for both.
+    """
+    both = (models[name][work]["images_per_second"] for name in (title, other))
+    return statistics.median(a / b for a, b in zip(*both, strict=True))
+
+
+def _ratio(models, title, other, work):
+    return f"{ratio(models, title, other, work):.2f}" if other in models else "–"
+
+
+def draw(result, file):
+    """Bars of images per second, a row for each run."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    runs = result["runs"]
+    figure, axes = pyplot.subplots(
+        len(runs), len(WORK), figsize=(11, 2.4 * len(runs)), squeeze=False
+    )
+    for run, row in zip(runs, axes, strict=True):
+        for work, axis in zip(WORK, row, strict=True):
+            titles = list(run["models"])
+            values = [run["models"][t][work]["images_per_second"] for t in titles]
+            medians = [statistics.median(v) for v in values]
+            around = [
+                [m - min(v) for m, v in zip(medians, values, strict=True)],
+                [max(v) - m for m, v in zip(medians, values, strict=True)],
+            ]
+            colors = ["tab:blue" if t in OURS else "silver" for t in titles]
+            axis.barh(titles, medians, xerr=around, color=colors)
+            axis.invert_yaxis()
+            axis.set_title(f"ViT-{run['size']}, {run['backend']}: {work}")
+            axis.set_xlabel("images/s")
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)
