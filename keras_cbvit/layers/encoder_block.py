@@ -85,7 +85,7 @@ class EncoderBlock(keras.layers.Layer):
                 layer.build(input_shape)
 
     def call(self, inputs, training=None):
-        x = self.attention(self.norm1(inputs))
+        x = self.attention(self.norm1(inputs), training=training)
         if self.msa_end is not None:
             x = self.msa_end(x)
         inputs = inputs + self.drop_path1(x, training=training)

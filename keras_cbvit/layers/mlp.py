@@ -2,7 +2,9 @@
 
 import keras
 
+from keras_cbvit.layers import fast
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -34,16 +36,15 @@ class MLP(keras.layers.Layer):
         self.front = front
         self.mid = mid
         self.end = end
-        self.fc1 = keras.layers.Dense(
+        self.fc1 = TokenDense(
             hidden_dim,
-            activation="gelu",
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name="fc1",
         )
 
     def build(self, input_shape):
-        self.fc2 = keras.layers.Dense(
+        self.fc2 = TokenDense(
             input_shape[-1],
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
@@ -62,9 +63,16 @@ class MLP(keras.layers.Layer):
 
     def call(self, inputs):
         x = inputs
-        for layer in (self.front, self.fc1, self.mid, self.fc2, self.end):
-            if layer is not None:
-                x = layer(x)
+        for step in (
+            self.front,
+            self.fc1,
+            fast.gelu,
+            self.mid,
+            self.fc2,
+            self.end,
+        ):
+            if step is not None:
+                x = step(x)
         return x
 
     def compute_output_shape(self, input_shape):

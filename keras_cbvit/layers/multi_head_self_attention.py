@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -21,6 +23,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     Call arguments:
         inputs: tensor of shape `(batch, tokens, channels)`.
         return_attention_scores: whether to return the attention maps as well.
+        training: whether gradients will be asked for; it changes the speed alone.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype; with
@@ -42,24 +45,20 @@ class MultiHeadSelfAttention(keras.layers.Layer):
                 f"num_heads={self.num_heads} does not divide the {channels} channels "
                 "of the tokens."
             )
-        # JAX's fused attention is slower on a CPU, and has no float16 there.
-        self._fused_is_slow = keras.backend.backend() == "jax" and all(
-            device.startswith("cpu") for device in keras.distribution.list_devices()
-        )
         self.qkv = self._dense(3 * channels, "qkv")
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
     def _dense(self, channels, name):
-        return keras.layers.Dense(
+        return TokenDense(
             channels,
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name=name,
         )
 
-    def call(self, inputs, return_attention_scores=False):
+    def call(self, inputs, return_attention_scores=False, training=None):
         channels = inputs.shape[-1]
         tokens = ops.shape(inputs)[1]
         head_dim = channels // self.num_heads
@@ -67,17 +66,19 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             ops.reshape(x, (-1, tokens, self.num_heads, head_dim))
             for x in ops.split(self.qkv(inputs), 3, axis=-1)
         )
-        if return_attention_scores or self._fused_is_slow:
-            x, scores = _attend(query, key, value)
+        if return_attention_scores:
+            x, scores = fast.attention_with_scores(query, key, value)
         else:
-            x = ops.dot_product_attention(query, key, value)
+            x = fast.attention(query, key, value, training)
         x = self.projection(ops.reshape(x, (-1, tokens, channels)))
         return (x, scores) if return_attention_scores else x
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def compute_output_spec(self, inputs, return_attention_scores=False):
+    def compute_output_spec(
+        self, inputs, return_attention_scores=False, training=None
+    ):
         output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output
@@ -87,12 +88,3 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_heads": self.num_heads}
-
-
-def _attend(query, key, value):
-    """Attention with its maps; a head's tokens lie together, which suits a CPU."""
-    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
-    scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
-    wide = keras.backend.result_type(scores.dtype, "float32")
-    scores = ops.cast(ops.softmax(ops.cast(scores, wide), axis=-1), value.dtype)
-    return ops.transpose(ops.matmul(scores, value), (0, 2, 1, 3)), scores

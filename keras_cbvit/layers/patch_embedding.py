@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers.initializers import patch_kernel
+from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -35,7 +36,7 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.patch_size = patch_size
         self.hidden_dim = hidden_dim
-        self.projection = keras.layers.Dense(
+        self.projection = TokenDense(
             hidden_dim,
             kernel_initializer=patch_kernel(),
             dtype=self.dtype_policy,

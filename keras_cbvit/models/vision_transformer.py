@@ -9,6 +9,7 @@ from keras_cbvit.layers import (
     ContextBroadcast,
     EncoderBlock,
     PatchEmbedding,
+    fast,
 )
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.models.arguments import BROADCAST_PLACES, check_arguments
@@ -20,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class VisionTransformer(keras.Model):
+class VisionTransformer(fast.InferenceByXLA, keras.Model):
     """A functional model: normalise, patches, tokens, blocks, norm, pool, head.
 
     `keras_cbvit.ViTCB` and its sizes build it, with defaults and weights, and

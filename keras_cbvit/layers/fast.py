@@ -1,0 +1,124 @@
+"""What a backend does faster in another way; the one place that knows backends.
+
+Each function has the generic path beside the others, and a test that they agree.
+`docs/speed.md` has the measurements.
+"""
+
+import keras
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+def dense(inputs, kernel, bias):
+    """`inputs @ kernel + bias` for tokens, of shape `(batch, tokens, channels)`.
+
+    The product is one of two matrices: of rank 3, XLA transposes copies of its
+    operands in the backward pass, which takes a CPU longer than the product. torch adds
+    the bias inside the product, not in a second pass over memory.
+    """
+    tokens, channels = ops.shape(inputs)[1], inputs.shape[-1]
+    x = ops.reshape(inputs, (-1, channels))
+    if BACKEND == "torch":
+        import torch
+
+        bias, kernel = ops.convert_to_tensor(bias), ops.convert_to_tensor(kernel)
+        x = torch.addmm(bias, x, kernel)
+    else:
+        x = ops.add(ops.matmul(x, kernel), bias)
+    return ops.reshape(x, (-1, tokens, kernel.shape[-1]))
+
+
+def gelu(inputs):
+    """The exact GELU, `x Φ(x)`.
+
+    TensorFlow and JAX write Φ by erfc, which takes a CPU longer than erf and differs in
+    float32's last digits; torch has a kernel of its own.
+    """
+    if BACKEND == "torch":
+        return ops.gelu(inputs, approximate=False)
+    x = _wide(inputs)
+    return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
+
+
+def attention(query, key, value, training=False):
+    """Scaled dot-product attention of shape `(batch, tokens, heads, channels)`.
+
+    Keras's own copies its operands on torch, and multiplies on a CPU in an order that
+    suits none; JAX's has no float16 there.
+    """
+    if BACKEND == "torch":
+        import torch
+
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        x = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return x.transpose(1, 2)
+    if BACKEND in ("tensorflow", "jax") and _is_on_cpu():
+        if training:
+            return attention_with_scores(query, key, value)[0]
+        return _attention_without_scores(query, key, value)
+    return ops.dot_product_attention(query, key, value)
+
+
+def attention_with_scores(query, key, value):
+    """The same, and its maps; a head's tokens lie together, which suits a CPU."""
+    query, key, value = (_by_head(x) for x in (query, key, value))
+    scores = ops.softmax(_wide(_products(query, key)), axis=-1)
+    scores = ops.cast(scores, value.dtype)
+    return _by_head(ops.matmul(scores, value)), scores
+
+
+def _attention_without_scores(query, key, value):
+    """The same, divided by the softmax's sum last: a head has fewer channels than keys.
+
+    Only for inference: its gradient is slower.
+    """
+    query, key, value = (_by_head(x) for x in (query, key, value))
+    products = _wide(_products(query, key))
+    shares = ops.exp(products - ops.max(products, axis=-1, keepdims=True))
+    total = ops.sum(shares, axis=-1, keepdims=True)
+    x = _wide(ops.matmul(ops.cast(shares, value.dtype), value)) / total
+    return _by_head(ops.cast(x, value.dtype))
+
+
+def _products(query, key):
+    return ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
+
+
+def _by_head(x):
+    """From `(batch, tokens, heads, channels)` to `(batch, heads, tokens, channels)`."""
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
+def _wide(x):
+    """At least float32: half precision cannot add up hundreds of keys, nor 1 and -1."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def _is_on_cpu():
+    devices = keras.distribution.list_devices()
+    return all(device.startswith("cpu") for device in devices)
+
+
+class InferenceByXLA:
+    """Lets a `keras.Model`'s `predict` run by XLA on TensorFlow without a GPU.
+
+    It is half as fast again there, but Keras leaves XLA off. Training is not faster.
+    `compile(jit_compile=False)` is honoured.
+    """
+
+    _jit_compile_is_auto = False
+
+    def _resolve_auto_jit_compile(self):
+        # Keras asks this where its user has not chosen.
+        self._jit_compile_is_auto = True
+        return super()._resolve_auto_jit_compile()
+
+    def make_predict_function(self, force=False):
+        jit_compile = self.jit_compile
+        if BACKEND == "tensorflow" and self._jit_compile_is_auto and _is_on_cpu():
+            self.jit_compile = self._distribute_strategy is None
+        try:
+            return super().make_predict_function(force)
+        finally:
+            self.jit_compile = jit_compile

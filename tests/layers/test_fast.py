@@ -1,0 +1,48 @@
+"""The fast paths against NumPy in float64; the generic ones on every backend."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_cbvit.layers import fast
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+@pytest.fixture(params=["own", "generic"])
+def backend(request, monkeypatch):
+    """This backend's own path, and the one of any backend."""
+    if request.param == "generic":
+        monkeypatch.setattr(fast, "BACKEND", "any")
+
+
+def test_dense_is_a_product_and_a_sum(backend):
+    inputs, kernel, bias = normal(2, 5, 7), normal(7, 3), normal(3)
+    found = fast.dense(*(ops.convert_to_tensor(x) for x in (inputs, kernel, bias)))
+    expected = inputs.astype("float64") @ kernel + bias
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+
+
+def attended(query, key, value):
+    """Attention and its maps in float64."""
+    query, key, value = (
+        x.astype("float64").transpose(0, 2, 1, 3) for x in (query, key, value)
+    )
+    scores = np.exp(query @ key.swapaxes(-1, -2) / query.shape[-1] ** 0.5)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return (scores @ value).transpose(0, 2, 1, 3), scores
+
+
+@pytest.mark.parametrize("function", [fast.attention, fast.attention_with_scores])
+def test_attention_is_scaled_and_by_head(backend, function):
+    arrays = [normal(2, 5, 3, 4) for _ in range(3)]
+    found = function(*(ops.convert_to_tensor(x) for x in arrays))
+    expected = attended(*arrays)
+    if function is fast.attention:
+        found, expected = (found,), expected[:1]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), other, atol=1e-5)
