@@ -31,9 +31,12 @@ class Network:
     broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
     context: Literal["mean", "max", "token"] = "mean"
     drop_path_rate: float = 0.1
+    remat: bool = False
+    """Whether to compute the inside of the blocks again in the backward pass, which
+    takes less memory and more time."""
     weights: str | None = None
     """Weights to start from, a full name or a path of a .keras file. The network is
-    theirs; of these options only drop_path_rate counts then."""
+    theirs; of these options only drop_path_rate and remat count then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +155,7 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
     builder = getattr(keras_cbvit, options.pop("model"))
     if network.weights is not None:
         builder = keras_cbvit.ViTCB
-        options = {k: options[k] for k in ("weights", "drop_path_rate")}
+        options = {k: options[k] for k in ("weights", "drop_path_rate", "remat")}
     for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio"):
         if options.get(size) is None:
             options.pop(size, None)

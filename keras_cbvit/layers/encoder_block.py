@@ -25,6 +25,9 @@ class EncoderBlock(keras.layers.Layer):
         num_heads: number of attention heads; must divide the number of channels.
         mlp_dim: channels of the MLP's hidden tokens.
         drop_path_rate: probability of dropping each branch for a sample.
+        remat: whether to compute each branch again in the backward pass rather than
+            keep what is in between, which takes less memory and more time. Nothing
+            random may be in a branch then.
         msa_end: optional layer for the output of the attention, on the branch.
         mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
@@ -47,6 +50,7 @@ class EncoderBlock(keras.layers.Layer):
         num_heads,
         mlp_dim,
         drop_path_rate=0.0,
+        remat=False,
         msa_end=None,
         mlp_front=None,
         mlp_mid=None,
@@ -57,6 +61,7 @@ class EncoderBlock(keras.layers.Layer):
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.drop_path_rate = drop_path_rate
+        self.remat = remat
         self.msa_end = msa_end
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
@@ -85,12 +90,18 @@ class EncoderBlock(keras.layers.Layer):
                 layer.build(input_shape)
 
     def call(self, inputs, training=None):
-        x = self.attention(self.norm1(inputs), training=training)
-        if self.msa_end is not None:
-            x = self.msa_end(x)
-        inputs = inputs + self.drop_path1(x, training=training)
-        x = self.mlp(self.norm2(inputs))
-        return inputs + self.drop_path2(x, training=training)
+        def msa(x):
+            x = self.attention(self.norm1(x), training=training)
+            return x if self.msa_end is None else self.msa_end(x)
+
+        def mlp(x):
+            return self.mlp(self.norm2(x))
+
+        if self.remat and training:
+            # Not `keras.RematScope`, which would draw the paths to drop again.
+            msa, mlp = keras.remat(msa), keras.remat(mlp)
+        x = inputs + self.drop_path1(msa(inputs), training=training)
+        return x + self.drop_path2(mlp(x), training=training)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -107,6 +118,7 @@ class EncoderBlock(keras.layers.Layer):
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
             "drop_path_rate": self.drop_path_rate,
+            "remat": self.remat,
             **{
                 place: keras.saving.serialize_keras_object(layer)
                 for place, layer in at_place.items()

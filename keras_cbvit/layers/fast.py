@@ -103,20 +103,13 @@ def _is_on_cpu():
 class InferenceByXLA:
     """Lets a `keras.Model`'s `predict` run by XLA on TensorFlow without a GPU.
 
-    It is half as fast again there, but Keras leaves XLA off. Training is not faster.
-    `compile(jit_compile=False)` is honoured.
+    It is half as fast again there, but Keras leaves XLA off. Of a compiled model,
+    `compile(jit_compile=...)` decides.
     """
-
-    _jit_compile_is_auto = False
-
-    def _resolve_auto_jit_compile(self):
-        # Keras asks this where its user has not chosen.
-        self._jit_compile_is_auto = True
-        return super()._resolve_auto_jit_compile()
 
     def make_predict_function(self, force=False):
         jit_compile = self.jit_compile
-        if BACKEND == "tensorflow" and self._jit_compile_is_auto and _is_on_cpu():
+        if BACKEND == "tensorflow" and not self.compiled and _is_on_cpu():
             self.jit_compile = self._distribute_strategy is None
         try:
             return super().make_predict_function(force)

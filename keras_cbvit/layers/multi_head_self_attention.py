@@ -76,9 +76,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def compute_output_spec(
-        self, inputs, return_attention_scores=False, training=None
-    ):
+    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
         output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output

@@ -18,6 +18,7 @@ CHOICES = {
     "broadcast_place": tuple(BROADCAST_PLACES),
     "context": CONTEXTS,
     "pooling": ("token", "avg", None),
+    "remat": (True, False),
     "include_preprocessing": (True, False),
     "include_top": (True, False),
 }

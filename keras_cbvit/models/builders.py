@@ -35,6 +35,7 @@ def ViTCB(
     broadcast_blocks=_Default("all"),
     context=_Default("mean"),
     drop_path_rate=_Default(0.0),
+    remat=_Default(False),
     include_preprocessing=_Default(True),
     hidden_dim=_Default(384),
     depth=_Default(12),
@@ -76,6 +77,9 @@ def ViTCB(
         context: `"mean"`, `"max"` or `"token"` (Table 10).
         drop_path_rate: stochastic depth of the last block; it grows linearly from
             0 in the first.
+        remat: whether training computes the inside of the blocks again in the backward
+            pass rather than keep it (activation recomputation): less memory for
+            more time, see docs/speed.md.
         include_preprocessing: whether the model takes images of values 0–255 and
             normalises them by ImageNet's mean and standard deviation itself.
         hidden_dim: channels of the tokens.

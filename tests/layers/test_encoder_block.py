@@ -66,6 +66,7 @@ def test_every_argument_comes_back_from_the_configuration():
         num_heads=2,
         mlp_dim=16,
         drop_path_rate=0.25,
+        remat=True,
         msa_end=ContextBroadcast(name="at_msa_end"),
         mlp_front=ContextBroadcast(name="at_mlp_front", context="max"),
         mlp_mid=ContextBroadcast(name="at_mlp_mid", scale=True),
@@ -81,5 +82,6 @@ def test_every_argument_comes_back_from_the_configuration():
         "at_mlp_end",
     ]
     assert (copy.mlp.front.context, copy.mlp.mid.scale) == ("max", True)
+    assert copy.remat
     assert (copy.drop_path1.rate, copy.drop_path2.rate) == (0.25, 0.25)
     assert copy(X).shape == X.shape

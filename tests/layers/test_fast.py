@@ -1,5 +1,8 @@
 """The fast paths against NumPy in float64; the generic ones on every backend."""
 
+import math
+
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -37,12 +40,29 @@ def attended(query, key, value):
     return (scores @ value).transpose(0, 2, 1, 3), scores
 
 
-@pytest.mark.parametrize("function", [fast.attention, fast.attention_with_scores])
-def test_attention_is_scaled_and_by_head(backend, function):
-    arrays = [normal(2, 5, 3, 4) for _ in range(3)]
-    found = function(*(ops.convert_to_tensor(x) for x in arrays))
-    expected = attended(*arrays)
-    if function is fast.attention:
-        found, expected = (found,), expected[:1]
-    for one, other in zip(found, expected, strict=True):
+@pytest.mark.parametrize("scale", [1, 30])  # large scores overflow exp
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_is_scaled_and_by_head(backend, scale, training):
+    arrays = [scale * normal(2, 5, 3, 4), normal(2, 5, 3, 4), normal(2, 5, 3, 4)]
+    tensors = [ops.convert_to_tensor(x) for x in arrays]
+    found = fast.attention(*tensors, training)
+    expected, scores = attended(*arrays)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+    for one, other in zip(
+        fast.attention_with_scores(*tensors), (expected, scores), strict=True
+    ):
         np.testing.assert_allclose(ops.convert_to_numpy(one), other, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 4e-3)])
+def test_gelu_is_exact(backend, dtype, tolerance):
+    x = np.linspace(-6, 6, 97, dtype="float32")
+    expected = [v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype("float64")]
+    found = fast.gelu(ops.cast(ops.convert_to_tensor(x), dtype))
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(ops.cast(found, "float32")),
+        expected,
+        rtol=tolerance,
+        atol=tolerance,
+    )

@@ -67,6 +67,7 @@ def test_the_default_is_deits_small_model_with_cb_at_the_end_of_every_mlp():
         "broadcast_blocks": "all",
         "context": "mean",
         "drop_path_rate": 0.0,
+        "remat": False,
         "include_preprocessing": True,
         "hidden_dim": 384,
         "depth": 12,
@@ -90,8 +91,8 @@ def test_the_signature_of_a_size_shows_real_defaults_and_not_the_sizes_numbers()
         "(input_shape=(224, 224, 3), patch_size=16, classes=1000, include_top=True, "
         "weights=None, pooling='token', classifier_activation='softmax', "
         "broadcast='cb', broadcast_place='mlp_end', broadcast_blocks='all', "
-        "context='mean', drop_path_rate=0.0, include_preprocessing=True, dtype=None, "
-        "name=None)"
+        "context='mean', drop_path_rate=0.0, remat=False, "
+        "include_preprocessing=True, dtype=None, name=None)"
     )
     assert keras_cbvit.ViTCB_S.__name__ == "ViTCB_S"
     with pytest.raises(TypeError, match="hidden_dim"):

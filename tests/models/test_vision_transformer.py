@@ -16,6 +16,7 @@ from keras_cbvit.models.vision_transformer import (
 from tests.compare import assert_close, assert_equal, dtype_of
 from tests.gradients import gradients
 from tests.tiny import (
+    TINY,
     assert_same_values,
     fill,
     images,
@@ -336,6 +337,7 @@ EVERY_ARGUMENT = {
     "broadcast_blocks": (1,),
     "context": "max",
     "drop_path_rate": 0.25,
+    "remat": True,
     "include_preprocessing": False,
     "include_top": True,
     "pooling": "avg",
@@ -495,3 +497,44 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
 def test_an_argument_that_cannot_work_is_refused_with_what_would(bad, message):
     with pytest.raises(ValueError, match=message):
         tiny(**bad)
+
+
+def test_remat_trains_to_the_same_weights_though_paths_are_dropped():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, *TINY["input_shape"])).astype("float32")
+    labels = random.integers(TINY["classes"], size=8)
+    trained = []
+    for remat in (False, True):
+        keras.utils.set_random_seed(0)
+        model = tiny(remat=remat, drop_path_rate=0.5, broadcast="cbs")
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        model.fit(images, labels, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        trained.append(values(model))
+    for path, expected in trained[0].items():
+        assert_close(trained[1][path], expected, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's choice"
+)
+@pytest.mark.parametrize(
+    "jit_compile, expected", [(None, True), ("auto", False), (True, True)]
+)
+def test_prediction_is_by_xla_unless_the_model_is_compiled_otherwise(
+    jit_compile, expected, monkeypatch
+):
+    import tensorflow as tf
+
+    model = tiny()
+    if jit_compile is not None:
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+    before, asked, function = model.jit_compile, [], tf.function
+
+    def recorded(*args, **kwargs):
+        asked.append(kwargs.get("jit_compile"))
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(tf, "function", recorded)
+    model.predict(np.zeros((1, *TINY["input_shape"])), verbose=0)
+    assert (True in asked) == expected
+    assert model.jit_compile == before
