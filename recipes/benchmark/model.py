@@ -10,11 +10,13 @@ from recipes.benchmark.peer import PeerMissingError, find_peer
 
 CB = "keras_cbvit, CB"
 PLAIN = "keras_cbvit, plain"
+REMAT = "keras_cbvit, CB, remat"
 # The functions of `recipes.benchmark.model_peers`, and what they are told beside the
 # options.
 OURS = {
     CB: ("keras_cbvit", {"broadcast": "cb"}),
     PLAIN: ("keras_cbvit", {"broadcast": None}),
+    REMAT: ("keras_cbvit", {"broadcast": "cb", "remat": True}),
 }
 KERAS_PEERS = {
     "KerasHub DeiT": ("keras_hub", {"model": "DeiT"}),
@@ -38,7 +40,7 @@ class Model:
     precisions: tuple[str, ...] = ("float32",)
     """float32 or mixed_bfloat16."""
     steps: int = 4
-    """Batches of one measurement."""
+    """Batches of one measurement, after one that is not counted."""
     repeats: int = 5
     """How often each model is measured, in turn with the others."""
     peer_python: tuple[Path, ...] = ()
@@ -68,6 +70,7 @@ class Model:
         for setup in self._setups():
             for backend in self.backends:
                 run = {"backend": backend, **setup}
+                run["ceiling"] = self._ceiling(backend, setup, result)
                 run["models"] = self._run(backend, setup, result)
                 result["runs"].append(run)
         if self.picture:
@@ -85,49 +88,58 @@ class Model:
     def _run(self, backend, setup, result):
         """What was measured of each model that there is on a backend."""
         wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
-        peers, seconds, first, memory = {}, {}, {}, {}
+        peers, models = {}, {}
         try:
             for title, (function, told) in wanted.items():
-                try:
-                    peers[title] = find_peer(
-                        "recipes.benchmark.model_peers",
-                        function,
-                        {**setup, **told},
-                        self.peer_python,
-                        {"KERAS_BACKEND": backend},
-                    )
-                except PeerMissingError as error:
-                    result["skipped"][f"{title} on {backend}"] = str(error)
-            for title, peer in peers.items():
-                result["versions"][f"{title} on {backend}"] = peer.versions
-                for work in WORK:
+                if peer := self._peer(title, function, told, backend, setup, result):
+                    peers[title] = peer
+                    result["versions"][f"{title} on {backend}"] = peer.versions
+                    models[title] = {}
+            # Inference first: `compile` would change it.
+            for work in WORK:
+                for title, peer in peers.items():
                     # Compilation, and the memory of this work alone.
-                    answer = peer.ask({"do": work, "steps": 1})
-                    first[title, work] = answer["seconds"]
-                    memory[title, work] = answer["memory"]
-                    seconds[title, work] = []
-            for _ in range(self.repeats):
-                for work in WORK:
+                    answer = peer.ask({"do": work})
+                    models[title][work] = {
+                        "images_per_second": [],
+                        "first_step_seconds": answer["first"],
+                        "memory_bytes": answer["memory"],
+                    }
+                for _ in range(self.repeats):
                     for title, peer in peers.items():
-                        answer = peer.ask({"do": work, "steps": self.steps})
-                        seconds[title, work].append(answer["seconds"])
+                        answer = peer.ask({"do": work})
+                        models[title][work]["images_per_second"].append(
+                            self.steps * setup["batch_size"] / answer["seconds"]
+                        )
         finally:
             for peer in peers.values():
                 peer.close()
-        return {
-            title: {
-                work: {
-                    "images_per_second": [
-                        self.steps * setup["batch_size"] / value
-                        for value in seconds[title, work]
-                    ],
-                    "first_step_seconds": first[title, work],
-                    "memory_bytes": memory[title, work],
-                }
-                for work in WORK
-            }
-            for title in peers
-        }
+        return models
+
+    def _ceiling(self, backend, setup, result):
+        """The most operations per second that a product of matrices reached."""
+        title = "product of matrices"
+        peer = self._peer(title, "matmul", {}, backend, setup, result)
+        if not peer:
+            return None
+        try:
+            return max(peer.ask({})["flops"] for _ in range(1 + self.repeats))
+        finally:
+            peer.close()
+
+    def _peer(self, title, function, told, backend, setup, result):
+        """A peer's process, or `None`, noted, where it is not installed."""
+        try:
+            return find_peer(
+                "recipes.benchmark.model_peers",
+                function,
+                {**setup, **told},
+                self.peer_python,
+                {"KERAS_BACKEND": backend},
+            )
+        except PeerMissingError as error:
+            result["skipped"][f"{title} on {backend}"] = str(error)
+            return None
 
     def markdown(self, result):
         """The result as tables with what it was measured on."""
@@ -138,10 +150,11 @@ class Model:
                 f"**ViT-{run['size']}/16 on {run['backend']}**, {run['image_size']}×"
                 f"{run['image_size']}, batch {run['batch_size']}, {run['precision']}",
                 "",
-                "| Model | Inference, images/s | ÷ best Keras peer | ÷ timm "
-                "| Training, images/s | ÷ best Keras peer | ÷ timm "
+                "| Model "
+                "| Inference, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
+                "| Training, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
                 "| Memory, inference | training | First step, inference | training |",
-                "|---" * 11 + "|",
+                "|---" * 13 + "|",
             ]
             for title, model in run["models"].items():
                 cells = [title]
@@ -153,14 +166,17 @@ class Model:
                     )
                     for other in (best[work], "timm"):
                         cells.append(_ratio(run["models"], title, other, work))
+                    cells.append(_share_of_ceiling(run, values, work))
                 cells += [f"{model[w]['memory_bytes'] / 2**20:.0f} MiB" for w in WORK]
                 cells += [f"{model[w]['first_step_seconds']:.1f} s" for w in WORK]
                 lines.append(f"| {' | '.join(cells)} |")
-            lines.append("")
+            lines += ["", *_summary(run), ""]
         lines += [
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
             f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "
-            "and the most; ratios are medians of the repeats' ratios.",
+            "and the most; ratios are medians of the repeats' ratios. The ceiling is "
+            "the rate of large products of matrices; a model's share of it counts its own "
+            "products, three times in training.",
             "",
         ]
         return "\n".join([*lines, *versions_of(result)])
@@ -187,6 +203,37 @@ def ratio(models, title, other, work):
 
 def _ratio(models, title, other, work):
     return f"{ratio(models, title, other, work):.2f}" if other in models else "–"
+
+
+def matmul_macs(size, image_size):
+    """Multiply-accumulates of the products of matrices for one image, patches of 16."""
+    from recipes.benchmark.model_peers import CLASSES, SIZES
+
+    width, _ = SIZES[size]
+    patches = (image_size // 16) ** 2
+    tokens = patches + 1
+    block = 12 * tokens * width**2 + 2 * tokens**2 * width
+    return 12 * block + patches * 16 * 16 * 3 * width + width * CLASSES
+
+
+def _share_of_ceiling(run, images_per_second, work):
+    if not run["ceiling"]:
+        return "–"
+    passes = {"inference": 1, "training": 3}[work]
+    flops = 2 * matmul_macs(run["size"], run["image_size"]) * passes
+    return f"{statistics.median(images_per_second) * flops / run['ceiling']:.0%}"
+
+
+def _summary(run):
+    """What CB takes, and the ceiling."""
+    models = run["models"]
+    if {CB, PLAIN} <= models.keys():
+        takes = (
+            f"{1 / ratio(models, CB, PLAIN, work) - 1:+.1%} in {work}" for work in WORK
+        )
+        yield f"Time of CB over plain: {', '.join(takes)}."
+    if run["ceiling"]:
+        yield f"Ceiling: {run['ceiling'] / 1e9:,.0f} GFLOP/s."
 
 
 def draw(result, file):

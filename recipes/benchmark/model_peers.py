@@ -2,11 +2,13 @@
 
 All are ViTs of the same size that end in 1000 logits, with no dropout and no drop path,
 trained by AdamW on cross-entropy. They are used as their users do: Keras's by `predict`
-and `fit`, timm's in the loop of PyTorch's own tutorials.
+and `fit`, timm's in the loop of PyTorch's own tutorials, each fed from arrays.
 
-A request is a dict: `"do"`, `"inference"` or `"training"`, and `"steps"`, of batches.
-The answer has the `"seconds"` and the `"memory"` in bytes at its peak so far, less what
-was taken before the model was built.
+A request is a dict: `"do"`, `"inference"` or `"training"`. The answer has the
+`"seconds"` that all batches but the first take, the `"first"` batch's, and the
+`"memory"` in bytes at its peak so far, less what was taken before the model was built.
+What comes after the last batch does not count: TensorFlow's `fit` waits up to five
+seconds for its data's threads to end.
 """
 
 import time
@@ -19,7 +21,7 @@ SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}
 CLASSES = 1000
 
 
-def keras_cbvit(broadcast, **setup):
+def keras_cbvit(broadcast, remat=False, **setup):
     """This package's; the images are taken as normalised, as the others do."""
 
     import keras_cbvit
@@ -28,6 +30,7 @@ def keras_cbvit(broadcast, **setup):
         return getattr(keras_cbvit, f"ViTCB_{size}")(
             weights=None,
             broadcast=broadcast,
+            remat=remat,
             input_shape=(image_size, image_size, 3),
             include_preprocessing=False,
             classifier_activation=None,
@@ -84,10 +87,9 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
 
     name = {"Ti": "tiny", "S": "small", "B": "base"}[size]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = (
-        torch.from_numpy(array)
-        for array in _data(image_size, batch_size, steps, channels_first=True)
-    )
+    arrays = _data(image_size, batch_size, steps, channels_first=True)
+    data = torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays))
+    batches = torch.utils.data.DataLoader(data, batch_size)
     before = _memory("torch")
     model = timm.create_model(
         f"vit_{name}_patch16_224", img_size=image_size, num_classes=CLASSES
@@ -98,34 +100,69 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
         device, torch.bfloat16, enabled=precision == "mixed_bfloat16"
     )
 
-    def batches(steps):
-        for images_, labels_ in zip(
-            images.split(batch_size)[:steps],
-            labels.split(batch_size)[:steps],
-            strict=True,
-        ):
-            yield images_.to(device), labels_.to(device)
-
-    def inference(steps):
+    def inference(clock):
         model.eval()
+        outputs = []
         with torch.inference_mode(), mixed:
-            outputs = [run(images).float().cpu() for images, _ in batches(steps)]
+            for images, _ in batches:
+                outputs.append(run(images.to(device)).float().cpu())
+                clock.batch_ends()
         torch.cat(outputs).numpy()
 
-    def training(steps):
+    def training(clock):
         model.train()
         total = 0.0
-        for images, labels in batches(steps):
+        for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
             with mixed:
                 loss = torch.nn.functional.cross_entropy(run(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += loss.detach()
-        float(total)
+            total += float(loss.detach())
+            clock.batch_ends()
 
     work = {"inference": inference, "training": training}
     return _measured(work, before, "torch"), ("timm", "torch")
+
+
+def matmul(size, image_size, batch_size, precision, steps):
+    """The product of two large matrices: a ceiling for what models can reach.
+
+    The answer has the `"flops"` per second.
+    """
+    import keras
+    import numpy as np
+    from keras import ops
+
+    backend = keras.backend.backend()
+    side = 8192 if _has_gpu(backend) else 2048
+    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    a = ops.cast(np.ones((side, side), "float32"), dtype)
+
+    def respond(request):
+        start = time.perf_counter()
+        product = a
+        for _ in range(4):
+            product = ops.matmul(product, a)
+        float(product[0, 0])  # waits for it
+        return {"flops": 4 * 2 * side**3 / (time.perf_counter() - start)}
+
+    return respond, ("keras", backend)
+
+
+class _Clock:
+    """Takes the time of the first batch, and of the others together."""
+
+    def __init__(self):
+        self.first = None
+        self.start = time.perf_counter()
+
+    def batch_ends(self):
+        now = time.perf_counter()
+        if self.first is None:
+            self.first, self.start = now - self.start, now
+        self.seconds = now - self.start
 
 
 def _keras(build, packages, size, image_size, batch_size, precision, steps):
@@ -137,23 +174,37 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
     images, labels = _data(image_size, batch_size, steps)
     before = _memory(backend)
     model = build(size, image_size)
-    model.compile(
-        optimizer=keras.optimizers.AdamW(1e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
 
-    def inference(steps):
-        number = steps * batch_size
-        model.predict(images[:number], batch_size=batch_size, verbose=0)
+    class BatchEnds(keras.callbacks.Callback):
+        def __init__(self, clock):
+            super().__init__()
+            self.clock = clock
 
-    def training(steps):
-        number = steps * batch_size
+        def on_predict_batch_end(self, batch, logs=None):
+            self.clock.batch_ends()
+
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])  # waits for it
+            self.clock.batch_ends()
+
+    def inference(clock):
+        model.predict(
+            images, batch_size=batch_size, verbose=0, callbacks=[BatchEnds(clock)]
+        )
+
+    def training(clock):
+        if not model.compiled:  # after the first inference, as a user who loads a model
+            model.compile(
+                optimizer=keras.optimizers.AdamW(1e-4),
+                loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            )
         model.fit(
-            images[:number],
-            labels[:number],
+            images,
+            labels,
             batch_size=batch_size,
             shuffle=False,
             verbose=0,
+            callbacks=[BatchEnds(clock)],
         )
 
     work = {"inference": inference, "training": training}
@@ -165,7 +216,7 @@ def _data(image_size, batch_size, steps, channels_first=False):
     import numpy as np
 
     random = np.random.default_rng(0)
-    number = batch_size * steps
+    number = batch_size * (1 + steps)  # the first is not timed with the others
     images = random.standard_normal((number, image_size, image_size, 3), "float32")
     if channels_first:
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
@@ -174,12 +225,22 @@ def _data(image_size, batch_size, steps, channels_first=False):
 
 def _measured(work, before, backend):
     def respond(request):
-        start = time.perf_counter()
-        work[request["do"]](request["steps"])
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "memory": _memory(backend) - before}
+        clock = _Clock()
+        work[request["do"]](clock)
+        memory = _memory(backend) - before
+        return {"first": clock.first, "seconds": clock.seconds, "memory": memory}
 
     return respond
+
+
+def _has_gpu(backend):
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    import keras
+
+    return not keras.distribution.list_devices()[0].startswith("cpu")
 
 
 def _memory(backend):
@@ -208,5 +269,5 @@ def _memory(backend):
 
 
 if __name__ == "__main__":
-    peers = keras_cbvit, keras_hub, kimm, timm
+    peers = keras_cbvit, keras_hub, kimm, timm, matmul
     serve({function.__name__: function for function in peers})
