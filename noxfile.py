@@ -17,6 +17,7 @@ nox.needs_version = ">=2024.3"
 nox.options.envdir = str(CACHE / "keras_cbvit" / "nox")
 nox.options.default_venv_backend = "virtualenv"  # uv does not know pip's settings
 nox.options.reuse_venv = "yes"
+nox.options.sessions = ("lint", "tests", "exchange", "wheel")
 
 
 @nox.session
@@ -68,6 +69,22 @@ def wheel(session):
         script = Path(__file__).parent / "tests" / "installed.py"
         environment = {**_environment("torch"), "PYTHONPATH": folder}
         session.run(python, str(script), folder, env=environment, external=True)
+
+
+@nox.session
+def benchmark(session):
+    """Not part of the tests: `nox -s benchmark -- model`, beside the other packages.
+
+    They have an environment of their own, with all backends.
+    """
+    backends = ".[tensorflow,jax,torch,recipes]"
+    session.install("-q", "-c", "constraints.txt", backends, "keras-cv")
+    session.install("-q", "-c", "constraints.txt", "keras-hub==0.32.0", "kimm==0.2.5")
+    # timm's posterizing fails on Pillow 13, and torchvision, which it asks for, would
+    # bring a torch for GPUs.
+    session.install("-q", "pillow==12.3.0", "huggingface_hub", "pyyaml", "safetensors")
+    session.install("-q", "--no-deps", "timm==1.0.31", "torchvision==0.28.0")
+    session.run("python", "-m", "recipes.benchmark", *session.posargs)
 
 
 _ABSENT = (

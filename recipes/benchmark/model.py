@@ -175,8 +175,8 @@ class Model:
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
             f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "
             "and the most; ratios are medians of the repeats' ratios. The ceiling is "
-            "the rate of large products of matrices; a model's share of it counts its own "
-            "products, three times in training.",
+            "the rate of large products of matrices; a model's share of it counts its "
+            "own products, three times in training.",
             "",
         ]
         return "\n".join([*lines, *versions_of(result)])
