@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from recipes.benchmark import input as benchmark
 from recipes.benchmark.__main__ import main
+from recipes.benchmark.peer import Peer
 
 FAST = ["--images", "4", "--batch-size", "4", "--repeats", "2", "--image-size", "32"]
 
@@ -102,6 +104,18 @@ def test_a_peer_that_breaks_is_an_error_with_its_last_words(
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
     with pytest.raises(SystemExit, match="timm ended: out of workers"):
         main(["input", "--data-dir", str(pictures), *FAST, "--peer-python", python])
+
+
+def test_so_it_is_if_a_peer_ends_before_it_is_asked(tmp_path, monkeypatch):
+    class Ended(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.wait()
+
+    monkeypatch.setattr(subprocess, "Popen", Ended)
+    python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
+    with pytest.raises(ChildProcessError, match="timm ended: out of workers"):
+        Peer("recipes.benchmark.input_peers", "timm", {}, python)
 
 
 def test_ratios_are_of_the_same_repeat():
