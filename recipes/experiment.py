@@ -30,6 +30,8 @@ class Network:
     )
     broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
     context: Literal["mean", "max", "token"] = "mean"
+    ablation: str | None = None
+    """One of `keras_cbvit.models.ablations`, in the place of CB; with broadcast None."""
     drop_path_rate: float = 0.1
     remat: bool = False
     """Whether to compute the inside of the blocks again in the backward pass, which
@@ -135,6 +137,12 @@ class Run:
     """Two epochs of a few images, to see that everything runs; the run folder's name
     gets "_smoke" added."""
 
+    @property
+    def folder(self):
+        """The run folder."""
+        name = f"{self.run_dir.name}_smoke" if self.smoke else self.run_dir.name
+        return self.run_dir.with_name(name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -150,10 +158,17 @@ class Experiment:
 def build_model(network, data, classes, dtype, classifier_activation=None):
     """The experiment's model; it gives logits unless told otherwise."""
     import keras_cbvit
+    from keras_cbvit.models.ablations import ablate
 
     options = dataclasses.asdict(network)
     builder = getattr(keras_cbvit, options.pop("model"))
+    ablation = options.pop("ablation")
     if network.weights is not None:
+        if ablation:
+            raise ValueError(
+                f"ablation={ablation!r} starts from random weights; leave out weights="
+                f"{network.weights!r}."
+            )
         builder = keras_cbvit.ViTCB
         options = {k: options[k] for k in ("weights", "drop_path_rate", "remat")}
     for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio"):
@@ -164,10 +179,11 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
                 f"{size}={options[size]} goes with --model ViTCB; {network.model} has "
                 "a size of its own."
             )
-    return builder(
+    model = builder(
         **options,
         input_shape=(*data.image_size, 3),
         classes=classes,
         classifier_activation=classifier_activation,
         dtype=dtype,
     )
+    return ablate(model, ablation) if ablation else model

@@ -44,8 +44,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
     from recipes.training.callbacks import averaged
     from recipes.training.devices import distribute, this_process
 
-    if experiment.run.smoke:
-        experiment = _smoke(experiment)
+    experiment = as_run(experiment)
     network, data, training, run = (
         experiment.network,
         experiment.data,
@@ -79,13 +78,13 @@ def train(experiment, command="recipes.train.train(experiment)"):
         print(f"{broken} pictures could not be decoded and were left out.")
     classifier = in_float32(model, classifier_activation="softmax")
     if is_first:
-        run_folder.save(classifier, run.run_dir / "model.keras")
-        print(f"The model is in {run.run_dir / 'model.keras'}.")
+        run_folder.save(classifier, run.folder / "model.keras")
+        print(f"The model is in {run.folder / 'model.keras'}.")
     if training.ema_decay is not None:
         with averaged(trainer):
             averages = in_float32(model, classifier_activation="softmax")
         if is_first:
-            run_folder.save(averages, run.run_dir / "model_ema.keras")
+            run_folder.save(averages, run.folder / "model_ema.keras")
     if run.publish and is_first:
         publish_trained(classifier, dataset, experiment, command)
     return classifier, dataset
@@ -140,7 +139,7 @@ def _fit(trainer, train_batches, test_batches, training, run):
     is_first = this_process()[0] == 0
     steps_per_epoch = train_batches.steps_per_epoch
     checkpoints = callbacks.Checkpoints(
-        run.run_dir / "checkpoints",
+        run.folder / "checkpoints",
         steps_per_epoch,
         run.checkpoint_steps,
         write=is_first,
@@ -148,7 +147,7 @@ def _fit(trainer, train_batches, test_batches, training, run):
     step = checkpoints.restore(trainer)
     epoch, done = divmod(step, steps_per_epoch)
     if is_first and 0 < step < training.epochs * steps_per_epoch:
-        print(f"Going on after step {done} of epoch {epoch + 1} in {run.run_dir}.")
+        print(f"Going on after step {done} of epoch {epoch + 1} in {run.folder}.")
     watching = [callbacks.StopOnNonFiniteLoss(checkpoints)]
     if training.ema_decay is not None:
         watching.insert(0, callbacks.EvaluateAverages(test_batches))
@@ -157,7 +156,7 @@ def _fit(trainer, train_batches, test_batches, training, run):
         broken = functools.partial(_broken_images, (train_batches, test_batches))
         watching += [
             callbacks.Progress(step, steps_per_epoch, epochs, images),
-            callbacks.EpochLog(run.run_dir, epoch, images, broken),
+            callbacks.EpochLog(run.folder, epoch, images, broken),
         ]
     watching.append(checkpoints)
     # An epoch that was interrupted is shorter than the others.
@@ -261,19 +260,16 @@ def publish_trained(classifier, dataset, experiment, command):
     )
 
 
-def _smoke(experiment):
-    """A short run of small batches, in a folder beside that of the real one."""
-    training, run = experiment.training, experiment.run
+def as_run(experiment):
+    """The experiment as it is run: with `smoke`, a short one of small batches."""
+    if not experiment.run.smoke:
+        return experiment
+    training = experiment.training
     batch_size = max(training.global_batch_size // 16, 16)
-    return dataclasses.replace(
-        experiment,
-        training=dataclasses.replace(
-            training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
-        ),
-        run=dataclasses.replace(
-            run, run_dir=run.run_dir.with_name(f"{run.run_dir.name}_smoke")
-        ),
+    training = dataclasses.replace(
+        training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
     )
+    return dataclasses.replace(experiment, training=training)
 
 
 def config_names():

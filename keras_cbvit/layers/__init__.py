@@ -7,6 +7,9 @@ from keras_cbvit.layers.encoder_block import EncoderBlock
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_cbvit.layers.patch_embedding import PatchEmbedding
+from keras_cbvit.layers.residual import Residual
+from keras_cbvit.layers.squeeze_excitation import SqueezeExcitation
+from keras_cbvit.layers.uniform_head_self_attention import UniformHeadSelfAttention
 
 __all__ = [
     "MLP",
@@ -16,4 +19,7 @@ __all__ = [
     "EncoderBlock",
     "MultiHeadSelfAttention",
     "PatchEmbedding",
+    "Residual",
+    "SqueezeExcitation",
+    "UniformHeadSelfAttention",
 ]

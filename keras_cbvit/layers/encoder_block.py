@@ -6,7 +6,7 @@ from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
-PLACES = ("msa_end", "mlp_front", "mlp_mid", "mlp_end")
+PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -28,6 +28,7 @@ class EncoderBlock(keras.layers.Layer):
         remat: whether to compute each branch again in the backward pass rather than
             keep what is in between, which takes less memory and more time. Nothing
             random may be in a branch then.
+        attention: optional layer in the place of the `MultiHeadSelfAttention`.
         msa_end: optional layer for the output of the attention, on the branch.
         mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
@@ -51,6 +52,7 @@ class EncoderBlock(keras.layers.Layer):
         mlp_dim,
         drop_path_rate=0.0,
         remat=False,
+        attention=None,
         msa_end=None,
         mlp_front=None,
         mlp_mid=None,
@@ -65,7 +67,7 @@ class EncoderBlock(keras.layers.Layer):
         self.msa_end = msa_end
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
-        self.attention = MultiHeadSelfAttention(
+        self.attention = attention or MultiHeadSelfAttention(
             num_heads, dtype=dtype, name="attention"
         )
         self.drop_path1 = DropPath(drop_path_rate, dtype=dtype, name="drop_path1")
@@ -107,7 +109,8 @@ class EncoderBlock(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        at_place = {
+        parts = {
+            "attention": self.attention,
             "msa_end": self.msa_end,
             "mlp_front": self.mlp.front,
             "mlp_mid": self.mlp.mid,
@@ -120,15 +123,15 @@ class EncoderBlock(keras.layers.Layer):
             "drop_path_rate": self.drop_path_rate,
             "remat": self.remat,
             **{
-                place: keras.saving.serialize_keras_object(layer)
-                for place, layer in at_place.items()
+                part: keras.saving.serialize_keras_object(layer)
+                for part, layer in parts.items()
             },
         }
 
     @classmethod
     def from_config(cls, config):
         layers = {
-            place: keras.saving.deserialize_keras_object(config.get(place))
-            for place in PLACES
+            part: keras.saving.deserialize_keras_object(config.get(part))
+            for part in PARTS
         }
         return cls(**{**config, **layers})

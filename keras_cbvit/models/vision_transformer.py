@@ -73,8 +73,6 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
         dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         # Pixels and probabilities are not for 8 bits of mantissa.
         wide = keras.backend.result_type(dtype.compute_dtype, "float32")
-        places = BROADCAST_PLACES[broadcast_place] if broadcast else ()
-        broadcasting = block_indices(broadcast_blocks, depth)
 
         images = keras.Input(tuple(input_shape), name="images")
         x = images
@@ -89,25 +87,8 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
             x
         )
         x = ClassTokenAndPosition(dtype=dtype, name="class_token_and_position")(x)
-        for i in range(depth):
-            context_broadcasts = {
-                place: ContextBroadcast(
-                    scale=broadcast == "cbs",
-                    context=context,
-                    dtype=dtype,
-                    name="context_broadcast",
-                )
-                for place in (places if i in broadcasting else ())
-            }
-            x = EncoderBlock(
-                num_heads,
-                int(hidden_dim * mlp_ratio),
-                drop_path_rate=drop_path_rate * i / max(depth - 1, 1),
-                remat=remat,
-                **context_broadcasts,
-                dtype=dtype,
-                name=f"block_{i}",
-            )(x)
+        for block in self.encoder_blocks(config, dtype):
+            x = block(x)
         x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")(x)
         if pooling is not None:
             x = TokenPooling(pooling, dtype=dtype, name="pool")(x)
@@ -131,6 +112,40 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
         for layer in self._flatten_layers(include_self=False):
             if layer.path in frozen_layers:
                 layer.trainable = False
+
+    @classmethod
+    def encoder_blocks(cls, config, dtype):
+        """The layers between the tokens and the norm, in order.
+
+        Ablations (`keras_cbvit.models.ablations`) override this or `encoder_block`.
+
+        Args:
+            config: the arguments of the class by name.
+            dtype: the dtype policy of the layers.
+        """
+        return [cls.encoder_block(i, config, dtype) for i in range(config["depth"])]
+
+    @classmethod
+    def encoder_block(cls, i, config, dtype, **parts):
+        """The block of index `i`; `parts` are other arguments of `EncoderBlock`."""
+        depth, broadcast = config["depth"], config["broadcast"]
+        if broadcast and i in block_indices(config["broadcast_blocks"], depth):
+            for place in BROADCAST_PLACES[config["broadcast_place"]]:
+                parts[place] = ContextBroadcast(
+                    scale=broadcast == "cbs",
+                    context=config["context"],
+                    dtype=dtype,
+                    name="context_broadcast",
+                )
+        return EncoderBlock(
+            config["num_heads"],
+            int(config["hidden_dim"] * config["mlp_ratio"]),
+            drop_path_rate=config["drop_path_rate"] * i / max(depth - 1, 1),
+            remat=config["remat"],
+            **parts,
+            dtype=dtype,
+            name=f"block_{i}",
+        )
 
     def get_config(self):
         dtype = self.dtype_policy

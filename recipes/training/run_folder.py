@@ -14,7 +14,7 @@ import keras
 
 def claim(experiment, command):
     """Writes `config.json`, or checks that it is of the same experiment."""
-    folder = experiment.run.run_dir
+    folder = experiment.run.folder
     settings = json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
     file = folder / "config.json"
     backend = keras.backend.backend()
@@ -37,16 +37,12 @@ def claim(experiment, command):
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {}
-    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
     config = {
         "command": command,
         "experiment": settings,
         "backend": backend,
-        "versions": {"python": platform.python_version(), **versions},
-        "commit": _git_commit(),
+        "versions": versions(),
+        "commit": git_commit(),
     }
     partial = folder / "partial.json"
     partial.write_text(json.dumps(config, indent=2) + "\n")
@@ -72,7 +68,16 @@ def _differences(found, settings):
                 yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
 
 
-def _git_commit():
+def versions():
+    """Of Python and the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def git_commit():
     """The commit of this checkout, marked if files differ from it; `None` if none."""
     try:
         return subprocess.run(

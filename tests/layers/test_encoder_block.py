@@ -2,7 +2,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cbvit.layers import ContextBroadcast, EncoderBlock
+from keras_cbvit.layers import (
+    ContextBroadcast,
+    EncoderBlock,
+    UniformHeadSelfAttention,
+)
 from tests.compare import assert_close, dtype_of, to_numpy
 from tests.round_trip import round_trip
 
@@ -67,6 +71,7 @@ def test_every_argument_comes_back_from_the_configuration():
         mlp_dim=16,
         drop_path_rate=0.25,
         remat=True,
+        attention=UniformHeadSelfAttention(1, 5, name="heads"),
         msa_end=ContextBroadcast(name="at_msa_end"),
         mlp_front=ContextBroadcast(name="at_mlp_front", context="max"),
         mlp_mid=ContextBroadcast(name="at_mlp_mid", scale=True),
@@ -83,5 +88,6 @@ def test_every_argument_comes_back_from_the_configuration():
     ]
     assert (copy.mlp.front.context, copy.mlp.mid.scale) == ("max", True)
     assert copy.remat
+    assert (copy.attention.name, copy.attention.head_dim) == ("heads", 5)
     assert (copy.drop_path1.rate, copy.drop_path2.rate) == (0.25, 0.25)
     assert copy(X).shape == X.shape

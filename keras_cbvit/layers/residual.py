@@ -1,0 +1,45 @@
+"""One residual branch by itself, half an encoder block."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class Residual(keras.layers.Layer):
+    """`x + branch(norm(x))`: an encoder block has an MSA and an MLP of this kind.
+
+    Args:
+        branch: a layer that keeps its input's shape, `MultiHeadSelfAttention` or `MLP`.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+    """
+
+    def __init__(self, branch, **kwargs):
+        super().__init__(**kwargs)
+        self.branch = branch
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, dtype=self.dtype_policy, name="norm"
+        )
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.branch.build(input_shape)
+
+    def call(self, inputs):
+        return inputs + self.branch(self.norm(inputs))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        branch = keras.saving.serialize_keras_object(self.branch)
+        return {**super().get_config(), "branch": branch}
+
+    @classmethod
+    def from_config(cls, config):
+        branch = keras.saving.deserialize_keras_object(config["branch"])
+        return cls(**{**config, "branch": branch})

@@ -1,0 +1,69 @@
+"""Squeeze-and-excitation of tokens, what the paper compares CB with."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.initializers import dense_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class SqueezeExcitation(keras.layers.Layer):
+    """Weights the channels of all tokens by what the mean token says.
+
+    ::
+
+        y = x ⊙ sigmoid(FC(relu(FC(mean of x over the tokens))))
+
+    The baseline of the paper's Tables 2 and 3, at the place of CB. Its ratio is lost
+    from the text we have; 16 is that of "Squeeze-and-Excitation Networks" (CVPR 2018).
+
+    Args:
+        ratio: how many times fewer channels there are between the two dense layers;
+            at least one is left.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, tokens, channels)`.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype. The mean is
+        accumulated in at least float32.
+
+    Raises:
+        ValueError: if `ratio` is less than 1.
+    """
+
+    def __init__(self, ratio=16, **kwargs):
+        super().__init__(**kwargs)
+        if ratio < 1:
+            raise ValueError(f"ratio={ratio} must be at least 1.")
+        self.ratio = ratio
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        hidden = max(channels // self.ratio, 1)
+        self.fc1 = self._dense(hidden, "relu", "fc1")
+        self.fc2 = self._dense(channels, "sigmoid", "fc2")
+        self.fc1.build((None, channels))
+        self.fc2.build((None, hidden))
+
+    def _dense(self, channels, activation, name):
+        return keras.layers.Dense(
+            channels,
+            activation=activation,
+            kernel_initializer=dense_kernel(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(self, inputs):
+        wide = keras.backend.result_type(inputs.dtype, "float32")
+        mean = ops.mean(ops.cast(inputs, wide), axis=1)
+        gate = self.fc2(self.fc1(ops.cast(mean, inputs.dtype)))
+        return inputs * ops.expand_dims(gate, 1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "ratio": self.ratio}
