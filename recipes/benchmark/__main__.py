@@ -4,9 +4,10 @@ import sys
 import recipes.benchmark
 from recipes.benchmark.input import Input
 from recipes.benchmark.model import Model
+from recipes.benchmark.profile import Profile
 from recipes.commands import parse, say_errors
 
-BENCHMARKS = {"input": Input, "model": Model}
+BENCHMARKS = {"input": Input, "model": Model, "profile": Profile}
 
 
 def main(arguments=None):

@@ -7,14 +7,17 @@ and `fit`, timm's in the loop of PyTorch's own tutorials, each fed from arrays.
 A request is a dict: `"do"`, `"inference"` or `"training"`. The answer has the
 `"seconds"` that all batches but the first take, the `"first"` batch's, and the
 `"memory"` in bytes at its peak so far, less what was taken before the model was built.
+With a true `"profile"` it has the seconds of the `"operations"` instead.
 What comes after the last batch does not count: TensorFlow's `fit` waits up to five
 seconds for its data's threads to end.
 """
 
+import functools
 import time
 from pathlib import Path
 
 from recipes.benchmark.peer import serve
+from recipes.benchmark.profiler import operation_seconds
 
 # hidden_dim and number of heads; depth 12, MLPs four times as wide
 SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}
@@ -226,7 +229,10 @@ def _data(image_size, batch_size, steps, channels_first=False):
 def _measured(work, before, backend):
     def respond(request):
         clock = _Clock()
-        work[request["do"]](clock)
+        run = functools.partial(work[request["do"]], clock)
+        if request.get("profile"):
+            return {"operations": operation_seconds(backend, run)}
+        run()
         memory = _memory(backend) - before
         return {"first": clock.first, "seconds": clock.seconds, "memory": memory}
 

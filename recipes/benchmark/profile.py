@@ -1,0 +1,115 @@
+"""Where a model's time goes, by the profiler of its backend."""
+
+import dataclasses
+from pathlib import Path
+
+from recipes.benchmark.machine import run_on, versions_of
+from recipes.benchmark.model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
+from recipes.benchmark.peer import PeerMissingError, find_peer
+
+MODELS = {CB: OURS[CB], **KERAS_PEERS, "timm": TORCH_PEERS["timm"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """The operations that take a ViT's time, ours beside those of its peers."""
+
+    backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
+    """timm is profiled beside torch."""
+    size: str = "Ti"
+    """Ti, S or B."""
+    image_size: int = 224
+    batch_size: int = 16
+    precision: str = "float32"
+    """float32 or mixed_bfloat16."""
+    steps: int = 4
+    """Batches that are profiled, after as many that warm up."""
+    operations: int = 8
+    """How many operations a table has, those that take ours the most time."""
+    peer_python: tuple[Path, ...] = ()
+    """Python programs of environments in which the backends and peers may be, if they
+    are not in this one."""
+    json: Path | None = None
+    """File for all the numbers."""
+
+    def measure(self):
+        """Profiles; returns what `--json` writes."""
+        result = {
+            **run_on(),
+            "options": dataclasses.asdict(self),
+            "versions": {},
+            "skipped": {},
+            "runs": [],
+        }
+        for backend in self.backends:
+            # Inference first: `compile` would change it.
+            run = {"backend": backend, **{work: {} for work in WORK}}
+            for title, (function, told) in MODELS.items():
+                if title == "timm" and backend != "torch":
+                    continue
+                self._profile(title, function, told, run, result)
+            result["runs"].append(run)
+        return result
+
+    def _profile(self, title, function, told, run, result):
+        """Adds the seconds of each operation of one model to a run."""
+        names = "size", "image_size", "batch_size", "precision", "steps"
+        setup = {name: getattr(self, name) for name in names}
+        try:
+            peer = find_peer(
+                "recipes.benchmark.model_peers",
+                function,
+                {**setup, **told},
+                self.peer_python,
+                {"KERAS_BACKEND": run["backend"]},
+            )
+        except PeerMissingError as error:
+            result["skipped"][f"{title} on {run['backend']}"] = str(error)
+            return
+        try:
+            result["versions"][f"{title} on {run['backend']}"] = peer.versions
+            for work in WORK:
+                peer.ask({"do": work})
+                answer = peer.ask({"do": work, "profile": True})
+                run[work][title] = answer["operations"]
+        finally:
+            peer.close()
+
+    def markdown(self, result):
+        """Tables of the share that operations have of the time of each model."""
+        lines = []
+        for run in result["runs"]:
+            for work in WORK:
+                lines += self._table(run, work)
+        lines += [
+            f"ViT-{self.size}/16, {self.image_size}×{self.image_size}, batch "
+            f"{self.batch_size}, {self.precision}; {result['cpu']}, {result['cores']} "
+            f"cores; {result['date']}. Shares of the time of all operations, which is "
+            "the sum over the threads; without what an operation calls.",
+            "",
+        ]
+        return "\n".join([*lines, *versions_of(result)])
+
+    def _table(self, run, work):
+        models = run[work]
+        if not models:
+            return []
+        shown = []
+        for operations in models.values():
+            most = sorted(operations, key=operations.get, reverse=True)
+            shown += most[: self.operations]
+        totals = {title: sum(models[title].values()) for title in models}
+        lines = [
+            f"**{run['backend']}, {work}**",
+            "",
+            f"| Operation | {' | '.join(models)} |",
+            "|---" * (1 + len(models)) + "|",
+        ]
+        for operation in dict.fromkeys(shown):
+            shares = (
+                f"{models[title].get(operation, 0) / totals[title]:.0%}"
+                for title in models
+            )
+            lines.append(f"| `{operation}` | {' | '.join(shares)} |")
+        milliseconds = (f"{1000 * t / self.steps:.0f} ms" for t in totals.values())
+        return [*lines, f"| all, a batch | {' | '.join(milliseconds)} |", ""]
