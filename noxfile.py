@@ -35,7 +35,9 @@ def tests(session, backend):
     session.install("-q", "-c", "constraints.txt", f".[{backend},recipes,test]")
     if backend != "tensorflow":
         session.run("python", "-c", _ABSENT, silent=True)
-    session.run("pytest", *session.posargs, env=_environment(backend))
+    # Two at a time: compiling, which takes most of the time, uses one core.
+    two = ("-n", "2", "--dist", "loadfile")
+    session.run("pytest", *two, *session.posargs, env=_environment(backend))
 
 
 @nox.session(venv_backend="none")
