@@ -1,0 +1,24 @@
+"""What the paper looks at in a trained model, and what a model costs."""
+
+from keras_cbvit.analysis.attention import (
+    attention_entropy,
+    attention_maps,
+    attention_statistics,
+    relative_distance,
+    softmax_jacobian_norm,
+)
+from keras_cbvit.analysis.cost import Cost, layer_costs, total_cost
+from keras_cbvit.analysis.scale import channel_scales, scale_statistics
+
+__all__ = [
+    "Cost",
+    "attention_entropy",
+    "attention_maps",
+    "attention_statistics",
+    "channel_scales",
+    "layer_costs",
+    "relative_distance",
+    "scale_statistics",
+    "softmax_jacobian_norm",
+    "total_cost",
+]

@@ -1,0 +1,271 @@
+"""Looks into trained models: attention, Λ, and what they cost.
+
+    python -m recipes.analyze runs/cifar10/plain runs/cifar10/cb --on cifar10
+
+Prints tables in Markdown, and writes them as results.json, with pictures, into a
+folder. Without --on no attention is measured.
+"""
+
+import dataclasses
+import json
+import math
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tyro
+from PIL import Image, ImageOps
+
+from keras_cbvit import analysis
+from keras_cbvit.analysis.attention import encoder_blocks, token_grid
+from keras_cbvit.models import ablations  # noqa: F401, which makes Keras know them
+from keras_cbvit.pretrained.files import locate
+from recipes import figures
+from recipes.data.pictures import fitted
+from recipes.data.sources import load_dataset
+from recipes.experiment import Data
+from recipes.training.run_folder import git_commit, versions
+
+# What `attention_statistics` and `scale_statistics` give, for tables and pictures.
+ATTENTION = {
+    "entropy": "entropy of attention (nats)",
+    "distance": "relative distance (sides of the image)",
+    "jacobian_norm": "nuclear norm of the softmax's Jacobian",
+}
+SCALE = {"ratio": "10 % over 90 % quantile of |λ|", "mean": "mean of Λ"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What is looked at, and where the results go."""
+
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """Names of published weights, .keras files, or run folders."""
+    on: str | None = None
+    """The data set whose test images are attended to, as for training."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data sets."""
+    test_split: str = "test"
+    """The TFDS split, or the subfolder of an image folder."""
+    crop_fraction: float = 1.0
+    """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
+    test_labels: Path | None = None
+    """For a test folder without class folders, as for training."""
+    images: int = 1000
+    """How many images of the data set, evenly from the first to the last."""
+    batch_size: int = 16
+    """Images that are measured at once; it does not change the numbers."""
+    photo: Path | None = None
+    """A picture to draw the attention on."""
+    out: Path = Path("runs/analysis")
+    """Folder of the results and pictures."""
+
+
+def load_model(name):
+    """A model by the name of its published weights, its .keras file, or its run folder.
+
+    Raises:
+        ValueError: on unknown weights, and on another kind of file.
+        FileNotFoundError: if there is no such file.
+    """
+    is_folder = Path(name).is_dir()
+    path = locate(Path(name) / "model.keras" if is_folder else name)
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not a .keras file, which says what model it holds."
+        )
+    return keras.saving.load_model(path, compile=False)
+
+
+def analyze(options):
+    """Runs an `Analysis`: prints the tables, writes results and pictures.
+
+    Returns:
+        What is written as JSON. nan, as the ratio of a Λ that is all zero, is None.
+
+    Raises:
+        ValueError: if a model is not of this package, or an option makes no sense.
+        OSError: if a model, data set or picture is not there.
+    """
+    if not options.models:
+        raise ValueError("There is no model to look at; name at least one.")
+    if options.images < 1:
+        raise ValueError(f"images={options.images} must be at least 1.")
+    models = {name: load_model(name) for name in options.models}
+    titles = _titles(models)
+    photos = {}
+    if options.photo is not None:
+        photos = {titles[n]: _photo(m, options.photo) for n, m in models.items()}
+    found = {}
+    for name, model in models.items():
+        found[name] = _measured(model, options)
+        print(f"## {name}\n")
+        print("\n".join(_markdown(found[name])))
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = {
+        "commit": git_commit(),
+        "versions": versions(),
+        "backend": keras.backend.backend(),
+        "options": dataclasses.asdict(options),
+        "models": found,
+    }
+    text = json.dumps(result, indent=2, default=str, allow_nan=False)
+    (options.out / "results.json").write_text(text + "\n")
+    scales = {titles[name]: _scales(model) for name, model in models.items()}
+    named = {titles[name]: numbers for name, numbers in found.items()}
+    _draw(named, scales, photos, options.out)
+    print(f"The results and pictures are in {options.out}.")
+    return result
+
+
+def _measured(model, options):
+    """All numbers of a model, in Python's own types."""
+    blocks = encoder_blocks(model)
+    found = {"blocks": [block.name for block in blocks]}
+    found["tokens"] = blocks[0].input.shape[1]
+    found["entropy_of_uniform"] = math.log(found["tokens"])
+    if options.on is not None:
+        images = _images(model, options)
+        attention = analysis.attention_statistics(model, images, options.batch_size)
+        found["attention"] = {key: _plain(value) for key, value in attention.items()}
+    if scales := _scales(model):
+        scale = analysis.scale_statistics(model)
+        found["scale"] = {key: _plain(value) for key, value in scale.items()}
+        found["scale"]["layers"] = list(scales)
+    costs = analysis.layer_costs(model)
+    costs["sum"] = analysis.total_cost(model)
+    found["cost"] = {layer: dataclasses.asdict(cost) for layer, cost in costs.items()}
+    return found
+
+
+def _plain(values):
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def _scales(model):
+    """The Λ of a CB_S model by layer; none of another model."""
+    try:
+        return analysis.channel_scales(model)
+    except ValueError:
+        return {}
+
+
+def _images(model, options):
+    """Images of the data set one by one; a folder's are in the order of their classes.
+
+    A set that is too large for memory is decoded as it goes.
+    """
+    data = Data(
+        dataset=options.on,
+        data_dir=options.data_dir,
+        train_split=options.test_split,
+        test_split=options.test_split,
+        image_size=model.input_shape[1:3],
+        crop_fraction=options.crop_fraction,
+        test_labels=options.test_labels,
+    )
+    images = load_dataset(data, train=False).test.images
+    number = min(options.images, len(images))
+    return (images[i * len(images) // number] for i in range(number))
+
+
+def _markdown(found):
+    """The lines of a model's tables."""
+    if "attention" in found:
+        attention = found["attention"]
+        most = f"{found['entropy_of_uniform']:.4f} nats"
+        yield f"Attention; that to all {found['tokens']} tokens alike has {most}.\n"
+        yield from _table(["block", *ATTENTION.values()], found["blocks"], attention)
+    if "scale" in found:
+        yield "Λ of each layer.\n"
+        yield from _table(
+            ["layer", *SCALE.values()], found["scale"]["layers"], found["scale"]
+        )
+    yield "Cost of one image.\n"
+    yield "| layer | MACs of matrix products | MACs of context | parameters |"
+    yield "|---|--:|--:|--:|"
+    for layer, cost in found["cost"].items():
+        if any(cost.values()):
+            numbers = " | ".join(f"{number:,}" for number in cost.values())
+            yield f"| {layer} | {numbers} |"
+    total = found["cost"]["sum"]
+    share = total["context_macs"] / total["matmul_macs"]
+    yield f"\nContext takes {share:.4%} of what the matrix products take.\n"
+
+
+def _table(header, layers, columns):
+    """A row for each layer, and their mean."""
+    yield f"| {' | '.join(header)} |"
+    yield f"|---|{'--:|' * (len(header) - 1)}"
+    values = np.array([columns[key] for key in columns if key != "layers"], float)
+    for layer, row in zip(layers, values.T, strict=True):
+        yield f"| {layer} | {' | '.join(f'{value:.4f}' for value in row)} |"
+    yield f"| mean | {' | '.join(f'{value:.4f}' for value in values.mean(axis=1))} |\n"
+
+
+def _titles(names):
+    """Short names for pictures: that of a run folder, if no two are alike."""
+    paths = [Path(name) for name in names]
+    short = [p.parent.name if p.name == "model.keras" else p.name for p in paths]
+    if len(set(short)) < len(short):
+        short = names
+    return dict(zip(names, short, strict=True))
+
+
+def _draw(found, scales, photos, folder):
+    """Draws everything there is, by the models' titles, into a folder."""
+    figures.draw_softmax_jacobian(folder / "softmax_jacobian.png")
+    panels = {label: {} for label in (*ATTENTION.values(), *SCALE.values())}
+    for title, numbers in found.items():
+        if "attention" in numbers:
+            for key, label in ATTENTION.items():
+                panels[label][title] = [numbers["attention"][key]]
+        if "scale" in numbers:
+            for key, label in SCALE.items():
+                panels[label] |= _scale_curves(title, numbers, key)
+    if entropy := panels[ATTENTION["entropy"]]:
+        for numbers in found.values():
+            uniform = [[numbers["entropy_of_uniform"]] * len(numbers["blocks"])]
+            entropy[f"uniform attention to {numbers['tokens']} tokens"] = uniform
+    for labels, file in ((ATTENTION, "attention.png"), (SCALE, "scale_by_layer.png")):
+        if curves := {k: panels[k] for k in labels.values() if panels[k]}:
+            figures.draw_panels(curves, folder / file)
+    if scales := {title: scale for title, scale in scales.items() if scale}:
+        figures.draw_scales(scales, folder / "scales.png")
+    if photos:
+        figures.draw_attention(photos, folder / "photo.png")
+
+
+def _scale_curves(title, numbers, key):
+    """A curve for each place in a block that has a Λ; nan where a block has none."""
+    curves = {}
+    for layer, value in zip(
+        numbers["scale"]["layers"], numbers["scale"][key], strict=True
+    ):
+        block, *place, _ = layer.split("/")
+        label = f"{title}, {'MLP' if place else 'MSA'}"
+        nowhere = [[np.nan] * len(numbers["blocks"])]
+        curve = curves.setdefault(label, nowhere)[0]
+        curve[numbers["blocks"].index(block)] = value
+    return curves
+
+
+def _photo(model, file):
+    """A picture at the model's size, its attention maps, and the grid of patches."""
+    with Image.open(file) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    photo = fitted(upright, model.input_shape[1:3])
+    return photo, analysis.attention_maps(model, photo[None]), token_grid(model)
+
+
+def main(arguments=None):
+    from recipes.commands import parse, say_errors
+
+    options = parse("recipes.analyze", Analysis, __doc__, arguments)
+    with say_errors():
+        analyze(options)
+
+
+if __name__ == "__main__":
+    main()
