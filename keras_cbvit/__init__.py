@@ -5,6 +5,7 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 
 from keras_cbvit import analysis, layers
 from keras_cbvit.layers import ContextBroadcast
+from keras_cbvit.models import ablations
 from keras_cbvit.models.builders import ViTCB, ViTCB_B, ViTCB_S, ViTCB_Ti
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.catalog import list_weights
@@ -20,6 +21,7 @@ __all__ = [
     "ViTCB_S",
     "ViTCB_Ti",
     "VisionTransformer",
+    "ablations",
     "analysis",
     "decode_predictions",
     "layers",

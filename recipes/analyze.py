@@ -19,7 +19,6 @@ from PIL import Image, ImageOps
 
 from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
-from keras_cbvit.models import ablations  # noqa: F401, which makes Keras know them
 from keras_cbvit.pretrained.files import locate
 from recipes import figures
 from recipes.data.pictures import fitted

@@ -31,7 +31,7 @@ class Network:
     broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
     context: Literal["mean", "max", "token"] = "mean"
     ablation: str | None = None
-    """One of `keras_cbvit.models.ablations`, in the place of CB; with broadcast None."""
+    """One of `keras_cbvit.ablations`, in the place of CB; with broadcast None."""
     drop_path_rate: float = 0.1
     remat: bool = False
     """Whether to compute the inside of the blocks again in the backward pass, which

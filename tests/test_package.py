@@ -44,6 +44,7 @@ def test_the_public_names_are_these():
         "ViTCB_S",
         "ViTCB_Ti",
         "VisionTransformer",
+        "ablations",
         "analysis",
         "decode_predictions",
         "layers",
