@@ -1,117 +1,170 @@
-"""Measures the accuracy of published or saved models.
+"""Measures the accuracy, loss and calibration of classifiers, side by side.
 
-python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
+    python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
+    python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
+    python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
 """
 
 import dataclasses
+import functools
 import importlib
+import json
+import sys
 from pathlib import Path
+from typing import Literal
 
 import keras
-import numpy as np
 import tyro
 
-from keras_cbvit.pretrained.predictions import class_names
-from recipes.data.batches import Batches
-from recipes.data.sources import load_dataset
+from recipes.evaluation.classifiers import load_classifier
+from recipes.evaluation.matching import matched
+from recipes.evaluation.measuring import ATTACKS, measure
+from recipes.evaluation.reports import condition_name, sentence, table
+from recipes.evaluation.sets import data_of, load_set
 from recipes.experiment import Data
 from recipes.train import config_names
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is measured, and on what."""
+    """What is measured, on what, and how."""
 
-    model: tyro.conf.Positional[str]
-    """Name of published weights, or path of a .keras file."""
-    dataset: str | None = None
-    """As for training. If not given, published weights are measured on what the config
-    of their tag says, with its split and its crop, or on the data set of that name."""
+    models: tyro.conf.Positional[tuple[str, ...]]
+    """Names of published weights, or paths of .keras files of any Keras classifier."""
+    on: tuple[str, ...] = ()
+    """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
+    =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
+    file, digits. If not given, published weights are measured on what the config of
+    their tag says, with its split and its crop, or on the data set of that name."""
+    under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
+    """Conditions: the images as they are, with a black square of half the sides in the
+    centre, or attacked."""
+    epsilons: tuple[float, ...] = (1.0,)
+    """The most that an attack changes a value from 0 to 255 by."""
     data_dir: Path | None = None
     """Where TFDS keeps its data sets."""
     test_split: str | None = None
     """The TFDS split, or the subfolder of an image folder; "." for all of it. "test" if
-    no config says otherwise."""
+    neither a config nor ImageNet's protocol says otherwise."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept; DeiT evaluates with 0.875. 1 if no
-    config says otherwise."""
+    """The centre's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
+    else 1 if no config says otherwise."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
+    real_labels: Path | None = None
+    """The file real.json, for `real` from a folder or from TFDS's imagenet2012."""
+    normalize: Literal["none", "unit", "symmetric", "imagenet", "caffe"] = "none"
+    """What is done to images 0-255 for models of other packages that do not normalise
+    them: to 0-1, to -1-1, by ImageNet's mean and deviation, or to BGR without mean."""
+    image_size: tuple[int, int] | None = None
+    """Height and width for models of other packages that take any."""
     strict: bool = False
     """Whether a picture that cannot be decoded is an error."""
-    batch_size: int = 250
+    batch_size: int = 256
     """Images that are predicted at once; it does not change the numbers."""
+    devices: int | None = None
+    """How many devices of this machine, as for training, for attacks, too; it does not
+    change the numbers. torch takes one."""
+    json: Path | None = None
+    """A file to write the results to, too."""
+
+    def conditions(self):
+        """Each condition with its epsilon, which only attacks have."""
+        for under in self.under:
+            for epsilon in self.epsilons if under in ATTACKS else (None,):
+                yield under, epsilon
 
 
-def count_right(model, split, batch_size=250, strict=False):
-    """How many images of a split a classifier names right, and of how many.
+def evaluate(options, report=lambda row: None):
+    """Runs an `Evaluation`.
 
-    Each counts once, but for pictures that cannot be decoded, which do not count.
-    """
-    batches = Batches(split, model.output_shape[-1], batch_size, strict=strict)
-    predictions = model.predict(batches, verbose=0)[: len(split)]
-    right = np.argmax(predictions, axis=-1) == split.labels
-    right = np.delete(right, list(batches.broken))
-    return int(right.sum()), len(right)
+    Args:
+        options: the `Evaluation`.
+        report: a function that is called with each result as soon as it is there.
 
-
-def evaluate(options):
-    """Runs an `Evaluation`; returns the right and all images, and what they are.
+    Returns:
+        The results: for each set, condition and model a dict of what was measured
+        (`recipes.evaluation.metrics.measures`) and of `model`, `on`, `under`,
+        `epsilon` and `backend`.
 
     Raises:
-        ValueError: if the classes of model and data set are not the same.
+        ValueError: if the classes of a model and a set are not the same.
+        OSError: if a file or a data set is not there.
     """
-    import keras_cbvit
+    from recipes.training.devices import distribute
 
-    is_file = options.model.endswith(".keras")
-    if is_file and options.dataset is None:
-        raise ValueError(
-            f"{options.model} does not say what to measure it on; give --dataset."
-        )
-    model = keras_cbvit.ViTCB(weights=options.model)
-    data = dataclasses.replace(_data(options), image_size=model.input_shape[1:3])
-    dataset = load_dataset(data, train=False)
-    found = dataset.class_names
-    # A file without a record does not know the names of its classes.
-    names = found if is_file else class_names(options.model)
-    if is_file and len(found) != model.output_shape[-1]:
-        raise ValueError(
-            f"{dataset.description} has {len(found)} classes, but {options.model} "
-            f"{model.output_shape[-1]}."
-        )
-    if not set(found) <= set(names):
-        raise ValueError(
-            f"The {len(found)} classes of {dataset.description} ({_some(found)}) are "
-            f"not among the {len(names)} of {options.model} "
-            f"({_some(names)})."
-        )
-    labels = np.array([names.index(name) for name in found])[dataset.test.labels]
-    split = dataclasses.replace(dataset.test, labels=labels)
-    right, total = count_right(model, split, options.batch_size, options.strict)
-    description = dataset.description
-    if left_out := split.broken + len(split) - total:
-        description += f", without {left_out} that cannot be decoded"
-    return right, total, description
+    if not options.models:
+        raise ValueError("There is no model to measure; see --help.")
+    results = []
+    load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
+    # Before anything else wakes the backend, which then has the devices it has.
+    with distribute(options.devices, options.batch_size):
+        classifiers = [
+            load_classifier(name, options.normalize, options.image_size)
+            for name in options.models
+        ]
+        for on in options.on or (None,):
+            rows = []
+            for classifier in classifiers:
+                data = _data(options, on, classifier)
+                dataset = load(on or data.dataset, data, options.real_labels)
+                for row in _rows(options, classifier, on, dataset):
+                    report(row)
+                    rows.append(row)
+            # Models side by side: by condition first.
+            number = len(rows) // len(classifiers)
+            results += [row for i in range(number) for row in rows[i::number]]
+    return results
 
 
-def _data(options):
+def _rows(options, classifier, on, dataset):
+    """The results of a classifier on a set."""
+    split, model, description = matched(classifier, on, dataset)
+    labelled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
+    for under, epsilon in options.conditions():
+        progress = sys.stdout.isatty()
+        if progress:
+            print(
+                f"{classifier.name} on {description}, {condition_name(under, epsilon)}"
+            )
+        found = measure(
+            model,
+            split,
+            under,
+            epsilon or 0.0,
+            options.batch_size,
+            options.strict,
+            progress,
+        )
+        row = {"model": classifier.name, "on": description}
+        if left_out := split.broken + int(labelled) - found["images"]:
+            row["on"] += f", without {left_out} that cannot be decoded"
+        row |= {"under": under, "epsilon": epsilon, "backend": keras.backend.backend()}
+        yield row | found
+
+
+def _data(options, on, classifier):
     """The data that are asked for, or those of the config that a tag names."""
-    tag = options.model.partition(".")[2]
-    if options.dataset is None and tag in config_names():
+    tag = classifier.name.partition(".")[2]
+    if on is not None:
+        data = data_of(on, options.real_labels)
+    elif classifier.class_names is None:
+        raise ValueError(
+            f"{classifier.name} does not say what to measure it on; give --on."
+        )
+    elif tag in config_names():
         data = importlib.import_module(f"recipes.configs.{tag}").config().data
     else:
-        data = Data(dataset=options.dataset or tag)
+        data = Data(dataset=tag)
     asked = {
         name: getattr(options, name)
         for name in ("data_dir", "test_split", "crop_fraction", "test_labels")
         if getattr(options, name) is not None
     }
     data = dataclasses.replace(data, strict=options.strict, **asked)
-    return dataclasses.replace(data, train_split=data.test_split)
-
-
-def _some(names):
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return dataclasses.replace(
+        data, train_split=data.test_split, image_size=classifier.image_size
+    )
 
 
 def main(arguments=None):
@@ -119,11 +172,12 @@ def main(arguments=None):
 
     options = parse("recipes.evaluate", Evaluation, __doc__, arguments)
     with say_errors():
-        right, total, on = evaluate(options)
-    print(
-        f"{options.model}: {right} of {total} test images right, top-1 accuracy "
-        f"{right / total:.4f} ({on}; {keras.backend.backend()})"
-    )
+        if options.json is not None:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+        rows = evaluate(options, lambda row: print(sentence(row), flush=True))
+        if options.json is not None:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -79,9 +79,10 @@ def publish_checkpoint(publication):
 def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **facts):
     """Publishes a classifier with its measured accuracy on a data set's test images."""
     import keras_cbvit
-    from recipes.evaluate import count_right
+    from recipes.evaluation import measure
 
-    right, total = count_right(model, dataset.test)
+    measured = measure(model, dataset.test)
+    right, total = measured["right"], measured["images"]
     record = keras_cbvit.publish(
         model,
         name,
@@ -89,7 +90,7 @@ def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **fact
         class_names=dataset.class_names,
         dataset=trained_on,
         metric="top-1 accuracy",
-        value=right / total,
+        value=measured["top1"],
         measured_on=f"{dataset.description}, {right} of {total} test images right",
         images=dataset.test.first(16).images,
         **facts,

@@ -20,7 +20,7 @@ import keras_cbvit
 from keras_cbvit.pretrained.catalog import PLACE_VARIABLE
 from recipes.configs import digits
 from recipes.data.sources import load_dataset
-from recipes.evaluate import count_right
+from recipes.evaluation import measure
 from recipes.experiment import Run
 from recipes.train import train
 
@@ -45,7 +45,7 @@ def fine_tune(data):
         verbose=2,
     )
     test = dataclasses.replace(dataset.test, labels=dataset.test.labels % 2)
-    return count_right(model, test)
+    return measure(model, test)["right"]
 
 
 def draw_predictions(split, decoded, path):
@@ -83,13 +83,13 @@ def quickstart(folder):
 
     os.environ[PLACE_VARIABLE] = str(run.weights_dir)
     model = keras_cbvit.ViTCB(weights=NAME)
-    right, _ = count_right(model, dataset.test)
+    right = measure(model, dataset.test)["right"]
     examples = dataset.test.first(24)
     predictions = model.predict(examples.images, verbose=0)
     decoded = keras_cbvit.decode_predictions(predictions, NAME, top=2)
     draw_predictions(examples, decoded, folder / "predictions.png")
 
-    right_parity, total = fine_tune(experiment.data)
+    right_parity, total = fine_tune(experiment.data), len(dataset.test)
     print(f"Digits: {right} of {total} test images right ({right / total:.1%}).")
     print(f"Even or odd: {right_parity} of {total} right ({right_parity / total:.1%}).")
     return np.array([right, right_parity]) / total

@@ -248,7 +248,7 @@ def _files_of(folder, folders, names):
     """Paths and labels of the pictures in these class folders."""
     paths, labels = [], []
     for name in folders:
-        found = _pictures_in(folder / name)
+        found = pictures_in(folder / name)
         paths += found
         labels += [names.index(name)] * len(found)
     return paths, np.array(labels, "int64")
@@ -267,7 +267,7 @@ def _flat_files(folder, labels_file):
         )
     if not Path(labels_file).is_file():
         raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
-    paths = _pictures_in(folder)
+    paths = pictures_in(folder)
     classes = [line.strip() for line in Path(labels_file).read_text().splitlines()]
     while classes and not classes[-1]:
         classes.pop()
@@ -278,7 +278,7 @@ def _flat_files(folder, labels_file):
     return paths, classes
 
 
-def _pictures_in(folder):
+def pictures_in(folder):
     """Paths of the pictures in a folder and its folders, in order, as strings.
 
     ImageNet's as `Path` objects would take a gigabyte.
@@ -298,23 +298,9 @@ def _pictures_in(folder):
 def _tfds(data, train, originals):
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(data.dataset, data_dir=data.data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise MissingDatasetError(
-            f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
-            "folder, nor the name of a TFDS data set "
-            "(https://www.tensorflow.org/datasets/catalog/overview lists them)."
-        ) from error
-    if not builder.info.splits:
-        _download(builder, data.dataset)
+    splits = (data.train_split, data.test_split) if train else (data.test_split,)
+    builder = prepared(data, *splits)
     info = builder.info
-    for split in (data.train_split, data.test_split) if train else (data.test_split,):
-        if split not in info.splits:
-            raise ValueError(
-                f"{data.dataset} has no split {split!r}, but "
-                f"{', '.join(info.splits)}; set --train-split and --test-split."
-            )
     features = dict(info.features)
     # Features of these names may still be boxes or several labels.
     if not (
@@ -332,6 +318,34 @@ def _tfds(data, train, originals):
         tuple(features["label"].names),
         f"{data.dataset} (TFDS {info.version})",
     )
+
+
+def prepared(data, *splits):
+    """The TFDS builder that a `Data` names, whose files are there, with these splits.
+
+    Raises:
+        MissingDatasetError: if they are not, with how to get them.
+        ValueError: if there is no such split.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(data.dataset, data_dir=data.data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise MissingDatasetError(
+            f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
+            "folder, nor the name of a TFDS data set "
+            "(https://www.tensorflow.org/datasets/catalog/overview lists them)."
+        ) from error
+    if not builder.info.splits:
+        _download(builder, data.dataset)
+    for split in splits:
+        if split not in builder.info.splits:
+            raise ValueError(
+                f"{data.dataset} has no split {split!r}, but "
+                f"{', '.join(builder.info.splits)}; set --train-split and --test-split."
+            )
+    return builder
 
 
 def _download(builder, name):

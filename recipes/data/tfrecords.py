@@ -1,12 +1,13 @@
 """TFRecord files without TensorFlow."""
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-# Features of a record that are larger than this are skipped in search of the label.
-_LABEL_BYTES = 128
+# Features of a record that are larger than this are skipped in search of another one.
+_SMALL_BYTES = 128
 
 
 class Records(Sequence):
@@ -15,11 +16,16 @@ class Records(Sequence):
     A TFRecord file is a row of: length of the record (8 bytes), checksum of the
     length (4), record, checksum of the record (4).
 
+    Args:
+        builder: a TFDS builder whose files are there.
+        split: the split's name.
+        label: the name of the feature that is the label.
+
     Attributes:
         labels: the label of each record, int64.
     """
 
-    def __init__(self, builder, split):
+    def __init__(self, builder, split, label="label"):
         self.split = split
         self.paths = builder.info.splits[split].filepaths
         for path in self.paths:
@@ -30,7 +36,7 @@ class Records(Sequence):
                     "file_format='tfrecord'."
                 )
         with ThreadPoolExecutor() as pool:  # disks answer many at once
-            found = list(pool.map(_read_index, self.paths))
+            found = list(pool.map(_read_index, self.paths, itertools.repeat(label)))
         self.files = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
         # Arrays: a million records as tuples would take hundreds of megabytes.
         self.starts, self.lengths, self.labels = np.concatenate(found).T.copy()
@@ -53,13 +59,30 @@ class Records(Sequence):
         example = tf_example_pb2.Example.FromString(record)
         return example.features.feature["image"].bytes_list.value[0]
 
+    def values(self, feature):
+        """The values of another small feature: for each record a tuple."""
+
+        def of_file(number):
+            rows = self.files == number
+            places = zip(self.starts[rows], self.lengths[rows], strict=True)
+            found = []
+            with open(self.paths[number], "rb", buffering=512) as file:
+                for start, length in places:
+                    file.seek(start)
+                    found.append(_read_values(file, start + length, feature))
+            return found
+
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(of_file, range(len(self.paths)))
+            return list(itertools.chain.from_iterable(found))
+
     def name(self, index):
         """Where a record is, for messages."""
         path = self.paths[self.files[index]]
         return f"{path}, record {index} of the split {self.split!r}"
 
 
-def _read_index(path):
+def _read_index(path, label):
     """Start, length and label of each record in a TFRecord file.
 
     The pictures' bytes, nearly all of the file, are not read.
@@ -79,16 +102,16 @@ def _read_index(path):
             if len(header) < 12 or start > size:
                 raise damaged(path, "it is truncated")
             try:
-                label = _read_label(file, first + length)
-            except (DecodeError, IndexError) as error:
-                reason = f"record {len(rows)} of the file has no label"
+                value = int(_read_values(file, first + length, label)[0])
+            except (DecodeError, IndexError, ValueError) as error:
+                reason = f"record {len(rows)} of the file has no {label}"
                 raise damaged(path, reason) from error
-            rows.append((first, length, label))
+            rows.append((first, length, value))
     return np.array(rows, "int64").reshape(-1, 3)
 
 
-def _read_label(file, end):
-    """The label in the serialized `tf.train.Example` from here to `end`.
+def _read_values(file, end, name):
+    """The values of a feature in the `tf.train.Example` from here to `end`.
 
     That is one field with the features, which is one field for each feature.
     """
@@ -97,14 +120,15 @@ def _read_label(file, end):
     _read_field_length(file)
     while file.tell() < end:
         length = _read_field_length(file)
-        if length < _LABEL_BYTES:
+        if length < _SMALL_BYTES:
             field = bytes((10, length)) + file.read(length)
-            feature = tf_feature_pb2.Features.FromString(field).feature
-            if "label" in feature:
-                return feature["label"].int64_list.value[0]
+            features = tf_feature_pb2.Features.FromString(field).feature
+            if name in features:
+                kind = features[name].WhichOneof("kind")
+                return tuple(getattr(features[name], kind).value) if kind else ()
         else:
             file.seek(min(file.tell() + length, end))
-    raise IndexError
+    raise IndexError(f"no feature {name}")
 
 
 def _read_field_length(file):

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -5,35 +7,13 @@ from PIL import Image
 
 import keras_cbvit
 from recipes import evaluate
-from recipes.data.pictures import Split
+from recipes.evaluation.classifiers import Classifier
+from tests.recipes import imagenet
+from tests.recipes.evaluation.imagenet_sets import model_that_answers
 from tests.recipes.small import read_log
 from tests.tiny import tiny
 
 SHADES = {"black": 0, "gray": 128, "white": 255}
-
-
-class Brightness(keras.layers.Layer):
-    """One-hot of the nearest of the three shades."""
-
-    def call(self, inputs):
-        x = keras.ops.cast(inputs, "float32")
-        mean = keras.ops.mean(x, axis=(1, 2, 3))[:, None]
-        shades = keras.ops.convert_to_tensor([list(SHADES.values())], "float32")
-        return -keras.ops.abs(mean - shades)
-
-
-@pytest.fixture
-def brightness():
-    images = keras.Input((8, 8, 3))
-    return keras.Model(images, Brightness()(images))
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
-def test_every_image_is_counted_once(brightness, batch_size):
-    shades = [0, 255, 128, 0, 128]
-    images = np.stack([np.full((8, 8, 3), shade, "uint8") for shade in shades])
-    split = Split(images, np.array([0, 2, 1, 1, 0]))
-    assert evaluate.count_right(brightness, split, batch_size) == (3, 5)
 
 
 @pytest.fixture
@@ -88,14 +68,14 @@ def published(tmp_path, monkeypatch):
 )
 def test_classes_are_matched_by_name(published, folder, capsys, class_names, right):
     name = published(class_names)
-    evaluate.main([name, "--dataset", str(folder)])
+    evaluate.main([name, "--on", str(folder)])
     assert f"{name}: {right} of 10 test images right" in capsys.readouterr().out
 
 
 def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     name = published(["black", "gray", "blue"])
     with pytest.raises(SystemExit, match=r"\(black, gray, white\) are not among"):
-        evaluate.main([name, "--dataset", str(folder)])
+        evaluate.main([name, "--on", str(folder)])
 
 
 def test_published_weights_are_measured_on_what_their_tag_says(
@@ -103,23 +83,25 @@ def test_published_weights_are_measured_on_what_their_tag_says(
 ):
     evaluate.main([published_digits, "--batch-size", "100"])
     accuracy = read_log(finished.run.run_dir)[-1]["val_accuracy"]
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    assert capsys.readouterr().out.splitlines()[0] == (
         f"vitcb_tests.digits: {accuracy * 360:.0f} of 360 test images right, top-1 "
         f"accuracy {accuracy:.4f} (scikit-learn's digits; {keras.backend.backend()})"
     )
 
 
 def test_a_tag_with_a_config_is_measured_as_it_says():
-    def data(*arguments, **options):
-        return evaluate._data(evaluate.Evaluation(*arguments, **options))
+    def data(name, on=None, **options):
+        classifier = Classifier(name, tiny(), ("a", "b", "c"))
+        return evaluate._data(evaluate.Evaluation((name,), **options), on, classifier)
 
     imagenet = data("vitcb_s.imagenet", strict=True)
     assert imagenet.dataset == "imagenet2012"
     assert (imagenet.test_split, imagenet.crop_fraction) == ("validation", 0.875)
     assert imagenet.strict
+    assert imagenet.image_size == (8, 12)
     assert data("vitcb_s.imagenet", crop_fraction=1.0).crop_fraction == 1
     # Another data set is not the config's.
-    flowers = data("vitcb_s.imagenet", dataset="tf_flowers")
+    flowers = data("vitcb_s.imagenet", "tf_flowers")
     assert (flowers.dataset, flowers.test_split) == ("tf_flowers", "test")
     assert data("vitcb_s.mnist").dataset == "mnist"
 
@@ -128,25 +110,93 @@ def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):
     name = published(["black", "gray", "white"])
     (folder / "test" / "black" / "0.png").write_bytes(b"not a picture")
     with pytest.warns(UserWarning, match=r"0\.png is not a readable image"):
-        evaluate.main([name, "--dataset", str(folder)])
+        evaluate.main([name, "--on", str(folder)])
     printed = capsys.readouterr().out
     assert "4 of 9 test images right" in printed
     assert "without 1 that cannot be decoded" in printed
     with pytest.raises(SystemExit, match=r"0\.png is not a readable image"):
-        evaluate.main([name, "--dataset", str(folder), "--strict"])
+        evaluate.main([name, "--on", str(folder), "--strict"])
 
 
 def test_a_file_needs_a_data_set(tmp_path):
-    with pytest.raises(SystemExit, match="give --dataset"):
+    tiny().save(tmp_path / "model.keras")
+    with pytest.raises(SystemExit, match="give --on"):
         evaluate.main([str(tmp_path / "model.keras")])
 
 
 def test_a_file_needs_as_many_classes(tmp_path, folder):
     tiny(classes=4).save(tmp_path / "model.keras")
     with pytest.raises(SystemExit, match=r"has 3 classes, but .*model\.keras 4\."):
-        evaluate.main([str(tmp_path / "model.keras"), "--dataset", str(folder)])
+        evaluate.main([str(tmp_path / "model.keras"), "--on", str(folder)])
 
 
 def test_unknown_weights_are_said_to_be_unknown():
     with pytest.raises(SystemExit, match=r"no published weights 'vitcb_ti\.nothing'"):
         evaluate.main(["vitcb_ti.nothing"])
+    with pytest.raises(SystemExit, match="no model to measure"):
+        evaluate.main([])
+
+
+@pytest.fixture
+def always_white(tmp_path):
+    """A file of a model of another package, that takes -1 to 1 and any size.
+
+    Its logits of black, grey and white are 0, 0 and 2 + 0.1 mean.
+    """
+    images = keras.Input((None, None, 3))
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(3)(means))
+    kernel = np.zeros((3, 3))
+    kernel[0, 2] = 0.1
+    model.set_weights([kernel, np.array([0, 0, 2])])
+    model.save(tmp_path / "white.keras")
+    return str(tmp_path / "white.keras")
+
+
+def test_models_sets_and_conditions_side_by_side(
+    published, folder, always_white, tmp_path, capsys
+):
+    name = published(["black", "gray", "white"])
+    file = tmp_path / "results" / "all.json"
+    arguments = [name, always_white, "--on", str(folder), str(folder)]
+    arguments += ["--under", "clean", "occlusion", "fgsm"]
+    arguments += ["--epsilons", "1", "2.5", "--normalize", "symmetric"]
+    arguments += ["--image-size", "8", "8", "--json", str(file)]
+    evaluate.main(arguments)
+    rows = json.loads(file.read_text())
+    conditions = [("clean", None), ("occlusion", None), ("fgsm", 1.0), ("fgsm", 2.5)]
+    assert [(row["under"], row["epsilon"], row["model"]) for row in rows] == 2 * [
+        (*condition, model)
+        for condition in conditions
+        for model in (name, always_white)
+    ]
+    for row in rows:
+        assert row["backend"] == keras.backend.backend()
+        assert (row["images"], row["top5"]) == (10, 1.0)
+        assert row["right"] == (5 if row["model"] == name else 2)
+    # Of 5 black, 3 grey and 2 white pictures.
+    white = np.array([2 + 0.1 * mean for mean in (-1, 128 / 127.5 - 1, 1)])
+    losses = np.log(2 + np.exp(white)) - [0, 0, white[2]]
+    assert rows[1]["loss"] == pytest.approx(losses @ [5, 3, 2] / 10, rel=1e-4)
+
+    printed = capsys.readouterr().out
+    lines = printed[printed.index("| on ") :].splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert lines[3] == (
+        f"| {folder.name}, test | clean | {always_white} | 10 | 20.00 | 100.00 "
+        f"| {rows[1]['loss']:.4f} | {rows[1]['ece']:.4f} |"
+    )
+    assert "| fgsm ε=2.5 |" in lines[-1]
+    assert f"({folder.name}, test, fgsm ε=2.5; " in printed
+
+
+def test_the_protocols_are_sets_of_the_command(tmp_path, capsys):
+    labels = dict(enumerate(imagenet.VALIDATION_LABELS))
+    model_that_answers(labels).save(tmp_path / "a.keras")
+    arguments = [str(tmp_path / "a.keras"), "--data-dir", str(imagenet.FOLDER)]
+    evaluate.main([*arguments, "--on", "imagenet", "real", "imagenet-v2", "imagenet-a"])
+    printed = capsys.readouterr().out.splitlines()
+    assert "5 of 5 test images right" in printed[0]
+    assert "4 of 4 test images right" in printed[1]
+    assert "0 of 4 test images right" in printed[2]
+    assert "(imagenet_a (TFDS 0.1.0), among its 3 classes; " in printed[3]

@@ -14,7 +14,8 @@ from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import train as recipe
 from recipes.data.batches import TrainingBatches
 from recipes.data.sources import load_dataset
-from recipes.evaluate import Evaluation, count_right, evaluate
+from recipes.evaluate import Evaluation, evaluate
+from recipes.evaluation import measure
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
@@ -100,8 +101,8 @@ def test_a_run_folder_tells_its_story(finished):
         assert len(curves.getcolors(1 << 20)) > 10
     # The log's accuracy is that of the classifier, over each of the 360 images.
     classifier = keras_cbvit.ViTCB(weights=folder / "model.keras")
-    right, _ = count_right(classifier, load_dataset(finished.data).test)
-    assert log[-1]["val_accuracy"] == pytest.approx(right / 360, abs=1e-6)
+    measured = measure(classifier, load_dataset(finished.data).test)
+    assert log[-1]["val_accuracy"] == pytest.approx(measured["top1"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +304,11 @@ def test_training_starts_from_weights_with_their_network(finished, tmp_path):
 def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
     finished, published_digits
 ):
-    right, total, _ = evaluate(Evaluation(published_digits))
+    (measured,) = evaluate(Evaluation((published_digits,)))
+    right = measured["right"]
     record = read_catalog(finished.run.weights_dir)[published_digits]
-    assert record.value == right / total
-    assert total == 360
+    assert record.value == right / 360
+    assert measured["images"] == 360
     card = (finished.run.weights_dir / f"{published_digits}.md").read_text()
     assert f"{right} of 360 test images right" in card
     assert "3 epochs in batches of 256, float32, seed 0, on" in card

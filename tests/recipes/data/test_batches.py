@@ -9,7 +9,7 @@ from PIL import Image
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.on_host import augment
 from recipes.data.pictures import BrokenImageError, Pictures, Split
-from recipes.evaluate import count_right
+from recipes.evaluation import measure
 from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.augmented import Augmented
 
@@ -377,4 +377,5 @@ def test_a_broken_picture_is_neither_right_nor_wrong(pictures):
     # Always the third class, that of the broken picture among others.
     model.set_weights([np.array([[-1, -1, 1]] * 3, "float32")])
     with pytest.warns(UserWarning, match=r"2\.jpg"):
-        assert count_right(model, pictures, batch_size=5) == (3, 11)
+        measured = measure(model, pictures, batch_size=5)
+    assert (measured["right"], measured["images"]) == (3, 11)

@@ -1,0 +1,104 @@
+"""Any Keras classifier as a model of images 0-255 with known classes."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+
+from keras_cbvit.pretrained.predictions import class_names
+
+# What models take for the pixel values 0-255: scale and offset of each channel.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZATIONS = {
+    "unit": (1 / 255, 0.0),
+    "symmetric": (1 / 127.5, -1.0),
+    "imagenet": (
+        [1 / (255 * std) for std in _STD],
+        [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)],
+    ),
+    "caffe": (1.0, [-103.939, -116.779, -123.68]),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A model, and what it is called."""
+
+    name: str
+    model: keras.Model
+    """Takes images of values 0-255 of shape `(batch, height, width, 3)`."""
+    class_names: tuple[str, ...] | None
+    """In the order of its predictions, if known."""
+
+    @property
+    def image_size(self):
+        """Height and width."""
+        return self.model.input_shape[1:3]
+
+    @property
+    def classes(self):
+        """How many there are."""
+        return self.model.output_shape[-1]
+
+
+def load_classifier(name, normalize="none", image_size=None):
+    """A classifier by the name of published weights, or from a `.keras` file.
+
+    Args:
+        name: the name, or the path, which ends in `.keras`.
+        normalize: what to do with images for a model of another package: "none" if it
+            takes values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet"
+            for ImageNet's mean and standard deviation of each channel; "caffe" for
+            BGR without the mean. It becomes a part of the model, so that attacks go
+            through it. Models of this package normalise themselves.
+        image_size: height and width for a model that takes any.
+
+    Raises:
+        ValueError: if there is no such model, or it is not a classifier of images.
+    """
+    import keras_cbvit
+
+    if not name.endswith(".keras"):
+        model = keras_cbvit.ViTCB(weights=name)
+        return Classifier(name, model, tuple(class_names(name)))
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"There is no file {name}.")
+    try:
+        model = keras.saving.load_model(name, compile=False)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} cannot be loaded: {error} If its layers are your own, register "
+            "them and call recipes.evaluation.measure in Python."
+        ) from error
+    if not isinstance(model, keras_cbvit.VisionTransformer):
+        model = _of_pixels(name, model, normalize, image_size)
+    return Classifier(name, model, None)
+
+
+def _of_pixels(name, model, normalize, image_size):
+    """A model of images 0-255, from one that takes them as `normalize` says."""
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(
+            f"{name} takes {shape}, not images of shape (batch, height, width, 3)."
+        )
+    size = tuple(
+        asked if side is None else side
+        for side, asked in zip(shape[1:3], image_size or (None, None), strict=True)
+    )
+    if None in size:
+        raise ValueError(f"{name} takes images of any size; give --image-size.")
+    images = keras.Input((*size, 3))
+    x = images
+    if normalize != "none":
+        if normalize == "caffe":
+            x = keras.ops.flip(x, axis=-1)  # BGR
+        x = keras.layers.Rescaling(*NORMALIZATIONS[normalize])(x)
+    outputs = model(x)
+    if not hasattr(outputs, "shape") or len(outputs.shape) != 2 or outputs.shape[1] < 2:
+        found = getattr(outputs, "shape", "several outputs")
+        raise ValueError(
+            f"{name} gives {found}, not predictions of shape (batch, classes) for two "
+            "or more classes."
+        )
+    return keras.Model(images, outputs)

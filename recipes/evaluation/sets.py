@@ -1,0 +1,171 @@
+"""ImageNet's test sets and their protocols, through TFDS or from a folder."""
+
+import dataclasses
+import functools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from recipes.data.pictures import Pictures
+from recipes.data.sources import (
+    Dataset,
+    MissingDatasetError,
+    load_dataset,
+    pictures_in,
+    prepared,
+)
+from recipes.data.tfrecords import Records
+from recipes.experiment import Data
+
+# The TFDS data set and its split.
+PROTOCOLS = {
+    "imagenet": ("imagenet2012", "validation"),
+    "imagenet-v2": ("imagenet_v2", "test"),
+    "real": ("imagenet2012_real", "validation"),
+    "imagenet-a": ("imagenet_a", "test"),
+}
+# DeiT's, as for `recipes.configs.imagenet`.
+CROP_FRACTION = 0.875
+
+
+def protocol(name):
+    """The protocol and the folder, if any, that a set's name says; else `None` twice.
+
+    "imagenet-a" is the protocol through TFDS, "imagenet-a=FOLDER" from a folder.
+    """
+    found, _, folder = name.partition("=")
+    return (found, folder or None) if found in PROTOCOLS else (None, None)
+
+
+def data_of(name, real_labels=None):
+    """The `Data` that a set's name means, before the user changes some of it."""
+    found, folder = protocol(name)
+    if found is None:
+        return Data(dataset=name)
+    dataset, split = PROTOCOLS[found]
+    if folder:
+        dataset, split = folder, "."
+    elif found == "real" and real_labels:
+        dataset = "imagenet2012"
+    return Data(dataset=dataset, test_split=split, crop_fraction=CROP_FRACTION)
+
+
+def load_set(name, data, real_labels=None):
+    """The images of a set, with their labels by the names of the classes.
+
+    - imagenet, imagenet-v2, imagenet-a: labels are ImageNet's synsets. A folder holds a
+      folder for each class, named by its synset or, as ImageNet-V2 comes, its number.
+    - real: several classes may be right, or none, then the image does not count. Labels
+      are bool of shape `(images, 1000)`. From TFDS's `imagenet2012_real`; or those of
+      the file `real_labels`, in the order of the numbers in the pictures' names
+      (ILSVRC2012_val_00000001.JPEG is the first), for TFDS's `imagenet2012` or a folder
+      with the validation images in any layout.
+    - any other name: as for training.
+
+    Args:
+        name: of the set.
+        data: a `recipes.experiment.Data`, `data_of(name)` but for what the user set.
+        real_labels: a file in the format of `real.json`: a list with a list of classes
+            for each image.
+
+    Returns:
+        A `recipes.data.sources.Dataset` without training images.
+
+    Raises:
+        MissingDatasetError: if it is not there, with how to get it.
+        ValueError: if it is there but makes no sense.
+    """
+    found, folder = protocol(name)
+    if folder and not Path(folder).is_dir():
+        raise MissingDatasetError(f"There is no folder {folder}.")
+    if found == "real":
+        return _real(data, folder, real_labels)
+    if found is None or not folder:
+        return load_dataset(data, train=False)
+    data = dataclasses.replace(data, dataset=str(Path(folder).absolute()))
+    dataset = load_dataset(data, train=False)
+    names = dataset.class_names
+    if all(name.isdecimal() for name in names):
+        names = tuple(imagenet_classes()[int(name)] for name in names)
+    return dataclasses.replace(
+        dataset, class_names=names, description=f"{found} in {folder}"
+    )
+
+
+@functools.cache
+def imagenet_classes():
+    """ImageNet's 1000 synsets in the order of their numbers."""
+    import tensorflow_datasets as tfds
+
+    path = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt"))
+    return tuple(path.read_text().split())
+
+
+def _real(data, folder, real_labels):
+    if folder:
+        paths = pictures_in(Path(folder, data.test_split))
+        pictures, description = Pictures(paths, data, paths.__getitem__), folder
+        file_names = paths
+    else:
+        builder = prepared(data, data.test_split)
+        label = "label" if real_labels else "original_label"
+        records = Records(builder, data.test_split, label)
+        pictures = Pictures(records, data, records.name)
+        description = f"{data.dataset} (TFDS {builder.info.version})"
+        if real_labels:
+            file_names = [name.decode() for (name,) in records.values("file_name")]
+        else:
+            labels = records.values("real_label")
+    if real_labels:
+        labels = _labels_of(file_names, read_real_labels(real_labels))
+    elif folder:
+        raise ValueError(f"The images of {folder} need --real-labels real.json.")
+    right = np.zeros((len(labels), len(imagenet_classes())), bool)
+    for row, classes in zip(right, labels, strict=True):
+        row[list(classes)] = True
+    labelled = int(right.any(axis=1).sum())
+    return Dataset(
+        None,
+        pictures.split(right),
+        imagenet_classes(),
+        f"ReaL, {description}, {labelled} of {len(right)} images with labels",
+    )
+
+
+def read_real_labels(path):
+    """The ReaL labels in a file: for each validation image a list of classes.
+
+    Raises:
+        MissingDatasetError: if there is no such file.
+        ValueError: if it holds something else.
+    """
+    if not Path(path).is_file():
+        raise MissingDatasetError(
+            f"There is no file {path}; ReaL's is real.json of "
+            "https://github.com/google-research/reassessed-imagenet."
+        )
+    known = range(len(imagenet_classes()))
+    try:
+        labels = json.loads(Path(path).read_text())
+        if all(label in known for classes in labels for label in classes):
+            return labels
+        reason = "has classes that are not from 0 to 999"
+    except (ValueError, TypeError) as error:
+        reason = f"is not such a file ({error})"
+    raise ValueError(f"{path} should hold a list of lists of classes, but {reason}.")
+
+
+def _labels_of(file_names, real_labels):
+    """The labels of ImageNet's validation images by the numbers in their names."""
+    labels = []
+    for name in file_names:
+        number = re.search(r"ILSVRC2012_val_(\d{8})\.\w+$", name)
+        if not number or not 0 < int(number[1]) <= len(real_labels):
+            raise ValueError(
+                f"{name} is not one of the {len(real_labels)} images with ReaL labels, "
+                "which are called ILSVRC2012_val_00000001.JPEG and so on."
+            )
+        labels.append(real_labels[int(number[1]) - 1])
+    return labels
