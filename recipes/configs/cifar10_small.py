@@ -1,0 +1,38 @@
+"""A small ViT on CIFAR-10 for two CPU cores, to compare places and kinds of CB.
+
+    python -m recipes.train cifar10_small
+
+A quarter of a million weights, 17 tokens, and shifted and mirrored images alone: a few
+epochs are too few for DeiT's augmentation. TFDS downloads CIFAR-10 on first use.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from recipes.experiment import (
+    NO_AUGMENTATION,
+    Data,
+    Experiment,
+    Network,
+    Run,
+    Training,
+)
+
+
+def config():
+    return Experiment(
+        network=Network(
+            model="ViTCB",
+            patch_size=8,
+            hidden_dim=64,
+            depth=6,
+            num_heads=2,
+            drop_path_rate=0.0,
+        ),
+        data=Data(dataset="cifar10", image_size=(32, 32)),
+        augmentation=dataclasses.replace(NO_AUGMENTATION, shift=4, flip=True),
+        training=Training(
+            epochs=4, global_batch_size=128, base_learning_rate=8e-3, warmup_epochs=1
+        ),
+        run=Run(run_dir=Path("runs/cifar10_small")),
+    )

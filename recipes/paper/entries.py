@@ -1,0 +1,132 @@
+"""What each of the paper's tables and figures compares.
+
+Of the paper we have the text without its tables and pictures: `stated` is all that it
+states of them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from recipes.paper import pictures
+from recipes.paper.models import HEADS
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A table or a figure."""
+
+    title: str
+    models: dict[str, str]
+    """Names of the rows, with the model of each; the first one is the baseline."""
+    measures: tuple[str, ...] = ("top1",)
+    """Of `recipes.paper.measures`."""
+    draw: Callable = pictures.bars
+    """Draws the result into a file."""
+    sizes: tuple[str, ...] = ("s",)
+    """The sizes of ViT on ImageNet."""
+    stated: str = ""
+    """What the paper's text states, in percentage points over plain if not said."""
+
+
+CB, CBS = {"CB": "cb"}, {"CB_S": "cbs"}
+PLAIN = {"plain": "plain"}
+ROBUSTNESS = ("top1", "occlusion", "imagenet_a", "fgsm")
+
+ENTRIES = {
+    "table1": Entry(
+        "Table 1: a uniform head in MSA",
+        PLAIN
+        | {
+            "Replc": "uniform_replaced",
+            "Comp.": "uniform_compensated",
+            "Att.": "uniform_attached",
+        },
+        stated="Replc +0.2, Comp. +0.4, Att. +0.7",
+    ),
+    "table2": Entry(
+        "Table 2: what CB and squeeze-and-excitation cost",
+        PLAIN | CB | CBS | {"SE": "squeeze_excitation"},
+        measures=(),
+        sizes=("ti", "s", "b"),
+        draw=pictures.costs,
+    ),
+    "table3": Entry(
+        "Table 3: CB and squeeze-and-excitation",
+        PLAIN | CB | CBS | {"SE": "squeeze_excitation"},
+    ),
+    "table4": Entry(
+        "Table 4: CB at the end of MSA, MLP, or both",
+        PLAIN | {"MSA": "cb_msa", "MLP": "cb", "both": "cb_both"},
+        stated="MLP 0.4 above MSA and above both; all beat plain",
+    ),
+    "table5": Entry(
+        "Table 5: where in the MLP",
+        PLAIN | {"Front": "cb_front", "Mid": "cb_mid", "End": "cb"},
+        stated="ViT-S: Mid +0.6, End +0.6",
+    ),
+    "table6": Entry(
+        "Table 6: CB and CB_S",
+        PLAIN | CB | CBS,
+        measures=("top1", "imagenet_v2", "real"),
+        sizes=("ti", "s", "b"),
+    ),
+    "table8": Entry(
+        "Table 8: robustness",
+        PLAIN | CB | CBS,
+        measures=ROBUSTNESS,
+        stated=(
+            "occlusion, ImageNet-A, FGSM: CB +1.0, +2.2, +5.1; CB_S +0.7, +0.1, +0.6"
+        ),
+    ),
+    "table9": Entry(
+        "Table 9: CB in the upper blocks",
+        PLAIN | {"all": "cb", "upper": "cb_upper"},
+        sizes=("ti", "s", "b"),
+        stated="upper, of ViT-Ti, S, B: +1.2, +0.9, +0.3; over all +0.2, +0.3, +0.1",
+    ),
+    "table10": Entry(
+        "Table 10: other contexts",
+        PLAIN | {"mean": "cb", "max": "cb_max", "class token": "cb_token"},
+        stated="ViT-S: max +0.3, class token −0.6",
+    ),
+    "figure2": Entry(
+        "Figure 2: one more MSA or MLP after 8 blocks",
+        {
+            "8 blocks": "eight",
+            "and an MSA": "eight_extra_msa",
+            "and an MLP": "eight_extra_mlp",
+        },
+    ),
+    "figure3": Entry(
+        "Figure 3: the entropy of a plain ViT's attention",
+        PLAIN,
+        measures=("entropy",),
+        draw=pictures.by_layer,
+        stated="plain ViTs reach 4.4 nats of 5.28",
+    ),
+    "figure5": Entry(
+        "Figure 5: entropy and relative distance of attention",
+        PLAIN | CB | CBS,
+        measures=("entropy", "distance"),
+        draw=pictures.by_layer,
+        stated="CB lowers the entropy, most in deep layers",
+    ),
+    "figure6": Entry(
+        "Figure 6: Λ of CB_S",
+        CBS,
+        measures=("scale_ratio", "scale_mean"),
+        draw=pictures.by_layer,
+        stated="both rise with depth",
+    ),
+    "figure7": Entry(
+        "Figure 7: the number of heads",
+        {
+            f"{title}, {heads} heads": f"{model}_{heads}_heads"
+            for heads in HEADS
+            for title, model in (("plain", "plain"), ("CB", "cb"))
+        },
+        draw=pictures.over_heads,
+        sizes=("ti",),
+        stated="CB's gain shrinks as heads are added",
+    ),
+}

@@ -1,0 +1,86 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from recipes.data.sources import load_dataset
+from recipes.experiment import Data
+from recipes.paper.measures import IMAGES, cost, measure
+from tests.recipes.evaluation.imagenet_sets import FOLDER, model_that_answers
+
+DIGITS = Data(dataset="digits", image_size=(16, 16))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset(DIGITS, train=False)
+
+
+def small(**arguments):
+    return keras_cbvit.ViTCB(
+        input_shape=(16, 16, 3),
+        patch_size=4,
+        hidden_dim=8,
+        depth=3,
+        num_heads=2,
+        classes=10,
+        **arguments,
+    )
+
+
+def test_accuracy_is_in_per_cent(digits):
+    images = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(10)(x))
+    model.set_weights([np.zeros((3, 10)), np.eye(10)[7]])  # says 7 to everything
+    share = 100 * np.mean(digits.test.labels == 7)
+    assert measure("top1", model, digits, DIGITS) == pytest.approx(share)
+    assert measure("occlusion", model, digits, DIGITS) == pytest.approx(share)
+
+
+def test_other_sets_of_imagenet_have_their_own_protocol(digits):
+    # Of five pictures one is right; class 500, of which it is most certain, is none of
+    # ImageNet-A's.
+    model = model_that_answers({1: 0, 2: 999, 5: 230}, above=500)
+    data = Data(dataset="imagenet2012", data_dir=FOLDER, image_size=(8, 8))
+    assert measure("imagenet_a", model, digits, data) == pytest.approx(20)
+
+
+def test_uniform_attention_has_the_greatest_entropy_in_every_block(digits):
+    model = small()
+    for i in range(3):
+        qkv = model.get_layer(f"block_{i}").attention.qkv
+        qkv.set_weights([np.zeros((8, 24)), np.zeros(24)])
+    found = measure("entropy", model, digits, DIGITS)
+    np.testing.assert_allclose(found, [np.log(17)] * 3, rtol=1e-5)
+
+
+def test_lambda_is_measured_in_every_block(digits):
+    model = small(broadcast="cbs")
+    for i in range(3):
+        scale = model.get_layer(f"block_{i}").mlp.end
+        scale.set_weights([np.array([1.0, -1, 1, -1, 1, -1, 1, 1]) * (i + 1)])
+    assert measure("scale_ratio", model, digits, DIGITS) == pytest.approx([1, 1, 1])
+    assert measure("scale_mean", model, digits, DIGITS) == pytest.approx(
+        [0.25, 0.5, 0.75]
+    )
+
+
+def test_attention_is_that_of_the_first_images(digits, monkeypatch):
+    seen = []
+
+    def statistics(model, images):
+        seen.append(len(images))
+        return {"entropy": np.zeros(3)}
+
+    monkeypatch.setattr(keras_cbvit.analysis, "attention_statistics", statistics)
+    assert measure("entropy", small(), digits, DIGITS) == [0, 0, 0]
+    assert seen == [min(IMAGES, len(digits.test))]
+
+
+def test_cost_counts_what_cb_adds_by_itself():
+    plain, cb = cost(small(broadcast=None)), cost(small())
+    assert cb["parameters"] == plain["parameters"]
+    assert cb["macs"] == plain["macs"]
+    # In each of 3 blocks 17 tokens of 8 channels: the sum, and twice a half of them.
+    assert (plain["context_macs"], cb["context_macs"]) == (0, 3 * (2 * 17 + 1) * 8)

@@ -1,0 +1,105 @@
+import json
+
+import keras
+import pytest
+from PIL import Image
+
+from recipes.paper.__main__ import main
+from recipes.paper.entries import ENTRIES
+from recipes.paper.models import MODELS
+from recipes.paper.runs import Runs
+
+BACKEND = keras.backend.backend()
+# Each model takes TensorFlow and JAX long to compile; torch runs them all.
+SMOKE = list(ENTRIES) if BACKEND == "torch" else ["figure6"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all entries find the models that others have trained."""
+    return tmp_path_factory.mktemp("paper")
+
+
+def run(folder, entry, *options):
+    folders = ["--runs", str(folder / "runs"), "--out", str(folder / "out")]
+    main([entry, "--dataset", "digits", "--smoke", *folders, *options])
+    return json.loads((folder / "out" / "digits" / f"{entry}.json").read_text())
+
+
+@pytest.mark.parametrize("entry", SMOKE)
+def test_every_entry_runs_on_the_digits(entry, folder, capsys):
+    result = run(folder, entry, "--seeds", "0")
+    assert [row["title"] for row in result["rows"]] == list(ENTRIES[entry].models)
+    for row in result["rows"]:
+        for values in row["seeds"].values():
+            assert values.keys() == set(result["measures"])
+            # The network of the digits has 4 blocks.
+            lists = [value for value in values.values() if isinstance(value, list)]
+            assert all(len(value) == 4 for value in lists)
+    printed = capsys.readouterr().out
+    assert ENTRIES[entry].title in printed
+    assert all(f"| {row['title']}" in printed for row in result["rows"])
+    with Image.open(folder / "out" / "digits" / f"{entry}.png") as picture:
+        assert picture.width > 300
+
+
+def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
+    name = "figure6"
+    first = run(folder, name, "--seeds", "0")
+    capsys.readouterr()
+    (measures,) = (folder / "runs").glob("digits/small/cbs/seed_0_smoke/measures.json")
+    measures.unlink()
+    model = measures.with_name("model.keras")
+    written = model.stat().st_mtime_ns
+    assert run(folder, name, "--seeds", "0")["rows"] == first["rows"]
+    assert model.stat().st_mtime_ns == written
+    assert "Epoch" not in capsys.readouterr().err
+    measures.unlink()
+    with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
+        run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
+
+
+def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
+    runs = Runs(tmp_path, "imagenet", {"training": {"epochs": 3}})
+    experiment = runs.experiment("cb_upper", "s", 5)
+    network = experiment.network
+    assert (network.hidden_dim, network.depth, network.num_heads) == (384, 12, 6)
+    assert (network.broadcast, network.broadcast_blocks) == ("cb", "upper")
+    assert (experiment.training.epochs, experiment.run.seed) == (3, 5)
+    assert experiment.training.global_batch_size == 1024
+    assert experiment.augmentation.rand_augment == 9
+    assert experiment.run.folder == tmp_path / "imagenet" / "s" / "cb_upper" / "seed_5"
+    # As large as one with 192 * 4 hidden channels: 12 blocks of 192 channels.
+    assert runs.build("plain", "ti").count_params() == 5_717_416
+
+
+def test_every_model_of_an_entry_is_known():
+    assert {name for entry in ENTRIES.values() for name in entry.models.values()} == (
+        MODELS.keys()
+    )
+
+
+def test_the_list_names_every_entry(capsys):
+    main(["list"])
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == list(ENTRIES)
+    assert "Front, Mid, End" in printed[list(ENTRIES).index("table5")]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["table99"], "entry='table99' is unknown; use one of table1"),
+        (["table5", "--dataset", "mnist"], "dataset='mnist' is unknown; use one of im"),
+        (["table5", "--sizes", "xl"], "sizes='xl' is unknown"),
+        (["table5", "--sizes", "small"], "'small' does not go with imagenet"),
+        (["table5", "--seeds"], "seeds must have at least one"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    options, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main(options)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from recipes.paper.report import markdown, mean_and_spread, over_baseline
+
+
+def row(title, seeds, size="small", parameters=1000, macs=2_000_000, context=0):
+    return {
+        "title": title,
+        "model": title,
+        "size": size,
+        "parameters": parameters,
+        "macs": macs,
+        "context_macs": context,
+        "seeds": seeds,
+    }
+
+
+def result(measures, rows, stated=""):
+    return {
+        "entry": "table0",
+        "title": "Table 0: of nothing",
+        "stated": stated,
+        "dataset": "digits",
+        "measures": measures,
+        "rows": rows,
+        "training": {"epochs": 7, "global_batch_size": 32},
+        "backend": "torch",
+        "versions": {"keras": "3.99"},
+        "cpu": "Abacus",
+        "cores": 2,
+        "date": "2026-01-02",
+    }
+
+
+def cells(text):
+    """The cells of each row of the tables, by the first one."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            title, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+            found.setdefault(title, rest)
+    return found
+
+
+def test_spread_is_the_standard_deviation_of_a_sample():
+    mean, spread = mean_and_spread([[1.0, 5.0], [2.0, 5.0], [3.0, 8.0]])
+    np.testing.assert_allclose(mean, [2, 6])
+    np.testing.assert_allclose(spread, [1, np.sqrt(3)])
+    np.testing.assert_equal(mean_and_spread([4.0]), (4, 0))
+
+
+def test_differences_are_of_the_same_seed_and_size():
+    rows = [
+        row("plain", {"0": {"top1": 50.0}, "1": {"top1": 60.0}}),
+        row("CB", {"0": {"top1": 51.0}, "1": {"top1": 63.0}}),
+        row("plain", {"0": {"top1": 10.0}, "1": {"top1": 10.0}}, size="ti"),
+        row("CB", {"0": {"top1": 12.0}, "1": {"top1": 9.0}}, size="ti"),
+    ]
+    assert over_baseline(rows, rows[1], "top1") == [1, 3]
+    assert over_baseline(rows, rows[3], "top1") == [2, -1]
+    printed = markdown(result(["top1"], rows, stated="CB +0.5"))
+    table = cells(printed)
+    assert table["plain"] == ["small", "1,000", "2.00 M", "55.00 ± 7.07", "–"]
+    assert table["CB"][3:] == ["57.00 ± 8.49", "+2.00 ± 1.41"]
+    assert "The paper, on ImageNet: CB +0.5." in printed
+    assert "over the seeds 0, 1; differences are of the same seed. 7 epochs" in printed
+    assert "torch; keras 3.99; Abacus, 2 cores; 2026-01-02." in printed
+
+
+def test_what_is_measured_by_block_has_a_column_for_each():
+    values = {"0": {"entropy": [1.0, 2.0]}, "1": {"entropy": [3.0, 2.0]}}
+    table = cells(markdown(result(["entropy"], [row("plain", values)])))
+    assert table["plain, small"] == ["2.000 ± 1.414", "2.000 ± 0.000"]
+
+
+def test_costs_are_over_the_baseline_of_the_same_size():
+    rows = [row("plain", {}), row("CB", {}, context=5_000)]
+    table = cells(markdown(result([], rows)))
+    assert table["CB"] == ["small", "1,000", "2.00 M", "0.01 M", "+0.250%"]
+
+
+@pytest.mark.parametrize("measures", [["top1"], ["entropy"]])
+def test_a_single_seed_has_no_spread(measures):
+    value = {"top1": 5.0, "entropy": [5.0]}
+    text = markdown(result(measures, [row("plain", {"3": value})]))
+    assert "5.00 ± 0.00" in text or "5.000 ± 0.000" in text
