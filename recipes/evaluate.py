@@ -1,8 +1,8 @@
 """Measures the accuracy, loss and calibration of classifiers, side by side.
 
-    python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
-    python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
-    python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
+python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
+python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
+python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
 """
 
 import dataclasses
