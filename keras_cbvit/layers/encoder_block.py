@@ -88,7 +88,8 @@ class EncoderBlock(keras.layers.Layer):
             self.norm2,
             self.mlp,
         ):
-            if layer is not None:
+            # From a configuration, layers of a state of their own come built.
+            if layer is not None and not layer.built:
                 layer.build(input_shape)
 
     def call(self, inputs, training=None):

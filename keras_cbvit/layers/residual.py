@@ -27,7 +27,8 @@ class Residual(keras.layers.Layer):
 
     def build(self, input_shape):
         self.norm.build(input_shape)
-        self.branch.build(input_shape)
+        if not self.branch.built:  # it is if it comes from a configuration
+            self.branch.build(input_shape)
 
     def call(self, inputs):
         return inputs + self.branch(self.norm(inputs))

@@ -91,3 +91,13 @@ def test_every_argument_comes_back_from_the_configuration():
     assert (copy.attention.name, copy.attention.head_dim) == ("heads", 5)
     assert (copy.drop_path1.rate, copy.drop_path2.rate) == (0.25, 0.25)
     assert copy(X).shape == X.shape
+
+
+def test_a_built_block_comes_back():
+    block = EncoderBlock(2, 16, attention=UniformHeadSelfAttention(1, 5))
+    block.build(X.shape)
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(block)
+    )
+    assert copy(X).shape == X.shape
+    assert copy.count_params() == block.count_params()

@@ -21,3 +21,13 @@ def test_the_branch_comes_back_from_the_configuration():
     assert copy.get_config() == layer.get_config()
     assert copy.branch.hidden_dim == 20
     assert copy.norm.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_a_built_layer_comes_back():
+    layer = Residual(MLP(20, name="mlp"), name="extra")
+    layer.build((None, 2, 4))
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(layer)
+    )
+    assert copy(np.zeros((1, 2, 4), "float32")).shape == (1, 2, 4)
+    assert copy.count_params() == layer.count_params()
