@@ -111,5 +111,7 @@ class Profile:
                 for title in models
             )
             lines.append(f"| `{operation}` | {' | '.join(shares)} |")
-        milliseconds = (f"{1000 * t / self.steps:.0f} ms" for t in totals.values())
+        milliseconds = (
+            f"{1000 * t / (1 + self.steps):.0f} ms" for t in totals.values()
+        )
         return [*lines, f"| all, a batch | {' | '.join(milliseconds)} |", ""]

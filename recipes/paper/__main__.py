@@ -38,11 +38,10 @@ class Paper:
     runs: Path = Path("runs/paper")
     """Folder of the run folders."""
     out: Path = Path("runs/paper")
-    """Folder for the result: ENTRY.md, ENTRY.json and ENTRY.png, in one of the data
-    set's name."""
+    """Folder for the results, DATASET/ENTRY.md, .json and .png."""
 
     def measure(self):
-        """Runs what was asked for; returns the folder of the results."""
+        """Runs what was asked for and writes the result; returns its Markdown."""
         entry = self._known("entry", self.entry, ENTRIES)
         recipe = self._known("dataset", self.dataset, RECIPES)
         if not self.seeds:
@@ -64,12 +63,14 @@ class Paper:
             settings["training"] = {"epochs": self.epochs}
         runs = Runs(self.runs, self.dataset, settings)
         result = measured(self.entry, entry, runs, sizes, self.seeds)
-        folder = self.out / self.dataset
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.entry}.json").write_text(json.dumps(result, indent=2) + "\n")
-        (folder / f"{self.entry}.md").write_text(markdown(result))
-        entry.draw(result, folder / f"{self.entry}.png")
-        return folder
+        text = markdown(result)
+        name = f"{self.entry}_smoke" if self.smoke else self.entry
+        file = self.out / self.dataset / f"{name}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        entry.draw(result, file.with_suffix(".png"))
+        return text
 
     def _known(self, option, value, known):
         if value not in known:
@@ -87,8 +88,8 @@ def main(arguments=None):
         return
     options = parse("recipes.paper", Paper, recipes.paper.__doc__, arguments)
     with say_errors():
-        folder = options.measure()
-    print((folder / f"{options.entry}.md").read_text())
+        text = options.measure()
+    print(text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ class Entry:
 
     title: str
     models: dict[str, str]
-    """Names of the rows, with the model of each; the first one is the baseline."""
+    """Names of the rows, with the model of each."""
     measures: tuple[str, ...] = ("top1",)
     """Of `recipes.paper.measures`."""
     draw: Callable = pictures.bars
@@ -26,6 +26,12 @@ class Entry:
     """The sizes of ViT on ImageNet."""
     stated: str = ""
     """What the paper's text states, in percentage points over plain if not said."""
+    baselines: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of rows that are not compared with the first one: the name of the other."""
+
+    def baseline_of(self, row):
+        """The name of the row that a row is compared with."""
+        return self.baselines.get(row, next(iter(self.models)))
 
 
 CB, CBS = {"CB": "cb"}, {"CB_S": "cbs"}
@@ -121,12 +127,17 @@ ENTRIES = {
     "figure7": Entry(
         "Figure 7: the number of heads",
         {
-            f"{title}, {heads} heads": f"{model}_{heads}_heads"
+            f"{title}, heads: {heads}": f"{model}_{heads}_heads"
             for heads in HEADS
             for title, model in (("plain", "plain"), ("CB", "cb"))
         },
         draw=pictures.over_heads,
         sizes=("ti",),
         stated="CB's gain shrinks as heads are added",
+        baselines={
+            f"{title}, heads: {heads}": f"plain, heads: {heads}"
+            for heads in HEADS
+            for title in ("plain", "CB")
+        },
     ),
 }

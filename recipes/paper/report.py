@@ -1,14 +1,12 @@
 """A table or figure as numbers, and as Markdown."""
 
-import dataclasses
 import sys
+from math import isnan, nan
 
-import keras
 import numpy as np
 
 from recipes.benchmark.machine import run_on
-from recipes.paper.measures import BY_LAYER, IMAGENET_SETS, TITLES, cost
-from recipes.training.run_folder import git_commit, versions
+from recipes.paper.measures import BY_LAYER, IMAGENET_SETS, IMAGES, TITLES, cost
 
 
 def measured(name, entry, runs, sizes, seeds):
@@ -34,8 +32,8 @@ def measured(name, entry, runs, sizes, seeds):
                 print(f"{entry.title}: {title}, {size}, seed {seed}", file=sys.stderr)
                 values[seed] = runs.values(model, size, seed, measures)
             row = {"title": title, "model": model, "size": size}
+            row["baseline"] = entry.baseline_of(title)
             rows.append({**row, **cost(runs.build(model, size)), "seeds": values})
-    first = runs.experiment(rows[0]["model"], sizes[0], 0)
     return {
         "entry": name,
         "title": entry.title,
@@ -43,26 +41,34 @@ def measured(name, entry, runs, sizes, seeds):
         "dataset": runs.dataset,
         "measures": measures,
         "rows": rows,
-        "training": dataclasses.asdict(first.training),
-        "augmentation": dataclasses.asdict(first.augmentation),
-        "backend": keras.backend.backend(),
-        "versions": versions(),
-        "commit": git_commit(),
+        **(runs.settings(model, size, seed) if measures else {}),
         **run_on(),
     }
 
 
 def mean_and_spread(values):
-    """Mean and standard deviation of a sample, over the seeds; 0 of one seed."""
+    """Mean and standard deviation of a sample, over the seeds; one seed has none."""
     values = np.array(values, float)
-    spread = values.std(0, ddof=1) if len(values) > 1 else np.zeros_like(values[0])
+    spread = values.std(0, ddof=1) if len(values) > 1 else np.full_like(values[0], nan)
     return values.mean(0), spread
 
 
+def _text(values, form):
+    """The mean, and behind it, if there are several seeds, the spread."""
+    mean, spread = mean_and_spread(values)
+    text = format(mean, form)
+    return text if isnan(spread) else f"{text} ± {format(spread, form.lstrip('+'))}"
+
+
 def over_baseline(rows, row, measure):
-    """The differences to the first row of the same size, seed by seed."""
-    base = next(each for each in rows if each["size"] == row["size"])
+    """The differences to the row's baseline of the same size, seed by seed."""
+    base = _baseline(rows, row)
     return [row["seeds"][s][measure] - base["seeds"][s][measure] for s in row["seeds"]]
+
+
+def _baseline(rows, row):
+    wanted = row["baseline"], row["size"]
+    return next(each for each in rows if (each["title"], each["size"]) == wanted)
 
 
 def markdown(result):
@@ -80,27 +86,27 @@ def markdown(result):
 
 
 def _table(result, measures):
-    baseline = result["rows"][0]["title"]
+    baselines = {row["baseline"] for row in result["rows"]}
+    over = f"over {baselines.pop()}" if len(baselines) == 1 else "over the row before"
     titles = ["Model", "Size", "Parameters", "Multiply-accumulates"]
     if not measures:
         titles += ["of CB or SE", "in all over plain"]
     for measure in measures:
-        titles += [TITLES[measure], f"over {baseline}, points"]
+        titles += [TITLES[measure], f"{over}, points"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in result["rows"]:
         cells = [row["title"], row["size"], f"{row['parameters']:,}"]
         cells.append(f"{row['macs'] / 1e6:,.2f} M")
         if not measures:
-            base = next(r for r in result["rows"] if r["size"] == row["size"])
+            base = _baseline(result["rows"], row)
             more = (row["macs"] + row["context_macs"]) / base["macs"] - 1
             cells += [f"{row['context_macs'] / 1e6:,.2f} M", f"{more:+.3%}"]
         for measure in measures:
             values = [values[measure] for values in row["seeds"].values()]
-            cells.append("{:.2f} ± {:.2f}".format(*mean_and_spread(values)))
+            cells.append(_text(values, ".2f"))
             differences = over_baseline(result["rows"], row, measure)
-            is_baseline = row["title"] == baseline
-            both = mean_and_spread(differences)
-            cells.append("–" if is_baseline else "{:+.2f} ± {:.2f}".format(*both))
+            is_baseline = row["title"] == row["baseline"]
+            cells.append("–" if is_baseline else _text(differences, "+.2f"))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -109,32 +115,35 @@ def _table_by_layer(result, measure):
     by_row = {}
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
-        by_row[f"{row['title']}, {row['size']}"] = mean_and_spread(values)
-    depth = max(len(mean) for mean, _ in by_row.values())
+        by_row[f"{row['title']}, {row['size']}"] = list(zip(*values, strict=True))
+    depth = max(len(by_block) for by_block in by_row.values())
     lines = [
-        f"{TITLES[measure].capitalize()}, by block:",
+        f"By block, {TITLES[measure]}:",
         "",
-        f"| Model | {' | '.join(map(str, range(1, depth + 1)))} |",
+        f"| Model | {' | '.join(map(str, range(depth)))} |",
         "|---" * (1 + depth) + "|",
     ]
-    for title, (mean, spread) in by_row.items():
-        cells = (f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True))
+    for title, by_block in by_row.items():
+        cells = (_text(values, ".4f") for values in by_block)
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
 
 def _made_with(result):
-    seeds = result["rows"][0]["seeds"]
-    numbers = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-    trained = ""
-    if seeds:
-        trained = (
-            f"Mean ± standard deviation over the seeds {', '.join(map(str, seeds))}; "
-            "differences are of the same seed. "
-            f"{result['training']['epochs']} epochs in batches of "
-            f"{result['training']['global_batch_size']}. "
-        )
+    machine = f"{result['cpu']}, {result['cores']} cores; {result['date']}."
+    if not result["measures"]:
+        return machine
+    training, data = result["training"], result["data"]
+    numbers = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
+    seeds = ", ".join(map(str, result["rows"][0]["seeds"]))
+    smoke = (
+        "A smoke run of few images, which shows nothing. " if result["smoke"] else ""
+    )
+    attention = f"Attention is that to the first {IMAGES} test images. "
     return (
-        f"{trained}{result['backend']}; {numbers}; {result['cpu']}, {result['cores']} "
-        f"cores; {result['date']}."
+        f"{smoke}Mean ± standard deviation over the seeds {seeds}; differences are of "
+        f"the same seed. {training['epochs']} epochs in batches of "
+        f"{training['global_batch_size']}, images of {data['image_size'][0]} pixels. "
+        f"{attention if set(result['measures']) & {'entropy', 'distance'} else ''}"
+        f"{result['backend']}; {numbers}; {machine}"
     )

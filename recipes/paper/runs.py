@@ -8,10 +8,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
+
 from keras_cbvit.pretrained.architectures import SIZES
+from recipes.data.sources import load_dataset
 from recipes.experiment import build_model
 from recipes.paper.measures import measure
 from recipes.paper.models import MODELS
+from recipes.train import as_run, train
+from recipes.training import run_folder
 
 
 class Recipe(NamedTuple):
@@ -75,14 +80,29 @@ class Runs:
         classes = RECIPES[self.dataset].classes
         return build_model(experiment.network, experiment.data, classes, "float32")
 
+    def settings(self, name, size, seed):
+        """How a model was trained: the settings, backend and versions of its run."""
+        experiment = as_run(self.experiment(name, size, seed))
+        config = json.loads((experiment.run.folder / "config.json").read_text())
+        groups = ("data", "augmentation", "training")
+        return {
+            **{group: config["experiment"][group] for group in groups},
+            "smoke": experiment.run.smoke,
+            **{key: config[key] for key in ("backend", "versions", "commit")},
+        }
+
     def values(self, name, size, seed, measures):
         """What was measured of a model, by measure; trains it if it is not yet."""
         experiment = self.experiment(name, size, seed)
-        file = experiment.run.folder / "measures.json"
+        folder = experiment.run.folder
+        is_trained = (folder / "model.keras").exists()
+        if is_trained:
+            run_folder.claim(as_run(experiment), "")  # refuses that of other settings
+        file = folder / "measures.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         missing = [each for each in measures if each not in known]
         if missing:
-            classifier = _trained(experiment)
+            classifier = _load(folder) if is_trained else _train(experiment)
             dataset = _test_images(experiment.data)
             for each in missing:
                 known[each] = measure(each, classifier, dataset, experiment.data)
@@ -92,24 +112,16 @@ class Runs:
         return {each: known[each] for each in measures}
 
 
-def _trained(experiment):
-    """The classifier of a run, which is trained now unless it was before."""
-    import keras
-
-    from recipes.train import as_run, train
-    from recipes.training import run_folder
-
+def _train(experiment):
+    keras.utils.clear_session()  # of the model before
     folder = experiment.run.folder
-    command = f"recipes.paper, {folder}"
-    if not (folder / "model.keras").exists():
-        keras.utils.clear_session()  # of the model before
-        return train(experiment, command)[0]
-    run_folder.claim(as_run(experiment), command)  # refuses that of other settings
+    return train(experiment, f"recipes.paper, into {folder}")[0]
+
+
+def _load(folder):
     return keras.models.load_model(folder / "model.keras", compile=False)
 
 
 @functools.cache
 def _test_images(data):
-    from recipes.data.sources import load_dataset
-
     return load_dataset(data, train=False)

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 def run(folder, entry, *options):
     folders = ["--runs", str(folder / "runs"), "--out", str(folder / "out")]
     main([entry, "--dataset", "digits", "--smoke", *folders, *options])
-    return json.loads((folder / "out" / "digits" / f"{entry}.json").read_text())
+    return json.loads((folder / "out" / "digits" / f"{entry}_smoke.json").read_text())
 
 
 @pytest.mark.parametrize("entry", SMOKE)
@@ -39,7 +39,7 @@ def test_every_entry_runs_on_the_digits(entry, folder, capsys):
     printed = capsys.readouterr().out
     assert ENTRIES[entry].title in printed
     assert all(f"| {row['title']}" in printed for row in result["rows"])
-    with Image.open(folder / "out" / "digits" / f"{entry}.png") as picture:
+    with Image.open(folder / "out" / "digits" / f"{entry}_smoke.png") as picture:
         assert picture.width > 300
 
 
@@ -54,7 +54,6 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
     assert run(folder, name, "--seeds", "0")["rows"] == first["rows"]
     assert model.stat().st_mtime_ns == written
     assert "Epoch" not in capsys.readouterr().err
-    measures.unlink()
     with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
         run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
 

@@ -4,10 +4,19 @@ import pytest
 from recipes.paper.report import markdown, mean_and_spread, over_baseline
 
 
-def row(title, seeds, size="small", parameters=1000, macs=2_000_000, context=0):
+def row(
+    title,
+    seeds,
+    size="small",
+    parameters=1000,
+    macs=2_000_000,
+    context=0,
+    baseline="plain",
+):
     return {
         "title": title,
         "model": title,
+        "baseline": baseline,
         "size": size,
         "parameters": parameters,
         "macs": macs,
@@ -25,6 +34,8 @@ def result(measures, rows, stated=""):
         "measures": measures,
         "rows": rows,
         "training": {"epochs": 7, "global_batch_size": 32},
+        "data": {"image_size": [16, 16]},
+        "smoke": False,
         "backend": "torch",
         "versions": {"keras": "3.99"},
         "cpu": "Abacus",
@@ -47,7 +58,7 @@ def test_spread_is_the_standard_deviation_of_a_sample():
     mean, spread = mean_and_spread([[1.0, 5.0], [2.0, 5.0], [3.0, 8.0]])
     np.testing.assert_allclose(mean, [2, 6])
     np.testing.assert_allclose(spread, [1, np.sqrt(3)])
-    np.testing.assert_equal(mean_and_spread([4.0]), (4, 0))
+    np.testing.assert_equal(mean_and_spread([4.0]), (4, np.nan))
 
 
 def test_differences_are_of_the_same_seed_and_size():
@@ -71,7 +82,7 @@ def test_differences_are_of_the_same_seed_and_size():
 def test_what_is_measured_by_block_has_a_column_for_each():
     values = {"0": {"entropy": [1.0, 2.0]}, "1": {"entropy": [3.0, 2.0]}}
     table = cells(markdown(result(["entropy"], [row("plain", values)])))
-    assert table["plain, small"] == ["2.000 ± 1.414", "2.000 ± 0.000"]
+    assert table["plain, small"] == ["2.0000 ± 1.4142", "2.0000 ± 0.0000"]
 
 
 def test_costs_are_over_the_baseline_of_the_same_size():
@@ -80,8 +91,32 @@ def test_costs_are_over_the_baseline_of_the_same_size():
     assert table["CB"] == ["small", "1,000", "2.00 M", "0.01 M", "+0.250%"]
 
 
-@pytest.mark.parametrize("measures", [["top1"], ["entropy"]])
-def test_a_single_seed_has_no_spread(measures):
+@pytest.mark.parametrize(
+    "measures, found", [(["top1"], "| 5.00 |"), (["entropy"], "| 5.0000 |")]
+)
+def test_a_single_seed_has_no_spread(measures, found):
     value = {"top1": 5.0, "entropy": [5.0]}
     text = markdown(result(measures, [row("plain", {"3": value})]))
-    assert "5.00 ± 0.00" in text or "5.000 ± 0.000" in text
+    assert found in text
+
+
+def test_a_row_may_be_compared_with_another_than_the_first():
+    def top1(value):
+        return {"0": {"top1": value}}
+
+    rows = [
+        row("plain 1", top1(10.0), baseline="plain 1"),
+        row("CB 1", top1(13.0), baseline="plain 1"),
+        row("plain 2", top1(20.0), baseline="plain 2"),
+        row("CB 2", top1(21.0), baseline="plain 2"),
+    ]
+    text = markdown(result(["top1"], rows))
+    assert "over the row before, points" in text
+    table = cells(text)
+    assert [table[name][-1] for name in table if "CB" in name] == ["+3.00", "+1.00"]
+    assert table["plain 2"][-1] == "–"
+
+
+def test_a_smoke_run_says_so():
+    smoke = {**result(["top1"], [row("plain", {"0": {"top1": 5.0}})]), "smoke": True}
+    assert "A smoke run of few images, which shows nothing." in markdown(smoke)
