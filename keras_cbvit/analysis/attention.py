@@ -71,7 +71,7 @@ def relative_distance(maps, grid):
             row; the tokens before them, such as the class token, are left out.
 
     Returns:
-        A float32 tensor of shape `(batch, heads)`, at least 0 and less than √2, in
+        A float32 tensor of shape `(batch, heads)`, at least 0 and at most √2, in
         sides of the image.
 
     Raises:

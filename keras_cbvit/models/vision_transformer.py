@@ -131,6 +131,11 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
         depth, broadcast = config["depth"], config["broadcast"]
         if broadcast and i in block_indices(config["broadcast_blocks"], depth):
             for place in BROADCAST_PLACES[config["broadcast_place"]]:
+                if place in parts:
+                    raise ValueError(
+                        f"broadcast={broadcast!r} and {parts[place].name} cannot both "
+                        f"be at {place}; set broadcast=None."
+                    )
                 parts[place] = ContextBroadcast(
                     scale=broadcast == "cbs",
                     context=config["context"],

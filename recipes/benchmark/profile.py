@@ -23,9 +23,9 @@ class Profile:
     precision: str = "float32"
     """float32 or mixed_bfloat16."""
     steps: int = 4
-    """Batches that are profiled, after as many that warm up."""
+    """Batches that are profiled beside the first, after as many that warm up."""
     operations: int = 8
-    """How many operations a table has, those that take ours the most time."""
+    """A table has so many of each model, those that take it the most time."""
     peer_python: tuple[Path, ...] = ()
     """Python programs of environments in which the backends and peers may be, if they
     are not in this one."""
