@@ -3,7 +3,8 @@
     python -m recipes.train cifar10_small
 
 0.3 million weights, 17 tokens, and shifted and mirrored images alone: a few
-epochs are too few for DeiT's augmentation. docs/paper.md has its results. TFDS downloads CIFAR-10 on first use.
+epochs are too few for DeiT's augmentation. docs/paper.md has its results. TFDS
+downloads CIFAR-10 on first use.
 """
 
 import dataclasses
