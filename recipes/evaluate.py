@@ -95,6 +95,8 @@ def evaluate(options, report=lambda row: None):
 
     if not options.models:
         raise ValueError("There is no model to measure; see --help.")
+    if not list(options.conditions()):
+        raise ValueError("There is nothing to measure under; see --under, --epsilons.")
     results = []
     load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
     # Before anything else wakes the backend, which then has the devices it has.

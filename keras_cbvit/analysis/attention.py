@@ -133,6 +133,8 @@ def attention_statistics(model, images, batch_size=16):
         ValueError: if the model has no encoder blocks, or there are no images, or they
             are not of its input's shape.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
     grid = token_grid(model)
 
     def measure(maps):

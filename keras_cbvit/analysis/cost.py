@@ -62,7 +62,14 @@ def layer_costs(model):
 
 
 def total_cost(model):
-    """The sum of `layer_costs`."""
+    """The sum of `layer_costs` over the layers, a `Cost`.
+
+    Args:
+        model: a model of this package.
+
+    Raises:
+        ValueError: as `layer_costs`.
+    """
     return sum(layer_costs(model).values(), Cost())
 
 
@@ -80,7 +87,7 @@ def _macs(layer):
     if isinstance(layer, keras.layers.Dense):
         *positions, channels = _shape(layer)[1:]
         return math.prod(n or 1 for n in positions) * channels * layer.units, 0
-    if isinstance(layer, MultiHeadSelfAttention | UniformHeadSelfAttention):
+    if isinstance(layer, MultiHeadSelfAttention):
         _, tokens, channels = _shape(layer)
         matmul += 2 * tokens**2 * (layer.qkv.units // 3)
         if isinstance(layer, UniformHeadSelfAttention):

@@ -59,19 +59,28 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         )
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        channels = inputs.shape[-1]
+        x, scores = self.attend(inputs, return_attention_scores, training)
+        x = self.projection(x)
+        return (x, scores) if return_attention_scores else x
+
+    def attend(self, inputs, return_attention_scores, training):
+        """What the heads give side by side, and their maps, if asked for."""
         tokens = ops.shape(inputs)[1]
-        head_dim = channels // self.num_heads
+        channels = self.qkv.units // 3
         query, key, value = (
-            ops.reshape(x, (-1, tokens, self.num_heads, head_dim))
+            ops.reshape(x, (-1, tokens, self.num_heads, channels // self.num_heads))
             for x in ops.split(self.qkv(inputs), 3, axis=-1)
         )
         if return_attention_scores:
             x, scores = fast.attention_with_scores(query, key, value)
         else:
-            x = fast.attention(query, key, value, training)
-        x = self.projection(ops.reshape(x, (-1, tokens, channels)))
-        return (x, scores) if return_attention_scores else x
+            x, scores = fast.attention(query, key, value, training), None
+        return ops.reshape(x, (-1, tokens, channels)), scores
+
+    @property
+    def number_of_maps(self):
+        """How many attention maps there are of an image."""
+        return self.num_heads
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -81,7 +90,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         if not return_attention_scores:
             return output
         batch, tokens = inputs.shape[:2]
-        scores_shape = (batch, self.num_heads, tokens, tokens)
+        scores_shape = (batch, self.number_of_maps, tokens, tokens)
         return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
 
     def get_config(self):

@@ -30,13 +30,13 @@ class SqueezeExcitation(keras.layers.Layer):
         accumulated in at least float32.
 
     Raises:
-        ValueError: if `ratio` is less than 1.
+        ValueError: if `ratio` is not a whole number of at least 1.
     """
 
     def __init__(self, ratio=16, **kwargs):
         super().__init__(**kwargs)
-        if ratio < 1:
-            raise ValueError(f"ratio={ratio} must be at least 1.")
+        if not isinstance(ratio, int) or ratio < 1:
+            raise ValueError(f"ratio={ratio} must be a whole number of at least 1.")
         self.ratio = ratio
 
     def build(self, input_shape):

@@ -3,13 +3,11 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.token_dense import TokenDense
+from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class UniformHeadSelfAttention(keras.layers.Layer):
+class UniformHeadSelfAttention(MultiHeadSelfAttention):
     """Multi-head self-attention with one more head, whose attention is uniform.
 
     The uniform head (section 3.1 and Table 1 of the paper) gives every token the mean
@@ -36,11 +34,10 @@ class UniformHeadSelfAttention(keras.layers.Layer):
     """
 
     def __init__(self, num_heads, head_dim, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(num_heads, **kwargs)
         for name, value in (("num_heads", num_heads), ("head_dim", head_dim)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
-        self.num_heads = num_heads
         self.head_dim = head_dim
         self.qkv = self._dense(3 * num_heads * head_dim, "qkv")
         self.uniform_value = self._dense(head_dim, "uniform_value")
@@ -50,52 +47,24 @@ class UniformHeadSelfAttention(keras.layers.Layer):
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
         self.uniform_value.build((batch, 1, channels))
-        self.projection.build((batch, tokens, (self.num_heads + 1) * self.head_dim))
+        self.projection.build((batch, tokens, self.number_of_maps * self.head_dim))
 
-    def _dense(self, channels, name):
-        return TokenDense(
-            channels,
-            kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def attend(self, inputs, return_attention_scores, training):
+        x, scores = super().attend(inputs, return_attention_scores, training)
         tokens = ops.shape(inputs)[1]
-        query, key, value = (
-            ops.reshape(x, (-1, tokens, self.num_heads, self.head_dim))
-            for x in ops.split(self.qkv(inputs), 3, axis=-1)
-        )
-        if return_attention_scores:
-            x, scores = fast.attention_with_scores(query, key, value)
-        else:
-            x = fast.attention(query, key, value, training)
-        x = ops.reshape(x, (-1, tokens, self.num_heads * self.head_dim))
         # Half precision cannot add up hundreds of tokens.
         wide = keras.backend.result_type(inputs.dtype, "float32")
         mean = ops.mean(ops.cast(inputs, wide), axis=1, keepdims=True)
         uniform = self.uniform_value(ops.cast(mean, inputs.dtype))
         x = ops.concatenate([x, ops.repeat(uniform, tokens, axis=1)], axis=-1)
-        x = self.projection(x)
-        if not return_attention_scores:
-            return x
-        uniform_scores = ops.ones_like(scores[:, :1]) / tokens
-        return x, ops.concatenate([scores, uniform_scores], axis=1)
+        if return_attention_scores:
+            uniform_scores = ops.ones_like(scores[:, :1]) / tokens
+            scores = ops.concatenate([scores, uniform_scores], axis=1)
+        return x, scores
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
-        output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        if not return_attention_scores:
-            return output
-        batch, tokens = inputs.shape[:2]
-        scores_shape = (batch, self.num_heads + 1, tokens, tokens)
-        return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
+    @property
+    def number_of_maps(self):
+        return self.num_heads + 1
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "head_dim": self.head_dim,
-        }
+        return {**super().get_config(), "head_dim": self.head_dim}

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import keras
 
+import keras_cbvit
+from keras_cbvit.models.vision_transformer import IMAGENET_MEAN, IMAGENET_STD
 from keras_cbvit.pretrained.predictions import class_names
 
 # What models take for the pixel values 0-255: scale and offset of each channel.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALIZATIONS = {
     "unit": (1 / 255, 0.0),
     "symmetric": (1 / 127.5, -1.0),
     "imagenet": (
-        [1 / (255 * std) for std in _STD],
-        [-mean / std for mean, std in zip(_MEAN, _STD, strict=True)],
+        [1 / (255 * std) for std in IMAGENET_STD],
+        [-m / std for m, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)],
     ),
     "caffe": (1.0, [-103.939, -116.779, -123.68]),
 }
@@ -46,20 +47,21 @@ def load_classifier(name, normalize="none", image_size=None):
 
     Args:
         name: the name, or the path, which ends in `.keras`.
-        normalize: what to do with images for a model of another package: "none" if it
-            takes values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet"
-            for ImageNet's mean and standard deviation of each channel; "caffe" for
-            BGR without the mean. It becomes a part of the model, so that attacks go
-            through it. Models of this package normalise themselves.
+        normalize: what to do with images for a model that does not normalise them, of
+            another package or with `include_preprocessing=False`: "none" if it takes
+            values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for
+            ImageNet's mean and standard deviation of each channel; "caffe" for BGR
+            without the mean. It becomes a part of the model, so that attacks go
+            through it. Models of this package that normalise images themselves stay as
+            they are.
         image_size: height and width for a model that takes any.
 
     Raises:
         ValueError: if there is no such model, or it is not a classifier of images.
     """
-    import keras_cbvit
-
     if not name.endswith(".keras"):
         model = keras_cbvit.ViTCB(weights=name)
+        model = _of_pixels(name, model, normalize, image_size)
         return Classifier(name, model, tuple(class_names(name)))
     if not Path(name).is_file():
         raise FileNotFoundError(f"There is no file {name}.")
@@ -70,13 +72,14 @@ def load_classifier(name, normalize="none", image_size=None):
             f"{name} cannot be loaded: {error} If its layers are your own, register "
             "them and call recipes.evaluation.measure in Python."
         ) from error
-    if not isinstance(model, keras_cbvit.VisionTransformer):
-        model = _of_pixels(name, model, normalize, image_size)
-    return Classifier(name, model, None)
+    return Classifier(name, _of_pixels(name, model, normalize, image_size), None)
 
 
 def _of_pixels(name, model, normalize, image_size):
     """A model of images 0-255, from one that takes them as `normalize` says."""
+    is_ours = isinstance(model, keras_cbvit.VisionTransformer)
+    if is_ours and model.get_config()["include_preprocessing"]:
+        return model  # beside models that `normalize` is meant for
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(

@@ -88,7 +88,13 @@ def load_set(name, data, real_labels=None):
     dataset = load_dataset(data, train=False)
     names = dataset.class_names
     if all(name.isdecimal() for name in names):
-        names = tuple(imagenet_classes()[int(name)] for name in names)
+        numbers = [int(name) for name in names]
+        if max(numbers) >= len(imagenet_classes()):
+            raise ValueError(
+                f"{folder} has a class folder {max(numbers)}; ImageNet's classes go "
+                "from 0 to 999."
+            )
+        names = tuple(imagenet_classes()[number] for number in numbers)
     return dataclasses.replace(
         dataset, class_names=names, description=f"{found} in {folder}"
     )

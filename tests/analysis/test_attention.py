@@ -262,3 +262,8 @@ def test_images_of_another_size_are_refused(function):
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="images is empty"):
         analysis.attention_statistics(tiny(), [])
+
+
+def test_batches_of_no_images_are_refused():
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        analysis.attention_statistics(tiny(), np.zeros((2, 8, 12, 3)), batch_size=0)

@@ -41,9 +41,10 @@ def test_the_output_is_of_the_compute_dtype():
     assert dtype_of(layer(np.ones((1, 2, 16), "float32"))) == "bfloat16"
 
 
-def test_a_ratio_below_1_is_refused():
-    with pytest.raises(ValueError, match="ratio=0 must be at least 1"):
-        SqueezeExcitation(ratio=0)
+@pytest.mark.parametrize("ratio", [0, 2.5])
+def test_a_ratio_that_is_no_count_is_refused(ratio):
+    with pytest.raises(ValueError, match=f"ratio={ratio} must be a whole number"):
+        SqueezeExcitation(ratio=ratio)
 
 
 def test_every_argument_comes_back_from_the_configuration():

@@ -135,6 +135,8 @@ def test_unknown_weights_are_said_to_be_unknown():
         evaluate.main(["vitcb_ti.nothing"])
     with pytest.raises(SystemExit, match="no model to measure"):
         evaluate.main([])
+    with pytest.raises(SystemExit, match="nothing to measure under"):
+        evaluate.main(["vitcb_ti.nothing", "--under"])
 
 
 @pytest.fixture

@@ -50,6 +50,18 @@ def test_models_of_this_package_normalise_themselves(tmp_path):
     )
 
 
+def test_models_of_this_package_without_preprocessing_are_given_what_is_asked_for(
+    tmp_path,
+):
+    model = tiny(include_preprocessing=False)
+    model.save(tmp_path / "a.keras")
+    classifier = load_classifier(str(tmp_path / "a.keras"), "symmetric")
+    pixels = images(model)
+    expected = predict(model, preprocess_input(pixels.copy(), mode="tf"))
+    np.testing.assert_allclose(predict(classifier.model, pixels), expected, rtol=1e-4)
+    assert not np.allclose(expected, predict(model, pixels), rtol=1e-2)
+
+
 def test_a_model_that_takes_any_size_gets_the_one_asked_for(tmp_path):
     file = save(tmp_path / "a.keras", size=(None, None))
     assert load_classifier(file, image_size=(8, 4)).image_size == (8, 4)

@@ -185,3 +185,9 @@ def test_a_model_of_other_classes_is_refused():
     model = model_that_answers({1: 1}, classes=10)
     with pytest.raises(ValueError, match="has 1000 classes, but a model 10"):
         matched(Classifier("a model", model, None), "imagenet-a", load("imagenet-a"))
+
+
+def test_a_number_that_is_no_class_of_imagenet_is_refused(tmp_path):
+    write_classes(tmp_path, {0: (1,), 1500: (2,)})
+    with pytest.raises(ValueError, match="a class folder 1500; .* from 0 to 999"):
+        load(f"imagenet-v2={tmp_path}")
