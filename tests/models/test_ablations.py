@@ -63,6 +63,13 @@ def test_wider_heads_bring_the_parameters_nearest_to_the_original_s(
     assert found == (num_heads - 1, width)
 
 
+@pytest.mark.parametrize("ablation", ["extra_msa", "extra_mlp"])
+def test_one_more_comes_between_the_last_block_and_the_norm(ablation):
+    names = [layer.name for layer in ablate(plain(), ablation).layers]
+    place = names.index(ablation)
+    assert names[place - 1 : place + 2] == ["block_1", ablation, "norm"]
+
+
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_a_saved_model_comes_back_with_its_values(ablation, tmp_path):
     model = ablate(plain(), ablation)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
+from recipes import evaluation
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
 from recipes.paper import measures
@@ -29,14 +30,25 @@ def small(**arguments):
     )
 
 
-def test_accuracy_is_in_per_cent(digits):
+def test_accuracy_is_in_per_cent_and_the_centre_is_occluded(digits):
     images = keras.Input((16, 16, 3))
-    x = keras.layers.GlobalAveragePooling2D()(images)
+    x = keras.layers.Cropping2D(4)(images)
+    x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(images, keras.layers.Dense(10)(x))
-    model.set_weights([np.zeros((3, 10)), np.eye(10)[7]])  # says 7 to everything
-    share = 100 * np.mean(digits.test.labels == 7)
-    assert measure("top1", model, digits, DIGITS) == pytest.approx(share)
-    assert measure("occlusion", model, digits, DIGITS) == pytest.approx(share)
+    # Says 7 to every digit, which is bright in the centre, and 3 to what is black.
+    bias = np.where(np.arange(10) == 3, 0.1, 0)
+    model.set_weights([np.tile(np.eye(10)[7], (3, 1)), bias])
+    for name, answer in (("top1", 7), ("occlusion", 3)):
+        share = 100 * np.mean(digits.test.labels == answer)
+        assert measure(name, model, digits, DIGITS) == pytest.approx(share)
+
+
+def test_fgsm_is_measured_under_fgsm(digits, monkeypatch):
+    def evaluated(model, split, under):
+        return {"top1": {"fgsm": 0.25}[under]}
+
+    monkeypatch.setattr(evaluation, "measure", evaluated)
+    assert measure("fgsm", None, digits, DIGITS) == 25
 
 
 def test_other_sets_of_imagenet_have_their_own_protocol(digits):

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from recipes import figures
+from recipes.paper import pictures
+from recipes.paper.models import HEADS
+from tests.recipes.paper.test_report import result, row
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn."""
+    found = []
+    make = figures.new_figure
+
+    def keep(*size):
+        found.append(make(*size))
+        return found[-1]
+
+    monkeypatch.setattr(figures, "new_figure", keep)
+    return found
+
+
+def top1(*values):
+    return {str(seed): {"top1": value} for seed, value in enumerate(values)}
+
+
+def test_bars_are_the_means_and_every_seed_is_a_point(drawn, tmp_path):
+    rows = [row("plain", top1(40.0, 50.0)), row("CB", top1(60.0, 70.0))]
+    pictures.bars(result(["top1"], rows), tmp_path / "bars.png")
+    (axis,) = drawn[0].axes
+    points = [line.get_ydata().tolist() for line in axis.lines]
+    assert points == [[40, 50], [60, 70]]
+    heights = [bar.get_segments()[0][0][1] for bar in axis.collections]
+    assert heights == [45, 65]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["plain", "CB"]
+
+
+def test_heads_are_beside_each_other_plain_and_with_cb(drawn, tmp_path):
+    rows = [
+        row(f"{kind}_{heads}_heads", top1(10.0 * heads + more))
+        for heads in HEADS
+        for kind, more in (("plain", 0), ("cb", 1))
+    ]
+    pictures.over_heads(result(["top1"], rows), tmp_path / "heads.png")
+    (axis,) = drawn[0].axes
+    plain, cb = (container.lines[0].get_ydata() for container in axis.containers)
+    np.testing.assert_allclose(plain, [10 * heads for heads in HEADS])
+    np.testing.assert_allclose(cb, [10 * heads + 1 for heads in HEADS])
+
+
+def test_costs_are_in_per_cent_of_the_plain_model(drawn, tmp_path):
+    rows = [
+        row("plain", {}, parameters=1000, macs=2000),
+        row("SE", {}, parameters=1100, macs=2000, context=50),
+    ]
+    pictures.costs(result([], rows), tmp_path / "costs.png")
+    work, parameters = (axis.lines[0].get_ydata() for axis in drawn[0].axes)
+    np.testing.assert_allclose(work, [2.5])
+    np.testing.assert_allclose(parameters, [10])
