@@ -9,7 +9,6 @@ folder. Without --on no attention is measured.
 import dataclasses
 import json
 import math
-import zipfile
 from pathlib import Path
 
 import keras
@@ -19,12 +18,10 @@ from PIL import Image, ImageOps
 
 from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
-from keras_cbvit.pretrained.files import locate
 from recipes import figures
 from recipes.data.pictures import fitted
-from recipes.data.sources import load_dataset
-from recipes.experiment import Data
-from recipes.training.run_folder import git_commit, versions
+from recipes.evaluation.sets import asked, data_of, load_set
+from recipes.training.run_folder import git_commit, model_file, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
 ATTENTION = {
@@ -32,6 +29,13 @@ ATTENTION = {
     "distance": "relative distance (sides of the image)",
     "jacobian_norm": "nuclear norm of the softmax's Jacobian",
 }
+PICTURES = (
+    "softmax_jacobian.png",
+    "attention.png",
+    "scale_by_layer.png",
+    "scales.png",
+    "photo.png",
+)
 SCALE = {"ratio": "10 % over 90 % quantile of |λ|", "mean": "mean of Λ"}
 
 
@@ -42,13 +46,15 @@ class Analysis:
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files, or run folders."""
     on: str | None = None
-    """The data set whose test images are attended to, as for training."""
+    """The set whose images are attended to, as for `recipes.evaluate`."""
     data_dir: Path | None = None
     """Where TFDS keeps its data sets."""
-    test_split: str = "test"
-    """The TFDS split, or the subfolder of an image folder."""
-    crop_fraction: float = 1.0
-    """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
+    test_split: str | None = None
+    """The TFDS split, or the subfolder of an image folder; "test" if ImageNet's
+    protocol does not say otherwise."""
+    crop_fraction: float | None = None
+    """The centre's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
+    else 1."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     images: int = 1000
@@ -59,22 +65,6 @@ class Analysis:
     """A picture to draw the attention on."""
     out: Path = Path("runs/analysis")
     """Folder of the results and pictures."""
-
-
-def load_model(name):
-    """A model by the name of its published weights, its .keras file, or its run folder.
-
-    Raises:
-        ValueError: on unknown weights, and on another kind of file.
-        FileNotFoundError: if there is no such file.
-    """
-    is_folder = Path(name).is_dir()
-    path = locate(Path(name) / "model.keras" if is_folder else name)
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path} is not a .keras file, which says what model it holds."
-        )
-    return keras.saving.load_model(path, compile=False)
 
 
 def analyze(options):
@@ -91,7 +81,10 @@ def analyze(options):
         raise ValueError("There is no model to look at; name at least one.")
     if options.images < 1:
         raise ValueError(f"images={options.images} must be at least 1.")
-    models = {name: load_model(name) for name in options.models}
+    models = {
+        name: keras.saving.load_model(model_file(name), compile=False)
+        for name in options.models
+    }
     titles = _titles(models)
     photos = {}
     if options.photo is not None:
@@ -102,6 +95,8 @@ def analyze(options):
         print(f"## {name}\n")
         print("\n".join(_markdown(found[name])))
     options.out.mkdir(parents=True, exist_ok=True)
+    for picture in PICTURES:  # of an analysis before, perhaps of other models
+        (options.out / picture).unlink(missing_ok=True)
     result = {
         "commit": git_commit(),
         "versions": versions(),
@@ -155,16 +150,8 @@ def _images(model, options):
 
     A set that is too large for memory is decoded as it goes.
     """
-    data = Data(
-        dataset=options.on,
-        data_dir=options.data_dir,
-        train_split=options.test_split,
-        test_split=options.test_split,
-        image_size=model.input_shape[1:3],
-        crop_fraction=options.crop_fraction,
-        test_labels=options.test_labels,
-    )
-    images = load_dataset(data, train=False).test.images
+    data = asked(data_of(options.on), options, model.input_shape[1:3])
+    images = load_set(options.on, data).test.images
     number = min(options.images, len(images))
     return (images[i * len(images) // number] for i in range(number))
 

@@ -20,7 +20,7 @@ from recipes.evaluation.classifiers import load_classifier
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
-from recipes.evaluation.sets import data_of, load_set
+from recipes.evaluation.sets import asked, data_of, load_set
 from recipes.experiment import Data
 from recipes.train import config_names
 
@@ -30,7 +30,8 @@ class Evaluation:
     """What is measured, on what, and how."""
 
     models: tyro.conf.Positional[tuple[str, ...]]
-    """Names of published weights, or paths of .keras files of any Keras classifier."""
+    """Names of published weights, .keras files of any Keras classifier, or run
+    folders."""
     on: tuple[str, ...] = ()
     """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
@@ -158,15 +159,8 @@ def _data(options, on, classifier):
         data = importlib.import_module(f"recipes.configs.{tag}").config().data
     else:
         data = Data(dataset=tag)
-    asked = {
-        name: getattr(options, name)
-        for name in ("data_dir", "test_split", "crop_fraction", "test_labels")
-        if getattr(options, name) is not None
-    }
-    data = dataclasses.replace(data, strict=options.strict, **asked)
-    return dataclasses.replace(
-        data, train_split=data.test_split, image_size=classifier.image_size
-    )
+    data = dataclasses.replace(data, strict=options.strict)
+    return asked(data, options, classifier.image_size)
 
 
 def main(arguments=None):

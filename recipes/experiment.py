@@ -30,6 +30,8 @@ class Network:
     )
     broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
     context: Literal["mean", "max", "token"] = "mean"
+    initial_scale: float = 0.0
+    """What every channel of CB_S's Λ starts from."""
     ablation: str | None = None
     """One of `keras_cbvit.ablations`, in the place of CB; with broadcast None."""
     drop_path_rate: float = 0.1
@@ -162,7 +164,7 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
 
     options = dataclasses.asdict(network)
     builder = getattr(keras_cbvit, options.pop("model"))
-    ablation = options.pop("ablation")
+    ablation, initial_scale = options.pop("ablation"), options.pop("initial_scale")
     if network.weights is not None:
         if ablation:
             raise ValueError(
@@ -186,4 +188,18 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
         classifier_activation=classifier_activation,
         dtype=dtype,
     )
+    if initial_scale and network.weights is None:
+        _start_scales(model, initial_scale)
     return ablate(model, ablation) if ablation else model
+
+
+def _start_scales(model, value):
+    """Has every Λ of a CB_S model start from a value."""
+    from keras_cbvit.analysis import scale_layers
+
+    try:
+        layers = scale_layers(model)
+    except ValueError as error:
+        raise ValueError(f"initial_scale={value} has no effect: {error}") from error
+    for layer in layers.values():
+        layer.channel_scale.assign([value] * layer.channel_scale.shape[0])

@@ -14,21 +14,16 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def draw_by_layer(curves, label, file):
-    """Draws a number by layer, with mean and spread over seeds.
+def draw_panels(panels, file, along="block"):
+    """Draws numbers by block, beside each other, with mean and spread over seeds.
 
     Args:
-        curves: arrays of shape `(seeds, layers)` by their titles. The line is the mean
-            of the seeds, the band one standard deviation (n - 1) to either side. NaN is
-            left out.
-        label: what the number is, with its unit.
+        panels: by the label of each number, with its unit, its curves: arrays of shape
+            `(seeds, blocks)` by their titles. The line is the mean of the seeds, the
+            band one standard deviation (n - 1) to either side. NaN is left out.
         file: where to.
+        along: what the numbers are of, if not of blocks.
     """
-    draw_panels({label: curves}, file)
-
-
-def draw_panels(panels, file):
-    """Draws several numbers by layer beside each other: curves by their label."""
     figure = new_figure(4.6 * len(panels), 3.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     titles = dict.fromkeys(title for curves in panels.values() for title in curves)
@@ -36,7 +31,7 @@ def draw_panels(panels, file):
     for axis, (label, curves) in zip(axes, panels.items(), strict=True):
         for title, values in curves.items():
             _draw_curve(axis, title, np.asarray(values, float), look_of[title])
-        axis.set_xlabel("block")
+        axis.set_xlabel(along)
         axis.set_ylabel(label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

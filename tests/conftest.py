@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 DATA = Path(__file__).parent / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Every test, its fixtures before it, starts from the same random numbers."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

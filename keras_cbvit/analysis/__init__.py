@@ -8,7 +8,7 @@ from keras_cbvit.analysis.attention import (
     softmax_jacobian_norm,
 )
 from keras_cbvit.analysis.cost import Cost, layer_costs, total_cost
-from keras_cbvit.analysis.scale import channel_scales, scale_statistics
+from keras_cbvit.analysis.scale import channel_scales, scale_layers, scale_statistics
 
 __all__ = [
     "Cost",
@@ -18,6 +18,7 @@ __all__ = [
     "channel_scales",
     "layer_costs",
     "relative_distance",
+    "scale_layers",
     "scale_statistics",
     "softmax_jacobian_norm",
     "total_cost",

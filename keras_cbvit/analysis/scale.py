@@ -5,38 +5,56 @@ import numpy as np
 from keras_cbvit.layers import ContextBroadcast
 
 
-def channel_scales(model):
-    """The Λ of every layer of a CB_S model.
+def scale_layers(model):
+    """The layers of a CB_S model that have a Λ.
 
     Args:
         model: a `VisionTransformer` with `broadcast="cbs"`, or any model with
             `ContextBroadcast(scale=True)` in it.
 
     Returns:
-        A dict of float32 NumPy arrays of shape `(channels,)`, by the layer's path and
-        in the order of the layers, for instance `"block_0/mlp/context_broadcast"`.
+        A dict of `ContextBroadcast` layers by their paths and in their order, for
+        instance `"block_0/mlp/context_broadcast"`.
 
     Raises:
         ValueError: if the model has no Λ.
     """
-    scales = {
-        layer.path: layer.channel_scale.numpy().astype("float32")
+    layers = {
+        layer.path: layer
         for layer in model._flatten_layers(include_self=False)
         if isinstance(layer, ContextBroadcast) and layer.scale
     }
-    if not scales:
+    if not layers:
         raise ValueError(
             f"{model.name} has no Λ: only CB_S models, of broadcast='cbs', have one in "
             "each layer."
         )
-    return scales
+    return layers
+
+
+def channel_scales(model):
+    """The Λ of every layer of a CB_S model.
+
+    Args:
+        model: as of `scale_layers`.
+
+    Returns:
+        A dict of float32 NumPy arrays of shape `(channels,)`, by the layer's path.
+
+    Raises:
+        ValueError: if the model has no Λ.
+    """
+    return {
+        path: layer.channel_scale.numpy().astype("float32")
+        for path, layer in scale_layers(model).items()
+    }
 
 
 def scale_statistics(model):
     """How alike the channels of each Λ are, and how large it is on average.
 
     Args:
-        model: as of `channel_scales`.
+        model: as of `scale_layers`.
 
     Returns:
         A dict of NumPy arrays of shape `(layers,)`, in the order of `channel_scales`:

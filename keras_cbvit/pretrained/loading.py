@@ -33,8 +33,8 @@ def saved_config(path):
         raise _damaged(path, error) from error
     if model.get("registered_name") != MODEL:
         raise ValueError(
-            f"{path} holds a {model.get('class_name')}, not a VisionTransformer of "
-            "this package; load it with keras.saving.load_model."
+            f"{path} holds a model of the class {model.get('class_name')}, not the "
+            "VisionTransformer that ViTCB builds; load it with keras.saving.load_model."
         )
     config = model["config"]
     if config["dtype"]["class_name"] == "DTypePolicyMap":

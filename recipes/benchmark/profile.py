@@ -33,7 +33,14 @@ class Profile:
     """File for all the numbers."""
 
     def measure(self):
-        """Profiles; returns what `--json` writes."""
+        """Profiles; returns what `--json` writes.
+
+        Raises:
+            ValueError: if a number is not positive.
+        """
+        for name in ("image_size", "batch_size", "steps", "operations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
             **run_on(),
             "options": dataclasses.asdict(self),

@@ -23,10 +23,11 @@ class BrokenImageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images of shape `(height, width, 3)`, uint8, by index; labels, int64."""
+    """Images of shape `(height, width, 3)`, uint8, by index, with their labels."""
 
     images: Sequence
     labels: np.ndarray
+    """Classes, int64; or, if several may be right, bool of shape `(images, classes)`."""
     broken: int = 0
     """How many images were left out because they cannot be decoded."""
 

@@ -8,6 +8,7 @@ import keras
 import keras_cbvit
 from keras_cbvit.models.vision_transformer import IMAGENET_MEAN, IMAGENET_STD
 from keras_cbvit.pretrained.predictions import class_names
+from recipes.training.run_folder import model_file
 
 # What models take for the pixel values 0-255: scale and offset of each channel.
 NORMALIZATIONS = {
@@ -43,10 +44,10 @@ class Classifier:
 
 
 def load_classifier(name, normalize="none", image_size=None):
-    """A classifier by the name of published weights, or from a `.keras` file.
+    """A classifier by the name of published weights, a `.keras` file or a run folder.
 
     Args:
-        name: the name, or the path, which ends in `.keras`.
+        name: the name, or the path of the file or folder.
         normalize: what to do with images for a model that does not normalise them, of
             another package or with `include_preprocessing=False`: "none" if it takes
             values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for
@@ -59,14 +60,13 @@ def load_classifier(name, normalize="none", image_size=None):
     Raises:
         ValueError: if there is no such model, or it is not a classifier of images.
     """
-    if not name.endswith(".keras"):
+    if not name.endswith(".keras") and not Path(name).is_dir():
         model = keras_cbvit.ViTCB(weights=name)
         model = _of_pixels(name, model, normalize, image_size)
         return Classifier(name, model, tuple(class_names(name)))
-    if not Path(name).is_file():
-        raise FileNotFoundError(f"There is no file {name}.")
+    path = model_file(name)
     try:
-        model = keras.saving.load_model(name, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except TypeError as error:
         raise ValueError(
             f"{name} cannot be loaded: {error} If its layers are your own, register "

@@ -52,6 +52,21 @@ def data_of(name, real_labels=None):
     return Data(dataset=dataset, test_split=split, crop_fraction=CROP_FRACTION)
 
 
+def asked(data, options, image_size):
+    """The `Data` of a set with what the options of a command say otherwise.
+
+    Args:
+        data: a `Data`, `data_of` the set.
+        options: with `data_dir`, `test_split`, `crop_fraction` and `test_labels`, each
+            `None` where it is not given.
+        image_size: height and width of the model's images.
+    """
+    names = "data_dir", "test_split", "crop_fraction", "test_labels"
+    given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    data = dataclasses.replace(data, **given)
+    return dataclasses.replace(data, train_split=data.test_split, image_size=image_size)
+
+
 def load_set(name, data, real_labels=None):
     """The images of a set, with their labels by the names of the classes.
 

@@ -5,4 +5,6 @@
 
 A model that several of them need is trained once. Runs that were interrupted go on,
 runs that are complete are taken as they are; all are in the folder of `--runs`.
+Where that holds what was measured, config.json, log.csv and measures.json of each run
+are enough to print and draw it again.
 """

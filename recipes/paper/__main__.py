@@ -24,8 +24,8 @@ class Paper:
     data_dir: Path | None = None
     """Where TFDS keeps its data sets; its own default if not given."""
     sizes: tuple[str, ...] | None = None
-    """ti, s and b, or small for two CPU cores, where the data set has it. If not given,
-    small, or on ImageNet the paper's."""
+    """ti, s and b, or mini for two CPU cores, where the data set has it. If not given,
+    mini, or on ImageNet the paper's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each model is trained once with each."""
     epochs: int | None = None
@@ -46,11 +46,11 @@ class Paper:
         recipe = self._known("dataset", self.dataset, RECIPES)
         if not self.seeds:
             raise ValueError("seeds must have at least one number.")
-        sizes = self.sizes or (("small",) if recipe.small else entry.sizes)
+        sizes = self.sizes or (("mini",) if recipe.mini else entry.sizes)
         for size in sizes:
-            self._known("sizes", size, ("ti", "s", "b", "small"))
-            if size == "small" and not recipe.small:
-                raise ValueError(f"sizes='small' does not go with {self.dataset}.")
+            self._known("sizes", size, ("ti", "s", "b", "mini"))
+            if size == "mini" and not recipe.mini:
+                raise ValueError(f"sizes='mini' does not go with {self.dataset}.")
         settings = {
             "data": {"data_dir": self.data_dir},
             "run": {
@@ -84,7 +84,7 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["list"]:
         for name, entry in ENTRIES.items():
-            print(f"{name:9} {entry.title}: {', '.join(entry.models)}")
+            print(f"{name:10} {entry.title}: {', '.join(entry.models)}")
         return
     options = parse("recipes.paper", Paper, recipes.paper.__doc__, arguments)
     with say_errors():

@@ -38,6 +38,9 @@ CB, CBS = {"CB": "cb"}, {"CB_S": "cbs"}
 PLAIN = {"plain": "plain"}
 ROBUSTNESS = ("top1", "occlusion", "imagenet_a", "fgsm")
 
+FROM_ONE = {"CB_S, Λ from 1": "cbs_from_one"}
+UPPER = {"CB, upper blocks": "cb_upper"}
+
 ENTRIES = {
     "table1": Entry(
         "Table 1: a uniform head in MSA",
@@ -107,21 +110,21 @@ ENTRIES = {
         "Figure 3: the entropy of a plain ViT's attention",
         PLAIN,
         measures=("entropy",),
-        draw=pictures.by_layer,
+        draw=pictures.along,
         stated="plain ViTs reach 4.4 nats of 5.28",
     ),
     "figure5": Entry(
         "Figure 5: entropy and relative distance of attention",
         PLAIN | CB | CBS,
         measures=("entropy", "distance"),
-        draw=pictures.by_layer,
+        draw=pictures.along,
         stated="CB lowers the entropy, most in deep layers",
     ),
     "figure6": Entry(
         "Figure 6: Λ of CB_S",
-        CBS,
+        CBS | FROM_ONE,
         measures=("scale_ratio", "scale_mean"),
-        draw=pictures.by_layer,
+        draw=pictures.along,
         stated="both rise with depth",
     ),
     "figure7": Entry(
@@ -139,5 +142,16 @@ ENTRIES = {
             for heads in HEADS
             for title in ("plain", "CB")
         },
+    ),
+    "comparison": Entry(
+        "Comparison, not in the paper: CB and CB_S beside the plain ViT",
+        PLAIN | CB | CBS | FROM_ONE | UPPER,
+        measures=("top1", "occlusion", "fgsm"),
+    ),
+    "curves": Entry(
+        "Training curves, not in the paper: of the comparison's models",
+        PLAIN | CB | CBS | FROM_ONE | UPPER,
+        measures=("training_loss", "test_loss", "test_top1"),
+        draw=pictures.along,
     ),
 }

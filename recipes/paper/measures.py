@@ -1,6 +1,7 @@
 """What is measured of a trained model."""
 
 import dataclasses
+import functools
 
 IMAGES = 512  # of the test set, whose attention is measured
 
@@ -16,6 +17,9 @@ TITLES = {
     "distance": "relative distance of attention",
     "scale_ratio": "10 % over 90 % quantile of |λ|",
     "scale_mean": "mean of Λ",
+    "training_loss": "training loss",
+    "test_loss": "test loss",
+    "test_top1": "test top-1, %",
 }
 IMAGENET_SETS = {
     "imagenet_v2": "imagenet-v2",
@@ -23,14 +27,24 @@ IMAGENET_SETS = {
     "imagenet_a": "imagenet-a",
 }
 CONDITIONS = {"top1": "clean", "occlusion": "occlusion", "fgsm": "fgsm"}
-BY_LAYER = "entropy", "distance", "scale_ratio", "scale_mean"
+# Lists of numbers, by what a number is of.
+BY_BLOCK = ("entropy", "distance", "scale_ratio", "scale_mean")
+BY_EPOCH = ("training_loss", "test_loss", "test_top1")
+ALONG = dict.fromkeys(BY_BLOCK, "block") | dict.fromkeys(BY_EPOCH, "epoch")
+
+
+def require_sets(measures, data):
+    """Raises what is to be raised if a test set of some measures is not there."""
+    for each in measures:
+        if each in IMAGENET_SETS:
+            _load_imagenet_set(IMAGENET_SETS[each], data)
 
 
 def measure(name, model, dataset, data):
-    """One of `TITLES`: a number, or a list of one for each block.
+    """What is measured of a trained model: a number, or a list of one for each block.
 
     Args:
-        name: which.
+        name: one of `TITLES` but those `BY_EPOCH`, which the run's log has.
         model: a trained classifier.
         dataset: the `recipes.data.sources.Dataset` it was tested on.
         data: the `recipes.experiment.Data` of that.
@@ -54,14 +68,19 @@ def _imagenet_set(on, model, data):
     """Another test set for a model of ImageNet's classes."""
     from recipes.evaluation.classifiers import Classifier
     from recipes.evaluation.matching import matched
-    from recipes.evaluation.sets import data_of, imagenet_classes, load_set
+    from recipes.evaluation.sets import imagenet_classes
 
-    own = dataclasses.replace(
-        data_of(on), data_dir=data.data_dir, image_size=data.image_size
-    )
     classifier = Classifier("the model", model, imagenet_classes())
-    split, model, _ = matched(classifier, on, load_set(on, own))
+    split, model, _ = matched(classifier, on, _load_imagenet_set(on, data))
     return split, model
+
+
+@functools.cache
+def _load_imagenet_set(on, data):
+    from recipes.evaluation.sets import data_of, load_set
+
+    own = {"data_dir": data.data_dir, "image_size": data.image_size}
+    return load_set(on, dataclasses.replace(data_of(on), **own))
 
 
 def cost(model):

@@ -8,6 +8,7 @@ MODELS = {
     "plain": PLAIN,
     "cb": {"broadcast": "cb"},
     "cbs": {"broadcast": "cbs"},
+    "cbs_from_one": {"broadcast": "cbs", "initial_scale": 1.0},
     "cb_msa": {"broadcast": "cb", "broadcast_place": "msa_end"},
     "cb_both": {"broadcast": "cb", "broadcast_place": "both"},
     "cb_front": {"broadcast": "cb", "broadcast_place": "mlp_front"},

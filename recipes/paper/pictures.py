@@ -3,13 +3,13 @@
 import numpy as np
 
 from recipes import figures
-from recipes.paper.measures import BY_LAYER, TITLES
+from recipes.paper.measures import ALONG, TITLES
 from recipes.paper.models import HEADS
 
 
 def bars(result, file):
     """Each number of each model: its mean, and every seed as a point."""
-    measures = [each for each in result["measures"] if each not in BY_LAYER]
+    measures = [each for each in result["measures"] if each not in ALONG]
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), len(measures))
     for (size, rows), row_of_axes in zip(sizes.items(), axes, strict=True):
@@ -28,14 +28,14 @@ def bars(result, file):
     figure.savefig(file, dpi=120)
 
 
-def by_layer(result, file):
-    """Each measure over the blocks: the mean of the seeds, and their spread."""
+def along(result, file):
+    """Each measure over blocks or epochs: the mean of the seeds, and their spread."""
     panels = {}
     for size, rows in _rows_by_size(result).items():
         for measure in result["measures"]:
             curves = {row["title"]: _values(row, measure) for row in rows}
             panels[f"{TITLES[measure]}\n({result['dataset']}, {size})"] = curves
-    figures.draw_panels(panels, file)
+    figures.draw_panels(panels, file, ALONG[result["measures"][0]])
 
 
 def over_heads(result, file):

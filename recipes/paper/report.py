@@ -6,7 +6,7 @@ from math import isnan, nan
 import numpy as np
 
 from recipes.benchmark.machine import run_on
-from recipes.paper.measures import BY_LAYER, IMAGENET_SETS, IMAGES, TITLES, cost
+from recipes.paper.measures import ALONG, IMAGENET_SETS, IMAGES, TITLES, cost
 
 
 def measured(name, entry, runs, sizes, seeds):
@@ -74,12 +74,12 @@ def _baseline(rows, row):
 def markdown(result):
     """The result as tables, with what it was measured on."""
     lines = [f"**{result['title']}**, {result['dataset']}", ""]
-    numbers = [each for each in result["measures"] if each not in BY_LAYER]
+    numbers = [each for each in result["measures"] if each not in ALONG]
     if numbers or not result["measures"]:
         lines += [*_table(result, numbers), ""]
     for measure in result["measures"]:
-        if measure in BY_LAYER:
-            lines += [*_table_by_layer(result, measure), ""]
+        if measure in ALONG:
+            lines += [*_table_along(result, measure), ""]
     if result["stated"]:
         lines += [f"The paper, on ImageNet: {result['stated']}.", ""]
     return "\n".join([*lines, _made_with(result), ""])
@@ -111,20 +111,21 @@ def _table(result, measures):
     return lines
 
 
-def _table_by_layer(result, measure):
+def _table_along(result, measure):
+    """A column for each block, or each epoch."""
     by_row = {}
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
         by_row[f"{row['title']}, {row['size']}"] = list(zip(*values, strict=True))
-    depth = max(len(by_block) for by_block in by_row.values())
+    number = max(len(values) for values in by_row.values())
     lines = [
-        f"By block, {TITLES[measure]}:",
+        f"By {ALONG[measure]}, {TITLES[measure]}:",
         "",
-        f"| Model | {' | '.join(map(str, range(depth)))} |",
-        "|---" * (1 + depth) + "|",
+        f"| Model | {' | '.join(map(str, range(number)))} |",
+        "|---" * (1 + number) + "|",
     ]
-    for title, by_block in by_row.items():
-        cells = (_text(values, ".4f") for values in by_block)
+    for title, by_column in by_row.items():
+        cells = (_text(values, ".4f") for values in by_column)
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 

@@ -1,5 +1,6 @@
 """The training runs behind the tables: each model, size and seed once."""
 
+import csv
 import dataclasses
 import functools
 import importlib
@@ -13,7 +14,7 @@ import keras
 from keras_cbvit.pretrained.architectures import SIZES
 from recipes.data.sources import load_dataset
 from recipes.experiment import build_model
-from recipes.paper.measures import measure
+from recipes.paper.measures import BY_EPOCH, measure, require_sets
 from recipes.paper.models import MODELS
 from recipes.train import as_run, train
 from recipes.training import run_folder
@@ -24,14 +25,14 @@ class Recipe(NamedTuple):
 
     config: str
     """For ViT-Ti, S and B."""
-    small: str | None
-    """For the size "small", of two CPU cores."""
+    mini: str | None
+    """For the size "mini", of two CPU cores."""
     classes: int
 
 
 RECIPES = {
     "imagenet": Recipe("imagenet", None, 1000),
-    "cifar10": Recipe("cifar10", "cifar10_small", 10),
+    "cifar10": Recipe("cifar10", "cifar10_mini", 10),
     "digits": Recipe("digits", "digits", 10),
 }
 
@@ -53,11 +54,11 @@ class Runs:
 
         Args:
             name: of `recipes.paper.models.MODELS`.
-            size: `"small"`, `"ti"`, `"s"` or `"b"`.
+            size: `"mini"`, `"ti"`, `"s"` or `"b"`.
             seed: of weights, order and augmentation.
         """
         recipe = RECIPES[self.dataset]
-        config = recipe.small if size == "small" else recipe.config
+        config = recipe.mini if size == "mini" else recipe.config
         experiment = importlib.import_module(f"recipes.configs.{config}").config()
         folder = self.folder / self.dataset / size / name / f"seed_{seed}"
         own = {
@@ -92,16 +93,22 @@ class Runs:
         }
 
     def values(self, name, size, seed, measures):
-        """What was measured of a model, by measure; trains it if it is not yet."""
+        """What was measured of a model, by measure; trains it if it is not yet.
+
+        A run folder's config.json, log.csv and measures.json are enough for what was
+        measured before.
+        """
         experiment = self.experiment(name, size, seed)
         folder = experiment.run.folder
         is_trained = (folder / "model.keras").exists()
-        if is_trained:
-            run_folder.claim(as_run(experiment), "")  # refuses that of other settings
         file = folder / "measures.json"
         known = json.loads(file.read_text()) if file.exists() else {}
-        missing = [each for each in measures if each not in known]
-        if missing:
+        if is_trained or known:
+            run_folder.claim(as_run(experiment), "")  # refuses that of other settings
+        missing = [each for each in measures if each not in known.keys() | BY_EPOCH]
+        if missing or not (is_trained or known):
+            if not is_trained:
+                require_sets(missing, experiment.data)
             classifier = _load(folder) if is_trained else _train(experiment)
             dataset = _test_images(experiment.data)
             for each in missing:
@@ -109,7 +116,19 @@ class Runs:
             partial = file.with_name("partial_measures.json")
             partial.write_text(json.dumps(known, indent=2) + "\n")
             os.replace(partial, file)
+        known |= _by_epoch(folder / "log.csv")
         return {each: known[each] for each in measures}
+
+
+def _by_epoch(file):
+    """The training curves in a run's log."""
+    with file.open() as log:
+        rows = list(csv.DictReader(log))
+    return {
+        "training_loss": [float(row["loss"]) for row in rows],
+        "test_loss": [float(row["val_loss"]) for row in rows],
+        "test_top1": [100 * float(row["val_accuracy"]) for row in rows],
+    }
 
 
 def _train(experiment):

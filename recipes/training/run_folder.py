@@ -6,10 +6,13 @@ import json
 import os
 import platform
 import subprocess
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import keras
+
+from keras_cbvit.pretrained.files import locate
 
 
 def claim(experiment, command):
@@ -89,6 +92,22 @@ def git_commit():
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def model_file(name):
+    """The `.keras` file of published weights by their name, of a path, or of a run.
+
+    Raises:
+        ValueError: on unknown weights, and on another kind of file.
+        FileNotFoundError: if there is no such file.
+    """
+    is_folder = Path(name).is_dir()
+    path = locate(Path(name) / "model.keras" if is_folder else name)
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not a .keras file, which says what model it holds."
+        )
+    return path
 
 
 def save(model, path):

@@ -12,7 +12,7 @@ from tests.recipes.small import network_options, read_log, small
 # CIFAR-10 is not there; ImageNet is TFDS's own, with very few pictures.
 DATA = {
     "cifar10": ["--dataset", "digits"],
-    "cifar10_small": ["--dataset", "digits"],
+    "cifar10_mini": ["--dataset", "digits"],
     "digits": [],
     "imagenet": [
         *("--data-dir", str(imagenet.FOLDER)),

@@ -8,7 +8,7 @@ from tests.recipes.small import SMALL
 
 
 def test_there_are_these_configs():
-    assert config_names() == ["cifar10", "cifar10_small", "digits", "imagenet"]
+    assert config_names() == ["cifar10", "cifar10_mini", "digits", "imagenet"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def drawn(monkeypatch, tmp_path):
 def test_curves_have_mean_and_spread_of_the_seeds(drawn):
     values = [[1.0, 2.0, 7.0], [3.0, 2.0, 3.0], [5.0, 2.0, 5.0]]
     curves = {"plain": values, "CB": [[0.0, np.nan, 1.0]]}
-    (axis,) = drawn(figures.draw_by_layer, curves, "entropy (nats)")
+    (axis,) = drawn(figures.draw_panels, {"entropy (nats)": curves})
     plain, cb = axis.lines
     np.testing.assert_allclose(plain.get_ydata(), [3, 2, 5])
     np.testing.assert_array_equal(plain.get_xdata(), [0, 1, 2])

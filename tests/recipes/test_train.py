@@ -69,9 +69,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
 
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
-    assert (
-        "Configs: cifar10, cifar10_small, digits, imagenet" in capsys.readouterr().out
-    )
+    assert "Configs: cifar10, cifar10_mini, digits, imagenet" in capsys.readouterr().out
 
 
 def test_the_configuration_holds_every_setting_version_and_the_commit(finished):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from recipes.paper.__main__ import main
 from recipes.paper.entries import ENTRIES
+from recipes.paper.measures import ALONG
 from recipes.paper.models import MODELS
 from recipes.paper.runs import Runs
 
@@ -33,9 +34,10 @@ def test_every_entry_runs_on_the_digits(entry, folder, capsys):
     for row in result["rows"]:
         for values in row["seeds"].values():
             assert values.keys() == set(result["measures"])
-            # The network of the digits has 4 blocks.
-            lists = [value for value in values.values() if isinstance(value, list)]
-            assert all(len(value) == 4 for value in lists)
+            # The network of the digits has 4 blocks, a smoke run 2 epochs.
+            for measure, value in values.items():
+                if measure in ALONG:
+                    assert len(value) == {"block": 4, "epoch": 2}[ALONG[measure]]
     printed = capsys.readouterr().out
     assert ENTRIES[entry].title in printed
     assert all(f"| {row['title']}" in printed for row in result["rows"])
@@ -47,7 +49,7 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
     name = "figure6"
     first = run(folder, name, "--seeds", "0")
     capsys.readouterr()
-    (measures,) = (folder / "runs").glob("digits/small/cbs/seed_0_smoke/measures.json")
+    (measures,) = (folder / "runs").glob("digits/mini/cbs/seed_0_smoke/measures.json")
     measures.unlink()
     model = measures.with_name("model.keras")
     written = model.stat().st_mtime_ns
@@ -91,7 +93,7 @@ def test_the_list_names_every_entry(capsys):
         (["table99"], "entry='table99' is unknown; use one of table1"),
         (["table5", "--dataset", "mnist"], "dataset='mnist' is unknown; use one of im"),
         (["table5", "--sizes", "xl"], "sizes='xl' is unknown"),
-        (["table5", "--sizes", "small"], "'small' does not go with imagenet"),
+        (["table5", "--sizes", "mini"], "'mini' does not go with imagenet"),
         (["table5", "--seeds"], "seeds must have at least one"),
     ],
 )

@@ -7,7 +7,7 @@ from recipes.paper.report import markdown, mean_and_spread, over_baseline
 def row(
     title,
     seeds,
-    size="small",
+    size="mini",
     parameters=1000,
     macs=2_000_000,
     context=0,
@@ -72,7 +72,7 @@ def test_differences_are_of_the_same_seed_and_size():
     assert over_baseline(rows, rows[3], "top1") == [2, -1]
     printed = markdown(result(["top1"], rows, stated="CB +0.5"))
     table = cells(printed)
-    assert table["plain"] == ["small", "1,000", "2.00 M", "55.00 ± 7.07", "–"]
+    assert table["plain"] == ["mini", "1,000", "2.00 M", "55.00 ± 7.07", "–"]
     assert table["CB"][3:] == ["57.00 ± 8.49", "+2.00 ± 1.41"]
     assert "The paper, on ImageNet: CB +0.5." in printed
     assert "over the seeds 0, 1; differences are of the same seed. 7 epochs" in printed
@@ -82,13 +82,13 @@ def test_differences_are_of_the_same_seed_and_size():
 def test_what_is_measured_by_block_has_a_column_for_each():
     values = {"0": {"entropy": [1.0, 2.0]}, "1": {"entropy": [3.0, 2.0]}}
     table = cells(markdown(result(["entropy"], [row("plain", values)])))
-    assert table["plain, small"] == ["2.0000 ± 1.4142", "2.0000 ± 0.0000"]
+    assert table["plain, mini"] == ["2.0000 ± 1.4142", "2.0000 ± 0.0000"]
 
 
 def test_costs_are_over_the_baseline_of_the_same_size():
     rows = [row("plain", {}), row("CB", {}, context=5_000)]
     table = cells(markdown(result([], rows)))
-    assert table["CB"] == ["small", "1,000", "2.00 M", "0.01 M", "+0.250%"]
+    assert table["CB"] == ["mini", "1,000", "2.00 M", "0.01 M", "+0.250%"]
 
 
 @pytest.mark.parametrize(
