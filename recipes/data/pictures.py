@@ -27,7 +27,7 @@ class Split:
 
     images: Sequence
     labels: np.ndarray
-    """Classes, int64; or, if several may be right, bool of shape `(images, classes)`."""
+    """Classes, int64; if several may be right, bool of shape `(images, classes)`."""
     broken: int = 0
     """How many images were left out because they cannot be decoded."""
 
