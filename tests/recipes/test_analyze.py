@@ -38,6 +38,8 @@ def test_a_run_and_its_published_weights_are_analysed(
     run, out = str(finished.run.run_dir), tmp_path / "out"
     options = ["--on", "digits", "--images", "7", "--batch-size", "3"]
     options += ["--photo", str(photo), "--out", str(out)]
+    out.mkdir()
+    (out / "scales.png").write_text("of another analysis")
     analyze.main([run, published_digits, *options])
     result = json.loads((out / "results.json").read_text())
     assert list(result["models"]) == [run, published_digits]

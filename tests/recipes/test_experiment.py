@@ -1,7 +1,10 @@
+import dataclasses
 import importlib
 
+import numpy as np
 import pytest
 
+from keras_cbvit.analysis import channel_scales
 from recipes.experiment import Data, Network, build_model
 from recipes.train import config_names
 from tests.recipes.small import SMALL
@@ -46,6 +49,16 @@ def test_a_network_of_a_known_size_has_no_size_of_its_own():
 def test_an_image_size_that_does_not_fit_the_patches_is_refused():
     with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) does not split"):
         build_model(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
+
+
+def test_lambda_starts_from_what_is_asked_for():
+    network = dataclasses.replace(SMALL.network, broadcast="cbs", initial_scale=0.5)
+    model = build_model(network, SMALL.data, 10, "mixed_bfloat16")
+    for scale in channel_scales(model).values():
+        np.testing.assert_array_equal(scale, np.full(16, 0.5))
+    network = dataclasses.replace(network, broadcast="cb")
+    with pytest.raises(ValueError, match="initial_scale=0.5 has no effect: vitcb has"):
+        build_model(network, SMALL.data, 10, "float32")
 
 
 def test_the_model_gives_logits_unless_told_otherwise():

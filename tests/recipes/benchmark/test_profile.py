@@ -57,3 +57,8 @@ def test_a_model_s_operations_are_printed_with_their_shares(
         if line.startswith("| `")
     ]
     assert 0 < max(shares) < 100
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(SystemExit, match="steps=0 must be at least 1"):
+        main(["profile", "--steps", "0"])

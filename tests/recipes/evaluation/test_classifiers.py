@@ -69,6 +69,12 @@ def test_a_model_that_takes_any_size_gets_the_one_asked_for(tmp_path):
         load_classifier(file)
 
 
+def test_a_run_folder_holds_a_classifier(tmp_path):
+    save(tmp_path / "model.keras")
+    classifier = load_classifier(str(tmp_path))
+    assert (classifier.name, classifier.image_size) == (str(tmp_path), (4, 6))
+
+
 def test_what_is_not_a_classifier_of_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"takes \(None, 4, 6, 1\), not images"):
         load_classifier(save(tmp_path / "grey.keras", channels=1))

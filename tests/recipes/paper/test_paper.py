@@ -1,9 +1,13 @@
 import json
+import shutil
+from pathlib import Path
 
 import keras
 import pytest
 from PIL import Image
 
+from recipes.data.sources import MissingDatasetError
+from recipes.paper import runs
 from recipes.paper.__main__ import main
 from recipes.paper.entries import ENTRIES
 from recipes.paper.measures import ALONG
@@ -60,9 +64,34 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
         run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
 
 
+def test_what_was_measured_is_printed_again_from_text_files_alone(
+    folder, tmp_path, monkeypatch
+):
+    name = "figure6"
+    first = run(folder, name, "--seeds", "0")
+    for each in ("cbs", "cbs_from_one"):
+        place = Path("runs", "digits", "mini", each, "seed_0_smoke")
+        (tmp_path / place).mkdir(parents=True)
+        for file in ("config.json", "log.csv", "measures.json"):
+            shutil.copy(folder / place / file, tmp_path / place / file)
+    monkeypatch.setattr(runs, "train", None)
+    monkeypatch.setattr(runs, "load_dataset", None)
+    again = run(tmp_path, name, "--seeds", "0")
+    assert again["rows"] == first["rows"]
+    with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
+        run(tmp_path, name, "--seeds", "0", "--precision", "mixed_bfloat16")
+
+
+def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path):
+    found = Runs(tmp_path / "runs", "imagenet", {"data": {"data_dir": tmp_path}})
+    with pytest.raises(MissingDatasetError, match="imagenet_v2"):
+        found.values("cb", "ti", 0, ["top1", "imagenet_v2"])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
-    runs = Runs(tmp_path, "imagenet", {"training": {"epochs": 3}})
-    experiment = runs.experiment("cb_upper", "s", 5)
+    found = Runs(tmp_path, "imagenet", {"training": {"epochs": 3}})
+    experiment = found.experiment("cb_upper", "s", 5)
     network = experiment.network
     assert (network.hidden_dim, network.depth, network.num_heads) == (384, 12, 6)
     assert (network.broadcast, network.broadcast_blocks) == ("cb", "upper")
@@ -71,7 +100,7 @@ def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
     assert experiment.augmentation.rand_augment == 9
     assert experiment.run.folder == tmp_path / "imagenet" / "s" / "cb_upper" / "seed_5"
     # As large as one with 192 * 4 hidden channels: 12 blocks of 192 channels.
-    assert runs.build("plain", "ti").count_params() == 5_717_416
+    assert found.build("plain", "ti").count_params() == 5_717_416
 
 
 def test_every_model_of_an_entry_is_known():
