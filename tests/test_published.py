@@ -1,0 +1,65 @@
+"""The weights that come with the package still predict what they did.
+
+Run as a script, it writes what they predict to `tests/data/published.json`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.pretrained.catalog import own_folder, read_catalog
+
+GOLDEN = Path(__file__).parent / "data" / "published.json"
+RECORDS = read_catalog(own_folder())
+
+
+def pictures(shape):
+    """Four coloured waves over a slope, of values 0-255."""
+    height, width, _ = shape
+    y, x, color = np.mgrid[:height, :width, :3]
+    y, x = y / height, x / width
+    waves = [np.sin(2 * np.pi * (k * x + y) + color) + y - x for k in range(1, 5)]
+    return np.round(255 * (np.stack(waves) + 2) / 4).astype("uint8")
+
+
+def predictions(name):
+    model = keras_cbvit.ViTCB(weights=name)
+    return model.predict(pictures(model.input_shape[1:]), verbose=0)
+
+
+@pytest.fixture(autouse=True)
+def no_other_place(monkeypatch):
+    monkeypatch.delenv("KERAS_CBVIT_WEIGHTS", raising=False)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_published_weights_predict_what_they_did(name):
+    golden = np.array(json.loads(GOLDEN.read_text())[name])
+    found = predictions(name)
+    np.testing.assert_allclose(found, golden, rtol=1e-4, atol=1e-6)
+    assert np.ptp(golden, axis=0).max() > 0.1  # the pictures are told apart
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_published_weights_are_what_the_record_says(name):
+    record = RECORDS[name]
+    assert record.bytes == (own_folder() / record.filename).stat().st_size < 25e6
+    model = keras_cbvit.ViTCB(weights=name)
+    assert model.count_params() == record.parameters
+    assert model.output_shape == (None, len(record.class_names))
+    card = (own_folder() / f"{name}.md").read_text()
+    assert record.sha256 in card and f"python -m recipes.evaluate {name}" in card
+
+
+def test_a_class_has_a_name():
+    name = "vitcb_mini.cifar10"
+    ((first, *_), *_) = keras_cbvit.decode_predictions(predictions(name), name, top=2)
+    assert first[0] in RECORDS[name].class_names
+
+
+if __name__ == "__main__":
+    golden = {name: predictions(name).astype("float64").round(7).tolist() for name in RECORDS}
+    GOLDEN.write_text(json.dumps(golden) + "\n")
