@@ -14,7 +14,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def draw_panels(panels, file, along="block"):
+def draw_panels(panels, file, along="block", first=0):
     """Draws numbers by block, beside each other, with mean and spread over seeds.
 
     Args:
@@ -23,6 +23,7 @@ def draw_panels(panels, file, along="block"):
             band one standard deviation (n - 1) to either side. NaN is left out.
         file: where to.
         along: what the numbers are of, if not of blocks.
+        first: the number of the first of them.
     """
     figure = new_figure(4.6 * len(panels), 3.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -30,7 +31,7 @@ def draw_panels(panels, file, along="block"):
     look_of = dict(zip(titles, looks(len(titles)), strict=True))
     for axis, (label, curves) in zip(axes, panels.items(), strict=True):
         for title, values in curves.items():
-            _draw_curve(axis, title, np.asarray(values, float), look_of[title])
+            _draw_curve(axis, title, first, np.asarray(values, float), look_of[title])
         axis.set_xlabel(along)
         axis.set_ylabel(label)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -179,14 +180,15 @@ def looks(number):
     ]
 
 
-def _draw_curve(axis, title, values, look):
+def _draw_curve(axis, title, first, values, look):
     seeds, layers = values.shape
+    x = range(first, first + layers)
     if seeds > 1:
         title = f"{title} ({seeds} seeds)"
         spread, mean = values.std(axis=0, ddof=1), values.mean(axis=0)
         low, high = mean - spread, mean + spread
-        axis.fill_between(range(layers), low, high, color=look["color"], alpha=0.2)
-    axis.plot(values.mean(axis=0), label=title, **look)
+        axis.fill_between(x, low, high, color=look["color"], alpha=0.2)
+    axis.plot(x, values.mean(axis=0), label=title, **look)
 
 
 def _softmax(logits):

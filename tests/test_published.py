@@ -61,5 +61,7 @@ def test_a_class_has_a_name():
 
 
 if __name__ == "__main__":
-    golden = {name: predictions(name).astype("float64").round(7).tolist() for name in RECORDS}
+    golden = {
+        name: predictions(name).astype("float64").round(7).tolist() for name in RECORDS
+    }
     GOLDEN.write_text(json.dumps(golden) + "\n")

@@ -30,6 +30,7 @@ CONDITIONS = {"top1": "clean", "occlusion": "occlusion", "fgsm": "fgsm"}
 # Lists of numbers, by what a number is of.
 BY_BLOCK = ("entropy", "distance", "scale_ratio", "scale_mean")
 BY_EPOCH = ("training_loss", "test_loss", "test_top1")
+FIRST = {"block": 0, "epoch": 1}  # as the models and the logs count them
 ALONG = dict.fromkeys(BY_BLOCK, "block") | dict.fromkeys(BY_EPOCH, "epoch")
 
 

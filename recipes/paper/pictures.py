@@ -3,7 +3,7 @@
 import numpy as np
 
 from recipes import figures
-from recipes.paper.measures import ALONG, TITLES
+from recipes.paper.measures import ALONG, FIRST, TITLES
 from recipes.paper.models import HEADS
 
 
@@ -20,7 +20,8 @@ def bars(result, file):
                 axis.hlines(np.mean(values), position - 0.3, position + 0.3, "black")
                 points = {**look, "linestyle": "", "fillstyle": "none"}
                 axis.plot([position] * len(values), values, **points)
-            axis.set_xticks(range(len(rows)), [row["title"] for row in rows])
+            titles = [row["title"].replace(", ", ",\n") for row in rows]
+            axis.set_xticks(range(len(rows)), titles, fontsize=8)
             axis.set_xlim(-0.6, len(rows) - 0.4)
             axis.set_ylabel(TITLES[measure])
             axis.set_title(f"{result['dataset']}, {size}", fontsize=10)
@@ -35,7 +36,8 @@ def along(result, file):
         for measure in result["measures"]:
             curves = {row["title"]: _values(row, measure) for row in rows}
             panels[f"{TITLES[measure]}\n({result['dataset']}, {size})"] = curves
-    figures.draw_panels(panels, file, ALONG[result["measures"][0]])
+    along = ALONG[result["measures"][0]]
+    figures.draw_panels(panels, file, along, FIRST[along])
 
 
 def over_heads(result, file):

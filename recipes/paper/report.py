@@ -6,7 +6,7 @@ from math import isnan, nan
 import numpy as np
 
 from recipes.benchmark.machine import run_on
-from recipes.paper.measures import ALONG, IMAGENET_SETS, IMAGES, TITLES, cost
+from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES, cost
 
 
 def measured(name, entry, runs, sizes, seeds):
@@ -117,11 +117,13 @@ def _table_along(result, measure):
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
         by_row[f"{row['title']}, {row['size']}"] = list(zip(*values, strict=True))
+    along = ALONG[measure]
     number = max(len(values) for values in by_row.values())
+    columns = range(FIRST[along], FIRST[along] + number)
     lines = [
-        f"By {ALONG[measure]}, {TITLES[measure]}:",
+        f"By {along}, {TITLES[measure]}:",
         "",
-        f"| Model | {' | '.join(map(str, range(number)))} |",
+        f"| Model | {' | '.join(map(str, columns))} |",
         "|---" * (1 + number) + "|",
     ]
     for title, by_column in by_row.items():
