@@ -7,6 +7,15 @@ from keras_cbvit import analysis, layers
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models import ablations
 from keras_cbvit.models.builders import ViTCB, ViTCB_B, ViTCB_S, ViTCB_Ti
+from keras_cbvit.models.segmenting import predict_sliding, predict_whole
+from keras_cbvit.models.upernet import (
+    UperNet,
+    UperNet_ViTCB_B,
+    UperNet_ViTCB_S,
+    UperNet_ViTCB_Ti,
+    feature_pyramid,
+    with_auxiliary_head,
+)
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.catalog import list_weights
 from keras_cbvit.pretrained.predictions import decode_predictions
@@ -16,6 +25,10 @@ from keras_cbvit.pretrained.timm import load_timm_weights
 __version__ = "0.1.0"
 __all__ = [
     "ContextBroadcast",
+    "UperNet",
+    "UperNet_ViTCB_B",
+    "UperNet_ViTCB_S",
+    "UperNet_ViTCB_Ti",
     "ViTCB",
     "ViTCB_B",
     "ViTCB_S",
@@ -24,8 +37,12 @@ __all__ = [
     "ablations",
     "analysis",
     "decode_predictions",
+    "feature_pyramid",
     "layers",
     "list_weights",
     "load_timm_weights",
+    "predict_sliding",
+    "predict_whole",
     "publish",
+    "with_auxiliary_head",
 ]

@@ -17,10 +17,9 @@ import keras_cbvit
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def save(folder):
-    """Saves a model of every kind of layer, its weights and its predictions."""
-    keras.utils.set_random_seed(0)
-    model = keras_cbvit.ViTCB(
+def classifier():
+    """A model of every kind of layer."""
+    return keras_cbvit.ViTCB(
         input_shape=(12, 16, 3),
         patch_size=4,
         hidden_dim=24,
@@ -31,27 +30,62 @@ def save(folder):
         broadcast_place="both",
         drop_path_rate=0.1,
     )
-    random = np.random.default_rng(0)
-    for weight in model.weights:  # no zeros: everything must matter
-        weight.assign(weight.numpy() + random.normal(scale=0.1, size=weight.shape))
-    images = random.integers(0, 256, (4, 12, 16, 3)).astype("uint8")
-    backend = keras.backend.backend()
-    model.save(folder / f"{backend}.keras")
-    np.savez_compressed(
-        folder / f"{backend}.npz",
-        images=images,
-        predictions=model.predict(images, verbose=0),
-        **{weight.path: weight.numpy() for weight in model.weights},
+
+
+def upernet():
+    """A segmentation model, of images of another size than its position embedding."""
+    vit = keras_cbvit.ViTCB(
+        input_shape=(12, 12, 3),
+        patch_size=4,
+        hidden_dim=8,
+        depth=4,
+        num_heads=2,
+        broadcast="cbs",
+        include_top=False,
+        pooling=None,
     )
+    return keras_cbvit.UperNet(keras_cbvit.feature_pyramid(vit, range(4)), 5, 4)
+
+
+# By the prefix of their files.
+MODELS = {"": (classifier, (4, 12, 16, 3)), "upernet_": (upernet, (2, 44, 60, 3))}
+
+
+def save(folder):
+    """Saves models, their weights and their predictions."""
+    for prefix, (build, shape) in MODELS.items():
+        keras.utils.set_random_seed(0)
+        model = build()
+        random = np.random.default_rng(0)
+        for weight in model.weights:  # no zeros: everything must matter
+            noise = random.normal(scale=0.1, size=weight.shape)
+            if weight.path.endswith("variance"):
+                noise = np.abs(noise)
+            weight.assign(weight.numpy() + noise)
+        images = random.integers(0, 256, shape).astype("uint8")
+        name = f"{prefix}{keras.backend.backend()}"
+        model.save(folder / f"{name}.keras")
+        np.savez_compressed(
+            folder / f"{name}.npz",
+            images=images,
+            predictions=model.predict(images, verbose=0),
+            **{weight.path: weight.numpy() for weight in model.weights},
+        )
 
 
 def check(folder, saved_on):
-    """Asserts that a file gives the weights and predictions it was saved with."""
-    model = keras.saving.load_model(folder / f"{saved_on}.keras")
-    with np.load(folder / f"{saved_on}.npz") as saved:
+    """Asserts that files give the weights and predictions they were saved with."""
+    return max(check_file(folder, prefix + saved_on) for prefix in MODELS)
+
+
+def check_file(folder, name):
+    model = keras.saving.load_model(folder / f"{name}.keras")
+    with np.load(folder / f"{name}.npz") as saved:
         predictions = model.predict(saved["images"], verbose=0)
         difference = np.abs(predictions - saved["predictions"]).max()
-        assert difference <= 1e-5, difference
+        assert difference <= 1e-5 * max(np.abs(predictions).max(), 1), difference
+        same = predictions.argmax(-1) == saved["predictions"].argmax(-1)
+        assert same.mean() >= 0.9999, same.mean()  # of UperNet: of the pixels
         assert {weight.path for weight in model.weights} == (
             set(saved.files) - {"images", "predictions"}
         )

@@ -39,6 +39,10 @@ def test_the_import_adds_under_a_tenth_of_a_second_and_only_the_standard_library
 def test_the_public_names_are_these():
     assert sorted(keras_cbvit.__all__) == [
         "ContextBroadcast",
+        "UperNet",
+        "UperNet_ViTCB_B",
+        "UperNet_ViTCB_S",
+        "UperNet_ViTCB_Ti",
         "ViTCB",
         "ViTCB_B",
         "ViTCB_S",
@@ -47,9 +51,13 @@ def test_the_public_names_are_these():
         "ablations",
         "analysis",
         "decode_predictions",
+        "feature_pyramid",
         "layers",
         "list_weights",
         "load_timm_weights",
+        "predict_sliding",
+        "predict_whole",
         "publish",
+        "with_auxiliary_head",
     ]
     assert all(hasattr(keras_cbvit, name) for name in keras_cbvit.__all__)

@@ -36,16 +36,19 @@ class ClassTokenAndPosition(keras.layers.Layer):
         )
 
     def call(self, inputs):
+        return self._add_to(inputs, self.position_embedding)
+
+    def _add_to(self, inputs, position_embedding):
         class_token = ops.cast(self.class_token, inputs.dtype)
         class_token = ops.broadcast_to(
             class_token, (ops.shape(inputs)[0], 1, inputs.shape[-1])
         )
         x = ops.concatenate([class_token, inputs], axis=1)
-        return x + ops.cast(self.position_embedding, x.dtype)
+        return x + ops.cast(position_embedding, x.dtype)
 
     def compute_output_shape(self, input_shape):
         batch, tokens, channels = input_shape
-        return (batch, 1 + tokens, channels)
+        return (batch, tokens and 1 + tokens, channels)
 
     def get_config(self):
         # Without a method of its own, a layer given a policy as dtype has no config.

@@ -5,6 +5,7 @@ import keras
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_cbvit.layers.parts import part_from_config
 
 PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
@@ -88,8 +89,7 @@ class EncoderBlock(keras.layers.Layer):
             self.norm2,
             self.mlp,
         ):
-            # From a configuration, layers of a state of their own come built.
-            if layer is not None and not layer.built:
+            if layer is not None:
                 layer.build(input_shape)
 
     def call(self, inputs, training=None):
@@ -131,8 +131,5 @@ class EncoderBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        layers = {
-            part: keras.saving.deserialize_keras_object(config.get(part))
-            for part in PARTS
-        }
+        layers = {part: part_from_config(config.get(part)) for part in PARTS}
         return cls(**{**config, **layers})

@@ -1,4 +1,4 @@
-"""What a backend does faster in another way; the one place that knows backends.
+"""What a backend does faster or only in another way; the one place that knows backends.
 
 Each function has the generic path beside the others, and a test that they agree.
 `docs/speed.md` has the measurements.
@@ -79,6 +79,21 @@ def _attention_without_scores(query, key, value):
     total = ops.sum(shares, axis=-1, keepdims=True)
     x = _wide(ops.matmul(ops.cast(shares, value.dtype), value)) / total
     return _by_head(ops.cast(x, value.dtype))
+
+
+def resize(x, size):
+    """Resizes maps of shape `(batch, height, width, channels)` bilinearly to `size`.
+
+    Corners are not aligned and nothing is smoothed when shrinking, on every backend.
+    Keras's own refuses a size that TensorFlow knows only at run time.
+    """
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return ops.cast(tf.image.resize(x, size, "bilinear"), x.dtype)
+    return ops.image.resize(
+        x, size, interpolation="bilinear", data_format="channels_last"
+    )
 
 
 def _products(query, key):

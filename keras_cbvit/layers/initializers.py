@@ -1,4 +1,4 @@
-"""How DeiT, and so the paper, starts its weights."""
+"""How DeiT, and so the paper, starts its weights; for segmentation mmsegmentation."""
 
 import keras
 
@@ -16,6 +16,17 @@ def dense_kernel():
 def patch_kernel():
     """Initializer of the patch embedding: uniform in ±1/sqrt(fan_in).
 
-    DeiT leaves this convolution to PyTorch's default, which is this.
+    DeiT leaves this convolution to PyTorch's default, which is this; so does XCiT's
+    segmentation its transposed convolutions.
     """
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+
+def convolution_kernel():
+    """Initializer of convolutions before a ReLU: He's normal by fan_out."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
+def classifier_kernel():
+    """Initializer of the convolution that classifies pixels."""
+    return keras.initializers.RandomNormal(stddev=0.01)

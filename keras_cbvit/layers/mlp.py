@@ -4,6 +4,7 @@ import keras
 
 from keras_cbvit.layers import fast
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.parts import part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
 
 
@@ -90,7 +91,7 @@ class MLP(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         layers = {
-            place: keras.saving.deserialize_keras_object(config.get(place))
+            place: part_from_config(config.get(place))
             for place in ("front", "mid", "end")
         }
         return cls(**{**config, **layers})

@@ -44,15 +44,19 @@ class PatchEmbedding(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        for side in input_shape[1:3]:
+        self._check_sides(input_shape)
+        self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))
+
+    def _check_sides(self, shape):
+        for side in shape[1:3]:
             if side is not None and side % self.patch_size:
                 raise ValueError(
                     f"patch_size={self.patch_size} does not divide images of "
-                    f"{input_shape[1]}x{input_shape[2]} pixels."
+                    f"{shape[1]}x{shape[2]} pixels."
                 )
-        self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))
 
     def call(self, inputs):
+        self._check_sides(inputs.shape)  # it may be called on other images than built
         p, channels = self.patch_size, inputs.shape[-1]
         _, height, width, _ = ops.shape(inputs)
         rows, columns = height // p, width // p

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_cbvit.layers.parts import part_from_config
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class Residual(keras.layers.Layer):
@@ -27,8 +29,7 @@ class Residual(keras.layers.Layer):
 
     def build(self, input_shape):
         self.norm.build(input_shape)
-        if not self.branch.built:  # it is if it comes from a configuration
-            self.branch.build(input_shape)
+        self.branch.build(input_shape)
 
     def call(self, inputs):
         return inputs + self.branch(self.norm(inputs))
@@ -42,5 +43,5 @@ class Residual(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        branch = keras.saving.deserialize_keras_object(config["branch"])
+        branch = part_from_config(config["branch"])
         return cls(**{**config, "branch": branch})

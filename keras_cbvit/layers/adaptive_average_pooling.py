@@ -1,0 +1,52 @@
+"""The means of a map over a grid of bins."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class AdaptiveAveragePooling(keras.layers.Layer):
+    """Averages a map of any size over `bins` x `bins` bins.
+
+    The bins are those of PyTorch's `AdaptiveAvgPool2d`: of an axis of n places, bin i
+    goes from floor(i n / bins) to ceil((i + 1) n / bins), so that where `bins` does not
+    divide n neighbours overlap. It is written as two products with small matrices:
+    exact, for sizes that are not known before run time, on every backend.
+
+    Args:
+        bins: bins along each side.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, height, width, channels)`.
+
+    Returns:
+        A tensor of shape `(batch, bins, bins, channels)` in the layer's compute dtype.
+        Means are accumulated in at least float32.
+    """
+
+    def __init__(self, bins, **kwargs):
+        super().__init__(**kwargs)
+        self.bins = bins
+        self.built = True
+
+    def call(self, inputs):
+        _, height, width, _ = ops.shape(inputs)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        x = ops.einsum("Hh,bhwc->bHwc", self._means(height, x.dtype), x)
+        x = ops.einsum("Ww,bhwc->bhWc", self._means(width, x.dtype), x)
+        return ops.cast(x, inputs.dtype)
+
+    def _means(self, size, dtype):
+        """Weights of shape `(bins, size)`; each row is the mean of a bin."""
+        bin_index, place = ops.arange(self.bins)[:, None], ops.arange(size)[None]
+        start = bin_index * size // self.bins
+        end = ((bin_index + 1) * size + self.bins - 1) // self.bins
+        inside = ops.cast(ops.logical_and(place >= start, place < end), dtype)
+        return inside / ops.sum(inside, axis=1, keepdims=True)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.bins, self.bins, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "bins": self.bins}

@@ -1,0 +1,72 @@
+"""The class token and the position embedding, for images of any size."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.bicubic import bicubic_matrix
+from keras_cbvit.layers.class_token_and_position import ClassTokenAndPosition
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class ClassTokenAndResampledPosition(ClassTokenAndPosition):
+    """`ClassTokenAndPosition` whose position embedding fits images of any size.
+
+    The embedding is learned on one grid of patches and resampled to that of the images
+    at hand: bicubic with antialiasing, as when weights are loaded for another size, so
+    that both give the same. It is written as two small matrix products, since the
+    bicubic resizing of the backends differs.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        grid: `(rows, columns)` of the patches that the position embedding is of.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tokens of shape `(batch, tokens, channels)`.
+        images: the images they are patches of, of shape `(batch, height, width,
+            channels)`, of which only the size is used.
+
+    Returns:
+        A tensor of shape `(batch, 1 + tokens, channels)` in the layer's compute
+        dtype.
+    """
+
+    def __init__(self, patch_size, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+        self.grid = tuple(grid)
+
+    def build(self, inputs_shape, images_shape):
+        rows, columns = self.grid
+        super().build((None, rows * columns, inputs_shape[-1]))
+
+    def call(self, inputs, images):
+        position_embedding = self.position_embedding
+        own_size = tuple(side * self.patch_size for side in self.grid)
+        if tuple(images.shape[1:3]) != own_size:
+            position_embedding = self._resampled(images)
+        return self._add_to(inputs, position_embedding)
+
+    def _resampled(self, images):
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        embedding = ops.cast(self.position_embedding, dtype)
+        channels = embedding.shape[-1]
+        rows, columns = (
+            bicubic_matrix(old, side // self.patch_size, ops, dtype)
+            for old, side in zip(self.grid, ops.shape(images)[1:3], strict=True)
+        )
+        grid = ops.reshape(embedding[0, 1:], (*self.grid, channels))
+        grid = ops.einsum("Rr,rcd->Rcd", rows, grid)
+        grid = ops.einsum("Cc,Rcd->RCd", columns, grid)
+        grid = ops.reshape(grid, (1, -1, channels))
+        return ops.concatenate([embedding[:, :1], grid], axis=1)
+
+    def compute_output_shape(self, inputs_shape, images_shape):
+        return super().compute_output_shape(inputs_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "grid": self.grid,
+        }

@@ -1,0 +1,63 @@
+"""A convolution, batch normalisation and ReLU."""
+
+import keras
+
+from keras_cbvit.layers.initializers import convolution_kernel
+from keras_cbvit.layers.synchronized_batch_normalization import (
+    SynchronizedBatchNormalization,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class ConvBNReLU(keras.layers.Layer):
+    """`relu(batch_norm(convolution(x)))`, what segmentation heads are made of.
+
+    The convolution has stride 1, no bias and keeps height and width by zeros around.
+
+    Args:
+        channels: output channels.
+        kernel_size: side of the kernel, an odd number.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, height, width, channels)`.
+        training: whether to normalise by the batch's statistics.
+
+    Returns:
+        A tensor of shape `(batch, height, width, channels)` in the layer's compute
+        dtype.
+    """
+
+    def __init__(self, channels, kernel_size, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.convolution = keras.layers.Conv2D(
+            channels,
+            kernel_size,
+            padding="same",
+            data_format="channels_last",
+            use_bias=False,
+            kernel_initializer=convolution_kernel(),
+            dtype=self.dtype_policy,
+            name="convolution",
+        )
+        self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=None):
+        x = self.norm(self.convolution(inputs), training=training)
+        return keras.ops.relu(x)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "kernel_size": self.kernel_size,
+        }

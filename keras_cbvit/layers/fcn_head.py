@@ -1,0 +1,66 @@
+"""The auxiliary head: a fully convolutional network of two layers."""
+
+import keras
+
+from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
+from keras_cbvit.layers.initializers import classifier_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class FCNHead(keras.layers.Layer):
+    """Classifies each place of one map: conv3x3, dropout, conv1x1.
+
+    mmsegmentation's `FCNHead` with one convolution, a `ConvBNReLU`. Dropout is of whole
+    channels.
+
+    Args:
+        classes: number of classes.
+        channels: channels between the convolutions.
+        dropout_rate: probability of dropping a channel of a sample.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, height, width, channels)`.
+        training: whether to drop, and to normalise by the batch's statistics.
+
+    Returns:
+        Logits of shape `(batch, height, width, classes)` in the layer's compute dtype.
+    """
+
+    def __init__(self, classes, channels=256, dropout_rate=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.classes = classes
+        self.channels = channels
+        self.dropout_rate = dropout_rate
+        dtype = self.dtype_policy
+        self.convolution = ConvBNReLU(channels, 3, dtype=dtype, name="convolution")
+        self.dropout = keras.layers.SpatialDropout2D(
+            dropout_rate, data_format="channels_last", dtype=dtype, name="dropout"
+        )
+        self.classifier = keras.layers.Conv2D(
+            classes,
+            1,
+            data_format="channels_last",
+            kernel_initializer=classifier_kernel(),
+            dtype=dtype,
+            name="classifier",
+        )
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.classifier.build((*input_shape[:-1], self.channels))
+
+    def call(self, inputs, training=None):
+        x = self.convolution(inputs, training=training)
+        return self.classifier(self.dropout(x, training=training))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.classes)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "channels": self.channels,
+            "dropout_rate": self.dropout_rate,
+        }

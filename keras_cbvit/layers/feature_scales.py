@@ -1,0 +1,89 @@
+"""From four maps of one size to four sizes."""
+
+import keras
+
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.initializers import patch_kernel
+from keras_cbvit.layers.synchronized_batch_normalization import (
+    SynchronizedBatchNormalization,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class FeatureScales(keras.layers.Layer):
+    """Brings four maps of a Vision Transformer to 4, 2, 1 and 1/2 times their size.
+
+    With patches of 16 pixels these are strides of 4, 8, 16 and 32, as of the stages of
+    a convolutional network. As in XCiT's and BEiT's segmentation:
+
+    ::
+
+        y0 = up(gelu(batch_norm(up(x0))))     up: transposed convolution 2x2, stride 2
+        y1 = up(x1)
+        y2 = x2
+        y3 = max of 2x2 places of x3
+
+    Args:
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: a list of four tensors of shape `(batch, height, width, channels)`.
+        training: whether to normalise by the batch's statistics.
+
+    Returns:
+        A list of four tensors in the layer's compute dtype, the finest first, with the
+        channels of the inputs. An odd last row or column is left out of the maximum.
+
+    Raises:
+        ValueError: if the maps have fewer than two rows or columns.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
+        self.pool = keras.layers.MaxPooling2D(
+            2, data_format="channels_last", dtype=self.dtype_policy, name="pool"
+        )
+
+    def build(self, input_shape):
+        finest, fine = input_shape[0], input_shape[1]
+        self.up4_first = self._up(finest, "up4_first")
+        self.up4_second = self._up(finest, "up4_second")
+        self.up2 = self._up(fine, "up2")
+        self.norm.build(finest)
+
+    def _up(self, shape, name):
+        up = keras.layers.Conv2DTranspose(
+            shape[-1],
+            2,
+            strides=2,
+            data_format="channels_last",
+            kernel_initializer=patch_kernel(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        up.build(shape)
+        return up
+
+    def call(self, inputs, training=None):
+        finest, fine, middle, coarse = inputs
+        if any(side is not None and side < 2 for side in coarse.shape[1:3]):
+            raise ValueError(
+                f"Feature maps of {coarse.shape[1]}x{coarse.shape[2]} places cannot be "
+                "halved: images need at least 2x2 patches."
+            )
+        finest = self.norm(self.up4_first(finest), training=training)
+        finest = self.up4_second(fast.gelu(finest))
+        return [finest, self.up2(fine), middle, self.pool(coarse)]
+
+    def compute_output_shape(self, input_shape):
+        def scaled(shape, scale):
+            sides = (side and int(side * scale) for side in shape[1:3])
+            return (shape[0], *sides, shape[-1])
+
+        scales = (4, 2, 1, 0.5)
+        return [scaled(s, scale) for s, scale in zip(input_shape, scales, strict=True)]
+
+    def get_config(self):
+        # Without a method of its own, a layer given a policy as dtype has no config.
+        return super().get_config()

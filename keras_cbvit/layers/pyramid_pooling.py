@@ -1,0 +1,68 @@
+"""The pyramid pooling module of PSPNet."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
+from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
+from keras_cbvit.layers.resize_like import resize_like
+
+BINS = (1, 2, 3, 6)
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class PyramidPooling(keras.layers.Layer):
+    """Gives every place of a map the means of its surroundings, at four scales.
+
+    ::
+
+        y = conv3x3([x, resize(conv1x1(pool(x))) for each pool of 1, 2, 3, 6 bins])
+
+    From "Pyramid Scene Parsing Network" (CVPR 2017), with the convolution that UperNet
+    ends it with; each convolution is a `ConvBNReLU`.
+
+    Args:
+        channels: output channels of each convolution.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, height, width, channels)`.
+        training: whether to normalise by the batch's statistics.
+
+    Returns:
+        A tensor of shape `(batch, height, width, channels)` in the layer's compute
+        dtype.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        dtype = self.dtype_policy
+        self.pools = [
+            AdaptiveAveragePooling(bins, dtype=dtype, name=f"pool_{bins}")
+            for bins in BINS
+        ]
+        self.projections = [
+            ConvBNReLU(channels, 1, dtype=dtype, name=f"projection_{bins}")
+            for bins in BINS
+        ]
+        self.fusion = ConvBNReLU(channels, 3, dtype=dtype, name="fusion")
+
+    def build(self, input_shape):
+        for projection in self.projections:
+            projection.build(input_shape)
+        channels = input_shape[-1] + len(BINS) * self.channels
+        self.fusion.build((*input_shape[:-1], channels))
+
+    def call(self, inputs, training=None):
+        scales = [inputs]
+        for pool, projection in zip(self.pools, self.projections, strict=True):
+            mean = projection(pool(inputs), training=training)
+            scales.append(resize_like(mean, inputs))
+        return self.fusion(ops.concatenate(scales, axis=-1), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}

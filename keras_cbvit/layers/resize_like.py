@@ -1,0 +1,54 @@
+"""Bilinear resizing of one map to the size of another."""
+
+import keras
+from keras import ops
+
+from keras_cbvit.layers import fast
+
+
+def resize_like(x, like):
+    """Resizes a map bilinearly to the size of another.
+
+    Corners are not aligned, as mmsegmentation has it. When growing, this is the same on
+    every backend.
+
+    Args:
+        x: tensor of shape `(batch, height, width, channels)`.
+        like: tensor of shape `(batch, new_height, new_width, any)`.
+
+    Returns:
+        A tensor of shape `(batch, new_height, new_width, channels)` and the dtype of
+        `x`.
+    """
+    return fast.resize(x, ops.shape(like)[1:3])
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class ResizeLike(keras.layers.Layer):
+    """`resize_like` as a layer.
+
+    Args:
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, height, width, channels)`.
+        like: tensor of shape `(batch, new_height, new_width, any)`.
+
+    Returns:
+        A tensor of shape `(batch, new_height, new_width, channels)` in the layer's
+        compute dtype.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.built = True
+
+    def call(self, inputs, like):
+        return resize_like(inputs, like)
+
+    def compute_output_shape(self, inputs_shape, like_shape):
+        return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
+
+    def get_config(self):
+        # Without a method of its own, a layer given a policy as dtype has no config.
+        return super().get_config()

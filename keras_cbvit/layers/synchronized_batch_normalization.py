@@ -1,0 +1,39 @@
+"""Batch normalisation over the batch of all devices."""
+
+import keras
+
+from keras_cbvit.layers import fast
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation by the statistics of the global batch, on every backend.
+
+    Keras's own has an argument for it that only TensorFlow takes, where each replica of
+    a strategy would else have statistics of its own. On JAX a batch spread over devices
+    is one array, whose mean is that of all devices as it is; on torch Keras 3.15 trains
+    on one device. So a file saved on one backend loads on the others.
+
+    Momentum and epsilon are PyTorch's, which mmsegmentation leaves as they are.
+
+    Args:
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor whose last axis is the channels.
+        training: whether to normalise by the batch's statistics.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(
+            momentum=0.9,
+            epsilon=1e-5,
+            synchronized=fast.BACKEND == "tensorflow",
+            **kwargs,
+        )
+
+    def get_config(self):
+        return keras.layers.Layer.get_config(self)

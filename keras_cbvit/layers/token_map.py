@@ -1,0 +1,39 @@
+"""From the tokens of a Vision Transformer to a feature map."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class TokenMap(keras.layers.Layer):
+    """Puts the tokens of the patches where the patches are, without the class token.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tokens of shape `(batch, 1 + tokens, channels)`, the class token first.
+        images: the images they are of, of shape `(batch, height, width, channels)`,
+            of which only the size is used.
+
+    Returns:
+        A tensor of shape `(batch, height/patch_size, width/patch_size, channels)`.
+    """
+
+    def __init__(self, patch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+        self.built = True
+
+    def call(self, inputs, images):
+        _, height, width, _ = ops.shape(images)
+        grid = (height // self.patch_size, width // self.patch_size)
+        return ops.reshape(inputs[:, 1:], (-1, *grid, inputs.shape[-1]))
+
+    def compute_output_shape(self, inputs_shape, images_shape):
+        grid = (side and side // self.patch_size for side in images_shape[1:3])
+        return (inputs_shape[0], *grid, inputs_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}

@@ -1,0 +1,76 @@
+"""Predictions of a segmentation model for images of any size."""
+
+import numpy as np
+
+
+def predict_whole(model, images, divisor=16):
+    """Predicts whole images at once, of any size.
+
+    Images whose sides are no multiples of `divisor` get their last row and column
+    repeated below and to the right; predictions there are cut off.
+
+    Args:
+        model: a model from images to maps of their size, such as `UperNet` builds.
+        images: array of shape `(batch, height, width, channels)`.
+        divisor: what the sides of the model's images must be multiples of, the patch
+            size.
+
+    Returns:
+        A NumPy array of shape `(batch, height, width, classes)`.
+    """
+    height, width = images.shape[1:3]
+    size = (height + -height % divisor, width + -width % divisor)
+    return model.predict_on_batch(_padded(images, size))[:, :height, :width]
+
+
+def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
+    """Predicts windows of images and averages where they overlap.
+
+    As mmsegmentation's `slide_inference`: windows start every `stride` pixels, the
+    last ones at the lower and right edges. All are of one size, so that the model is
+    compiled once for images of many sizes. Images that are smaller than the window
+    get their last row and column repeated; predictions there are cut off.
+
+    Args:
+        model: a model from images to maps of their size, such as `UperNet` builds.
+        images: array of shape `(batch, height, width, channels)`.
+        window: `(height, width)` of the windows, sizes that the model takes.
+        stride: `(rows, columns)` from one window to the next, at most the window's.
+
+    Returns:
+        A NumPy array of shape `(batch, height, width, classes)`: the mean of what the
+        model predicts, logits or probabilities.
+
+    Raises:
+        ValueError: if the stride would leave pixels out, or is not positive.
+    """
+    if any(not 0 < step <= side for side, step in zip(window, stride, strict=True)):
+        raise ValueError(
+            f"stride={stride} must be at least 1 and at most window={window}."
+        )
+    height, width = images.shape[1:3]
+    images = _padded(images, tuple(map(max, zip((height, width), window, strict=True))))
+    total, count = None, np.zeros((1, *images.shape[1:3], 1), "float32")
+    rows, columns = (
+        _starts(*sizes) for sizes in zip(images.shape[1:3], window, stride, strict=True)
+    )
+    for top in rows:
+        for left in columns:
+            part = np.s_[:, top : top + window[0], left : left + window[1]]
+            predictions = model.predict_on_batch(images[part])
+            if total is None:
+                classes = predictions.shape[-1]
+                total = np.zeros((*images.shape[:3], classes), predictions.dtype)
+            total[part] += predictions
+            count[part] += 1
+    return (total / count)[:, :height, :width]
+
+
+def _starts(size, window, stride):
+    """Where windows start along an axis; the last one ends with it."""
+    return [*range(0, size - window, stride), size - window]
+
+
+def _padded(images, size):
+    pads = [(0, new - old) for old, new in zip(images.shape[1:3], size, strict=True)]
+    return np.pad(images, [(0, 0), *pads, (0, 0)], mode="edge")
