@@ -97,7 +97,11 @@ def scaled(size, scale):
     Returns:
         `(width, height)` of the same proportions, in whole pixels.
     """
-    factor = min(min(scale) / min(size), max(scale) / max(size))
+    return enlarged(size, min(min(scale) / min(size), max(scale) / max(size)))
+
+
+def enlarged(size, factor):
+    """A `(width, height)` times a factor, rounded to whole pixels."""
     return tuple(max(int(side * factor + 0.5), 1) for side in size)
 
 
