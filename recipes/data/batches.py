@@ -222,7 +222,7 @@ class TrainingBatches(_Batches, Steps):
     def indices(self, step):
         """The images of a step, over all processes."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        order = _order(len(self.split), self.seed, epoch)
+        order = shuffled(len(self.split), self.seed, epoch)
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
@@ -311,5 +311,5 @@ class TrainingBatches(_Batches, Steps):
 
 
 @functools.lru_cache(maxsize=2)
-def _order(number, seed, epoch):
+def shuffled(number, seed, epoch):
     return np.random.default_rng((seed, epoch)).permutation(number)
