@@ -117,10 +117,12 @@ def _compiled(model, training, train_batches, test_batches):
 
     from recipes.training.augmented import Augmented
     from recipes.training.optimizer import build_optimizer
+    from recipes.training.schedule import WarmupCosine
 
+    schedule = WarmupCosine.of(training, train_batches.steps_per_epoch)
     trainer = Augmented(model)
     trainer.compile(
-        optimizer=build_optimizer(training, train_batches.steps_per_epoch, model),
+        optimizer=build_optimizer(training, schedule, model),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         weighted_metrics=["accuracy"],
     )
