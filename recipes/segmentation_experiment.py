@@ -14,16 +14,28 @@ from recipes.experiment import Run
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """UperNet on a ViT, in the words of `keras_cbvit.UperNet`."""
+    """UperNet on a ViT, in the words of `keras_cbvit.UperNet` and `ViTCB`."""
 
-    model: Literal["UperNet_ViTCB_Ti", "UperNet_ViTCB_S", "UperNet_ViTCB_B"] = (
-        "UperNet_ViTCB_S"
-    )
+    model: Literal[
+        "UperNet", "UperNet_ViTCB_Ti", "UperNet_ViTCB_S", "UperNet_ViTCB_B"
+    ] = "UperNet_ViTCB_S"
+    patch_size: int = 16
+    hidden_dim: int | None = None
+    """For UperNet, like the five that follow; the sizes have their own."""
+    depth: int | None = None
+    num_heads: int | None = None
+    mlp_ratio: float | None = None
+    blocks: tuple[int, ...] | None = None
+    """The four blocks, counted from 0, after which features are taken."""
+    channels: int | None = None
+    """Of UperNet's head."""
     broadcast: Literal["cb", "cbs"] | None = "cb"
     """cb, cbs (CB_S), or None for the plain ViT."""
-    backbone_weights: str | None = None
-    """Weights that the ViT starts from, a full name or a path of a .keras file; random
-    ones if not given."""
+    drop_path_rate: float = 0.05
+    """XCiT has 0.0 for Ti and 0.05 for S; ours for B is 0.1."""
+    weights: str | None = None
+    """Weights of a classifier that the ViT of one of the sizes starts from, a full name
+    or a path of a .keras file. The ViT is theirs; broadcast does not count then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Data:
     """Pictures are brought to this short side, or this long side if that is smaller;
     their proportions are kept."""
     image_size: tuple[int, int] = (512, 512)
-    """Height and width of the network's images: of the crops in training."""
+    """Height and width of the crops in training; test pictures are predicted whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +99,11 @@ class Training:
     """The model is evaluated, logged and saved after so many iterations, which are an
     epoch of the log; they divide the iterations."""
 
+    @property
+    def epochs(self):
+        """Of the log."""
+        return self.iterations // self.evaluation_iterations
+
     # What DeiT's training can and this one does not: no options, but `fit` asks.
     accumulation_steps = 1
     clip_norm = None
@@ -102,3 +119,61 @@ class Experiment:
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     run: Run = Run()
+
+
+def build_model(network, data, classes, dtype):
+    """The experiment's model; it gives logits.
+
+    The only place that knows how `keras_cbvit` builds it.
+
+    Returns:
+        A functional `keras.Model` from images of values 0–255 and of shape `(batch,
+        height, width, 3)`, the sides multiples of the patch size, to float32 logits of
+        shape `(batch, height, width, classes)`.
+    """
+    import keras_cbvit
+
+    sizes = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "blocks", "channels")
+    own = {size: getattr(network, size) for size in sizes}
+    own = {size: value for size, value in own.items() if value is not None}
+    options = {
+        "patch_size": network.patch_size,
+        "input_shape": (*data.image_size, 3),
+        "broadcast": network.broadcast,
+        "drop_path_rate": network.drop_path_rate,
+        "dtype": dtype,
+    }
+    if network.model == "UperNet":
+        if missing := [size for size in ("blocks", "channels") if size not in own]:
+            raise ValueError(f"--model UperNet needs {' and '.join(missing)}.")
+        if network.weights is not None:
+            raise ValueError(
+                f"weights={network.weights!r} goes with a size, such as --model "
+                "UperNet_ViTCB_S."
+            )
+        blocks, channels = own.pop("blocks"), own.pop("channels")
+        vit = keras_cbvit.ViTCB(**options, **own, include_top=False, pooling=None)
+        pyramid = keras_cbvit.feature_pyramid(vit, blocks)
+        return keras_cbvit.UperNet(pyramid, classes, channels, dtype=dtype)
+    if own:
+        size, value = next(iter(own.items()))
+        raise ValueError(
+            f"{size}={value} goes with --model UperNet; {network.model} has a size of "
+            "its own."
+        )
+    if network.weights is not None:
+        del options["broadcast"], options["patch_size"]
+    builder = getattr(keras_cbvit, network.model)
+    return builder(classes, weights=network.weights, **options)
+
+
+def with_auxiliary_head(model):
+    """The model to train: it shares its layers with `model`.
+
+    Returns:
+        A functional `keras.Model` from images to a dict of logits of the shape of
+        those of `model`: `"predictions"`, which are its, and `"auxiliary"`.
+    """
+    import keras_cbvit
+
+    return keras_cbvit.with_auxiliary_head(model)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from recipes.data.batches import decoders
 from recipes.data.on_host import FILL
-from recipes.data.segmentation.augment import enlarged, padded, resized, scaled
+from recipes.data.segmentation.augment import padded, resized, scaled
 from recipes.data.segmentation.pairs import IGNORED
 
-STRIDE = 32  # of UperNet's coarsest features: canvases have sides divisible by it
+DIVISOR = 16  # the patch size: pictures are padded to the next multiple of it
 
 
 def confusion_matrix(truth, prediction, classes):
@@ -79,23 +79,22 @@ def measures(confusion):
     }
 
 
-def measure(model_at, pairs, size=None, scale=None, batch_size=1):
+def measure(model, pairs, scale, batch_size=1):
     """Measures a segmentation model on whole pictures, each pixel exactly once.
 
-    Each picture is brought to a size in its proportions, padded with ImageNet's mean,
-    predicted, and what is predicted of the picture itself brought back to the size of
-    its labels, bilinear, before the class of the largest logit is taken.
+    The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
+    picture is brought to the scale in its proportions, padded with ImageNet's mean to
+    multiples of the patch size, and predicted; the logits of the picture itself are
+    brought back to the size of its labels, bilinear, and the class of the largest is
+    taken.
 
     Args:
-        model_at: a function that gives the model for images of a `(height, width)`; it
-            gives logits of shape `(batch, height, width, classes)`.
+        model: from images of values 0–255 and of any size of multiples of 16 to logits
+            of shape `(batch, height, width, classes)`. To measure on several devices,
+            build it and call this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
-        size: the `(height, width)` that every picture is made to fit into, for a model
-            of one size.
-        scale: the short and the long side that pictures are brought to, instead; they
-            are then padded to the next multiple of 32 alone. The paper's protocol, "one
-            scale".
-        batch_size: pictures that are predicted at once.
+        scale: the short and the long side, see `scaled`.
+        batch_size: pictures of one size that are predicted at once.
 
     Returns:
         A dict of `images` and what `measures` gives.
@@ -104,20 +103,18 @@ def measure(model_at, pairs, size=None, scale=None, batch_size=1):
         ValueError: on a picture with wrong labels, and if no pixel counts.
         FloatingPointError: if a logit is NaN or infinite.
     """
-    if (size is None) == (scale is None):
-        raise ValueError(f"Give either size or scale, not {size} and {scale}.")
     classes = pairs.classes
     confusion = np.zeros((classes, classes), "int64")
-    for labels, prediction in predicted(model_at, pairs, size, scale, batch_size):
+    for labels, prediction in predicted(model, pairs, scale, batch_size):
         confusion += confusion_matrix(labels, prediction, classes)
     return {"images": len(pairs), **measures(confusion)}
 
 
-def predicted(model_at, pairs, size=None, scale=None, batch_size=1):
+def predicted(model, pairs, scale, batch_size=1):
     """Yields labels and prediction of each picture, uint8 of its own size.
 
-    Those of one canvas come together, not in the order of the pictures. For the
-    arguments see `measure`.
+    Pictures of one size come together, not in their order. For the arguments see
+    `measure`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
@@ -125,23 +122,15 @@ def predicted(model_at, pairs, size=None, scale=None, batch_size=1):
     for first in range(0, len(pairs), batch_size):
         indices = range(first, min(first + batch_size, len(pairs)))
         for picture, labels in decoders.map(pairs.__getitem__, indices):
-            image, canvas = _placed(picture, size, scale)
+            image = np.asarray(resized(picture, scaled(picture.size, scale)))
+            canvas = tuple(-(-side // DIVISOR) * DIVISOR for side in image.shape[:2])
             group = waiting.setdefault(canvas, [])
             group.append((image, labels))
             if len(group) == batch_size:
                 del waiting[canvas]
-                yield from _predicted(model_at(canvas), canvas, group, batch_size)
+                yield from _predicted(model, canvas, group, batch_size)
     for canvas, group in waiting.items():
-        yield from _predicted(model_at(canvas), canvas, group, batch_size)
-
-
-def _placed(picture, size, scale):
-    """A picture as it is predicted, and the `(height, width)` it is padded to."""
-    if size is not None:
-        factor = min(size[1] / picture.width, size[0] / picture.height)
-        return np.asarray(resized(picture, enlarged(picture.size, factor))), tuple(size)
-    image = np.asarray(resized(picture, scaled(picture.size, scale)))
-    return image, tuple(-(-side // STRIDE) * STRIDE for side in image.shape[:2])
+        yield from _predicted(model, canvas, group, batch_size)
 
 
 def _predicted(model, canvas, group, batch_size):

@@ -47,6 +47,5 @@ class Segmenter(keras.Model):
         super().__init__(model.input, model.output, name=model.name)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **options):
-        if isinstance(y_pred, (list, tuple)):
-            y = type(y_pred)([y] * len(y_pred))
+        y = keras.tree.map_structure(lambda _: y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, **options)

@@ -97,11 +97,7 @@ def scaled(size, scale):
     Returns:
         `(width, height)` of the same proportions, in whole pixels.
     """
-    return enlarged(size, min(min(scale) / min(size), max(scale) / max(size)))
-
-
-def enlarged(size, factor):
-    """A `(width, height)` times a factor, rounded to whole pixels."""
+    factor = min(min(scale) / min(size), max(scale) / max(size))
     return tuple(max(int(side * factor + 0.5), 1) for side in size)
 
 

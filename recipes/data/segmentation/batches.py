@@ -26,14 +26,13 @@ class TrainingCrops(Steps):
         ValueError: if there are no pictures.
     """
 
-    broken_images = 0  # a picture that cannot be decoded stops the run
-
     def __init__(
         self, pairs, batch_size, data, augmentation, steps_per_epoch=1, seed=0
     ):
         if not len(pairs):
             raise ValueError("There are no pictures.")
         self.pairs = pairs
+        self.broken_images = pairs.broken_images
         self.batch_size = batch_size
         self.data = data
         self.augmentation = augmentation

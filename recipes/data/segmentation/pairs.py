@@ -48,6 +48,8 @@ class Pairs(Sequence):
         label_name: the same for its labels.
     """
 
+    broken_images = 0  # one that cannot be decoded stops the run
+
     def __init__(self, images, labels, classes, ignored_label, image_name, label_name):
         self.images = images
         self.labels = labels

@@ -85,13 +85,8 @@ def pairs_of(number, sizes=((8, 8), (6, 9), (10, 4))):
 class Told:
     """In the place of a model: logits that are largest for the class red tells."""
 
-    def __init__(self, canvas=None):
-        self.canvas = canvas
+    def __init__(self):
         self.batches = []
-
-    def __call__(self, canvas):
-        assert self.canvas in (None, canvas)
-        return self
 
     def predict(self, images, batch_size, verbose):
         self.batches.append(images.shape)
@@ -113,36 +108,38 @@ def by_hand(pairs):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 100])
 def test_any_number_of_pictures_in_any_batches_measures_each_pixel_once(batch_size):
     pairs = pairs_of(7, sizes=((8, 8),))
-    model = Told((8, 8))
-    found = measure(model, pairs, size=(8, 8), batch_size=batch_size)
+    model = Told()
+    found = measure(model, pairs, (8, 8), batch_size)
     assert found == {"images": 7, **measures(by_hand(pairs))}
     assert {shape[0] for shape in model.batches} == {batch_size}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_pictures_of_different_sizes_are_padded_to_canvases(batch_size):
-    pairs = pairs_of(7, sizes=((8, 8), (8, 40), (40, 8)))
+def test_pictures_of_different_sizes_are_padded_to_whole_patches(batch_size):
+    pairs = pairs_of(7, sizes=((8, 8), (8, 24), (24, 8)))
     model = Told()
     # A short side of 8 leaves each as it is.
-    found = measure(model, pairs, scale=(8, 64), batch_size=batch_size)
+    found = measure(model, pairs, (8, 64), batch_size)
     assert found == {"images": 7, **measures(by_hand(pairs))}
-    assert {shape[1:3] for shape in model.batches} == {(32, 32), (32, 64), (64, 32)}
+    assert {shape[1:3] for shape in model.batches} == {(16, 16), (16, 32), (32, 16)}
 
 
-def test_a_picture_that_is_made_to_fit_is_measured_at_its_own_size():
+def test_a_picture_is_predicted_at_the_scale_and_measured_at_its_own_size():
     truth = np.zeros((4, 8), "uint8")
     truth[:, 4:] = 2
     image = np.zeros((4, 8, 3), "uint8")
     image[..., 0] = 100 * truth
     pairs = Pairs([image], [truth], 3, 11, str, str)
-    found = measure(Told((32, 32)), pairs, size=(32, 32))
+    model = Told()
+    found = measure(model, pairs, (16, 64))
+    assert model.batches == [(1, 16, 32, 3)]
     assert found["pixels"] == 32
     assert found["pixel_accuracy"] == 1.0
     assert found["class_iou"] == [1.0, None, 1.0]
 
 
 def test_a_keras_model_is_measured_on_every_backend():
-    images = keras.Input((8, 8, 3))
+    images = keras.Input((None, None, 3))
     convolution = keras.layers.Conv2D(3, 1)
     model = keras.Model(images, convolution(images))
     # 0, red - 50 and 2 red - 200: the largest is that of the class that red tells.
@@ -150,7 +147,7 @@ def test_a_keras_model_is_measured_on_every_backend():
     kernel[0, 0, 0] = [0, 1, 2]
     convolution.set_weights([kernel, np.array([0, -50, -200])])
     pairs = pairs_of(3, sizes=((8, 8),))
-    found = measure(lambda canvas: model, pairs, size=(8, 8), batch_size=2)
+    found = measure(model, pairs, (8, 8), batch_size=2)
     assert found == {"images": 3, **measures(by_hand(pairs))}
 
 
@@ -160,14 +157,12 @@ def test_logits_that_are_not_finite_are_an_error():
             return np.full((*images.shape[:3], 3), np.nan)
 
     with pytest.raises(FloatingPointError, match="is NaN or infinite"):
-        measure(Broken(), pairs_of(1), size=(8, 8))
+        measure(Broken(), pairs_of(1), (8, 8))
 
 
-def test_size_or_scale_is_needed():
-    with pytest.raises(ValueError, match="Give either size or scale"):
-        measure(Told(), pairs_of(1))
+def test_a_batch_of_nothing_is_refused():
     with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
-        measure(Told(), pairs_of(1), size=(8, 8), batch_size=0)
+        measure(Told(), pairs_of(1), (8, 8), batch_size=0)
 
 
 def test_labels_that_are_wrong_name_the_file():
@@ -180,4 +175,4 @@ def test_labels_that_are_wrong_name_the_file():
         "labels {}".format,
     )
     with pytest.raises(ValueError, match="labels 0 has the labels 9"):
-        measure(Told(), pairs, size=(8, 8))
+        measure(Told(), pairs, (8, 8))

@@ -67,20 +67,21 @@ def two_heads():
     x = keras.layers.Rescaling(1 / 255)(images)
     logits = keras.layers.Conv2D(5, 1, name="logits")(x)
     auxiliary = keras.layers.Conv2D(5, 3, padding="same", name="auxiliary")(x)
-    return keras.Model(images, [logits, auxiliary])
+    return keras.Model(images, {"predictions": logits, "auxiliary": auxiliary})
 
 
 def test_the_auxiliary_head_has_its_share_of_the_loss(batch):
     labels, _ = batch
     images = np.random.default_rng(1).integers(0, 256, (4, 6, 8, 3)).astype("uint8")
     model = two_heads()
-    outputs = [ops.convert_to_numpy(x) for x in model(images)]
     main, auxiliary = (
-        cross_entropies(labels, x)[labels != IGNORED].mean() for x in outputs
+        cross_entropies(labels, ops.convert_to_numpy(x))[labels != IGNORED].mean()
+        for x in map(model(images).get, ("predictions", "auxiliary"))
     )
     trainer = Segmenter(model)
-    losses = [PixelCrossEntropy(), PixelCrossEntropy()]
-    trainer.compile(keras.optimizers.SGD(1e-2), losses, loss_weights=[1.0, 0.4])
+    weights = {"predictions": 1.0, "auxiliary": 0.4}
+    losses = {name: PixelCrossEntropy() for name in weights}
+    trainer.compile(keras.optimizers.SGD(1e-2), losses, loss_weights=weights)
     batches = ((images, labels, weights_of(labels)) for _ in range(2))
     history = trainer.fit(
         batches, steps_per_epoch=1, epochs=2, shuffle=False, verbose=0
@@ -93,7 +94,7 @@ def test_a_single_head_is_trained_alike(batch):
     labels, _ = batch
     images = np.zeros((4, 6, 8, 3), "uint8")
     model = two_heads()
-    trainer = Segmenter(keras.Model(model.input, model.outputs[0]))
+    trainer = Segmenter(keras.Model(model.input, model.output["predictions"]))
     trainer.compile(keras.optimizers.SGD(1e-2), PixelCrossEntropy())
     logits = ops.convert_to_numpy(trainer(images))
     expected = cross_entropies(labels, logits)[labels != IGNORED].mean()
