@@ -94,7 +94,8 @@ def measure(model, pairs, scale, batch_size=1):
             build it and call this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
         scale: the short and the long side, see `scaled`.
-        batch_size: pictures of one size that are predicted at once.
+        batch_size: pictures of one size that are predicted at once; the devices divide
+            it.
 
     Returns:
         A dict of `images` and what `measures` gives.
@@ -105,13 +106,13 @@ def measure(model, pairs, scale, batch_size=1):
     """
     classes = pairs.classes
     confusion = np.zeros((classes, classes), "int64")
-    for labels, prediction in predicted(model, pairs, scale, batch_size):
+    for _, labels, prediction in predicted(model, pairs, scale, batch_size):
         confusion += confusion_matrix(labels, prediction, classes)
     return {"images": len(pairs), **measures(confusion)}
 
 
 def predicted(model, pairs, scale, batch_size=1):
-    """Yields labels and prediction of each picture, uint8 of its own size.
+    """Yields index, labels and prediction of each picture, uint8 of its own size.
 
     Pictures of one size come together, not in their order. For the arguments see
     `measure`.
@@ -121,11 +122,12 @@ def predicted(model, pairs, scale, batch_size=1):
     waiting = {}
     for first in range(0, len(pairs), batch_size):
         indices = range(first, min(first + batch_size, len(pairs)))
-        for picture, labels in decoders.map(pairs.__getitem__, indices):
+        opened = decoders.map(pairs.__getitem__, indices)
+        for index, (picture, labels) in zip(indices, opened, strict=True):
             image = np.asarray(resized(picture, scaled(picture.size, scale)))
             canvas = tuple(-(-side // DIVISOR) * DIVISOR for side in image.shape[:2])
             group = waiting.setdefault(canvas, [])
-            group.append((image, labels))
+            group.append((index, image, labels))
             if len(group) == batch_size:
                 del waiting[canvas]
                 yield from _predicted(model, canvas, group, batch_size)
@@ -134,16 +136,16 @@ def predicted(model, pairs, scale, batch_size=1):
 
 
 def _predicted(model, canvas, group, batch_size):
-    """Labels and prediction of the pictures of one canvas."""
-    images = [padded(image, canvas, FILL) for image, _ in group]
+    """Index, labels and prediction of the pictures of one canvas."""
+    images = [padded(image, canvas, FILL) for _, image, _ in group]
     # Every batch is full: one shape to compile, one that the devices divide.
     images += images[:1] * (batch_size - len(images))
     logits = model.predict(np.stack(images), batch_size=batch_size, verbose=0)
     if not np.isfinite(logits[: len(group)]).all():
         raise FloatingPointError("A logit of the model is NaN or infinite.")
-    for (image, labels), each in zip(group, logits, strict=False):
+    for (index, image, labels), each in zip(group, logits, strict=False):
         height, width = image.shape[:2]
-        yield labels, largest(each[:height, :width], labels.shape)
+        yield index, labels, largest(each[:height, :width], labels.shape)
 
 
 def largest(logits, shape):

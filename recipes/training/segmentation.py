@@ -1,6 +1,7 @@
 """The task of training segmentation models."""
 
 import dataclasses
+from operator import itemgetter
 
 import keras_cbvit
 from keras_cbvit.pretrained.publishing import refuse_unpublishable
@@ -117,11 +118,12 @@ class Segmentation(Task):
         return finished
 
     def draw(self, model, dataset, experiment):
-        pairs = dataset.test.first(DRAWN)
-        pictures = predicted(model, pairs, experiment.data.scale)
+        pairs = dataset.test.spread(DRAWN)
+        batch_size = experiment.training.global_batch_size
+        pictures = predicted(model, pairs, experiment.data.scale, batch_size)
         rows = [
-            (pairs[i][0], truth, prediction)
-            for i, (truth, prediction) in enumerate(pictures)
+            (pairs[index][0], *maps)
+            for index, *maps in sorted(pictures, key=itemgetter(0))
         ]
         file = experiment.run.folder / "predictions.png"
         draw_segmentations(rows, dataset.class_names, file)

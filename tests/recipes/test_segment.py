@@ -60,7 +60,10 @@ COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Pictures whose colour tells the class, of several sizes; an edge is ignored."""
-    folder = tmp_path_factory.mktemp("pictures")
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def write_pictures(folder):
     random = np.random.default_rng(0)
     for split, number in (("train", 8), ("val", 5)):
         for place in ("images", "labels"):

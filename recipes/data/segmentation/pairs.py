@@ -97,8 +97,16 @@ class Pairs(Sequence):
 
     def first(self, number):
         """The first so many pictures, at most all."""
+        return self._of(self.indices[:number])
+
+    def spread(self, number):
+        """So many pictures, at most all, evenly from the first to the last."""
+        places = np.linspace(0, len(self) - 1, min(number, len(self)))
+        return self._of([self.indices[place] for place in places.round().astype(int)])
+
+    def _of(self, indices):
         pairs = copy.copy(self)
-        pairs.indices = self.indices[:number]
+        pairs.indices = indices
         return pairs
 
 

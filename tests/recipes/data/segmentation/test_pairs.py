@@ -59,6 +59,8 @@ def test_pictures_come_in_the_order_of_their_names(folder):
     assert len(pairs.first(2)) == 2
     with pytest.raises(IndexError):
         pairs.first(2)[2]
+    assert list(pairs.spread(2).indices) == [0, 2]
+    assert list(pairs.first(2).spread(9).indices) == [0, 1]
 
 
 def test_ade20ks_own_folders_are_known_and_label_0_is_ignored(tmp_path):
