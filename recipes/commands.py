@@ -1,6 +1,9 @@
 """What every command of the recipes does alike: options in, clear errors out."""
 
 import contextlib
+import importlib
+import pkgutil
+import shlex
 import sys
 
 
@@ -19,6 +22,42 @@ def parse(command, options_class, description, arguments, default=None):
         args=arguments,
         **extra,
     )
+
+
+def config_names_in(package):
+    """The configs in a package, modules with a function `config()`."""
+    modules = pkgutil.iter_modules(package.__path__)
+    return [module.name for module in modules if not module.ispkg]
+
+
+def configured(command, description, package, options_class, arguments):
+    """An experiment as the command line `CONFIG [--option value ...]` asks for it.
+
+    Args:
+        command: the module that is run.
+        description: its docstring, which is its help.
+        package: where the configs are.
+        options_class: the dataclass that they build.
+        arguments: of the command line; `None` for those of this program.
+
+    Returns:
+        The experiment, the config's own, and the whole command as one types it; `None`
+        if only help was asked for.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    names = config_names_in(package)
+    known = ", ".join(names)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{description}\nConfigs: {known}")
+        return None
+    name, *options = arguments
+    if name not in names:
+        sys.exit(f"There is no config {name!r}; there are {known}.")
+    config = importlib.import_module(f"{package.__name__}.{name}")
+    default = config.config()
+    prog = f"{command} {name}"
+    experiment = parse(prog, options_class, config.__doc__, options, default)
+    return experiment, default, shlex.join(["python", "-m", command, *arguments])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Pictures of what `keras_cbvit.analysis` finds, for every eye and for printing.
+"""Pictures of what analysis and segmentation find, for every eye and for printing.
 
 Colours are Okabe and Ito's, which the colour-blind can tell apart; lines differ in
 style and marker as well, so that a print in black and white can be read.
@@ -154,6 +154,84 @@ def draw_scales(scales_of, file):
         axis.set_ylabel("λ (share of the context's mean)")
         axis.set_title(title, fontsize=10)
     figure.savefig(file, dpi=120)
+
+
+def draw_segmentations(rows, class_names, file):
+    """Draws pictures beside the classes of their pixels, true and predicted.
+
+    Pixels that do not count are white in the truth. The legend has the classes that
+    are seen.
+
+    Args:
+        rows: for each picture itself, a `PIL.Image` or an array; its true classes,
+            uint8 of shape `(height, width)`, 255 where a pixel does not count; and the
+            predicted ones.
+        class_names: of all classes, in order.
+        file: where to.
+    """
+    from matplotlib.patches import Patch
+
+    colours = np.full((256, 3), 255, "uint8")
+    colours[: len(class_names)] = palette(len(class_names))
+    heights = [2.6 * truth.shape[0] / truth.shape[1] + 0.1 for _, truth, _ in rows]
+    seen = np.unique(np.concatenate([maps.ravel() for row in rows for maps in row[1:]]))
+    seen = [number for number in seen if number < len(class_names)]
+    columns = 5
+    figure = new_figure(8, sum(heights) + 0.6 + 0.22 * -(-len(seen) // columns))
+    axes = figure.subplots(
+        len(rows), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for row, (picture, truth, prediction) in zip(axes, rows, strict=True):
+        for axis, image in zip(
+            row, (picture, colours[truth], colours[prediction]), strict=True
+        ):
+            axis.imshow(image, interpolation="nearest")
+            axis.axis("off")
+    for axis, title in zip(axes[0], ("image", "truth", "prediction"), strict=True):
+        axis.set_title(title, fontsize=10)
+    patches = [Patch(color=colours[i] / 255, label=class_names[i]) for i in seen]
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=columns, fontsize=8
+    )
+    figure.savefig(file, dpi=120)
+
+
+def palette(number):
+    """Colours that tell so many classes apart, uint8 of shape `(number, 3)`.
+
+    Each is the one of a grid that is farthest from all before it, and from white, in
+    CIE L*a*b*, where distance is what the eye sees. So the first colours are the same
+    however many follow.
+    """
+    steps = np.linspace(0, 255, 14).round().astype("uint8")
+    grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    lab = _lab(grid)
+    distance = np.linalg.norm(lab - _lab(np.array([[255, 255, 255]])), axis=1)
+    chosen = []
+    for _ in range(number):
+        chosen.append(distance.argmax())
+        from_last = np.linalg.norm(lab - lab[chosen[-1]], axis=1)
+        distance = np.minimum(distance, from_last)
+    return grid[chosen]
+
+
+def _lab(colours):
+    """CIE L*a*b* of sRGB values of 0–255, under the white of D65."""
+    values = colours / 255
+    linear = np.where(
+        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+    )
+    xyz = linear @ np.array(
+        [
+            [0.4124, 0.2126, 0.0193],
+            [0.3576, 0.7152, 0.1192],
+            [0.1805, 0.0722, 0.9505],
+        ]
+    )
+    xyz = xyz / [0.9505, 1.0, 1.089]
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
 def _numpy(tensor):

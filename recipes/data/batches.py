@@ -15,7 +15,7 @@ from recipes.data.on_host import augment
 from recipes.data.pictures import BrokenImageError
 
 # Pillow decodes, crops and resizes without Python's lock, so threads use every core.
-_decoders = ThreadPoolExecutor(
+decoders = ThreadPoolExecutor(
     # A job may have fewer cores than the machine.
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 )
@@ -49,6 +49,11 @@ class _Batches:
         self.rows = slice(process * rows, (process + 1) * rows)
         self.strict = strict
         self.broken = {}
+
+    @property
+    def broken_images(self):
+        """How many pictures were left out so far because they cannot be decoded."""
+        return self.split.broken + len(self.broken)
 
     def one_hot(self, indices):
         """The labels of some images, float32 of shape `(images, classes)`."""
@@ -101,7 +106,7 @@ class Batches(_Batches, keras.utils.PyDataset):
         if isinstance(images, np.ndarray):
             images = images[indices]
         else:
-            decoded = list(_decoders.map(self._picture, indices))
+            decoded = list(decoders.map(self._picture, indices))
             weights[[image is None for image in decoded]] = 0
             black = np.zeros((*images.size, 3), "uint8")
             images = np.stack([black if i is None else i for i in decoded])
@@ -115,7 +120,46 @@ class Batches(_Batches, keras.utils.PyDataset):
             return None
 
 
-class TrainingBatches(_Batches):
+class Steps:
+    """Training batches by the number of the step, made in threads ahead of their use.
+
+    `self[step]` gives what `fit` takes for a step; it follows from the number alone.
+    """
+
+    def read(self, first_step, last_step):
+        """Yields the batches of the steps from the first on, before the last.
+
+        Some are prepared ahead.
+        """
+        with ThreadPoolExecutor(AHEAD) as assemblers:
+            waiting = collections.deque()
+            for step in range(first_step, last_step):
+                waiting.append(assemblers.submit(self.__getitem__, step))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def for_fit(self, first_step, last_step):
+        """The same, as `fit` takes it.
+
+        With several replicas on TensorFlow, `fit` takes batches to build the model and
+        begins again, which a generator cannot.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self.read(first_step, last_step)
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_generator(
+            lambda: self.read(first_step, last_step),
+            output_signature=tf.nest.map_structure(
+                lambda values: tf.TensorSpec(values.shape, values.dtype),
+                self[first_step],
+            ),
+        )
+
+
+class TrainingBatches(_Batches, Steps):
     """Shuffled batches with what is drawn for their augmentation.
 
     What a batch holds follows from the seed and the number of the step alone, so
@@ -178,7 +222,7 @@ class TrainingBatches(_Batches):
     def indices(self, step):
         """The images of a step, over all processes."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        order = _order(len(self.split), self.seed, epoch)
+        order = shuffled(len(self.split), self.seed, epoch)
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
@@ -201,38 +245,6 @@ class TrainingBatches(_Batches):
         smoothing = self.label_smoothing
         labels = self.one_hot(indices) * (1 - smoothing) + smoothing / self.classes
         return batch, labels
-
-    def read(self, first_step, last_step):
-        """Yields the batches of the steps from the first on, before the last.
-
-        Some are prepared ahead.
-        """
-        with ThreadPoolExecutor(AHEAD) as assemblers:
-            waiting = collections.deque()
-            for step in range(first_step, last_step):
-                waiting.append(assemblers.submit(self.__getitem__, step))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def for_fit(self, first_step, last_step):
-        """The same, as `fit` takes it.
-
-        With several replicas on TensorFlow, `fit` takes batches to build the model and
-        begins again, which a generator cannot.
-        """
-        if keras.backend.backend() != "tensorflow":
-            return self.read(first_step, last_step)
-        import tensorflow as tf
-
-        return tf.data.Dataset.from_generator(
-            lambda: self.read(first_step, last_step),
-            output_signature=tf.nest.map_structure(
-                lambda values: tf.TensorSpec(values.shape, values.dtype),
-                self[first_step],
-            ),
-        )
 
     def _draw(self, random):
         """What is drawn for a batch: arrays with a row for each image."""
@@ -280,7 +292,7 @@ class TrainingBatches(_Batches):
             return rows, replacement
 
         used = indices.copy()
-        for rows, replacement in _decoders.map(decode, np.unique(indices)):
+        for rows, replacement in decoders.map(decode, np.unique(indices)):
             used[rows] = replacement
         return images, used
 
@@ -299,5 +311,5 @@ class TrainingBatches(_Batches):
 
 
 @functools.lru_cache(maxsize=2)
-def _order(number, seed, epoch):
+def shuffled(number, seed, epoch):
     return np.random.default_rng((seed, epoch)).permutation(number)

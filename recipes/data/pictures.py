@@ -80,16 +80,7 @@ class Pictures(Sequence):
             OSError: if its file cannot be read.
         """
         index = self.indices[index]
-        try:
-            return _decoded(self.encoded[index])
-        except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-            # A missing file, a disk that fails, no memory: more than one bad picture.
-            if isinstance(error, MemoryError) or getattr(error, "errno", None):
-                raise
-            raise BrokenImageError(
-                f"{self.name(index)} is not a readable image "
-                f"({type(error).__name__}: {error})."
-            ) from error
+        return decoded(self.encoded[index], self.name(index))
 
     def first(self, number):
         """The first so many pictures, at most all."""
@@ -128,15 +119,38 @@ class Pictures(Sequence):
         return Split(images[: len(good)], labels[good], len(broken))
 
 
-def _decoded(picture):
+def decoded(picture, name, mode="RGB"):
+    """A picture as `PIL.Image`.
+
+    Args:
+        picture: its path, its encoded bytes or a uint8 array.
+        name: what messages call it.
+        mode: Pillow's mode that it is brought to; `None` to leave it as it is.
+
+    Raises:
+        BrokenImageError: if it cannot be decoded.
+        OSError: if its file cannot be read.
+    """
+    try:
+        image = _loaded(picture)
+        return image if mode in (None, image.mode) else image.convert(mode)
+    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+        # A missing file, a disk that fails, no memory: more than one bad picture.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise
+        raise BrokenImageError(
+            f"{name} is not a readable image ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _loaded(picture):
     if isinstance(picture, np.ndarray):
         one_channel = picture.ndim == 3 and picture.shape[-1] == 1
-        image = Image.fromarray(picture[..., 0] if one_channel else picture)
-        return image.convert("RGB")
+        return Image.fromarray(picture[..., 0] if one_channel else picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
     with Image.open(source) as image:
         image.load()  # reads and decodes all of it
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image
 
 
 def fitted(image, size, crop_fraction=1.0):

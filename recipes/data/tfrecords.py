@@ -1,5 +1,6 @@
 """TFRecord files without TensorFlow."""
 
+import copy
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ _SMALL_BYTES = 128
 
 
 class Records(Sequence):
-    """The encoded images of a TFDS split in TFRecord files, by index.
+    """One feature of a TFDS split in TFRecord files, by index: the encoded images.
 
     A TFRecord file is a row of: length of the record (8 bytes), checksum of the
     length (4), record, checksum of the record (4).
@@ -19,14 +20,17 @@ class Records(Sequence):
     Args:
         builder: a TFDS builder whose files are there.
         split: the split's name.
-        label: the name of the feature that is the label.
+        label: the name of the feature that is the label; `None` if there is none of
+            one number.
+        feature: the name of the feature that indexing gives, of bytes.
 
     Attributes:
-        labels: the label of each record, int64.
+        labels: the label of each record, int64; 0 if there is none.
     """
 
-    def __init__(self, builder, split, label="label"):
+    def __init__(self, builder, split, label="label", feature="image"):
         self.split = split
+        self.feature = feature
         self.paths = builder.info.splits[split].filepaths
         for path in self.paths:
             if ".tfrecord" not in path.name:
@@ -57,7 +61,13 @@ class Records(Sequence):
             record = file.read(self.lengths[index])
         # Ten times faster than `deserialize_example_np` of TFDS.
         example = tf_example_pb2.Example.FromString(record)
-        return example.features.feature["image"].bytes_list.value[0]
+        return example.features.feature[self.feature].bytes_list.value[0]
+
+    def of(self, feature):
+        """The same records by another feature of bytes; nothing is read again."""
+        records = copy.copy(self)
+        records.feature = feature
+        return records
 
     def values(self, feature):
         """The values of another small feature: for each record a tuple."""
@@ -102,11 +112,11 @@ def _read_index(path, label):
             if len(header) < 12 or start > size:
                 raise damaged(path, "it is truncated")
             try:
-                value = int(_read_values(file, first + length, label)[0])
+                value = label and int(_read_values(file, first + length, label)[0])
             except (DecodeError, IndexError, ValueError) as error:
                 reason = f"record {len(rows)} of the file has no {label}"
                 raise damaged(path, reason) from error
-            rows.append((first, length, value))
+            rows.append((first, length, value or 0))
     return np.array(rows, "int64").reshape(-1, 3)
 
 

@@ -60,7 +60,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         epoch, step = divmod(step - 1, self.checkpoints.steps_per_epoch)
         raise NonFiniteLossError(
             f"{what} after step {step + 1} of epoch {epoch + 1}. {kept} Lower "
-            "base_learning_rate, warm up longer, or train in mixed_bfloat16 or "
+            "the learning rate, warm up longer, or train in mixed_bfloat16 or "
             "float32, and start again in a new run_dir."
         )
 
@@ -212,6 +212,25 @@ class EvaluateAverages(keras.callbacks.Callback):
         logs.update({f"val_ema_{name}": value for name, value in found.items()})
 
 
+class Evaluate(keras.callbacks.Callback):
+    """After each epoch puts what a function measures into the log, as `val_...`.
+
+    Put it before the log.
+
+    Args:
+        measure: a function without arguments that gives a dict of numbers.
+    """
+
+    def __init__(self, measure):
+        super().__init__()
+        self.measure = measure
+
+    def on_epoch_end(self, epoch, logs=None):
+        sync(self.model)
+        found = self.measure()
+        logs.update({f"val_{name}": value for name, value in found.items()})
+
+
 @contextlib.contextmanager
 def averaged(model):
     """Within it, a model has the moving averages of its weights."""
@@ -330,26 +349,33 @@ class EpochLog(keras.callbacks.Callback):
         self.writer.close()
 
 
+# What is drawn of a log, as far as it has it.
+_CURVES = {
+    "loss": "loss (training: of augmented images)",
+    "accuracy": "top-1 accuracy",
+    "mean_iou": "mean IoU",
+}
+
+
 def draw_curves(epochs, path):
-    """Draws loss and accuracy over the epochs of a log."""
+    """Draws loss and accuracy, or mean IoU, over the epochs of a log."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for axis, name, label in (
-        (axes[0], "loss", "loss (training: of augmented images)"),
-        (axes[1], "accuracy", "top-1 accuracy"),
-    ):
-        numbers = [entry["epoch"] + 1 for entry in epochs]
-        marker = "o" if len(epochs) < 3 else None
+    numbers = [entry["epoch"] + 1 for entry in epochs]
+    marker = "o" if len(epochs) < 3 else None
+    drawn = [name for name in _CURVES if {name, f"val_{name}"} & epochs[0].keys()]
+    figure = Figure(figsize=(4.5 * len(drawn), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axis, name in zip(axes, drawn, strict=True):
         for key, style, kind in (
             (name, "--", "training"),
             (f"val_{name}", "-", "test"),
         ):
-            values = [entry[key] for entry in epochs]
-            axis.plot(numbers, values, style, marker=marker, label=kind)
+            if key in epochs[0]:
+                values = [entry[key] for entry in epochs]
+                axis.plot(numbers, values, style, marker=marker, label=kind)
         axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
+        axis.set_ylabel(_CURVES[name])
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=120)

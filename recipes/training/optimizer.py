@@ -1,28 +1,26 @@
-"""DeiT's optimiser."""
+"""The optimiser, AdamW."""
 
 import keras
 
 from recipes.training.devices import is_mirrored
-from recipes.training.schedule import WarmupCosine
 
 
-def build_optimizer(training, steps_per_epoch, model):
-    """AdamW with warm-up and cosine, without weight decay where DeiT has none.
+def build_optimizer(training, schedule, model):
+    """AdamW, without weight decay where DeiT and XCiT have none.
 
     The exclusions are given to it before it is wrapped for float16, because the
     wrapper does not pass them on.
 
     Args:
-        training: a `recipes.experiment.Training`.
-        steps_per_epoch: steps of an epoch. With `training.accumulation_steps`, an
-            update takes so many of them.
+        training: a `recipes.experiment.Training`, or that of a segmentation. With its
+            `accumulation_steps`, an update takes so many steps.
+        schedule: the learning rate by the step.
         model: the model to train.
 
     Raises:
         ValueError: on what Keras's optimizer does not do on TensorFlow with several
             devices.
     """
-    scale = training.global_batch_size / 1024
     parts = training.accumulation_steps
     if is_mirrored():
         # Keras clips the gradients of each replica before they are summed up, and
@@ -42,14 +40,7 @@ def build_optimizer(training, steps_per_epoch, model):
         decay = training.ema_decay ** (1 / parts)
         average = {"use_ema": True, "ema_momentum": decay}
     optimizer = AdamW(
-        WarmupCosine(
-            peak=training.base_learning_rate * scale,
-            epochs=training.epochs,
-            steps_per_epoch=steps_per_epoch,
-            warmup_epochs=training.warmup_epochs,
-            warmup_start=training.warmup_learning_rate,
-            minimum=training.minimum_learning_rate,
-        ),
+        schedule,
         weight_decay=training.weight_decay,
         beta_2=0.999,
         epsilon=1e-8,

@@ -124,3 +124,45 @@ def test_the_boxes_of_scales_are_between_quantiles(drawn):
         assert to_hex(patch.get_facecolor()) in figures.COLORS
     labels = [label.get_text() for label in axis.get_xticklabels()]
     assert labels == ["block_0/mlp", "block_1/mlp"]
+
+
+def test_pictures_stand_beside_their_classes_with_a_legend_of_those_seen(drawn):
+    truth = np.array([[0, 2], [2, 255]], "uint8")
+    prediction = np.array([[0, 2], [0, 3]], "uint8")
+    photo = np.zeros((2, 2, 3), "uint8")
+    names = ("sky", "road", "tree", "car")
+    axes = drawn(
+        lambda file: figures.draw_segmentations(
+            [(photo, truth, prediction)], names, file
+        )
+    )
+    assert [axis.get_title() for axis in axes] == ["image", "truth", "prediction"]
+    true, predicted = (axis.images[0].get_array() for axis in axes[1:])
+    colours = figures.palette(4)
+    np.testing.assert_array_equal(true[0], colours[[0, 2]])
+    assert true[1, 1].tolist() == [255, 255, 255]
+    np.testing.assert_array_equal(predicted[1], colours[[0, 3]])
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sky", "tree", "car"]
+
+
+def test_lab_is_that_of_the_standard():
+    # sRGB's primaries and middle grey, as published with two decimals.
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [119, 119, 119]])
+    expected = [
+        [53.24, 80.09, 67.20],
+        [87.73, -86.18, 83.18],
+        [32.30, 79.19, -107.86],
+        [50.03, 0, 0],
+    ]
+    np.testing.assert_allclose(figures._lab(colours), expected, atol=0.06)
+
+
+@pytest.mark.parametrize(("classes", "least"), [(11, 45), (150, 15)])
+def test_the_palette_tells_classes_apart(classes, least):
+    colours = figures.palette(classes)
+    assert (colours.shape, colours.dtype) == ((classes, 3), np.uint8)
+    lab = figures._lab(np.concatenate([colours, [[255, 255, 255]]]))
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert distances[~np.eye(classes + 1, dtype=bool)].min() > least
+    np.testing.assert_array_equal(figures.palette(5), colours[:5])

@@ -16,6 +16,7 @@ from recipes.data.batches import TrainingBatches
 from recipes.data.sources import load_dataset
 from recipes.evaluate import Evaluation, evaluate
 from recipes.evaluation import measure
+from recipes.experiment import build_model
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
@@ -108,7 +109,7 @@ def test_a_run_folder_tells_its_story(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "There is no config 'nonsense'; there are cifar10, cifar10_s"),
+        (["nonsense"], "There is no config 'nonsense'; there are cifar10, cifar10_m"),
         (["digits", "--lerning-rate", "1"], "2"),
         (["digits", "--epochs", "many"], "2"),
         (["digits", "--precision", "float8"], "2"),
@@ -268,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     with pytest.raises(NonFiniteLossError, match=r"is nan.*epoch 2.*step_00000005"):
         recipe.train(experiment)
     (checkpoint,) = (tmp_path / "checkpoints").glob("*.weights.h5")
-    model = recipe.build_model(experiment.network, experiment.data, 10, "float32")
+    model = build_model(experiment.network, experiment.data, 10, "float32")
     model.load_weights(checkpoint)
     assert all(np.isfinite(value).all() for value in values(model).values())
 

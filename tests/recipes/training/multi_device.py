@@ -18,6 +18,7 @@ from recipes.experiment import Augmentation, build_model
 from recipes.train import train
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer
+from recipes.training.schedule import WarmupCosine
 from tests.recipes.small import SMALL, interrupted, small
 
 
@@ -60,7 +61,9 @@ def infinite_pixel(folder):
     with distribute(2, len(images)):
         model = build_model(SMALL.network, SMALL.data, 10, "mixed_float16")
         model.compile(
-            optimizer=build_optimizer(SMALL.training, 10, model),
+            optimizer=build_optimizer(
+                SMALL.training, WarmupCosine.of(SMALL.training, 10), model
+            ),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         )
     results = {}

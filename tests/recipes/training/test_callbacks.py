@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path,
         stop.on_train_batch_end(7, {"loss": loss})
     assert str(error.value) == (
         f"The loss is {loss} after step 8 of epoch 3. The last good checkpoint is "
-        f"{tmp_path / 'step_00000002.weights.h5'}. Lower base_learning_rate, warm up "
+        f"{tmp_path / 'step_00000002.weights.h5'}. Lower the learning rate, warm up "
         "longer, or train in mixed_bfloat16 or float32, and start again in a new "
         "run_dir."
     )

@@ -6,8 +6,10 @@ import pytest
 from keras import ops
 
 import keras_cbvit
+from recipes import segmentation_experiment
 from recipes.experiment import Training
 from recipes.training.optimizer import build_optimizer, undecayed
+from recipes.training.schedule import WarmupCosine, WarmupPolynomial
 
 ORACLE = Path(__file__).parents[2] / "data" / "adamw.npz"
 CONSTANT = Training(
@@ -37,7 +39,7 @@ def test_five_steps_are_those_of_torch():
     model = keras.Sequential([keras.layers.Dense(4)])
     model.build((None, 3))
     model.set_weights([oracle["w0"], oracle["b0"]])
-    optimizer = build_optimizer(CONSTANT, 10, model)
+    optimizer = build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model)
     for step in range(1, 6):
         gradients = [oracle[f"gw{step}"], oracle[f"gb{step}"]]
         gradients = [ops.convert_to_tensor(g, "float32") for g in gradients]
@@ -50,7 +52,7 @@ def test_five_steps_are_those_of_torch():
 @pytest.mark.parametrize(("batch", "peak"), [(1024, 1e-3), (256, 2.5e-4)])
 def test_the_peak_grows_with_the_batch(batch, peak):
     training = Training(global_batch_size=batch)
-    optimizer = build_optimizer(training, 100, small_model())
+    optimizer = build_optimizer(training, WarmupCosine.of(training, 100), small_model())
     assert float(optimizer.learning_rate) == pytest.approx(1e-6)
     optimizer.iterations.assign(5 * 100 - 1)
     assert float(optimizer.learning_rate) == pytest.approx(peak, rel=3e-3)
@@ -82,7 +84,7 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
     random = np.random.default_rng(0)
     model.set_weights([random.normal(scale=0.1, size=w.shape) for w in model.weights])
     model.compile(
-        optimizer=build_optimizer(CONSTANT, 10, model),
+        optimizer=build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model),
         loss=lambda labels, outputs: 0 * ops.sum(outputs, axis=-1),
     )
     is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -98,3 +100,22 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
         np.testing.assert_allclose(found, expected, rtol=2e-7, err_msg=variable.path)
         kernels += rate > 0
     assert kernels == 6  # patches, qkv, projection, fc1, fc2, head
+
+
+def test_segmentation_decays_kernels_alone_by_its_own_share():
+    training = segmentation_experiment.Training(warmup_iterations=0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(inputs, keras.layers.Conv2DTranspose(2, 2)(x))
+    optimizer = build_optimizer(training, WarmupPolynomial.of(training), model)
+    assert (optimizer.beta_1, optimizer.beta_2) == (0.9, 0.999)
+    assert float(optimizer.learning_rate) == pytest.approx(6e-5)
+    values = [np.ones(v.shape, "float32") for v in model.trainable_variables]
+    for variable, value in zip(model.trainable_variables, values, strict=True):
+        variable.assign(value)
+    optimizer.apply([ops.zeros(v.shape) for v in values], model.trainable_variables)
+    for variable in model.trainable_variables:
+        kept = 1 - 6e-5 * 0.01 if variable.name == "kernel" else 1
+        found = ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(found, np.float32(kept), rtol=0, atol=1e-8)

@@ -1,0 +1,1 @@
+"""One segmentation experiment, one short file with a function `config()`."""

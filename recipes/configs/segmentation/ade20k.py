@@ -1,0 +1,39 @@
+"""XCiT's training of UperNet on ADE20K, which the paper trains with (section 4).
+
+    python -m recipes.segment ade20k --dataset FOLDER --weights vitcb_s.imagenet \\
+        --precision mixed_bfloat16
+
+For a machine with GPUs. FOLDER is ADEChallengeData2016 from
+http://sceneparsing.csail.mit.edu, with images/training, annotations/training and so on.
+`--model` is UperNet_ViTCB_Ti, _S or _B, with `--drop-path-rate` 0.0, 0.05 or 0.1;
+`--iterations` 160000 or 40000. Batch, optimiser, schedule, crops and evaluation, of the
+whole image at one scale, are XCiT's.
+"""
+
+from pathlib import Path
+
+from recipes.data.segmentation.ade20k import CLASSES
+from recipes.experiment import Run
+from recipes.segmentation_experiment import (
+    Augmentation,
+    Data,
+    Experiment,
+    Network,
+    Training,
+)
+
+
+def config():
+    return Experiment(
+        network=Network(model="UperNet_ViTCB_S", drop_path_rate=0.05),
+        data=Data(
+            dataset="./ADEChallengeData2016",
+            train_split="training",
+            test_split="validation",
+            class_names=CLASSES,
+            ignored_label=0,
+        ),
+        augmentation=Augmentation(),
+        training=Training(iterations=160_000),
+        run=Run(run_dir=Path("runs/ade20k")),
+    )

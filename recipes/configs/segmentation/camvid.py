@@ -1,0 +1,55 @@
+"""UperNet on ViT-Ti with CB on CamVid: road scenes of 480x360 pixels, 11 classes.
+
+    python -m recipes.segment camvid --dataset FOLDER --weights vitcb_ti.imagenet
+
+FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
+where a pixel does not count: 367, 101 and 233 pictures. A recipe for one GPU; on CPU
+cores use a small network, for instance `--model UperNet --hidden-dim 64 --depth 4
+--num-heads 2 --blocks 0 1 2 3 --channels 32 --iterations 2000`.
+"""
+
+from pathlib import Path
+
+from recipes.experiment import Run
+from recipes.segmentation_experiment import (
+    Augmentation,
+    Data,
+    Experiment,
+    Network,
+    Training,
+)
+
+CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
+
+
+def config():
+    return Experiment(
+        network=Network(model="UperNet_ViTCB_Ti", drop_path_rate=0.0),
+        data=Data(
+            dataset="./camvid",
+            class_names=CLASSES,
+            ignored_label=11,
+            scale=(360, 480),
+            image_size=(352, 352),
+        ),
+        augmentation=Augmentation(),
+        training=Training(
+            iterations=8000,
+            warmup_iterations=500,
+            learning_rate=3e-4,
+            evaluation_iterations=500,
+        ),
+        run=Run(run_dir=Path("runs/camvid")),
+    )

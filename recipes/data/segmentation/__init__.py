@@ -1,0 +1,1 @@
+"""Pictures with a class for each pixel: sources, augmentation, batches."""

@@ -1,0 +1,78 @@
+"""Batches of crops and their labels for `fit`."""
+
+import numpy as np
+
+from recipes.data.batches import Steps, decoders, shuffled
+from recipes.data.segmentation.augment import augment, draw
+from recipes.data.segmentation.pairs import IGNORED
+
+
+class TrainingCrops(Steps):
+    """Shuffled, augmented crops with the class of each pixel.
+
+    What a batch holds follows from the seed and the number of the step alone, so
+    training can go on at any step. Every picture is seen once before any is seen
+    again; a batch may hold the last pictures of one pass and the first of the next.
+
+    Args:
+        pairs: a `recipes.data.segmentation.pairs.Pairs`.
+        batch_size: crops of a step over all devices.
+        data: a `recipes.segmentation_experiment.Data`, for the sizes.
+        augmentation: a `recipes.segmentation_experiment.Augmentation`.
+        steps_per_epoch: after how many steps the log has an entry.
+        seed: of everything that is drawn.
+
+    Raises:
+        ValueError: if there are no pictures.
+    """
+
+    def __init__(
+        self, pairs, batch_size, data, augmentation, steps_per_epoch=1, seed=0
+    ):
+        if not len(pairs):
+            raise ValueError("There are no pictures.")
+        self.pairs = pairs
+        self.broken_images = pairs.broken_images
+        self.batch_size = batch_size
+        self.data = data
+        self.augmentation = augmentation
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+
+    def indices(self, step):
+        """The pictures of a step."""
+        number = len(self.pairs)
+        positions = step * self.batch_size + np.arange(self.batch_size)
+        return np.array(
+            [shuffled(number, self.seed, p // number)[p % number] for p in positions]
+        )
+
+    def __getitem__(self, step):
+        """The crops of a step.
+
+        Returns:
+            uint8 images of shape `(batch, height, width, 3)`; uint8 labels of shape
+            `(batch, height, width)`, `IGNORED` where a pixel does not count; float32
+            weights of shape `(batch,)`, all alike: how many pixels the batch has for
+            each that counts. With them the mean over pixels of `PixelCrossEntropy`
+            becomes the mean over those that count, on any number of devices.
+        """
+        random = np.random.default_rng((self.seed, step))
+        drawn = draw(random, self.batch_size, self.augmentation)
+
+        def crop(row, index):
+            numbers = {name: values[row] for name, values in drawn.items()}
+            return augment(
+                *self.pairs[index],
+                self.data.image_size,
+                self.data.scale,
+                self.augmentation.most_of_one_class,
+                numbers,
+            )
+
+        indices = self.indices(step)
+        crops = list(decoders.map(crop, range(len(indices)), indices))
+        images, labels = (np.stack(arrays) for arrays in zip(*crops, strict=True))
+        counted = max(np.count_nonzero(labels != IGNORED), 1)
+        weights = np.full(self.batch_size, labels.size / counted, "float32")
+        return images, labels, weights

@@ -1,0 +1,240 @@
+"""Pictures and their labels by index, from folders or from TFDS.
+
+TensorFlow is not needed. Nothing is passed over: a file without its partner, a label
+that is no class or another size stops the run with the file's name, since a model
+trained on what is left would not be the one that was asked for.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from recipes.data.pictures import decoded
+from recipes.data.sources import MissingDatasetError, pictures_in, prepared
+from recipes.data.tfrecords import Records
+
+IGNORED = 255
+"""What labels of pixels that do not count become, whatever they are in the files."""
+_UNKNOWN = 254
+LAYOUTS = (
+    ("{split}/images", "{split}/labels"),
+    ("images/{split}", "annotations/{split}"),
+)
+"""Where the pictures of a split and their labels are: any data set's, ADE20K's own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Training and test pictures with the names of their classes."""
+
+    train: "Pairs"
+    test: "Pairs"
+    class_names: tuple[str, ...]
+    description: str
+
+
+class Pairs(Sequence):
+    """Pictures with the class of each pixel, decoded when they are asked for.
+
+    Args:
+        images: a sequence of paths or of encoded bytes.
+        labels: the same for the labels: PNG files of one channel of 8 bits.
+        classes: how many there are, at most 254.
+        ignored_label: the label of pixels that do not count.
+        image_name: a function from the index to what messages call the picture.
+        label_name: the same for its labels.
+    """
+
+    broken_images = 0  # one that cannot be decoded stops the run
+
+    def __init__(self, images, labels, classes, ignored_label, image_name, label_name):
+        self.images = images
+        self.labels = labels
+        self.classes = classes
+        self.image_name = image_name
+        self.label_name = label_name
+        self.indices = range(len(images))
+        self.table = class_of_label(classes, ignored_label)
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        """A picture and its labels.
+
+        Returns:
+            A `PIL.Image` in RGB, and a uint8 array of shape `(height, width)` of
+            classes, `IGNORED` where a pixel does not count.
+
+        Raises:
+            ValueError: if one of the two cannot be decoded (`BrokenImageError`), they
+                are of different sizes, or a label is no class.
+        """
+        index = self.indices[index]
+        image = decoded(self.images[index], self.image_name(index))
+        name = self.label_name(index)
+        labels = _one_channel(decoded(self.labels[index], name, mode=None), name)
+        height, width = labels.shape
+        if image.size != (width, height):
+            raise ValueError(
+                f"{self.image_name(index)} has {image.width}x{image.height} pixels, "
+                f"its labels {name} have {width}x{height}; they must be of one size."
+            )
+        classes = self.table[labels]
+        if (classes == _UNKNOWN).any():
+            found = np.unique(labels[classes == _UNKNOWN]).tolist()
+            known = np.flatnonzero(self.table < self.classes)
+            ignored = np.flatnonzero(self.table == IGNORED)[0]
+            raise ValueError(
+                f"{name} has the labels {', '.join(map(str, found[:5]))}; the "
+                f"{self.classes} classes are {known[0]} to {known[-1]}, and {ignored} "
+                "is ignored. Set --class-names and --ignored-label."
+            )
+        return image, classes
+
+    def first(self, number):
+        """The first so many pictures, at most all."""
+        return self._of(self.indices[:number])
+
+    def spread(self, number):
+        """So many pictures, at most all, evenly from the first to the last."""
+        places = np.linspace(0, len(self) - 1, min(number, len(self)))
+        return self._of([self.indices[place] for place in places.round().astype(int)])
+
+    def _of(self, indices):
+        pairs = copy.copy(self)
+        pairs.indices = indices
+        return pairs
+
+
+def class_of_label(classes, ignored_label):
+    """The class of each label of 0–255, as a uint8 table.
+
+    Labels above the ignored one are one more than their class.
+    """
+    if not 0 < classes < _UNKNOWN:
+        raise ValueError(
+            f"There are {classes} class names; labels of 8 bits take 1 to "
+            f"{_UNKNOWN - 1} classes. Set --class-names."
+        )
+    if not 0 <= ignored_label <= 255:
+        raise ValueError(f"ignored_label={ignored_label} must be between 0 and 255.")
+    labels = np.arange(256)
+    numbers = labels - (labels > ignored_label)
+    table = np.where(numbers < classes, numbers, _UNKNOWN)
+    table[ignored_label] = IGNORED
+    return table.astype("uint8")
+
+
+def _one_channel(picture, name):
+    """The labels in a picture; TFDS may have written one channel three times."""
+    labels = np.asarray(picture)  # of a palette: its indices
+    if labels.dtype == bool:
+        labels = labels.astype("uint8")
+    if labels.ndim == 3 and (labels == labels[..., :1]).all():
+        labels = labels[..., 0]
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ValueError(
+            f"{name} is a picture of mode {picture.mode}; labels are one channel of 8 "
+            "bits, the class of each pixel. (TFDS's scene_parse150 may hold the masks "
+            "of instances, of 100 classes; download ADEChallengeData2016 from "
+            "http://sceneparsing.csail.mit.edu and give its folder as --dataset.)"
+        )
+    return labels
+
+
+def load_pairs(data):
+    """The data set that a `recipes.segmentation_experiment.Data` names.
+
+    Raises:
+        MissingDatasetError: if it is not there, with how to get it.
+        ValueError: if it is there but makes no sense.
+    """
+    class_of_label(len(data.class_names), data.ignored_label)
+    folder = Path(data.dataset).expanduser()
+    if folder.is_dir() or folder.is_absolute() or data.dataset.startswith("."):
+        train, test = (
+            _folder(data, folder, split)
+            for split in (data.train_split, data.test_split)
+        )
+        description = folder.name
+    else:
+        builder = prepared(data, data.train_split, data.test_split)
+        train, test = (
+            _tfds(data, builder, split) for split in (data.train_split, data.test_split)
+        )
+        description = f"{data.dataset} (TFDS {builder.info.version})"
+    return Dataset(train, test, tuple(data.class_names), description)
+
+
+def _folder(data, folder, split):
+    """The pairs of a split in a folder of one of the `LAYOUTS`."""
+    if not folder.is_dir():
+        raise MissingDatasetError(
+            f"There is no folder {folder}. It should hold {split}/images and "
+            f"{split}/labels, with labels as PNG files of the pictures' names."
+        )
+    for places in LAYOUTS:
+        images, labels = (folder / place.format(split=split) for place in places)
+        if images.is_dir() and labels.is_dir():
+            break
+    else:
+        wanted = " nor ".join(
+            " and ".join(place.format(split=split) for place in places)
+            for places in LAYOUTS
+        )
+        found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        raise MissingDatasetError(
+            f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
+            "--train-split and --test-split."
+        )
+    pictures, masks = _by_stem(images), _by_stem(labels)
+    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
+        alone = sorted(one.keys() - other.keys())
+        if alone:
+            more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
+            raise ValueError(
+                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}."
+            )
+    stems = sorted(pictures)
+    pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
+    return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
+
+
+def _by_stem(folder):
+    """The pictures of a folder by the stems of their names."""
+    found = {}
+    for path in pictures_in(folder):
+        stem = str(Path(path).relative_to(folder).with_suffix(""))
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
+        found[stem] = path
+    return found
+
+
+def _tfds(data, builder, split):
+    """The pairs of a split of a TFDS data set with an image and an annotation."""
+    missing = {"image", "annotation"} - set(builder.info.features)
+    if missing:
+        raise ValueError(
+            f"{data.dataset} has no {' and no '.join(sorted(missing))}, but "
+            f"{', '.join(sorted(builder.info.features))}; segmentation needs both "
+            "image and annotation."
+        )
+    images = Records(builder, split, label=None, feature="image")
+    labels = images.of("annotation")
+    return _pairs(
+        data,
+        images,
+        labels,
+        lambda index: f"The image of {images.name(index)}",
+        lambda index: f"The annotation of {images.name(index)}",
+    )
+
+
+def _pairs(data, images, labels, *names):
+    classes = len(data.class_names)
+    return Pairs(images, labels, classes, data.ignored_label, *names)

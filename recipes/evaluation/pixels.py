@@ -1,0 +1,171 @@
+"""Mean intersection over union of segmentation, over whole pictures.
+
+Everything follows from one confusion matrix of whole numbers over the whole set, so
+neither the size of the batches nor the number of devices changes a digit.
+"""
+
+import numpy as np
+from PIL import Image
+
+from recipes.data.batches import decoders
+from recipes.data.on_host import FILL
+from recipes.data.segmentation.augment import padded, resized, scaled
+from recipes.data.segmentation.pairs import IGNORED
+
+DIVISOR = 16  # the patch size: pictures are padded to the next multiple of it
+
+
+def confusion_matrix(truth, prediction, classes):
+    """How many pixels of each class are predicted as each class.
+
+    Args:
+        truth: integers, `IGNORED` where a pixel does not count.
+        prediction: integers of 0 to `classes - 1`, of the same shape.
+        classes: how many there are.
+
+    Returns:
+        An int64 array of shape `(classes, classes)`: a row for each true class, a
+        column for each predicted one.
+
+    Raises:
+        ValueError: if the shapes differ, or there are other classes.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"The truth has the shape {truth.shape}, the prediction "
+            f"{prediction.shape}; they must be the same."
+        )
+    counts = truth != IGNORED
+    truth, prediction = truth[counts].astype("int64"), prediction[counts]
+    for what, values in (("truth", truth), ("prediction", prediction)):
+        if values.size and not 0 <= values.min() <= values.max() < classes:
+            raise ValueError(
+                f"The {what} has classes of {values.min()} to {values.max()}; the "
+                f"{classes} classes are 0 to {classes - 1}."
+            )
+    numbers = np.bincount(truth * classes + prediction, minlength=classes**2)
+    return numbers.reshape(classes, classes)
+
+
+def measures(confusion):
+    """Everything that is measured, from a confusion matrix.
+
+    Args:
+        confusion: of `confusion_matrix`, summed over all pictures.
+
+    Returns:
+        A dict: `pixels`, how many count; `pixel_accuracy`, the share of them that is
+        right; `class_iou`, for each class the pixels that are in truth and prediction,
+        as a share of those that are in either, `None` for a class that is in neither;
+        `mean_iou`, the mean over the classes that have one.
+
+    Raises:
+        ValueError: if no pixel counts.
+    """
+    confusion = np.asarray(confusion)
+    if not confusion.sum():
+        raise ValueError("There is no labelled pixel to measure on.")
+    right = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    class_iou = [
+        int(r) / int(u) if u else None for r, u in zip(right, union, strict=True)
+    ]
+    return {
+        "pixels": int(confusion.sum()),
+        "pixel_accuracy": float(right.sum() / confusion.sum()),
+        "mean_iou": float(np.mean([iou for iou in class_iou if iou is not None])),
+        "class_iou": class_iou,
+    }
+
+
+def measure(model, pairs, scale, batch_size=1):
+    """Measures a segmentation model on whole pictures, each pixel exactly once.
+
+    The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
+    picture is brought to the scale in its proportions, padded with ImageNet's mean to
+    multiples of the patch size, and predicted; the logits of the picture itself are
+    brought back to the size of its labels, bilinear, and the class of the largest is
+    taken.
+
+    Args:
+        model: from images of values 0–255 and of any size of multiples of 16 to logits
+            of shape `(batch, height, width, classes)`. To measure on several devices,
+            build it and call this in `recipes.training.devices.distribute`.
+        pairs: a `recipes.data.segmentation.pairs.Pairs`.
+        scale: the short and the long side, see `scaled`.
+        batch_size: pictures of one size that are predicted at once; the devices divide
+            it.
+
+    Returns:
+        A dict of `images` and what `measures` gives.
+
+    Raises:
+        ValueError: on a picture with wrong labels, and if no pixel counts.
+        FloatingPointError: if a logit is NaN or infinite.
+    """
+    classes = pairs.classes
+    confusion = np.zeros((classes, classes), "int64")
+    for _, labels, prediction in predicted(model, pairs, scale, batch_size):
+        confusion += confusion_matrix(labels, prediction, classes)
+    return {"images": len(pairs), **measures(confusion)}
+
+
+def predicted(model, pairs, scale, batch_size=1):
+    """Yields index, labels and prediction of each picture, uint8 of its own size.
+
+    Pictures of one size come together, not in their order. For the arguments see
+    `measure`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    waiting = {}
+    for first in range(0, len(pairs), batch_size):
+        indices = range(first, min(first + batch_size, len(pairs)))
+        opened = decoders.map(pairs.__getitem__, indices)
+        for index, (picture, labels) in zip(indices, opened, strict=True):
+            image = np.asarray(resized(picture, scaled(picture.size, scale)))
+            canvas = tuple(-(-side // DIVISOR) * DIVISOR for side in image.shape[:2])
+            group = waiting.setdefault(canvas, [])
+            group.append((index, image, labels))
+            if len(group) == batch_size:
+                del waiting[canvas]
+                yield from _predicted(model, canvas, group, batch_size)
+    for canvas, group in waiting.items():
+        yield from _predicted(model, canvas, group, batch_size)
+
+
+def _predicted(model, canvas, group, batch_size):
+    """Index, labels and prediction of the pictures of one canvas."""
+    images = [padded(image, canvas, FILL) for _, image, _ in group]
+    # Every batch is full: one shape to compile, one that the devices divide.
+    images += images[:1] * (batch_size - len(images))
+    logits = model.predict(np.stack(images), batch_size=batch_size, verbose=0)
+    if not np.isfinite(logits[: len(group)]).all():
+        raise FloatingPointError("A logit of the model is NaN or infinite.")
+    for (index, image, labels), each in zip(group, logits, strict=False):
+        height, width = image.shape[:2]
+        yield index, labels, largest(each[:height, :width], labels.shape)
+
+
+def largest(logits, shape):
+    """The class of the largest logit of each pixel, at another size.
+
+    Args:
+        logits: float array of shape `(height, width, classes)`.
+        shape: the wanted `(height, width)`. The logits are resized, bilinear, one class
+            after the other: all together would take gigabytes for large pictures.
+
+    Returns:
+        A uint8 array of this shape; of equal logits the first class.
+    """
+    if logits.shape[:2] == tuple(shape):
+        return logits.argmax(axis=-1).astype("uint8")
+    best = np.full(shape, -np.inf, "float32")
+    found = np.zeros(shape, "uint8")
+    for number in range(logits.shape[-1]):
+        plane = Image.fromarray(np.ascontiguousarray(logits[..., number], "float32"))
+        plane = np.asarray(resized(plane, tuple(shape)[::-1]))
+        found[plane > best] = number
+        best = np.maximum(best, plane)
+    return found

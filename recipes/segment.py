@@ -1,0 +1,43 @@
+"""Trains a segmentation model as a config file says, and publishes it if asked.
+
+    python -m recipes.segment CONFIG [--option value ...]
+    python -m recipes.segment CONFIG --help
+
+The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
+"""
+
+import recipes.configs.segmentation
+from recipes.segmentation_experiment import Experiment
+
+
+def segment(experiment, command="recipes.segment.segment(experiment)"):
+    """Runs a `recipes.segmentation_experiment.Experiment`.
+
+    Returns the model, in float32 and giving logits, and its data set.
+    `recipes.training.loop.train` says more.
+    """
+    from recipes.training import loop
+    from recipes.training.segmentation import Segmentation
+
+    return loop.train(Segmentation(), experiment, command)
+
+
+def main(arguments=None):
+    from recipes.commands import configured, say_errors
+
+    asked = configured(
+        "recipes.segment",
+        __doc__,
+        recipes.configs.segmentation,
+        Experiment,
+        arguments,
+    )
+    if asked is None:
+        return
+    experiment, _, command = asked
+    with say_errors():
+        segment(experiment, command)
+
+
+if __name__ == "__main__":
+    main()

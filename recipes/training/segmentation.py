@@ -1,0 +1,150 @@
+"""The task of training segmentation models."""
+
+import dataclasses
+from operator import itemgetter
+
+import keras_cbvit
+from keras_cbvit.pretrained.publishing import refuse_unpublishable
+from recipes.data.segmentation.batches import TrainingCrops
+from recipes.data.segmentation.pairs import load_pairs
+from recipes.evaluation.pixels import measure, predicted
+from recipes.figures import draw_segmentations
+from recipes.segmentation_experiment import build_model, with_auxiliary_head
+from recipes.training import callbacks
+from recipes.training.devices import this_process
+from recipes.training.loop import Task, notes
+from recipes.training.optimizer import build_optimizer
+from recipes.training.pixels import PixelCrossEntropy, Segmenter
+from recipes.training.schedule import WarmupPolynomial
+
+DRAWN = 4  # test pictures in predictions.png
+
+
+class Segmentation(Task):
+    """Trains a model of `recipes.segmentation_experiment` on the pixels that count."""
+
+    smoke_images = 4
+
+    def smoked(self, training):
+        return dataclasses.replace(
+            training,
+            iterations=4,
+            evaluation_iterations=2,
+            warmup_iterations=1,
+            global_batch_size=max(training.global_batch_size // 8, 2),
+        )
+
+    def check(self, experiment):
+        data, training = experiment.data, experiment.training
+        if training.iterations % training.evaluation_iterations:
+            raise ValueError(
+                f"evaluation_iterations={training.evaluation_iterations} must divide "
+                f"the iterations={training.iterations}."
+            )
+        low, high = experiment.augmentation.resize
+        if not 0 < low <= high:
+            raise ValueError(
+                f"resize={low, high} must be two factors, the lower first."
+            )
+        for name in ("scale", "image_size"):
+            if min(getattr(data, name)) < 1:
+                raise ValueError(
+                    f"{name}={getattr(data, name)} must be two sides of at least 1."
+                )
+        if this_process()[1] > 1:
+            raise ValueError(
+                "Segmentation trains in one process; unset KERAS_DISTRIBUTION_"
+                "NUM_PROCESSES and use the devices of one machine."
+            )
+        # The network says what is wrong with its arguments; the classes come with the
+        # data.
+        self._network(experiment, 2, experiment.run.precision)
+
+    def load(self, experiment):
+        return load_pairs(experiment.data)
+
+    def build(self, experiment, dataset):
+        classes = len(dataset.class_names)
+        return self._network(experiment, classes, experiment.run.precision)
+
+    def _network(self, experiment, classes, precision):
+        return build_model(experiment.network, experiment.data, classes, precision)
+
+    def refuse_unpublishable(self, model, run):
+        refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
+
+    def batches(self, experiment, dataset):
+        crops = TrainingCrops(
+            dataset.train,
+            experiment.training.global_batch_size,
+            experiment.data,
+            experiment.augmentation,
+            experiment.training.evaluation_iterations,
+            experiment.run.seed,
+        )
+        return crops, dataset.test
+
+    def compiled(self, model, experiment, batches):
+        """The model with its auxiliary head, each with the same loss."""
+        training = experiment.training
+        weights = {"predictions": 1.0, "auxiliary": training.auxiliary_weight}
+        trainer = Segmenter(with_auxiliary_head(model))
+        trainer.compile(
+            optimizer=build_optimizer(training, WarmupPolynomial.of(training), trainer),
+            loss={name: PixelCrossEntropy() for name in weights},
+            loss_weights=weights,
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
+        return trainer
+
+    def evaluating(self, model, experiment, batches):
+        # Whole pictures are of many sizes, which `fit` cannot evaluate.
+        def measured():
+            found = self._measure(model, batches[1], experiment)
+            return {name: found[name] for name in ("mean_iou", "pixel_accuracy")}
+
+        return None, [callbacks.Evaluate(measured)]
+
+    def _measure(self, model, pairs, experiment):
+        batch_size = experiment.training.global_batch_size
+        return measure(model, pairs, experiment.data.scale, batch_size)
+
+    def finished(self, model, experiment):
+        if experiment.run.precision == "float32":
+            return model
+        classes = model.output_shape[-1]
+        finished = self._network(experiment, classes, "float32")
+        finished.set_weights(model.get_weights())
+        return finished
+
+    def draw(self, model, dataset, experiment):
+        pairs = dataset.test.spread(DRAWN)
+        batch_size = experiment.training.global_batch_size
+        pictures = predicted(model, pairs, experiment.data.scale, batch_size)
+        rows = [
+            (pairs[index][0], *maps)
+            for index, *maps in sorted(pictures, key=itemgetter(0))
+        ]
+        file = experiment.run.folder / "predictions.png"
+        draw_segmentations(rows, dataset.class_names, file)
+
+    def publish(self, model, dataset, experiment, command):
+        run = experiment.run
+        measured = self._measure(model, dataset.test, experiment)
+        return keras_cbvit.publish(
+            model,
+            run.publish,
+            run.weights_dir,
+            class_names=dataset.class_names,
+            dataset=f"{dataset.description}, {len(dataset.train)} images",
+            metric="mean IoU",
+            value=measured["mean_iou"],
+            measured_on=(
+                f"{dataset.description}, {measured['images']} whole test images at one "
+                f"scale, {measured['pixels']} labelled pixels"
+            ),
+            recipe=command,
+            licence=run.licence,
+            notes=notes(experiment, f"{experiment.training.iterations} iterations"),
+            overwrite=run.overwrite,
+        )

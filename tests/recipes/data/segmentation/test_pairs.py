@@ -1,0 +1,219 @@
+import dataclasses
+import io
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from recipes.data.pictures import BrokenImageError
+from recipes.data.segmentation import pairs as sources
+from recipes.data.segmentation.pairs import IGNORED, class_of_label, load_pairs
+from recipes.data.sources import MissingDatasetError
+from recipes.segmentation_experiment import Data
+
+LABELS = np.array([[0, 1, 2], [2, 11, 0]], "uint8")
+
+
+def write(folder, name, labels=LABELS, size=None, places=("images", "labels")):
+    """A grey picture and its labels."""
+    labels = np.asarray(labels, "uint8")
+    for place in places:
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    size = size or labels.shape[1::-1]
+    Image.new("RGB", size, (10, 20, 30)).save(folder / places[0] / f"{name}.jpg")
+    Image.fromarray(labels).save(folder / places[1] / f"{name}.png")
+
+
+def data_of(folder, classes=3, **changes):
+    names = tuple(f"class {i}" for i in range(classes))
+    data = Data(str(folder), class_names=names, ignored_label=11)
+    return dataclasses.replace(data, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, names in (("train", "cab"), ("val", "d")):
+        for name in names:
+            write(tmp_path / split, name)
+    return tmp_path
+
+
+def test_a_folder_gives_pictures_with_the_class_of_each_pixel(folder):
+    dataset = load_pairs(data_of(folder))
+    assert (len(dataset.train), len(dataset.test)) == (3, 1)
+    assert dataset.class_names == ("class 0", "class 1", "class 2")
+    assert dataset.description == folder.name
+    image, labels = dataset.train[0]
+    assert (image.mode, image.size) == ("RGB", (3, 2))
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[0, 1, 2], [2, IGNORED, 0]]
+
+
+def test_pictures_come_in_the_order_of_their_names(folder):
+    pairs = load_pairs(data_of(folder)).train
+    names = [pairs.image_name(i)[-5:] for i in range(3)]
+    assert names == ["a.jpg", "b.jpg", "c.jpg"]
+    assert len(pairs.first(2)) == 2
+    with pytest.raises(IndexError):
+        pairs.first(2)[2]
+    assert list(pairs.spread(2).indices) == [0, 2]
+    assert list(pairs.first(2).spread(9).indices) == [0, 1]
+
+
+def test_ade20ks_own_folders_are_known_and_label_0_is_ignored(tmp_path):
+    for split in ("training", "validation"):
+        places = f"images/{split}", f"annotations/{split}"
+        write(tmp_path, f"ADE_{split}", [[0, 1], [2, 150]], places=places)
+    splits = {"train_split": "training", "test_split": "validation"}
+    data = data_of(tmp_path, 150, ignored_label=0, **splits)
+    assert load_pairs(data).test[0][1].tolist() == [[IGNORED, 0], [1, 149]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "ignored", "table"),
+    [
+        (11, 11, {0: 0, 10: 10, 11: 255}),
+        (150, 0, {0: 255, 1: 0, 150: 149}),
+        (3, 255, {0: 0, 2: 2, 255: 255}),
+        (3, 1, {0: 0, 1: 255, 2: 1, 3: 2}),
+    ],
+)
+def test_classes_are_counted_without_the_ignored_label(classes, ignored, table):
+    found = class_of_label(classes, ignored)
+    known = {label: int(found[label]) for label in np.flatnonzero(found != 254)}
+    assert len(known) == classes + 1
+    assert known.items() >= table.items()
+
+
+def test_a_palette_is_read_as_indices(folder):
+    labels = Image.fromarray(LABELS).convert("P")
+    labels.putdata(LABELS.ravel().tolist())
+    labels.putpalette([200, 100, 0] * 256)
+    labels.save(folder / "train/labels/a.png")
+    assert load_pairs(data_of(folder)).train[0][1].tolist()[0] == [0, 1, 2]
+
+
+def test_a_picture_and_labels_of_different_sizes_are_refused(folder):
+    write(folder / "train", "a", size=(3, 4))
+    with pytest.raises(
+        ValueError, match=r"a\.jpg has 3x4 pixels, its labels .*a\.png have 3x2; they"
+    ):
+        load_pairs(data_of(folder)).train[0]
+
+
+def test_a_label_that_is_no_class_is_refused(folder):
+    write(folder / "train", "b", [[0, 3], [7, 11]])
+    with pytest.raises(
+        ValueError,
+        match=r"b\.png has the labels 3, 7; the 3 classes are 0 to 2, and 11 is ign",
+    ):
+        load_pairs(data_of(folder)).train[1]
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("train/labels/b.png", r"images/b\.jpg has no partner b\.\* in .*train/labels"),
+        ("val/images/d.jpg", r"images has no images"),
+        ("train/images/c.jpg", r"labels/c\.png has no partner c\.\* in .*train/images"),
+    ],
+)
+def test_a_missing_partner_is_named(folder, lost, message):
+    (folder / lost).unlink()
+    with pytest.raises((ValueError, MissingDatasetError), match=message):
+        load_pairs(data_of(folder))
+
+
+def test_two_pictures_of_one_stem_are_refused(folder):
+    Image.new("RGB", (3, 2)).save(folder / "train/images/a.png")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have one stem"):
+        load_pairs(data_of(folder))
+
+
+def test_broken_files_are_named(folder):
+    (folder / "train/labels/a.png").write_bytes(b"no picture")
+    pairs = load_pairs(data_of(folder)).train
+    with pytest.raises(BrokenImageError, match=r"labels/a\.png is not a readable im"):
+        pairs[0]
+
+
+def test_labels_in_colours_are_refused(folder):
+    colours = np.zeros((2, 3, 3), "uint8")
+    colours[..., 1] = LABELS
+    Image.fromarray(colours).save(folder / "train/labels/a.png")
+    with pytest.raises(ValueError, match=r"a\.png is a picture of mode RGB; labels ar"):
+        load_pairs(data_of(folder)).train[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "./nowhere"}, "There is no folder nowhere"),
+        (
+            {"train_split": "training"},
+            "neither training/images and training/labels nor",
+        ),
+        ({"class_names": ()}, "There are 0 class names; .* Set --class-names"),
+        ({"class_names": ("a",) * 254}, "There are 254 class names"),
+        ({"ignored_label": 256}, "ignored_label=256 must be between 0 and 255"),
+    ],
+)
+def test_data_that_are_not_there_or_make_no_sense_are_refused(folder, changes, message):
+    with pytest.raises((ValueError, MissingDatasetError), match=message):
+        load_pairs(data_of(folder, **changes))
+
+
+def record(image, labels):
+    """A picture and its labels as TFDS writes them in a row of a TFRecord file."""
+    example = tf_example_pb2.Example()
+    for name, picture, kind in (
+        ("image", image, "JPEG"),
+        ("annotation", labels, "PNG"),
+    ):
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, kind)
+        example.features.feature[name].bytes_list.value.append(stream.getvalue())
+    content = example.SerializeToString()
+    return struct.pack("<Q", len(content)) + bytes(4) + content + bytes(4)
+
+
+@pytest.fixture
+def tfds_builder(tmp_path, monkeypatch):
+    """What TFDS tells of a data set whose annotation has one channel or three."""
+    three = np.repeat(LABELS[..., None], 3, axis=2)
+    instances = three * np.array([1, 5, 0], "uint8")
+    rows = [record(np.zeros((2, 3, 3), "uint8"), x) for x in (LABELS, three, instances)]
+    splits = {}
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.tfrecord"
+        path.write_bytes(b"".join(rows))
+        splits[split] = SimpleNamespace(filepaths=[path], num_examples=len(rows))
+    info = SimpleNamespace(
+        splits=splits, version="1.0.0", features={"image": None, "annotation": None}
+    )
+    builder = SimpleNamespace(info=info, data_path=tmp_path)
+    monkeypatch.setattr(sources, "prepared", lambda data, *splits: builder)
+    return builder
+
+
+def test_tfds_is_read_by_index_without_tensorflow(tfds_builder):
+    dataset = load_pairs(data_of("scene_parse150", test_split="test"))
+    assert dataset.description == "scene_parse150 (TFDS 1.0.0)"
+    for index in (1, 0):
+        image, labels = dataset.test[index]
+        assert image.size == (3, 2)
+        assert labels.tolist() == [[0, 1, 2], [2, IGNORED, 0]]
+    with pytest.raises(
+        ValueError,
+        match=r"The annotation of .*test\.tfrecord, record 2 .* is a picture of mode",
+    ):
+        dataset.test[2]
+
+
+def test_tfds_without_annotation_is_refused(tfds_builder):
+    del tfds_builder.info.features["annotation"]
+    with pytest.raises(ValueError, match="cifar10 has no annotation, but image; segm"):
+        load_pairs(data_of("cifar10"))

@@ -1,0 +1,277 @@
+"""The recipe, with a small fully convolutional network in the place of UperNet."""
+
+import dataclasses
+import importlib
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes import segment as recipe
+from recipes.data.segmentation.pairs import load_pairs
+from recipes.evaluation.pixels import measure
+from recipes.experiment import Run
+from recipes.segmentation_experiment import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Data,
+    Experiment,
+    Training,
+)
+from recipes.training import segmentation
+from recipes.training.callbacks import NonFiniteLossError
+from tests.recipes.small import interrupted, read_log
+from tests.tiny import assert_same_values, values
+
+
+def stand_in(network, data, classes, dtype):
+    """In the place of `build_model`: channels that are dropped, and a batch norm."""
+    images = keras.Input((None, None, 3), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, -1, dtype=dtype)(images)
+    x = keras.layers.Conv2D(8, 3, padding="same", dtype=dtype, name="features")(x)
+    x = keras.layers.BatchNormalization(dtype=dtype, name="norm")(x)
+    x = keras.layers.ReLU(dtype=dtype)(x)
+    x = keras.layers.SpatialDropout2D(0.1, dtype=dtype)(x)
+    x = keras.layers.Conv2D(classes, 1, dtype=dtype, name="classifier")(x)
+    x = keras.layers.Activation("linear", dtype="float32", name="predictions")(x)
+    return keras.Model(images, x)
+
+
+def stand_in_with_auxiliary_head(model):
+    features = model.get_layer("norm").output
+    head = keras.layers.Conv2D(model.output_shape[-1], 3, padding="same")
+    outputs = {"predictions": model.output, "auxiliary": head(features)}
+    return keras.Model(model.input, outputs)
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    monkeypatch.setattr(segmentation, "build_model", stand_in)
+    monkeypatch.setattr(
+        segmentation, "with_auxiliary_head", stand_in_with_auxiliary_head
+    )
+
+
+COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures whose colour tells the class, of several sizes; an edge is ignored."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def write_pictures(folder):
+    random = np.random.default_rng(0)
+    for split, number in (("train", 8), ("val", 5)):
+        for place in ("images", "labels"):
+            (folder / split / place).mkdir(parents=True)
+        for i in range(number):
+            coarse = random.integers(0, 3, (3, 4 + i % 2))
+            truth = np.kron(coarse, np.ones((8, 8), int))
+            pixels = COLOURS[truth] + random.integers(-20, 20, (*truth.shape, 3))
+            truth[:, -1] = 11
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(folder / split / f"images/{i}.png")
+            labels = Image.fromarray(truth.astype("uint8"))
+            labels.save(folder / split / f"labels/{i}.png")
+    return folder
+
+
+def small(folder, run_dir, **changes):
+    """An experiment of nine iterations, evaluated after each third."""
+    experiment = Experiment(
+        data=Data(
+            str(folder),
+            class_names=("red", "green", "blue"),
+            ignored_label=11,
+            scale=(24, 64),
+            image_size=(24, 32),
+        ),
+        training=Training(
+            iterations=9,
+            global_batch_size=4,
+            learning_rate=2e-2,
+            warmup_iterations=1,
+            evaluation_iterations=3,
+        ),
+        augmentation=dataclasses.replace(Augmentation(), most_of_one_class=0.9),
+        run=Run(run_dir=run_dir, checkpoint_steps=2),
+    )
+    for group in dataclasses.fields(experiment):
+        values = getattr(experiment, group.name)
+        own = {key: changes.pop(key) for key in list(changes) if hasattr(values, key)}
+        values = dataclasses.replace(values, **own)
+        experiment = dataclasses.replace(experiment, **{group.name: values})
+    assert not changes, changes
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """The experiment, the model and the data set of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "build_model", stand_in)
+        patch.setattr(segmentation, "with_auxiliary_head", stand_in_with_auxiliary_head)
+        keras.utils.set_random_seed(0)
+        experiment = small(folder, tmp_path_factory.mktemp("finished") / "run")
+        return experiment, *recipe.segment(experiment, "the command")
+
+
+def test_a_run_folder_tells_its_story(finished):
+    experiment, *_ = finished
+    folder = experiment.run.run_dir
+    log = read_log(folder)
+    assert [epoch["epoch"] for epoch in log] == [0, 1, 2]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert log[-1]["val_mean_iou"] > 0.5
+    assert log[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+    assert len(list((folder / "checkpoints").iterdir())) == 3
+    assert list((folder / "tensorboard").glob("events*"))
+    for name in ("curves.png", "predictions.png"):
+        with Image.open(folder / name) as picture:
+            assert len(picture.getcolors(1 << 22)) > 10
+    config = json.loads((folder / "config.json").read_text())
+    assert config["command"] == "the command"
+    assert config["experiment"]["training"]["auxiliary_weight"] == 0.4
+    assert config["backend"] == keras.backend.backend()
+
+
+def test_the_saved_model_is_the_one_that_was_evaluated(finished):
+    experiment, model, _ = finished
+    saved = keras.saving.load_model(experiment.run.run_dir / "model.keras")
+    assert saved.output_shape == (None, None, None, 3)
+    assert_same_values(values(saved), values(model))
+    found = measure(saved, load_pairs(experiment.data).test, experiment.data.scale)
+    last = read_log(experiment.run.run_dir)[-1]
+    assert found["mean_iou"] == pytest.approx(last["val_mean_iou"], abs=1e-3)
+    assert found["pixel_accuracy"] == pytest.approx(
+        last["val_pixel_accuracy"], abs=1e-3
+    )
+    # The ignored edge of each of five pictures does not count.
+    assert found["pixels"] == 24 * (31 * 3 + 39 * 2)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_path):
+    experiment, whole, _ = finished
+    parts = small(folder, tmp_path / "run")
+    with interrupted(step=5):  # in the second epoch, after the checkpoint of step 4
+        recipe.segment(parts)
+    assert len(read_log(tmp_path / "run")) == 1
+    model, _ = recipe.segment(parts)
+    assert_same_values(values(model), values(whole))
+
+    def numbers(folder):
+        return [(e["loss"], e["val_mean_iou"]) for e in read_log(folder)]
+
+    assert numbers(tmp_path / "run") == numbers(experiment.run.run_dir)
+
+
+def test_a_folder_of_other_settings_is_refused(finished, folder):
+    experiment = small(folder, finished[0].run.run_dir, learning_rate=1e-3)
+    with pytest.raises(ValueError, match=r"\(learning_rate=0\.02, not 0\.001\)"):
+        recipe.segment(experiment)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_stays_near_float32(finished, folder, tmp_path, precision):
+    options = {"iterations": 3, "learning_rate": 1e-3}
+    losses = []
+    for each in ("float32", precision):
+        experiment = small(folder, tmp_path / each, precision=each, **options)
+        model, _ = recipe.segment(experiment)
+        losses.append(read_log(tmp_path / each)[0]["loss"])
+    assert model.dtype_policy.name == "float32"
+    assert {w.dtype for w in model.weights} == {"float32"}
+    # Dropout may be drawn otherwise in another dtype.
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_smoke_runs_the_whole_command(folder, tmp_path):
+    options = ["--smoke", "--run-dir", str(tmp_path / "run"), "--dataset", str(folder)]
+    options += ["--image-size", "24", "32", "--scale", "24", "64"]
+    recipe.main(["camvid", *options])
+    log = read_log(tmp_path / "run_smoke")
+    assert [epoch["epoch"] for epoch in log] == [0, 1]
+    config = json.loads((tmp_path / "run_smoke" / "config.json").read_text())
+    assert config["command"].startswith("python -m recipes.segment camvid --smoke")
+    model = keras.saving.load_model(tmp_path / "run_smoke" / "model.keras")
+    assert model.output_shape[-1] == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluation_iterations": 4},
+            "evaluation_iterations=4 must divide the iterat",
+        ),
+        ({"iterations": 0}, "iterations=0 must be at least 1"),
+        ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
+        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two factors"),
+        ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
+        ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
+        ({"dataset": "./none"}, "There is no folder none"),
+        ({"class_names": ()}, "There are 0 class names"),
+    ],
+)
+def test_settings_that_cannot_work_end_with_a_sentence(
+    folder, tmp_path, changes, message
+):
+    with pytest.raises((ValueError, OSError), match=message):
+        recipe.segment(small(folder, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
+    def broken(*arguments):
+        model = stand_in(*arguments)
+        bias = model.get_layer("classifier").bias
+        bias.assign(np.full(bias.shape, np.nan))
+        return model
+
+    monkeypatch.setattr(segmentation, "build_model", broken)
+    with pytest.raises(NonFiniteLossError, match="is nan.*step 1 of epoch 1"):
+        recipe.segment(small(folder, tmp_path / "run"))
+
+
+def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
+    augmentation = dataclasses.asdict(NO_AUGMENTATION)
+    experiment = small(folder, tmp_path / "run", iterations=30, **augmentation)
+    recipe.segment(experiment)
+    assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.95
+
+
+def test_help_names_the_configs(capsys):
+    recipe.main(["--help"])
+    assert "Configs: ade20k, camvid" in capsys.readouterr().out
+    with pytest.raises(
+        SystemExit, match="no config 'digits'; there are ade20k, camvid"
+    ):
+        recipe.main(["digits"])
+
+
+def test_ade20k_is_trained_as_xcit_does():
+    config = importlib.import_module("recipes.configs.segmentation.ade20k").config()
+    assert len(set(config.data.class_names)) == 150
+    assert config.data.class_names[0] == "wall"
+    assert config.data.class_names[149] == "flag"
+    assert config.data.ignored_label == 0
+    assert config.data.image_size == (512, 512)
+    training = config.training
+    assert (training.iterations, training.global_batch_size) == (160_000, 16)
+    assert (training.learning_rate, training.weight_decay) == (6e-5, 0.01)
+    assert (training.warmup_iterations, training.warmup_ratio) == (1500, 1e-6)
+    assert training.auxiliary_weight == 0.4
+    augmentation = config.augmentation
+    assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
+
+
+@pytest.mark.parametrize("name", ["ade20k", "camvid"])
+def test_a_config_says_its_command(name):
+    module = importlib.import_module(f"recipes.configs.segmentation.{name}")
+    assert f"python -m recipes.segment {name}" in module.__doc__
+    config = module.config()
+    assert config.training.iterations % config.training.evaluation_iterations == 0
