@@ -4,8 +4,8 @@ import dataclasses
 import statistics
 from pathlib import Path
 
-from recipes.benchmark.machine import cores, run_on, versions_of
 from recipes.benchmark.peer import PeerMissingError, find_peer
+from recipes.machine import cores, run_on, versions_of
 
 OURS = "keras_cbvit"
 OURS_ONE_COPY = "keras_cbvit, one copy of each picture"

@@ -5,8 +5,8 @@ import itertools
 import statistics
 from pathlib import Path
 
-from recipes.benchmark.machine import run_on, versions_of
 from recipes.benchmark.peer import PeerMissingError, find_peer
+from recipes.machine import run_on, versions_of
 
 CB = "keras_cbvit, CB"
 PLAIN = "keras_cbvit, plain"

@@ -5,7 +5,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from recipes.benchmark.machine import run_on
+from recipes.machine import run_on
 from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES, cost
 
 
@@ -41,8 +41,7 @@ def measured(name, entry, runs, sizes, seeds):
         "dataset": runs.dataset,
         "measures": measures,
         "rows": rows,
-        **(runs.settings(model, size, seed) if measures else {}),
-        **run_on(),
+        **(runs.settings(model, size, seed) if measures else run_on()),
     }
 
 
@@ -133,19 +132,26 @@ def _table_along(result, measure):
 
 
 def _made_with(result):
-    machine = f"{result['cpu']}, {result['cores']} cores; {result['date']}."
+    cores = "one core" if result["cores"] == 1 else f"{result['cores']} cores"
+    machine = f"{result['cpu']}, {cores}; {result['date']}."
     if not result["measures"]:
         return machine
     training, data = result["training"], result["data"]
     numbers = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
-    seeds = ", ".join(map(str, result["rows"][0]["seeds"]))
+    first, *others = result["rows"][0]["seeds"]
+    seeds = f"Seed {first}. "
+    if others:
+        seeds = (
+            "Mean ± standard deviation over the seeds "
+            f"{', '.join(map(str, (first, *others)))}; differences are of the same "
+            "seed. "
+        )
     smoke = (
         "A smoke run of few images, which shows nothing. " if result["smoke"] else ""
     )
     attention = f"Attention is that to the first {IMAGES} test images. "
     return (
-        f"{smoke}Mean ± standard deviation over the seeds {seeds}; differences are of "
-        f"the same seed. {training['epochs']} epochs in batches of "
+        f"{smoke}{seeds}{training['epochs']} epochs in batches of "
         f"{training['global_batch_size']}, images of {data['image_size'][0]} pixels. "
         f"{attention if set(result['measures']) & {'entropy', 'distance'} else ''}"
         f"{result['backend']}; {numbers}; {machine}"

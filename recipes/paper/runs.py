@@ -82,7 +82,7 @@ class Runs:
         return build_model(experiment.network, experiment.data, classes, "float32")
 
     def settings(self, name, size, seed):
-        """How a model was trained: the settings, backend and versions of its run."""
+        """How a model was trained: settings, backend, versions, machine of its run."""
         experiment = as_run(self.experiment(name, size, seed))
         config = json.loads((experiment.run.folder / "config.json").read_text())
         groups = ("data", "augmentation", "training")
@@ -90,6 +90,7 @@ class Runs:
             **{group: config["experiment"][group] for group in groups},
             "smoke": experiment.run.smoke,
             **{key: config[key] for key in ("backend", "versions", "commit")},
+            **{key: config[key] for key in ("date", "cpu", "cores")},
         }
 
     def values(self, name, size, seed, measures):
@@ -100,13 +101,20 @@ class Runs:
         """
         experiment = self.experiment(name, size, seed)
         folder = experiment.run.folder
-        is_trained = (folder / "model.keras").exists()
         file = folder / "measures.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
-        if is_trained or known:
-            run_folder.claim(as_run(experiment), "")  # refuses that of other settings
+        is_trained, is_measured = (folder / "model.keras").exists(), file.exists()
+        known = _read(file) if is_measured else {}
         missing = [each for each in measures if each not in known.keys() | BY_EPOCH]
-        if missing or not (is_trained or known):
+        if is_measured and missing and not is_trained:
+            raise ValueError(
+                f"{folder} has measures.json, but no model.keras to measure "
+                f"{', '.join(missing)} of; give another --runs."
+            )
+        if is_trained:
+            run_folder.refuse_others(as_run(experiment), keras.backend.backend())
+        elif is_measured:
+            run_folder.refuse_others(as_run(experiment))  # any backend can print it
+        if missing or not is_measured:
             if not is_trained:
                 require_sets(missing, experiment.data)
             classifier = _load(folder) if is_trained else _train(experiment)
@@ -116,8 +124,16 @@ class Runs:
             partial = file.with_name("partial_measures.json")
             partial.write_text(json.dumps(known, indent=2) + "\n")
             os.replace(partial, file)
-        known |= _by_epoch(folder / "log.csv")
+        if not set(measures).isdisjoint(BY_EPOCH):
+            known |= _by_epoch(folder / "log.csv")
         return {each: known[each] for each in measures}
+
+
+def _read(file):
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it.") from error
 
 
 def _by_epoch(file):

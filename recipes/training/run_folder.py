@@ -13,43 +13,58 @@ from pathlib import Path
 import keras
 
 from keras_cbvit.pretrained.files import locate
+from recipes.machine import run_on
 
 
 def claim(experiment, command):
-    """Writes `config.json`, or checks that it is of the same experiment."""
+    """Writes `config.json`, or checks that it is of the same experiment and backend."""
     folder = experiment.run.folder
-    settings = json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
-    file = folder / "config.json"
-    backend = keras.backend.backend()
-    if file.exists():
-        try:
-            found = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{file} is damaged ({error}); remove {folder}, or give another "
-                "--run-dir."
-            ) from error
-        differences = list(_differences(found["experiment"], settings))
-        if found["backend"] != backend:
-            differences.append(f"backend={found['backend']!r}, not {backend!r}")
-        differences = ", ".join(differences)
-        if differences:
-            raise ValueError(
-                f"{folder} holds a run with other settings ({differences}); give "
-                "another --run-dir, or remove it."
-            )
+    if (folder / "config.json").exists():
+        refuse_others(experiment, keras.backend.backend())
         return
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "command": command,
-        "experiment": settings,
-        "backend": backend,
+        "experiment": _settings(experiment),
+        "backend": keras.backend.backend(),
         "versions": versions(),
         "commit": git_commit(),
+        **run_on(),
     }
     partial = folder / "partial.json"
     partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, file)
+    os.replace(partial, folder / "config.json")
+
+
+def refuse_others(experiment, backend=None):
+    """Raises a ValueError unless the experiment's folder is of a run of the same.
+
+    Args:
+        experiment: whose settings the run must have.
+        backend: what it must have been trained on; `None` for any.
+    """
+    folder = experiment.run.folder
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{file} is missing or damaged ({error}); remove {folder}, or give another "
+            "folder."
+        ) from error
+    differences = list(_differences(found["experiment"], _settings(experiment)))
+    if backend not in (None, found["backend"]):
+        differences.append(f"backend={found['backend']!r}, not {backend!r}")
+    if differences:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(differences)}); "
+            "give another folder, or remove it."
+        )
+
+
+def _settings(experiment):
+    """Of an experiment, as JSON has them."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
 
 
 # What changes no weight may change between two starts of a run.

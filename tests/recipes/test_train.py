@@ -229,7 +229,7 @@ def test_a_folder_of_another_backend_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"settings \(backend='other', not '"):
         recipe.train(with_run(finished, run_dir=tmp_path))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+    with pytest.raises(ValueError, match=r"config\.json is missing or damaged"):
         recipe.train(with_run(finished, run_dir=tmp_path))
 
 

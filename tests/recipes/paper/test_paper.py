@@ -6,6 +6,7 @@ import keras
 import pytest
 from PIL import Image
 
+from recipes import machine
 from recipes.data.sources import MissingDatasetError
 from recipes.paper import runs
 from recipes.paper.__main__ import main
@@ -76,10 +77,21 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
             shutil.copy(folder / place / file, tmp_path / place / file)
     monkeypatch.setattr(runs, "train", None)
     monkeypatch.setattr(runs, "load_dataset", None)
-    again = run(tmp_path, name, "--seeds", "0")
-    assert again["rows"] == first["rows"]
+    # On another machine, another day and another backend.
+    monkeypatch.setattr(machine, "_cpu", lambda: "another")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    assert run(tmp_path, name, "--seeds", "0") == first
     with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
         run(tmp_path, name, "--seeds", "0", "--precision", "mixed_bfloat16")
+    found = Runs(tmp_path / "runs", "digits", {"run": {"smoke": True}})
+    with pytest.raises(ValueError, match="no model.keras to measure entropy of"):
+        found.values("cbs", "mini", 0, ["scale_mean", "entropy"])
+    (tmp_path / place / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json is missing or damaged"):
+        found.values("cbs_from_one", "mini", 0, ["scale_mean"])
+    (tmp_path / place / "measures.json").write_text("{")
+    with pytest.raises(ValueError, match=r"measures\.json is damaged"):
+        found.values("cbs_from_one", "mini", 0, ["scale_mean"])
 
 
 def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path):

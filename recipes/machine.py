@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""What a benchmark or a training ran on."""
 
 import datetime
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def run_on():
-    """Date, name of the processor, and the cores that the peers may use."""
+    """Date, name of the processor, and the cores that this process may use."""
     today = datetime.date.today().isoformat()
     return {"date": today, "cpu": _cpu(), "cores": cores()}
 
