@@ -1,6 +1,6 @@
 """XCiT's training of UperNet on ADE20K, which the paper trains with (section 4).
 
-    python -m recipes.segment ade20k --dataset FOLDER --weights vitcb_s.imagenet \\
+    python -m recipes.segment ade20k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
 For a machine with GPUs. FOLDER is ADEChallengeData2016 from

@@ -1,6 +1,6 @@
 """UperNet on ViT-Ti with CB on CamVid: road scenes of 480x360 pixels, 11 classes.
 
-    python -m recipes.segment camvid --dataset FOLDER --weights vitcb_ti.imagenet
+    python -m recipes.segment camvid --dataset FOLDER [--weights VIT.keras]
 
 FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
 where a pixel does not count: 367, 101 and 233 pictures. A recipe for one GPU; on CPU
