@@ -36,6 +36,15 @@ def test_bars_are_the_means_and_every_seed_is_a_point(drawn, tmp_path):
     assert [label.get_text() for label in axis.get_xticklabels()] == ["plain", "CB"]
 
 
+def test_curves_are_drawn_from_the_first_epoch(drawn, tmp_path):
+    rows = [row("plain", {"0": {"test_loss": [3.0, 2.0]}})]
+    pictures.along(result(["test_loss"], rows), tmp_path / "curves.png")
+    (axis,) = drawn[0].axes
+    assert axis.get_xlabel() == "epoch"
+    (line,) = axis.lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [3, 2])
+
+
 def test_heads_are_beside_each_other_plain_and_with_cb(drawn, tmp_path):
     rows = [
         row(f"{kind}_{heads}_heads", top1(10.0 * heads + more))

@@ -85,6 +85,15 @@ def test_what_is_measured_by_block_has_a_column_for_each():
     assert table["plain, mini"] == ["2.0000 ± 1.4142", "2.0000 ± 0.0000"]
 
 
+@pytest.mark.parametrize(
+    "measure, header",
+    [("entropy", "| Model | 0 | 1 |"), ("test_loss", "| Model | 1 | 2 |")],
+)
+def test_blocks_are_counted_from_0_and_epochs_from_1(measure, header):
+    rows = [row("plain", {"0": {measure: [1.0, 2.0]}})]
+    assert header in markdown(result([measure], rows)).splitlines()
+
+
 def test_costs_are_over_the_baseline_of_the_same_size():
     rows = [row("plain", {}), row("CB", {}, context=5_000)]
     table = cells(markdown(result([], rows)))
