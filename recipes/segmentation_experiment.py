@@ -34,8 +34,8 @@ class Network:
     drop_path_rate: float = 0.05
     """XCiT has 0.0 for Ti and 0.05 for S; ours for B is 0.1."""
     weights: str | None = None
-    """Weights of a classifier that the ViT of one of the sizes starts from, a full name
-    or a path of a .keras file. The ViT is theirs; broadcast does not count then."""
+    """Weights of a classifier that the ViT starts from, a full name or a path of a
+    .keras file. The ViT is theirs; patch_size and broadcast do not count then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Data:
     """A folder with SPLIT/images and SPLIT/labels, or with images/SPLIT and
     annotations/SPLIT as ADE20K has; or a TFDS name."""
     data_dir: Path | None = None
-    """Where TFDS keeps its data sets; its own default if not given."""
+    """The folder that this folder is in, or where TFDS keeps its data sets."""
     train_split: str = "train"
     test_split: str = "val"
     class_names: tuple[str, ...] = ()
@@ -143,16 +143,19 @@ def build_model(network, data, classes, dtype):
         "drop_path_rate": network.drop_path_rate,
         "dtype": dtype,
     }
+    if network.weights is not None:
+        del options["broadcast"], options["patch_size"]
     if network.model == "UperNet":
         if missing := [size for size in ("blocks", "channels") if size not in own]:
             raise ValueError(f"--model UperNet needs {' and '.join(missing)}.")
-        if network.weights is not None:
-            raise ValueError(
-                f"weights={network.weights!r} goes with a size, such as --model "
-                "UperNet_ViTCB_S."
-            )
         blocks, channels = own.pop("blocks"), own.pop("channels")
-        vit = keras_cbvit.ViTCB(**options, **own, include_top=False, pooling=None)
+        vit = keras_cbvit.ViTCB(
+            weights=network.weights,
+            **options,
+            **own,
+            include_top=False,
+            pooling=None,
+        )
         pyramid = keras_cbvit.feature_pyramid(vit, blocks)
         return keras_cbvit.UperNet(pyramid, classes, channels, dtype=dtype)
     if own:
@@ -161,8 +164,6 @@ def build_model(network, data, classes, dtype):
             f"{size}={value} goes with --model UperNet; {network.model} has a size of "
             "its own."
         )
-    if network.weights is not None:
-        del options["broadcast"], options["patch_size"]
     builder = getattr(keras_cbvit, network.model)
     return builder(classes, weights=network.weights, **options)
 

@@ -154,8 +154,11 @@ def load_pairs(data):
         ValueError: if it is there but makes no sense.
     """
     class_of_label(len(data.class_names), data.ignored_label)
-    folder = Path(data.dataset).expanduser()
-    if folder.is_dir() or folder.is_absolute() or data.dataset.startswith("."):
+    named = Path(data.dataset).expanduser()
+    folder = Path(data.data_dir or ".", named)
+    is_of_tfds = any(folder.glob("*/dataset_info.json"))
+    is_path = named.is_absolute() or data.dataset.startswith(".")
+    if is_path or (folder.is_dir() and not is_of_tfds):
         train, test = (
             _folder(data, folder, split)
             for split in (data.train_split, data.test_split)
