@@ -18,6 +18,7 @@ from keras_cbvit.models.upernet import (
 )
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.catalog import list_weights
+from keras_cbvit.pretrained.loading import load_model
 from keras_cbvit.pretrained.predictions import decode_predictions
 from keras_cbvit.pretrained.publishing import publish
 from keras_cbvit.pretrained.timm import load_timm_weights
@@ -40,6 +41,7 @@ __all__ = [
     "feature_pyramid",
     "layers",
     "list_weights",
+    "load_model",
     "load_timm_weights",
     "predict_sliding",
     "predict_whole",

@@ -54,6 +54,7 @@ def test_the_public_names_are_these():
         "feature_pyramid",
         "layers",
         "list_weights",
+        "load_model",
         "load_timm_weights",
         "predict_sliding",
         "predict_whole",

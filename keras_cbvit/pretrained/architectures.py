@@ -8,6 +8,7 @@ SIZES = {
     "b": {"hidden_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4},
 }
 FAMILIES = {None: "vit", "cb": "vitcb", "cbs": "vitcbs"}  # by `broadcast`
+UPERNET = "upernet_"  # what names of UperNets begin with, before that of their ViT
 
 
 def architecture_name(config):
@@ -28,11 +29,39 @@ def architecture_name(config):
     return None
 
 
-def check_weights_name(name, config):
-    """Raises a ValueError unless weights of a model of `config` may be called `name`.
+def known_architectures():
+    """The names of all sizes, of classifiers and of UperNets."""
+    names = {f"{family}_{size}" for family in FAMILIES.values() for size in SIZES}
+    return names | {UPERNET + name for name in names}
+
+
+def is_upernet(model):
+    """Whether a model is one that `UperNet` builds, or is read from its file."""
+    names = [layer.name for layer in getattr(model, "layers", ())]
+    return "uper_head" in names and len(model.outputs) == 1
+
+
+def architecture_of(model):
+    """The architecture of a `VisionTransformer` or a UperNet; `None` if not known.
+
+    A UperNet of one of the sizes is told by its name, which its builder gives it.
+    """
+    if is_upernet(model):
+        return model.name if model.name in known_architectures() else None
+    return architecture_name(model.get_config())
+
+
+def check_weights_name(name, actual, upernet=False):
+    """Raises a ValueError unless weights of an architecture may be called `name`.
 
     `vitcb_s.imagenet` is for a ViTCB_S alone; a model of no known size may have any
-    architecture name that is not one of the known.
+    architecture name that is not one of the known. UperNets' names begin with
+    `upernet_`, and no others.
+
+    Args:
+        name: what the weights are to be called.
+        actual: the model's `architecture_of`.
+        upernet: whether it is a UperNet.
     """
     if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
         raise ValueError(
@@ -40,10 +69,14 @@ def check_weights_name(name, config):
             "underscores, for instance 'vitcb_s.imagenet'."
         )
     architecture = name.partition(".")[0]
-    actual = architecture_name(config)
-    known = {f"{family}_{size}" for family in FAMILIES.values() for size in SIZES}
-    if architecture != actual and (actual is not None or architecture in known):
+    is_other = actual is not None or architecture in known_architectures()
+    if architecture != actual and is_other:
         raise ValueError(
             f"name={name!r} is not for this model, which is "
             + (f"a {actual}." if actual else "of none of the paper's sizes.")
+        )
+    if architecture.startswith(UPERNET) != upernet:
+        raise ValueError(
+            f"name={name!r} is not for this model: names of UperNets, and no others, "
+            f"begin with {UPERNET}."
         )

@@ -26,7 +26,8 @@ class WeightsRecord:
         name: `architecture.tag`, for instance `"vitcb_s.imagenet"`.
         sha256: SHA-256 of the file `{name}.keras`, hexadecimal.
         bytes: size of the file.
-        input_shape: `[height, width, channels]` of the images.
+        input_shape: `[height, width, channels]` of the images; a side is `None` if it
+            may be any.
         class_names: names of the classes in the order of the predictions; empty
             for a model without a head.
         parameters: number of the model's parameters.
@@ -44,7 +45,7 @@ class WeightsRecord:
     name: str
     sha256: str
     bytes: int
-    input_shape: list[int]
+    input_shape: list[int | None]
     class_names: list[str]
     parameters: int
     dataset: str
@@ -157,8 +158,9 @@ _TYPES = {
     str: lambda value: isinstance(value, str),
     int: lambda value: type(value) is int,
     float: lambda value: type(value) in (int, float) and math.isfinite(value),
-    list[int]: lambda value: (
-        isinstance(value, list) and all(type(item) is int for item in value)
+    list[int | None]: lambda value: (
+        isinstance(value, list)
+        and all(item is None or type(item) is int for item in value)
     ),
     list[str]: lambda value: (
         isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -7,6 +7,7 @@ import h5py
 import keras
 import numpy as np
 
+from keras_cbvit.pretrained.files import locate
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 
 # Models know this package, so this package knows them by name only.
@@ -16,6 +17,37 @@ HEAD = "head/"
 CHANNEL_SCALE = "context_broadcast/scale"
 # Two models that differ in one of these cannot share weights, or not their meaning.
 ARCHITECTURE = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
+
+
+def load_model(weights):
+    """Loads a whole model: of published weights, or of a `.keras` file.
+
+    For models that are used as they are, such as published UperNets. For a Vision
+    Transformer with another head, size or dtype, see `ViTCB`.
+
+    Args:
+        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, or the
+            path of a `.keras` file. The file of a name is verified, and fetched if need
+            be.
+
+    Returns:
+        The `keras.Model` in the file, not compiled.
+
+    Raises:
+        ValueError: on an unknown name, or a file that is damaged or has no model.
+        FileNotFoundError: on the path of a file that does not exist.
+        OSError: if the file cannot be fetched, or is not the one of its record.
+    """
+    path = locate(weights)
+    if path.suffix != ".keras":
+        raise ValueError(
+            f"{path} holds weights alone, without their model; build the model with "
+            "ViTCB(weights=...) and its other arguments."
+        )
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def saved_config(path):
@@ -34,12 +66,12 @@ def saved_config(path):
     if model.get("registered_name") != MODEL:
         raise ValueError(
             f"{path} holds a model of the class {model.get('class_name')}, not the "
-            "VisionTransformer that ViTCB builds; load it with keras.saving.load_model."
+            "VisionTransformer that ViTCB builds; load it with keras_cbvit.load_model."
         )
     config = model["config"]
     if config["dtype"]["class_name"] == "DTypePolicyMap":
         raise ValueError(
-            f"{path} holds a quantised model; load it with keras.saving.load_model."
+            f"{path} holds a quantised model; load it with keras_cbvit.load_model."
         )
     for own in ("dtype", "name", "trainable", "frozen_layers"):
         config.pop(own, None)

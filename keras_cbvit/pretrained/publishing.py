@@ -11,7 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cbvit.pretrained.architectures import check_weights_name
+from keras_cbvit.pretrained.architectures import (
+    UPERNET,
+    architecture_of,
+    check_weights_name,
+    is_upernet,
+)
 from keras_cbvit.pretrained.catalog import (
     CATALOG,
     WeightsRecord,
@@ -53,8 +58,9 @@ def publish(
     into the directory together, or nothing is.
 
     Args:
-        model: a model built by `ViTCB` or one of its sizes.
-        name: `architecture.tag`, for instance `"vitcb_s.imagenet"`.
+        model: a model built by `ViTCB`, `UperNet` or one of their sizes.
+        name: `architecture.tag`, for instance `"vitcb_s.imagenet"`; of a UperNet, it
+            begins with `upernet_`.
         directory: folder to publish into; made if need be.
         class_names: the names of the classes in the order of the predictions; empty
             for a model without a head.
@@ -66,7 +72,7 @@ def publish(
         licence: SPDX identifier of the file's licence.
         notes: more Markdown for the card: seeds, limits, how to measure again.
         images: images to compare predictions on, of shape `(batch, height, width,
-            channels)`; random ones if not given.
+            channels)`; random ones if not given, of a model of images of one size.
         url: where the file can be fetched if it is not kept beside the catalog.
         overwrite: whether to replace published weights of this name.
 
@@ -76,13 +82,13 @@ def publish(
     Raises:
         ValueError: if the model is of another kind or does not fit the name, a weight
             is not finite, the number of class names is not that of the
-            predictions, or the predictions do not agree.
+            predictions, there are no images and the model takes any size, or the
+            predictions do not agree.
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
     refuse_unpublishable(model, name, directory, overwrite)
-    config = model.get_config()
-    expected = config["classes"] if config["include_top"] else 0
+    expected = _predicted_classes(model)
     if isinstance(class_names, str):
         raise ValueError(f"class_names={class_names!r} must be a list of names.")
     if len(class_names) != expected:
@@ -91,7 +97,9 @@ def publish(
             f"{expected} classes."
         )
     if images is None:
-        shape = (4, *config["input_shape"])
+        shape = (4, *model.input_shape[1:])
+        if None in shape:
+            raise ValueError("This model takes images of any size; give images=....")
         images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
     published = in_float32(model)
     _check_finite(published)
@@ -112,7 +120,7 @@ def publish(
             name=name,
             sha256=sha256(file),
             bytes=file.stat().st_size,
-            input_shape=list(config["input_shape"]),
+            input_shape=list(model.input_shape[1:]),
             class_names=list(class_names),
             parameters=published.count_params(),
             dataset=dataset,
@@ -140,12 +148,21 @@ def refuse_unpublishable(model, name, directory, overwrite=False):
 
     For those who want to know before a long training.
     """
-    refuse_other_model(model)
+    upernet = is_upernet(model)
+    if not upernet:
+        refuse_other_model(model)
     if any(layer.quantization_mode for layer in model._flatten_layers()):
         raise ValueError("The model is quantised; publish it before it is quantised.")
-    check_weights_name(name, model.get_config())
+    check_weights_name(name, architecture_of(model), upernet)
     if Path(directory).is_dir():
         _refuse_published(name, read_catalog(directory), directory, overwrite)
+
+
+def _predicted_classes(model):
+    """How many classes a model predicts, none without a head."""
+    if is_upernet(model) or model.get_config()["include_top"]:
+        return model.output_shape[-1]
+    return 0
 
 
 def _refuse_published(name, records, directory, overwrite):
@@ -162,10 +179,11 @@ def in_float32(model, **changes):
     The copy goes through a file of weights, into which Keras merges LoRA's.
 
     Args:
-        model: a `VisionTransformer`.
-        **changes: other arguments of the copy, such as `classifier_activation`.
+        model: a `VisionTransformer` or another functional model.
+        **changes: other arguments of a `VisionTransformer`, such as
+            `classifier_activation`.
     """
-    config = {**model.get_config(), "dtype": "float32", **changes}
+    config = {**_with_policy(model.get_config(), "float32"), **changes}
     copy = type(model).from_config(config)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.weights.h5"
@@ -174,12 +192,23 @@ def in_float32(model, **changes):
     return copy
 
 
+def _with_policy(config, name):
+    """A model's configuration with another dtype policy in all its layers."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_policy(each, name) for each in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": name}}
+    return {key: _with_policy(value, name) for key, value in config.items()}
+
+
 def model_card(record, notes=""):
     """The Markdown text of a record's model card."""
     facts = {
         "Measured": f"{record.metric} {record.value:.4g} on {record.measured_on}",
         "Trained on": record.dataset,
-        "Images": "×".join(map(str, record.input_shape)) + ", values 0–255",
+        "Images": f"{_shape_text(record.input_shape)}, values 0–255",
         "Classes": len(record.class_names) or "none, the model has no head",
         "Parameters": f"{record.parameters:,}",
         "File": f"`{record.filename}`, {record.bytes:,} bytes, float32",
@@ -194,11 +223,23 @@ def model_card(record, notes=""):
         "## Use\n\n"
         "```python\n"
         "import keras_cbvit\n\n"
-        f'model = keras_cbvit.ViTCB(weights="{record.name}")\n'
+        f"model = keras_cbvit.{_call_text(record.name)}\n"
         "```\n\n"
         "## Made by\n\n"
         f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
     )
+
+
+def _shape_text(shape):
+    if None in shape:
+        return f"any height and width, {shape[-1]} channels"
+    return "×".join(map(str, shape))
+
+
+def _call_text(name):
+    if name.startswith(UPERNET):
+        return f'load_model("{name}")'
+    return f'ViTCB(weights="{name}")'
 
 
 def _check_finite(model):
@@ -211,7 +252,9 @@ def _check_finite(model):
 
 
 def _check_agreement(model, other, images, what):
-    tolerance = TOLERANCE[model.dtype_policy.compute_dtype]
+    # A functional model's own policy says nothing of its layers'.
+    computed_in = {each.compute_dtype for each in model._flatten_layers()}
+    tolerance = max(TOLERANCE.get(dtype, 0) for dtype in computed_in)
     expected, found = (
         keras.ops.convert_to_numpy(m(images, training=False)) for m in (model, other)
     )

@@ -55,6 +55,7 @@ def without(field):
         ([entry(value=float("nan"))], "field 'value' .* is nan, not a float"),
         ([entry(date=2026)], "field 'date' .* is 2026, not a str"),
         ([entry(input_shape=[8, 8.5, 3])], "field 'input_shape' .* not a list"),
+        ([entry(input_shape=[None, "8", 3])], "field 'input_shape' .* not a list"),
         ([entry(class_names=["cat", 1])], "field 'class_names' .* not a list"),
         ([entry(url=3)], "field 'url' .* is 3, not a"),
         ([entry("a.b"), entry("a.b")], "lists a name twice"),

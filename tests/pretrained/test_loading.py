@@ -350,7 +350,7 @@ def test_the_file_of_a_quantised_model_is_refused(tmp_path):
     model = tiny()
     model.quantize("int8", filters="head")
     model.save(tmp_path / "model.keras")
-    message = "holds a quantised model; load it with keras.saving.load_model"
+    message = "holds a quantised model; load it with keras_cbvit.load_model"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
 
@@ -392,3 +392,26 @@ def test_the_tiny_model_is_what_these_tests_think(source):
     assert source.values[POSITION].shape == (1, 7, 16)
     assert TINY["input_shape"] == (8, 12, 3)
     assert_close(source.model.get_layer("head").bias, source.values["head/bias"])
+
+
+# A whole model.
+
+
+def test_a_model_is_loaded_as_it_is_in_its_file(source_cbs):
+    model = keras_cbvit.load_model(source_cbs.keras)
+    assert model.get_config() == source_cbs.model.get_config()
+    assert_same_values(values(model), source_cbs.values)
+    assert not model.compiled
+
+
+def test_what_holds_no_model_is_refused(source, tmp_path):
+    with pytest.raises(ValueError, match=r"model\.weights\.h5 holds weights alone"):
+        keras_cbvit.load_model(source.h5)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        keras_cbvit.load_model(tmp_path / "none.keras")
+    with pytest.raises(ValueError, match=r"no published weights 'upernet_x\.v1'"):
+        keras_cbvit.load_model("upernet_x.v1")
+    content = source.keras.read_bytes()
+    (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"half\.keras is damaged"):
+        keras_cbvit.load_model(tmp_path / "half.keras")

@@ -133,6 +133,77 @@ def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
     assert "none, the model has no head" in (tmp_path / f"{NAME}.md").read_text()
 
 
+def upernet(**changes):
+    """A small UperNet, whose variances are not negative."""
+    vit = tiny(depth=4, include_top=False, classes=None, pooling=None, **changes)
+    backbone = keras_cbvit.feature_pyramid(vit, range(4))
+    dtype = changes.get("dtype")
+    model = fill(keras_cbvit.UperNet(backbone, 3, 4, dtype=dtype))
+    for weight in model.weights:
+        if weight.path.endswith("moving_variance"):
+            weight.assign(np.abs(weight.numpy()) + 0.5)
+    return model
+
+
+PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatch):
+    model = upernet(dtype=dtype)
+    name = "upernet_toy.v1"
+    record = publish(tmp_path, model, name, images=PICTURES)
+    assert record.input_shape == [None, None, 3]
+    assert record.parameters == model.count_params()
+    assert read_catalog(tmp_path) == {name: record}
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    loaded = keras_cbvit.load_model(name)
+    policies = {layer.dtype_policy.name for layer in loaded._flatten_layers()}
+    assert policies == {"float32"}
+    assert_same_values(values(loaded), values(model))
+    other_size = np.tile(PICTURES, (1, 2, 1, 1))
+    for images in (PICTURES, other_size):
+        found, expected = (m.predict(images, verbose=0) for m in (loaded, model))
+        assert found.shape == (*images.shape[:3], 3)
+        scale = np.abs(expected).max()
+        tolerance = 1e-5 if dtype == "float32" else 0.1
+        assert_close(found, expected, atol=tolerance * scale)
+    card = (tmp_path / f"{name}.md").read_text()
+    assert "any height and width, 3 channels, values 0–255" in card
+    assert f'model = keras_cbvit.load_model("{name}")' in card
+    with pytest.raises(ValueError, match=r"load it with keras_cbvit\.load_model"):
+        keras_cbvit.ViTCB(weights=name)
+
+
+def test_a_upernet_is_refused_by_what_is_wrong_with_it(tmp_path):
+    model = upernet()
+    for changes, message in (
+        ({}, "takes images of any size; give images="),
+        (
+            {"name": "vitcb_toy.v1"},
+            "names of UperNets, and no others, begin with upern",
+        ),
+        ({"name": "upernet_vitcb_ti.v1"}, "is not for this model, which is of none"),
+        ({"class_names": ["cat"]}, "has 1 names, but the model predicts 3 classes"),
+    ):
+        arguments = {"name": "upernet_toy.v1", **changes}
+        with pytest.raises(ValueError, match=message):
+            publish(tmp_path, model, **arguments)
+    training = keras_cbvit.with_auxiliary_head(model)
+    with pytest.raises(ValueError, match="a Functional, not a VisionTransformer"):
+        publish(tmp_path, training, "upernet_toy.v1", images=PICTURES)
+    assert contents(tmp_path) == {}
+
+
+def test_the_size_of_a_upernet_is_told_by_its_name(tmp_path):
+    backbone = keras_cbvit.feature_pyramid(
+        tiny(depth=4, include_top=False, classes=None, pooling=None), range(4)
+    )
+    model = keras_cbvit.UperNet(backbone, 3, 4, name="upernet_vitcb_ti")
+    with pytest.raises(ValueError, match="which is a upernet_vitcb_ti"):
+        publish(tmp_path, model, "upernet_toy.v1", images=PICTURES)
+
+
 def test_the_folder_is_made(tmp_path):
     publish(tmp_path / "new" / "folder")
     assert list(read_catalog(tmp_path / "new" / "folder")) == [NAME]
