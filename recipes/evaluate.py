@@ -1,8 +1,10 @@
-"""Measures the accuracy, loss and calibration of classifiers, side by side.
+"""Measures models side by side: accuracy, loss and calibration of classifiers, mean IoU
+and pixel accuracy of segmentation models.
 
 python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
 python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
 python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
+python -m recipes.evaluate runs/camvid --data-dir DIR
 """
 
 import dataclasses
@@ -16,13 +18,18 @@ from typing import Literal
 import keras
 import tyro
 
-from recipes.evaluation.classifiers import load_classifier
+from keras_cbvit.pretrained.architectures import is_upernet
+from recipes.evaluation import pixels
+from recipes.evaluation.classifiers import as_classifier, load_model
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
+from recipes.evaluation.segmenters import measure_segmenters
 from recipes.evaluation.sets import asked, data_of, load_set
 from recipes.experiment import Data
 from recipes.train import config_names
+
+BATCH_SIZE = 256  # images that are classified at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +38,14 @@ class Evaluation:
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files of any Keras classifier, or run
-    folders."""
+    folders; or the same of segmentation models, of which of the other options on,
+    data-dir, test-split, batch-size, devices and json count."""
     on: tuple[str, ...] = ()
     """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
     file, digits. If not given, published weights are measured on what the config of
-    their tag says, with its split and its crop, or on the data set of that name."""
+    their tag says, with its split and its crop, or on the data set of that name, and
+    segmentation models on what their run was evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
     centre, or attacked."""
@@ -61,8 +70,9 @@ class Evaluation:
     """Height and width for models of other packages that take any."""
     strict: bool = False
     """Whether a picture that cannot be decoded is an error."""
-    batch_size: int = 256
-    """Images that are predicted at once; it does not change the numbers."""
+    batch_size: int | None = None
+    """Images that are predicted at once, 256 of classifiers and 8 of segmentation
+    models on each device if not given; it does not change the numbers."""
     devices: int | None = None
     """How many devices of this machine, as for training, for attacks, too; it does not
     change the numbers. torch takes one."""
@@ -86,10 +96,12 @@ def evaluate(options, report=lambda row: None):
     Returns:
         The results: for each set, condition and model a dict of what was measured
         (`recipes.evaluation.metrics.measures`) and of `model`, `on`, `under`,
-        `epsilon` and `backend`.
+        `epsilon` and `backend`. Of segmentation models see
+        `recipes.evaluation.segmenters.measure_segmenters`.
 
     Raises:
-        ValueError: if the classes of a model and a set are not the same.
+        ValueError: if the classes of a model and a set are not the same, or
+            classifiers and segmentation models are asked for at once.
         OSError: if a file or a data set is not there.
     """
     from recipes.training.devices import distribute
@@ -101,10 +113,13 @@ def evaluate(options, report=lambda row: None):
     results = []
     load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
     # Before anything else wakes the backend, which then has the devices it has.
-    with distribute(options.devices, options.batch_size):
+    with distribute(options.devices, options.batch_size or BATCH_SIZE):
+        models = [(name, load_model(name)) for name in options.models]
+        if any(is_upernet(model) for _, model in models):
+            return _segmentation_rows(options, models, report)
         classifiers = [
-            load_classifier(name, options.normalize, options.image_size)
-            for name in options.models
+            as_classifier(name, model, options.normalize, options.image_size)
+            for name, model in models
         ]
         for on in options.on or (None,):
             rows = []
@@ -118,6 +133,26 @@ def evaluate(options, report=lambda row: None):
             number = len(rows) // len(classifiers)
             results += [row for i in range(number) for row in rows[i::number]]
     return results
+
+
+def _segmentation_rows(options, models, report):
+    """The results of segmentation models."""
+    if others := [name for name, model in models if not is_upernet(model)]:
+        raise ValueError(
+            f"{others[0]} is no segmentation model, but others are; measure both kinds "
+            "in a command each."
+        )
+    meant = ("models", "on", "data_dir", "test_split", "batch_size", "devices", "json")
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in meant and value != field.default:
+            raise ValueError(
+                f"{field.name}={value!r} is for classifiers; {models[0][0]} is a "
+                "segmentation model."
+            )
+    asked = {"data_dir": options.data_dir, "test_split": options.test_split}
+    batch_size = options.batch_size or pixels.BATCH_SIZE * (options.devices or 1)
+    return measure_segmenters(models, options.on or (None,), asked, batch_size, report)
 
 
 def _rows(options, classifier, on, dataset):
@@ -135,7 +170,7 @@ def _rows(options, classifier, on, dataset):
             split,
             under,
             epsilon or 0.0,
-            options.batch_size,
+            options.batch_size or BATCH_SIZE,
             options.strict,
             progress,
         )

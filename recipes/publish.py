@@ -4,6 +4,10 @@
         --dataset cifar10 --trained-on CIFAR-10 \\
         --recipe "python -m recipes.train cifar10"
 
+A segmentation model is published from its run folder, as runs/camvid/model.keras: the
+folder's config.json says what it is measured on, and of the options about images only
+--dataset, --data-dir and --test-split count.
+
 A .weights.h5 file does not say what model it is of. Load it in Python with
 `ViTCB(weights=...)` and the arguments the model was built with, and save the model
 as .keras.
@@ -49,7 +53,9 @@ def publish_checkpoint(publication):
         OSError: if the checkpoint or the data set is not there.
     """
     import keras_cbvit
-    from keras_cbvit.pretrained.publishing import refuse_unpublishable
+    from keras_cbvit.pretrained.architectures import is_upernet
+    from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
+    from recipes.data.segmentation.pairs import load_pairs
     from recipes.data.sources import load_dataset
 
     if publication.checkpoint.suffix != ".keras":
@@ -57,23 +63,33 @@ def publish_checkpoint(publication):
             f"{publication.checkpoint} is not a .keras file, which says what model it "
             "holds; see --help."
         )
-    model = keras_cbvit.ViTCB(weights=publication.checkpoint, dtype="float32")
-    refuse_unpublishable(
-        model, publication.name, publication.weights_dir, publication.overwrite
-    )
+    model = keras_cbvit.load_model(publication.checkpoint)
+    name, folder = publication.name, publication.weights_dir
+    refuse_unpublishable(model, name, folder, publication.overwrite)
+    model = in_float32(model)  # as it is published, whatever it was trained in
+    facts = {
+        key: getattr(publication, key)
+        for key in ("trained_on", "recipe", "licence", "notes", "overwrite")
+    }
+    if is_upernet(model):
+        data = _segmentation_data(publication)
+        dataset = load_pairs(data)
+        return measure_and_publish_segmenter(
+            model, name, folder, dataset, data.scale, **facts
+        )
     data = dataclasses.replace(publication.data, image_size=model.input_shape[1:3])
     dataset = load_dataset(data, train=False)
-    return measure_and_publish(
-        model,
-        publication.name,
-        publication.weights_dir,
-        dataset,
-        trained_on=publication.trained_on,
-        recipe=publication.recipe,
-        licence=publication.licence,
-        notes=publication.notes,
-        overwrite=publication.overwrite,
-    )
+    return measure_and_publish(model, name, folder, dataset, **facts)
+
+
+def _segmentation_data(publication):
+    """The `Data` of a segmentation model's run with what the options say otherwise."""
+    from recipes.evaluation.segmenters import data_of
+
+    asked, default = vars(publication.data), vars(Data())
+    options = ("dataset", "data_dir", "test_split")
+    given = {key: asked[key] for key in options if asked[key] != default[key]}
+    return data_of(str(publication.checkpoint), given)
 
 
 def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **facts):
@@ -98,6 +114,39 @@ def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **fact
     print(
         f"Published {Path(weights_dir) / record.filename}: {right} of {total} test "
         "images right."
+    )
+    return record
+
+
+def measure_and_publish_segmenter(
+    model, name, weights_dir, dataset, scale, *, trained_on, **facts
+):
+    """Publishes a segmentation model with its mean IoU on a data set's test pictures.
+
+    At the scale that `recipes.evaluation.pixels.measure` brings them to.
+    """
+    import keras_cbvit
+    from recipes.evaluation import pixels
+
+    measured = pixels.measure(model, dataset.test, scale)
+    record = keras_cbvit.publish(
+        model,
+        name,
+        weights_dir,
+        class_names=dataset.class_names,
+        dataset=trained_on,
+        metric="mean IoU",
+        value=measured["mean_iou"],
+        measured_on=(
+            f"{dataset.description}, {measured['images']} whole test images at the "
+            f"scale {scale[0]}×{scale[1]}, {measured['pixels']} labelled pixels"
+        ),
+        images=pixels.first_input(model, dataset.test, scale),
+        **facts,
+    )
+    print(
+        f"Published {Path(weights_dir) / record.filename}: mean IoU "
+        f"{measured['mean_iou']:.4f} on {measured['images']} test images."
     )
     return record
 

@@ -43,11 +43,27 @@ class Classifier:
         return self.model.output_shape[-1]
 
 
-def load_classifier(name, normalize="none", image_size=None):
-    """A classifier by the name of published weights, a `.keras` file or a run folder.
+def load_model(name):
+    """A model by the name of published weights, a `.keras` file or a run folder.
+
+    Raises:
+        ValueError: if there is no such model, or it cannot be loaded.
+    """
+    try:
+        return keras.saving.load_model(model_file(name), compile=False)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} cannot be loaded: {error} If its layers are your own, register "
+            "them and call recipes.evaluation.measure in Python."
+        ) from error
+
+
+def as_classifier(name, model, normalize="none", image_size=None):
+    """A model of images 0-255 as a `Classifier`.
 
     Args:
-        name: the name, or the path of the file or folder.
+        name: what it was loaded by.
+        model: the model.
         normalize: what to do with images for a model that does not normalise them, of
             another package or with `include_preprocessing=False`: "none" if it takes
             values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for
@@ -58,21 +74,11 @@ def load_classifier(name, normalize="none", image_size=None):
         image_size: height and width for a model that takes any.
 
     Raises:
-        ValueError: if there is no such model, or it is not a classifier of images.
+        ValueError: if it is not a classifier of images.
     """
-    if not name.endswith(".keras") and not Path(name).is_dir():
-        model = keras_cbvit.ViTCB(weights=name)
-        model = _of_pixels(name, model, normalize, image_size)
-        return Classifier(name, model, tuple(class_names(name)))
-    path = model_file(name)
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} cannot be loaded: {error} If its layers are your own, register "
-            "them and call recipes.evaluation.measure in Python."
-        ) from error
-    return Classifier(name, _of_pixels(name, model, normalize, image_size), None)
+    is_published = not name.endswith(".keras") and not Path(name).is_dir()
+    names = tuple(class_names(name)) if is_published else None
+    return Classifier(name, _of_pixels(name, model, normalize, image_size), names)
 
 
 def _of_pixels(name, model, normalize, image_size):

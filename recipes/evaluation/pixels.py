@@ -12,7 +12,8 @@ from recipes.data.on_host import FILL
 from recipes.data.segmentation.augment import padded, resized, scaled
 from recipes.data.segmentation.pairs import IGNORED
 
-DIVISOR = 16  # the patch size: pictures are padded to the next multiple of it
+BATCH_SIZE = 8
+CANVAS = 16  # pictures of nearly one size share a canvas, that of ADE20K's patches
 
 
 def confusion_matrix(truth, prediction, classes):
@@ -58,7 +59,9 @@ def measures(confusion):
         A dict: `pixels`, how many count; `pixel_accuracy`, the share of them that is
         right; `class_iou`, for each class the pixels that are in truth and prediction,
         as a share of those that are in either, `None` for a class that is in neither;
-        `mean_iou`, the mean over the classes that have one.
+        `mean_iou`, the mean over the classes that have one; `majority_mean_iou` and
+        `majority_pixel_accuracy`, what predicting the most frequent class everywhere
+        would have, the least that a model must beat.
 
     Raises:
         ValueError: if no pixel counts.
@@ -66,8 +69,10 @@ def measures(confusion):
     confusion = np.asarray(confusion)
     if not confusion.sum():
         raise ValueError("There is no labelled pixel to measure on.")
-    right = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    right, truth = np.diag(confusion), confusion.sum(axis=1)
+    union = confusion.sum(axis=0) + truth - right
+    # Of the most frequent class the union is all pixels; all others have an IoU of 0.
+    majority = float(truth.max() / truth.sum())
     class_iou = [
         int(r) / int(u) if u else None for r, u in zip(right, union, strict=True)
     ]
@@ -76,22 +81,24 @@ def measures(confusion):
         "pixel_accuracy": float(right.sum() / confusion.sum()),
         "mean_iou": float(np.mean([iou for iou in class_iou if iou is not None])),
         "class_iou": class_iou,
+        "majority_mean_iou": majority / np.count_nonzero(truth),
+        "majority_pixel_accuracy": majority,
     }
 
 
-def measure(model, pairs, scale, batch_size=1):
+def measure(model, pairs, scale, batch_size=BATCH_SIZE):
     """Measures a segmentation model on whole pictures, each pixel exactly once.
 
     The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
     picture is brought to the scale in its proportions, padded with ImageNet's mean to
-    multiples of the patch size, and predicted; the logits of the picture itself are
-    brought back to the size of its labels, bilinear, and the class of the largest is
-    taken.
+    multiples of the patch size, 16 pixels at least, and predicted; the logits of the
+    picture itself are brought back to the size of its labels, bilinear, and the class
+    of the largest is taken.
 
     Args:
-        model: from images of values 0–255 and of any size of multiples of 16 to logits
-            of shape `(batch, height, width, classes)`. To measure on several devices,
-            build it and call this in `recipes.training.devices.distribute`.
+        model: from images of values 0–255 and of any size that its patches divide to
+            logits of shape `(batch, height, width, classes)`. To measure on several
+            devices, build it and call this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
         scale: the short and the long side, see `scaled`.
         batch_size: pictures of one size that are predicted at once; the devices divide
@@ -111,7 +118,7 @@ def measure(model, pairs, scale, batch_size=1):
     return {"images": len(pairs), **measures(confusion)}
 
 
-def predicted(model, pairs, scale, batch_size=1):
+def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
     """Yields index, labels and prediction of each picture, uint8 of its own size.
 
     Pictures of one size come together, not in their order. For the arguments see
@@ -119,13 +126,13 @@ def predicted(model, pairs, scale, batch_size=1):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    divisor = _divisor(model)
     waiting = {}
     for first in range(0, len(pairs), batch_size):
         indices = range(first, min(first + batch_size, len(pairs)))
         opened = decoders.map(pairs.__getitem__, indices)
         for index, (picture, labels) in zip(indices, opened, strict=True):
-            image = np.asarray(resized(picture, scaled(picture.size, scale)))
-            canvas = tuple(-(-side // DIVISOR) * DIVISOR for side in image.shape[:2])
+            image, canvas = _fitted(picture, scale, divisor)
             group = waiting.setdefault(canvas, [])
             group.append((index, image, labels))
             if len(group) == batch_size:
@@ -133,6 +140,25 @@ def predicted(model, pairs, scale, batch_size=1):
                 yield from _predicted(model, canvas, group, batch_size)
     for canvas, group in waiting.items():
         yield from _predicted(model, canvas, group, batch_size)
+
+
+def first_input(model, pairs, scale):
+    """What a model is given for the first picture, float32 and a batch of its own."""
+    picture, _ = pairs[0]
+    image, canvas = _fitted(picture, scale, _divisor(model))
+    return padded(image, canvas, FILL)[None].astype("float32")
+
+
+def _fitted(picture, scale, divisor):
+    """A picture as an array at a scale, and the size of its canvas."""
+    image = np.asarray(resized(picture, scaled(picture.size, scale)))
+    return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])
+
+
+def _divisor(model):
+    """What the sides of a canvas are multiples of."""
+    patch_size = max(getattr(layer, "patch_size", 1) for layer in model.layers)
+    return -(-CANVAS // patch_size) * patch_size
 
 
 def _predicted(model, canvas, group, batch_size):

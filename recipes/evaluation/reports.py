@@ -8,6 +8,12 @@ def condition_name(under, epsilon):
 
 def sentence(row):
     """A result in words."""
+    if "mean_iou" in row:
+        return (
+            f"{row['model']}: mean IoU {row['mean_iou']:.4f}, pixel accuracy "
+            f"{row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} images; "
+            f"{row['backend']})"
+        )
     on = row["on"]
     if row["under"] != "clean":
         on += f", {condition_name(row['under'], row['epsilon'])}"
@@ -19,6 +25,8 @@ def sentence(row):
 
 def table(rows):
     """Results as a table in Markdown."""
+    if "mean_iou" in rows[0]:
+        return "\n".join([*_segmentation_table(rows), "", *_table_of_classes(rows)])
     lines = [
         "| on | under | model | images | top-1 % | top-5 % | loss | ECE |",
         "|---|---|---|---|---|---|---|---|",
@@ -30,3 +38,32 @@ def table(rows):
             f"| {100 * row['top5']:.2f} | {row['loss']:.4f} | {row['ece']:.4f} |"
         )
     return "\n".join(lines)
+
+
+def _segmentation_table(rows):
+    yield "| on | model | images | mean IoU % | pixel accuracy % |"
+    yield "|---|---|---|---|---|"
+    for row in rows:
+        yield _measures_of(row, row["model"], "mean_iou", "pixel_accuracy")
+    by_set = {row["on"]: row for row in rows}
+    for row in by_set.values():
+        name = "the most frequent class everywhere"
+        yield _measures_of(row, name, "majority_mean_iou", "majority_pixel_accuracy")
+
+
+def _measures_of(row, name, *measures):
+    values = " | ".join(f"{100 * row[measure]:.2f}" for measure in measures)
+    return f"| {row['on']} | {name} | {row['images']} | {values} |"
+
+
+def _table_of_classes(rows):
+    """A column for each model; of several sets a table for each."""
+    for on in dict.fromkeys(row["on"] for row in rows):
+        of_set = [row for row in rows if row["on"] == on]
+        names = " | ".join(row["model"] for row in of_set)
+        yield f"| IoU %, {on} | {names} |"
+        yield "|---" * (1 + len(of_set)) + "|"
+        for name in of_set[0]["class_iou"]:
+            found = [row["class_iou"].get(name) for row in of_set]
+            cells = ["–" if iou is None else f"{100 * iou:.2f}" for iou in found]
+            yield f"| {name} | {' | '.join(cells)} |"

@@ -3,12 +3,12 @@
 import dataclasses
 from operator import itemgetter
 
-import keras_cbvit
-from keras_cbvit.pretrained.publishing import refuse_unpublishable
+from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted
 from recipes.figures import draw_segmentations
+from recipes.publish import measure_and_publish_segmenter
 from recipes.segmentation_experiment import build_model, with_auxiliary_head
 from recipes.training import callbacks
 from recipes.training.devices import this_process
@@ -110,12 +110,7 @@ class Segmentation(Task):
         return measure(model, pairs, experiment.data.scale, batch_size)
 
     def finished(self, model, experiment):
-        if experiment.run.precision == "float32":
-            return model
-        classes = model.output_shape[-1]
-        finished = self._network(experiment, classes, "float32")
-        finished.set_weights(model.get_weights())
-        return finished
+        return in_float32(model)
 
     def draw(self, model, dataset, experiment):
         pairs = dataset.test.spread(DRAWN)
@@ -130,19 +125,13 @@ class Segmentation(Task):
 
     def publish(self, model, dataset, experiment, command):
         run = experiment.run
-        measured = self._measure(model, dataset.test, experiment)
-        return keras_cbvit.publish(
+        return measure_and_publish_segmenter(
             model,
             run.publish,
             run.weights_dir,
-            class_names=dataset.class_names,
-            dataset=f"{dataset.description}, {len(dataset.train)} images",
-            metric="mean IoU",
-            value=measured["mean_iou"],
-            measured_on=(
-                f"{dataset.description}, {measured['images']} whole test images at one "
-                f"scale, {measured['pixels']} labelled pixels"
-            ),
+            dataset,
+            experiment.data.scale,
+            trained_on=f"{dataset.description}, {len(dataset.train)} images",
             recipe=command,
             licence=run.licence,
             notes=notes(experiment, f"{experiment.training.iterations} iterations"),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras.applications.imagenet_utils import preprocess_input
 
-from recipes.evaluation.classifiers import load_classifier
+from recipes.evaluation.classifiers import as_classifier, load_model
 from tests.tiny import images, predict, tiny
 
 
@@ -15,6 +15,10 @@ def save(path, size=(4, 6), channels=3, outputs=3):
     model.get_layer("head").kernel.assign(np.eye(channels, outputs))
     model.save(path)
     return str(path)
+
+
+def load_classifier(name, *options, **more):
+    return as_classifier(name, load_model(name), *options, **more)
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3)).astype("float32")

@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -23,12 +25,16 @@ def test_the_measures_of_a_matrix_made_by_hand():
     assert found["mean_iou"] == pytest.approx((50 / 65 + 0.5 + 100 / 110) / 3)
     assert found["pixel_accuracy"] == pytest.approx(175 / 200)
     assert found["pixels"] == 200
+    # Class 2 has 110 of the 200 pixels; predicted everywhere, the IoU of two is 0.
+    assert found["majority_pixel_accuracy"] == pytest.approx(110 / 200)
+    assert found["majority_mean_iou"] == pytest.approx(110 / 200 / 3)
 
 
 def test_a_class_that_is_nowhere_is_left_out_of_the_mean():
     found = measures([[3, 0, 1], [0, 0, 0], [0, 0, 4]])
     assert found["class_iou"] == [0.75, None, 0.8]
     assert found["mean_iou"] == pytest.approx(0.775)
+    assert found["majority_mean_iou"] == pytest.approx(4 / 8 / 2)
 
 
 def test_a_class_that_is_only_predicted_or_only_there_counts_as_0():
@@ -85,6 +91,8 @@ def pairs_of(number, sizes=((8, 8), (6, 9), (10, 4))):
 class Told:
     """In the place of a model: logits that are largest for the class red tells."""
 
+    layers = (types.SimpleNamespace(patch_size=4),)
+
     def __init__(self):
         self.batches = []
 
@@ -124,6 +132,17 @@ def test_pictures_of_different_sizes_are_padded_to_whole_patches(batch_size):
     assert {shape[1:3] for shape in model.batches} == {(16, 16), (16, 32), (32, 16)}
 
 
+@pytest.mark.parametrize(
+    ("patch_size", "sides"),
+    [(8, (16, 32)), (16, (16, 32)), (14, (28, 28)), (32, (32,) * 2)],
+)
+def test_patches_divide_what_pictures_are_padded_to(patch_size, sides):
+    model = Told()
+    model.layers = (types.SimpleNamespace(patch_size=patch_size),)
+    measure(model, pairs_of(1, sizes=((10, 24),)), (10, 64), batch_size=1)
+    assert model.batches == [(1, *sides, 3)]
+
+
 def test_a_picture_is_predicted_at_the_scale_and_measured_at_its_own_size():
     truth = np.zeros((4, 8), "uint8")
     truth[:, 4:] = 2
@@ -131,7 +150,7 @@ def test_a_picture_is_predicted_at_the_scale_and_measured_at_its_own_size():
     image[..., 0] = 100 * truth
     pairs = Pairs([image], [truth], 3, 11, str, str)
     model = Told()
-    found = measure(model, pairs, (16, 64))
+    found = measure(model, pairs, (16, 64), batch_size=1)
     assert model.batches == [(1, 16, 32, 3)]
     assert found["pixels"] == 32
     assert found["pixel_accuracy"] == 1.0

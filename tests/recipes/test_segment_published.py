@@ -1,0 +1,211 @@
+"""A segmentation model from training to its published weights and their evaluation."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.pretrained.catalog import read_catalog
+from recipes import evaluate, publish, segment
+from recipes.configs.segmentation import camvid_mini
+from recipes.data.segmentation.pairs import load_pairs
+from recipes.evaluation.pixels import measure
+from recipes.evaluation.segmenters import data_of
+from tests.recipes.small import read_log
+from tests.recipes.test_segment import write_pictures
+from tests.tiny import assert_same_values, tiny, values
+
+NAME = "upernet_toy.camvid_mini"
+NETWORK = {
+    "weights": "None",
+    "patch-size": 8,
+    "hidden-dim": 8,
+    "depth": 4,
+    "num-heads": 2,
+    "blocks": "0 1 2 3",
+    "channels": 4,
+}
+TRAINING = {"iterations": 2, "evaluation-iterations": 2, "global-batch-size": 2}
+
+
+def options(values):
+    return [part for key, v in values.items() for part in (f"--{key}", *str(v).split())]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with CamVid, as far as the pictures of the tests are it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "camvid").mkdir()
+    write_pictures(folder / "camvid")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """The folder of a run that was published into `weights` beside it."""
+    where = {
+        "data-dir": place,
+        "run-dir": place / "run",
+        "weights-dir": place / "weights",
+    }
+    settings = options({**NETWORK, **TRAINING, **where, "publish": NAME})
+    segment.main(["camvid_mini", *settings, "--precision", "mixed_bfloat16"])
+    return place / "run"
+
+
+@pytest.fixture
+def known(run, monkeypatch):
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(run.with_name("weights")))
+
+
+def evaluated(folder, *arguments):
+    """What `recipes.evaluate` writes as JSON."""
+    file = folder / "found.json"
+    evaluate.main([*arguments, "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+def test_the_record_is_of_the_run(run, place):
+    record = read_catalog(place / "weights")[NAME]
+    model = keras_cbvit.load_model(run / "model.keras")
+    config = camvid_mini.config().data
+    pairs = load_pairs(data_of(str(run), {"data_dir": place})).test
+    found = measure(model, pairs, config.scale, batch_size=1)
+    assert record.value == pytest.approx(found["mean_iou"], abs=1e-6)
+    assert record.metric == "mean IoU"
+    assert record.measured_on == (
+        f"camvid, 5 whole test images at the scale 180×240, {found['pixels']} labelled "
+        "pixels"
+    )
+    assert record.dataset == "camvid, 8 images"
+    assert record.class_names == list(config.class_names)
+    assert "--publish upernet_toy.camvid_mini" in record.recipe
+    # The model in the log was in another precision.
+    assert read_log(run)[-1]["val_mean_iou"] == pytest.approx(record.value, abs=0.02)
+
+
+def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, capsys):
+    value = read_catalog(place / "weights")[NAME].value
+    rows = evaluated(tmp_path, NAME, str(run), "--data-dir", str(place))
+    assert [row["model"] for row in rows] == [NAME, str(run)]
+    for row in rows:
+        assert row["mean_iou"] == pytest.approx(value, abs=1e-4)
+        assert (row["on"], row["images"]) == ("camvid", 5)
+        assert list(row["class_iou"]) == list(camvid_mini.config().data.class_names)
+    printed = capsys.readouterr().out
+    assert f"{NAME}: mean IoU {value:.4f}" in printed
+    lines = printed.splitlines()
+    majority = 100 * rows[0]["majority_mean_iou"]
+    everywhere = "the most frequent class everywhere"
+    assert any(
+        line.startswith(f"| camvid | {everywhere} | 5 | {majority:.2f} |")
+        for line in lines
+    )
+    sky = [f"{100 * row['class_iou']['sky']:.2f}" for row in rows]
+    assert f"| sky | {' | '.join(sky)} |" in lines
+    # No pixel is of the last class, and perhaps none is predicted to be.
+    assert rows[0]["class_iou"]["bicyclist"] in (None, 0)
+
+
+def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = write_pictures(tmp_path / "other")
+    for picture in list((other / "val" / "images").iterdir())[:2]:
+        (other / "val" / "labels" / picture.name).unlink()
+        picture.unlink()
+    (row,) = evaluated(tmp_path, NAME, "--on", str(other))
+    assert (row["on"], row["images"]) == ("other", 3)
+
+
+def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
+    facts = ["--trained-on", "noise", "--recipe", "by hand", "--notes", "No *use*."]
+    where = ["--weights-dir", str(tmp_path), "--data-dir", str(place)]
+    publish.main([str(run / "model.keras"), NAME, *facts, *where])
+    record, first = (read_catalog(f)[NAME] for f in (tmp_path, place / "weights"))
+    assert (record.value, record.measured_on) == (
+        pytest.approx(first.value, abs=1e-6),
+        first.measured_on,
+    )
+    assert (record.dataset, record.recipe) == ("noise", "by hand")
+    models = [
+        keras_cbvit.load_model(f / f"{NAME}.keras")
+        for f in (tmp_path, place / "weights")
+    ]
+    assert_same_values(*map(values, models))
+    card = (tmp_path / f"{NAME}.md").read_text()
+    assert "No *use*." in card and "load_model" in card
+
+
+def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
+    model = keras_cbvit.load_model(run / "model.keras")
+    model.save(tmp_path / "alone.keras")
+    tiny().save(tmp_path / "classifier.keras")
+    (tmp_path / "broken").mkdir()
+    model.save(tmp_path / "broken" / "model.keras")
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    alone, classifier = (
+        str(tmp_path / "alone.keras"),
+        str(tmp_path / "classifier.keras"),
+    )
+    for arguments, message in (
+        ([alone], "does not say what its classes, labels and scale are"),
+        ([NAME, classifier], r"classifier\.keras is no segmentation model, but others"),
+        ([NAME, "--under", "fgsm"], r"under=\('fgsm',\) is for classifiers"),
+        ([NAME, "--crop-fraction", "0.5"], "crop_fraction=0.5 is for classifiers"),
+        (
+            [str(tmp_path / "broken")],
+            r"config\.json is not that of a run of recipes\.seg",
+        ),
+        ([NAME, "--on", "./none"], "There is no folder"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            evaluate.main([*arguments, "--data-dir", str(place)])
+
+
+def test_other_classes_are_refused(run, known, place, monkeypatch):
+    config = json.loads((run / "config.json").read_text())
+    classes = config["experiment"]["data"]["class_names"]
+    record = place / "weights" / "catalog.json"
+    text = record.read_text()
+    renamed = json.loads(text)
+    renamed["weights"][0]["class_names"] = classes[::-1]
+    record.write_text(json.dumps(renamed))
+    try:
+        with pytest.raises(
+            SystemExit, match="has 11 classes, which are not the 11 that"
+        ):
+            evaluate.main([NAME, "--data-dir", str(place)])
+    finally:
+        record.write_text(text)
+
+
+def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
+    where = {"data-dir": place, "run-dir": tmp_path / "run", "weights-dir": tmp_path}
+    settings = options({**NETWORK, **TRAINING, **where, "publish": "toy.camvid_mini"})
+    with pytest.raises(
+        SystemExit, match="names of UperNets, and no others, begin with"
+    ):
+        segment.main(["camvid_mini", *settings])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
+    vit = tiny(depth=5, input_shape=(16, 16, 3))
+    rng = np.random.default_rng(0)
+    vit.set_weights([rng.normal(0, 0.1, w.shape) for w in vit.weights])
+    vit.save(tmp_path / "vit.keras")
+    network = {"weights": tmp_path / "vit.keras", "blocks": "0 1 2 4", "channels": 4}
+    where = {"data-dir": place, "run-dir": tmp_path / "run"}
+    # Without a step that changes anything.
+    still = {"learning-rate": 0, "scale": "16 32", "image-size": "16 16"}
+    settings = options({**network, **TRAINING, **where, **still})
+    segment.main(["camvid_mini", *settings])
+    found = values(keras_cbvit.load_model(tmp_path / "run" / "model.keras"))
+    expected = values(vit)
+    shared = {name: expected[name] for name in found.keys() & expected.keys()}
+    assert any(name.startswith("block_4/mlp") for name in shared)
+    assert_same_values({name: found[name] for name in shared}, shared)
+    with pytest.raises(SystemExit, match="their hidden_dim is 16, not 32"):
+        segment.main(["camvid_mini", *settings, "--hidden-dim", "32"])
