@@ -19,7 +19,7 @@ from keras_cbvit.models.upernet import (
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.catalog import list_weights
 from keras_cbvit.pretrained.loading import load_model
-from keras_cbvit.pretrained.predictions import decode_predictions
+from keras_cbvit.pretrained.predictions import class_names, decode_predictions
 from keras_cbvit.pretrained.publishing import publish
 from keras_cbvit.pretrained.timm import load_timm_weights
 
@@ -37,6 +37,7 @@ __all__ = [
     "VisionTransformer",
     "ablations",
     "analysis",
+    "class_names",
     "decode_predictions",
     "feature_pyramid",
     "layers",

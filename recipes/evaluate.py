@@ -24,7 +24,7 @@ from recipes.evaluation.classifiers import as_classifier, load_model
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
-from recipes.evaluation.segmenters import measure_segmenters
+from recipes.evaluation.segmenters import draw_segmenters, measure_segmenters
 from recipes.evaluation.sets import asked, data_of, load_set
 from recipes.experiment import Data
 from recipes.train import config_names
@@ -39,7 +39,7 @@ class Evaluation:
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files of any Keras classifier, or run
     folders; or the same of segmentation models, of which of the other options on,
-    data-dir, test-split, batch-size, devices and json count."""
+    data-dir, test-split, batch-size, devices, pictures and json count."""
     on: tuple[str, ...] = ()
     """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
@@ -76,6 +76,9 @@ class Evaluation:
     devices: int | None = None
     """How many devices of this machine, as for training, for attacks, too; it does not
     change the numbers. torch takes one."""
+    pictures: Path | None = None
+    """A .png file to draw some pictures in, of the first set, beside what segmentation
+    models predict."""
     json: Path | None = None
     """A file to write the results to, too."""
 
@@ -117,6 +120,8 @@ def evaluate(options, report=lambda row: None):
         models = [(name, load_model(name)) for name in options.models]
         if any(is_upernet(model) for _, model in models):
             return _segmentation_rows(options, models, report)
+        if options.pictures is not None:
+            raise ValueError("pictures= is for segmentation models.")
         classifiers = [
             as_classifier(name, model, options.normalize, options.image_size)
             for name, model in models
@@ -142,7 +147,8 @@ def _segmentation_rows(options, models, report):
             f"{others[0]} is no segmentation model, but others are; measure both kinds "
             "in a command each."
         )
-    meant = ("models", "on", "data_dir", "test_split", "batch_size", "devices", "json")
+    meant = ("models", "on", "data_dir", "test_split", "batch_size", "devices")
+    meant += ("pictures", "json")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if field.name not in meant and value != field.default:
@@ -152,7 +158,11 @@ def _segmentation_rows(options, models, report):
             )
     asked = {"data_dir": options.data_dir, "test_split": options.test_split}
     batch_size = options.batch_size or pixels.BATCH_SIZE * (options.devices or 1)
-    return measure_segmenters(models, options.on or (None,), asked, batch_size, report)
+    on = options.on or (None,)
+    rows = measure_segmenters(models, on, asked, batch_size, report)
+    if options.pictures is not None:
+        draw_segmenters(models, on[0], asked, batch_size, options.pictures)
+    return rows
 
 
 def _rows(options, classifier, on, dataset):
@@ -203,8 +213,9 @@ def main(arguments=None):
 
     options = parse("recipes.evaluate", Evaluation, __doc__, arguments)
     with say_errors():
-        if options.json is not None:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
+        for file in (options.pictures, options.json):
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
         rows = evaluate(options, lambda row: print(sentence(row), flush=True))
         if options.json is not None:
             options.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -156,7 +156,7 @@ def draw_scales(scales_of, file):
     figure.savefig(file, dpi=120)
 
 
-def draw_segmentations(rows, class_names, file):
+def draw_segmentations(rows, class_names, file, titles=("prediction",)):
     """Draws pictures beside the classes of their pixels, true and predicted.
 
     Pixels that do not count are white in the truth. The legend has the classes that
@@ -164,30 +164,32 @@ def draw_segmentations(rows, class_names, file):
 
     Args:
         rows: for each picture itself, a `PIL.Image` or an array; its true classes,
-            uint8 of shape `(height, width)`, 255 where a pixel does not count; and the
-            predicted ones.
+            uint8 of shape `(height, width)`, 255 where a pixel does not count; and what
+            each model predicts.
         class_names: of all classes, in order.
         file: where to.
+        titles: what the models are called.
     """
     from matplotlib.patches import Patch
 
     colours = np.full((256, 3), 255, "uint8")
     colours[: len(class_names)] = palette(len(class_names))
-    heights = [2.6 * truth.shape[0] / truth.shape[1] + 0.1 for _, truth, _ in rows]
+    heights = [2.6 * row[1].shape[0] / row[1].shape[1] + 0.1 for row in rows]
     seen = np.unique(np.concatenate([maps.ravel() for row in rows for maps in row[1:]]))
     seen = [number for number in seen if number < len(class_names)]
-    columns = 5
-    figure = new_figure(8, sum(heights) + 0.6 + 0.22 * -(-len(seen) // columns))
+    titles = ("image", "truth", *titles)
+    columns = 2 * len(titles) - 1  # of the legend
+    height = sum(heights) + 0.6 + 0.22 * -(-len(seen) // columns)
+    figure = new_figure(2.7 * len(titles), height)
     axes = figure.subplots(
-        len(rows), 3, squeeze=False, gridspec_kw={"height_ratios": heights}
+        len(rows), len(titles), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for row, (picture, truth, prediction) in zip(axes, rows, strict=True):
-        for axis, image in zip(
-            row, (picture, colours[truth], colours[prediction]), strict=True
-        ):
+    for row, (picture, *maps) in zip(axes, rows, strict=True):
+        images = (picture, *(colours[each] for each in maps))
+        for axis, image in zip(row, images, strict=True):
             axis.imshow(image, interpolation="nearest")
             axis.axis("off")
-    for axis, title in zip(axes[0], ("image", "truth", "prediction"), strict=True):
+    for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     patches = [Patch(color=colours[i] / 255, label=class_names[i]) for i in seen]
     figure.legend(

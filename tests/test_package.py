@@ -50,6 +50,7 @@ def test_the_public_names_are_these():
         "VisionTransformer",
         "ablations",
         "analysis",
+        "class_names",
         "decode_predictions",
         "feature_pyramid",
         "layers",

@@ -39,7 +39,14 @@ def decode_predictions(predictions, weights_or_names, top=5):
 
 
 def class_names(weights):
-    """Names of the classes of published weights, by their full name or tag.
+    """Names of the classes of published weights.
+
+    Args:
+        weights: the full name or the tag of published weights.
+
+    Returns:
+        A list of names in the order of the predictions; of a segmentation model, in
+        the order of the logits of each pixel.
 
     Raises:
         ValueError: on unknown weights, or a tag of weights with different classes.
@@ -51,13 +58,13 @@ def class_names(weights):
                 found.setdefault(name, record.class_names)
     if len(set(map(tuple, found.values()))) > 1:
         raise ValueError(
-            f"weights_or_names={weights!r} is the tag of weights with different "
+            f"{weights!r} is the tag of weights with different "
             f"classes; give one of the full names {', '.join(found)}."
         )
     if found:
         return next(iter(found.values()))
     known = ", ".join(list_weights()) or "none yet"
     raise ValueError(
-        f"weights_or_names={weights!r} is not the name of published weights with "
+        f"{weights!r} is not the name of published weights with "
         f"classes. Known weights: {known}."
     )

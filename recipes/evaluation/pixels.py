@@ -13,6 +13,7 @@ from recipes.data.segmentation.augment import padded, resized, scaled
 from recipes.data.segmentation.pairs import IGNORED
 
 BATCH_SIZE = 8
+DRAWN = 4  # pictures of a set
 CANVAS = 16  # pictures of nearly one size share a canvas, that of ADE20K's patches
 
 
@@ -140,6 +141,23 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
                 yield from _predicted(model, canvas, group, batch_size)
     for canvas, group in waiting.items():
         yield from _predicted(model, canvas, group, batch_size)
+
+
+def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
+    """Some pictures of a set with what models predict, as `draw_segmentations` draws.
+
+    For the other arguments see `measure`.
+
+    Returns:
+        A row for each of four pictures, evenly from the first to the last: the picture,
+        its labels, and what each of the models predicts.
+    """
+    pairs = pairs.spread(DRAWN)
+    rows = [list(pair) for pair in pairs]
+    for model in models:
+        for index, _, prediction in predicted(model, pairs, scale, batch_size):
+            rows[index].append(prediction)
+    return rows
 
 
 def first_input(model, pairs, scale):

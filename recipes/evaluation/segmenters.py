@@ -12,7 +12,8 @@ from keras_cbvit.pretrained.catalog import list_weights
 from keras_cbvit.pretrained.predictions import class_names
 from recipes.commands import config_names_in
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.pixels import measure
+from recipes.evaluation.pixels import measure, predicted_pictures
+from recipes.figures import draw_segmentations
 from recipes.segmentation_experiment import Data
 from recipes.training.run_folder import model_file
 
@@ -56,6 +57,25 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
             report(row)
             rows.append(row)
     return rows
+
+
+def draw_segmenters(models, dataset, options, batch_size, file):
+    """Draws some pictures of a set beside what each model predicts.
+
+    For the arguments see `measure_segmenters`; `dataset` is one of its `on`, which all
+    models are for, and `file` where to draw.
+    """
+    data = [data_of(name, {**options, "dataset": dataset}) for name, _ in models]
+    if len(set(data)) > 1:
+        raise ValueError(
+            f"{models[0][0]} and others are measured on different pictures or at "
+            "different scales; draw them one by one."
+        )
+    pairs = load_pairs(data[0]).test
+    networks = [model for _, model in models]
+    rows = predicted_pictures(networks, pairs, data[0].scale, batch_size)
+    names = [name for name, _ in models]
+    draw_segmentations(rows, data[0].class_names, file, names)
 
 
 def data_of(name, options):

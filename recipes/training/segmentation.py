@@ -1,12 +1,11 @@
 """The task of training segmentation models."""
 
 import dataclasses
-from operator import itemgetter
 
 from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.pixels import measure, predicted
+from recipes.evaluation.pixels import measure, predicted_pictures
 from recipes.figures import draw_segmentations
 from recipes.publish import measure_and_publish_segmenter
 from recipes.segmentation_experiment import build_model, with_auxiliary_head
@@ -16,8 +15,6 @@ from recipes.training.loop import Task, notes
 from recipes.training.optimizer import build_optimizer
 from recipes.training.pixels import PixelCrossEntropy, Segmenter
 from recipes.training.schedule import WarmupPolynomial
-
-DRAWN = 4  # test pictures in predictions.png
 
 
 class Segmentation(Task):
@@ -113,13 +110,12 @@ class Segmentation(Task):
         return in_float32(model)
 
     def draw(self, model, dataset, experiment):
-        pairs = dataset.test.spread(DRAWN)
-        batch_size = experiment.training.global_batch_size
-        pictures = predicted(model, pairs, experiment.data.scale, batch_size)
-        rows = [
-            (pairs[index][0], *maps)
-            for index, *maps in sorted(pictures, key=itemgetter(0))
-        ]
+        rows = predicted_pictures(
+            [model],
+            dataset.test,
+            experiment.data.scale,
+            experiment.training.global_batch_size,
+        )
         file = experiment.run.folder / "predictions.png"
         draw_segmentations(rows, dataset.class_names, file)
 

@@ -51,7 +51,7 @@ def test_a_tag_of_weights_with_different_classes_is_refused(own_folder):
 def test_unknown_weights_and_weights_without_classes_are_refused(weights, own_folder):
     write_catalog(own_folder, entry("vitcb_s.headless", class_names=[]), entry())
     message = (
-        f"weights_or_names='{weights}' is not the name of published weights with "
+        f"'{weights}' is not the name of published weights with "
         "classes. Known weights: vitcb_s.headless, vitcb_s.toy"
     )
     with pytest.raises(ValueError, match=message):

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_cbvit
 from keras_cbvit.pretrained.catalog import read_catalog
-from recipes import evaluate, publish, segment
+from recipes import evaluate, figures, publish, segment
 from recipes.configs.segmentation import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.pixels import measure
+from recipes.evaluation import segmenters
+from recipes.evaluation.pixels import measure, predicted
 from recipes.evaluation.segmenters import data_of
 from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
@@ -109,6 +111,33 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     assert rows[0]["class_iou"]["bicyclist"] in (None, 0)
 
 
+def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkeypatch):
+    drawn = {}
+
+    def draw(rows, class_names, file, titles):
+        drawn.update(rows=rows, titles=titles)
+        figures.draw_segmentations(rows, class_names, file, titles)
+
+    monkeypatch.setattr(segmenters, "draw_segmentations", draw)
+    file = place / "pictures" / "both.png"
+    options = ["--data-dir", str(place), "--pictures", str(file)]
+    evaluate.main([NAME, str(run), *options])
+    assert drawn["titles"] == [NAME, str(run)]
+    # Of five pictures the first, two between and the last.
+    model = keras_cbvit.load_model(NAME)
+    data = data_of(NAME, {"data_dir": place})
+    pairs = load_pairs(data).test
+    found = list(predicted(model, pairs, data.scale, batch_size=1))
+    assert len(drawn["rows"]) == 4
+    for row, index in zip(drawn["rows"], (0, 1, 3, 4), strict=True):
+        _, labels, prediction = next(each for each in found if each[0] == index)
+        np.testing.assert_array_equal(row[1], labels)
+        for shown in row[2:]:
+            assert np.mean(shown == prediction) > 0.99
+    with Image.open(file) as picture:
+        assert picture.width > 1000
+
+
 def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_pictures(tmp_path / "other")
@@ -159,6 +188,7 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
             r"config\.json is not that of a run of recipes\.seg",
         ),
         ([NAME, "--on", "./none"], "There is no folder"),
+        ([classifier, "--pictures", "a.png"], "pictures= is for segmentation models"),
     ):
         with pytest.raises(SystemExit, match=message):
             evaluate.main([*arguments, "--data-dir", str(place)])
