@@ -1,6 +1,7 @@
 """What every command of the recipes does alike: options in, clear errors out."""
 
 import contextlib
+import dataclasses
 import importlib
 import pkgutil
 import shlex
@@ -30,7 +31,7 @@ def config_names_in(package):
     return [module.name for module in modules if not module.ispkg]
 
 
-def configured(command, description, package, options_class, arguments):
+def configured(command, description, package, options_class, sizes, arguments):
     """An experiment as the command line `CONFIG [--option value ...]` asks for it.
 
     Args:
@@ -38,11 +39,13 @@ def configured(command, description, package, options_class, arguments):
         description: its docstring, which is its help.
         package: where the configs are.
         options_class: the dataclass that they build.
+        sizes: the options that belong to the config's own `--model`: with another,
+            those that are as the config has them are not meant.
         arguments: of the command line; `None` for those of this program.
 
     Returns:
-        The experiment, the config's own, and the whole command as one types it; `None`
-        if only help was asked for.
+        The experiment and the whole command as one types it; `None` if only help was
+        asked for.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     names = config_names_in(package)
@@ -57,7 +60,17 @@ def configured(command, description, package, options_class, arguments):
     default = config.config()
     prog = f"{command} {name}"
     experiment = parse(prog, options_class, config.__doc__, options, default)
-    return experiment, default, shlex.join(["python", "-m", command, *arguments])
+    experiment = _without_sizes_of(default, experiment, sizes)
+    return experiment, shlex.join(["python", "-m", command, *arguments])
+
+
+def _without_sizes_of(default, experiment, sizes):
+    network, own = experiment.network, default.network
+    if network.model == own.model:
+        return experiment
+    same = [size for size in sizes if getattr(network, size) == getattr(own, size)]
+    network = dataclasses.replace(network, **dict.fromkeys(same))
+    return dataclasses.replace(experiment, network=network)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
 import recipes.configs.segmentation
-from recipes.segmentation_experiment import Experiment
+from recipes.segmentation_experiment import SIZES, Experiment
 
 
 def segment(experiment, command="recipes.segment.segment(experiment)"):
@@ -30,11 +30,12 @@ def main(arguments=None):
         __doc__,
         recipes.configs.segmentation,
         Experiment,
+        SIZES,
         arguments,
     )
     if asked is None:
         return
-    experiment, _, command = asked
+    experiment, command = asked
     with say_errors():
         segment(experiment, command)
 

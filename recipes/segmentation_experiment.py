@@ -11,6 +11,8 @@ from typing import Literal
 
 from recipes.experiment import Run
 
+SIZES = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "blocks", "channels")
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -133,8 +135,7 @@ def build_model(network, data, classes, dtype):
     """
     import keras_cbvit
 
-    sizes = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "blocks", "channels")
-    own = {size: getattr(network, size) for size in sizes}
+    own = {size: getattr(network, size) for size in SIZES}
     own = {size: value for size, value in own.items() if value is not None}
     options = {
         "patch_size": network.patch_size,

@@ -6,8 +6,6 @@
 The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
-import dataclasses
-
 import recipes.configs
 from recipes.commands import config_names_in
 from recipes.experiment import Experiment
@@ -42,29 +40,16 @@ def config_names():
     return config_names_in(recipes.configs)
 
 
-def _without_sizes_of(default, experiment):
-    """With another `--model`, the config's own sizes are not meant."""
-    network = experiment.network
-    if network.model == default.network.model:
-        return experiment
-    unmeant = {
-        size: None
-        for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio")
-        if getattr(network, size) == getattr(default.network, size)
-    }
-    return dataclasses.replace(
-        experiment, network=dataclasses.replace(network, **unmeant)
-    )
-
-
 def main(arguments=None):
     from recipes.commands import configured, say_errors
 
-    asked = configured("recipes.train", __doc__, recipes.configs, Experiment, arguments)
+    sizes = ("hidden_dim", "depth", "num_heads", "mlp_ratio")
+    asked = configured(
+        "recipes.train", __doc__, recipes.configs, Experiment, sizes, arguments
+    )
     if asked is None:
         return
-    experiment, default, command = asked
-    experiment = _without_sizes_of(default, experiment)
+    experiment, command = asked
     with say_errors():
         train(experiment, command)
 

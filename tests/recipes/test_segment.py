@@ -244,6 +244,20 @@ def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.95
 
 
+def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        recipe, "segment", lambda experiment, _: asked.append(experiment)
+    )
+    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti", "--weights", "None"])
+    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti", "--channels", "64"])
+    recipe.main(["camvid_mini"])
+    networks = [experiment.network for experiment in asked]
+    assert [network.channels for network in networks] == [None, 64, 32]
+    assert [network.blocks for network in networks] == [None, None, (1, 2, 3, 5)]
+    assert networks[0].weights is None
+
+
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
     assert "Configs: ade20k, camvid" in capsys.readouterr().out
@@ -269,7 +283,7 @@ def test_ade20k_is_trained_as_xcit_does():
     assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
 
 
-@pytest.mark.parametrize("name", ["ade20k", "camvid"])
+@pytest.mark.parametrize("name", ["ade20k", "camvid", "camvid_mini"])
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"recipes.configs.segmentation.{name}")
     assert f"python -m recipes.segment {name}" in module.__doc__
