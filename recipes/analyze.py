@@ -85,7 +85,7 @@ def analyze(options):
         name: keras.saving.load_model(model_file(name), compile=False)
         for name in options.models
     }
-    titles = _titles(models)
+    titles = dict(zip(models, figures.short_titles(models), strict=True))
     photos = {}
     if options.photo is not None:
         photos = {titles[n]: _photo(m, options.photo) for n, m in models.items()}
@@ -188,15 +188,6 @@ def _table(header, layers, columns):
     for layer, row in zip(layers, values.T, strict=True):
         yield f"| {layer} | {' | '.join(f'{value:.4f}' for value in row)} |"
     yield f"| mean | {' | '.join(f'{value:.4f}' for value in values.mean(axis=1))} |\n"
-
-
-def _titles(names):
-    """Short names for pictures: that of a run folder, if no two are alike."""
-    paths = [Path(name) for name in names]
-    short = [p.parent.name if p.name == "model.keras" else p.name for p in paths]
-    if len(set(short)) < len(short):
-        short = names
-    return dict(zip(names, short, strict=True))
 
 
 def _draw(found, scales, photos, folder):

@@ -4,6 +4,8 @@ Colours are Okabe and Ito's, which the colour-blind can tell apart; lines differ
 style and marker as well, so that a print in black and white can be read.
 """
 
+from pathlib import Path
+
 import keras
 import numpy as np
 
@@ -190,12 +192,23 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
             axis.imshow(image, interpolation="nearest")
             axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=8 if len(title) > 20 else 10)
     patches = [Patch(color=colours[i] / 255, label=class_names[i]) for i in seen]
     figure.legend(
         handles=patches, loc="outside lower center", ncols=columns, fontsize=8
     )
     figure.savefig(file, dpi=120)
+
+
+def short_titles(names):
+    """Short names of models: of a path as many of its last parts as tell it apart."""
+    paths = [Path(name) for name in names]
+    paths = [path.parent if path.name == "model.keras" else path for path in paths]
+    for number in range(1, max(len(path.parts) for path in paths) + 1):
+        short = ["/".join(path.parts[-number:]) for path in paths]
+        if len(set(short)) == len(short):
+            return short
+    return list(names)
 
 
 def palette(number):

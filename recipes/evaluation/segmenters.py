@@ -13,7 +13,7 @@ from keras_cbvit.pretrained.predictions import class_names
 from recipes.commands import config_names_in
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted_pictures
-from recipes.figures import draw_segmentations
+from recipes.figures import draw_segmentations, short_titles
 from recipes.segmentation_experiment import Data
 from recipes.training.run_folder import model_file
 
@@ -74,8 +74,8 @@ def draw_segmenters(models, dataset, options, batch_size, file):
     pairs = load_pairs(data[0]).test
     networks = [model for _, model in models]
     rows = predicted_pictures(networks, pairs, data[0].scale, batch_size)
-    names = [name for name, _ in models]
-    draw_segmentations(rows, data[0].class_names, file, names)
+    titles = short_titles([name for name, _ in models])
+    draw_segmentations(rows, data[0].class_names, file, titles)
 
 
 def data_of(name, options):

@@ -115,12 +115,6 @@ def test_a_photograph_stands_upright_at_the_models_size(photo):
     assert [m.shape for m in maps] == [(1, 2, 7, 7)] * 2
 
 
-def test_pictures_name_models_shortly_if_that_tells_them_apart():
-    titles = analyze._titles(["runs/cb", "a/plain/model.keras", "vitcb_s.imagenet"])
-    assert list(titles.values()) == ["cb", "plain", "vitcb_s.imagenet"]
-    assert list(analyze._titles(["a/cb", "b/cb"]).values()) == ["a/cb", "b/cb"]
-
-
 def test_a_scale_is_drawn_at_its_block():
     numbers = {
         "blocks": ["block_0", "block_1", "block_2"],

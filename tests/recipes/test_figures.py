@@ -166,3 +166,16 @@ def test_the_palette_tells_classes_apart(classes, least):
     distances = np.linalg.norm(lab[:, None] - lab, axis=-1)
     assert distances[~np.eye(classes + 1, dtype=bool)].min() > least
     np.testing.assert_array_equal(figures.palette(5), colours[:5])
+
+
+@pytest.mark.parametrize(
+    ("names", "titles"),
+    [
+        (["runs/cb", "vitcb_s.imagenet"], ["cb", "vitcb_s.imagenet"]),
+        (["runs/a/model.keras", "runs/b"], ["a", "b"]),
+        (["runs/a/seed_0", "runs/b/seed_0"], ["a/seed_0", "b/seed_0"]),
+        (["runs/a", "runs/a"], ["runs/a", "runs/a"]),
+    ],
+)
+def test_titles_are_as_short_as_tells_the_models_apart(names, titles):
+    assert figures.short_titles(names) == titles

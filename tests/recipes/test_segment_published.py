@@ -122,7 +122,7 @@ def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkey
     file = place / "pictures" / "both.png"
     options = ["--data-dir", str(place), "--pictures", str(file)]
     evaluate.main([NAME, str(run), *options])
-    assert drawn["titles"] == [NAME, str(run)]
+    assert drawn["titles"] == [NAME, "run"]
     # Of five pictures the first, two between and the last.
     model = keras_cbvit.load_model(NAME)
     data = data_of(NAME, {"data_dir": place})

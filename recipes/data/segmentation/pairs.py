@@ -178,7 +178,8 @@ def _folder(data, folder, split):
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold {split}/images and "
-            f"{split}/labels, with labels as PNG files of the pictures' names."
+            f"{split}/labels, or images/{split} and annotations/{split} as ADE20K "
+            "does, with labels as PNG files of the pictures' names."
         )
     for places in LAYOUTS:
         images, labels = (folder / place.format(split=split) for place in places)
