@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 import keras_cbvit
+from keras_cbvit.pretrained.architectures import UPERNET
 from keras_cbvit.pretrained.catalog import own_folder, read_catalog
 
 GOLDEN = Path(__file__).parent / "data" / "published.json"
 RECORDS = read_catalog(own_folder())
+CLASSIFIERS = [name for name in RECORDS if not name.startswith(UPERNET)]
+UPERNETS = [name for name in RECORDS if name.startswith(UPERNET)]
 
 
 def pictures(shape):
@@ -30,12 +33,20 @@ def predictions(name):
     return model.predict(pictures(model.input_shape[1:]), verbose=0)
 
 
+def classes_of_pixels(name):
+    """The class that a segmentation model predicts for each pixel, as digits."""
+    model = keras_cbvit.load_model(name)
+    images = np.concatenate([pictures((96, 128, 3)), 255 - pictures((96, 128, 3))])
+    classes = model.predict(images, verbose=0).argmax(axis=-1)
+    return ["".join(f"{number:x}" for number in row.ravel()) for row in classes]
+
+
 @pytest.fixture(autouse=True)
 def no_other_place(monkeypatch):
     monkeypatch.delenv("KERAS_CBVIT_WEIGHTS", raising=False)
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_published_weights_predict_what_they_did(name):
     golden = np.array(json.loads(GOLDEN.read_text())[name])
     found = predictions(name)
@@ -43,13 +54,24 @@ def test_published_weights_predict_what_they_did(name):
     assert np.ptp(golden, axis=0).max() > 0.1  # the pictures are told apart
 
 
+@pytest.mark.parametrize("name", UPERNETS)
+def test_published_weights_give_each_pixel_the_class_they_did(name):
+    golden = "".join(json.loads(GOLDEN.read_text())[name])
+    found = "".join(classes_of_pixels(name))
+    assert len(found) == len(golden)
+    different = sum(a != b for a, b in zip(found, golden, strict=True))
+    assert different <= 1e-4 * len(golden)
+    assert len(set(golden)) > 3  # several classes are seen
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_published_weights_are_what_the_record_says(name):
     record = RECORDS[name]
     assert record.bytes == (own_folder() / record.filename).stat().st_size < 25e6
-    model = keras_cbvit.ViTCB(weights=name)
+    model = keras_cbvit.load_model(name)
     assert model.count_params() == record.parameters
-    assert model.output_shape == (None, len(record.class_names))
+    assert model.input_shape[1:] == tuple(record.input_shape)
+    assert model.output_shape[-1] == len(record.class_names)
     card = (own_folder() / f"{name}.md").read_text()
     assert record.sha256 in card and f"python -m recipes.evaluate {name}" in card
 
@@ -62,6 +84,7 @@ def test_a_class_has_a_name():
 
 if __name__ == "__main__":
     golden = {
-        name: predictions(name).astype("float64").round(7).tolist() for name in RECORDS
-    }
+        name: predictions(name).astype("float64").round(7).tolist()
+        for name in CLASSIFIERS
+    } | {name: classes_of_pixels(name) for name in UPERNETS}
     GOLDEN.write_text(json.dumps(golden) + "\n")
