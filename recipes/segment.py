@@ -17,9 +17,21 @@ def segment(experiment, command="recipes.segment.segment(experiment)"):
     `recipes.training.loop.train` says more.
     """
     from recipes.training import loop
+
+    return loop.train(_task(), experiment, command)
+
+
+def as_run(experiment):
+    """The experiment as it is run: with `smoke`, a short one of small batches."""
+    from recipes.training import loop
+
+    return loop.as_run(_task(), experiment)
+
+
+def _task():
     from recipes.training.segmentation import Segmentation
 
-    return loop.train(Segmentation(), experiment, command)
+    return Segmentation()
 
 
 def main(arguments=None):

@@ -10,7 +10,8 @@ from recipes.commands import parse, say_errors
 from recipes.experiment import Precision
 from recipes.paper.entries import ENTRIES
 from recipes.paper.report import markdown, measured
-from recipes.paper.runs import RECIPES, Runs
+from recipes.paper.runs import Runs
+from recipes.paper.tasks import TASK_OF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,22 +20,26 @@ class Paper:
 
     entry: tyro.conf.Positional[str]
     """A table or figure, or list."""
-    dataset: str = "imagenet"
-    """imagenet, cifar10 or digits."""
+    dataset: str | None = None
+    """imagenet, cifar10 or digits; of segmentation ade20k (160,000 iterations),
+    ade20k_40k or camvid. If not given, the paper's: imagenet or ade20k."""
     data_dir: Path | None = None
-    """Where TFDS keeps its data sets; its own default if not given."""
+    """Where TFDS keeps its data sets, its own default if not given; of segmentation the
+    folder that ADEChallengeData2016 or camvid is in, this one if not given."""
     sizes: tuple[str, ...] | None = None
     """ti, s and b, or mini for two CPU cores, where the data set has it. If not given,
-    mini, or on ImageNet the paper's."""
+    mini, or where there is none the paper's."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each model is trained once with each."""
     epochs: int | None = None
-    """If not those of the recipe."""
+    """If not those of the recipe; for segmentation there are iterations."""
+    iterations: int | None = None
+    """Of segmentation, if not those of the recipe."""
     precision: Precision = "float32"
     devices: int | None = None
     """As for training."""
     smoke: bool = False
-    """Two epochs of a few images, to see that everything runs."""
+    """Two short epochs of a few images, to see that everything runs."""
     runs: Path = Path("runs/paper")
     """Folder of the run folders."""
     out: Path = Path("runs/paper")
@@ -43,14 +48,40 @@ class Paper:
     def measure(self):
         """Runs what was asked for and writes the result; returns its Markdown."""
         entry = self._known("entry", self.entry, ENTRIES)
-        recipe = self._known("dataset", self.dataset, RECIPES)
+        dataset = self._dataset(entry.task)
         if not self.seeds:
             raise ValueError("seeds must have at least one number.")
-        sizes = self.sizes or (("mini",) if recipe.mini else entry.sizes)
+        mini = entry.task.recipes[dataset].mini
+        sizes = self.sizes or (("mini",) if mini else entry.sizes)
         for size in sizes:
             self._known("sizes", size, ("ti", "s", "b", "mini"))
-            if size == "mini" and not recipe.mini:
-                raise ValueError(f"sizes='mini' does not go with {self.dataset}.")
+            if size == "mini" and not mini:
+                raise ValueError(f"sizes='mini' does not go with {dataset}.")
+        runs = Runs(self.runs, dataset, self._settings(entry.task))
+        result = measured(self.entry, entry, runs, sizes, self.seeds)
+        text = markdown(result)
+        name = f"{self.entry}_smoke" if self.smoke else self.entry
+        file = self.out / dataset / f"{name}.md"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        entry.draw(result, file.with_suffix(".png"))
+        return text
+
+    def _dataset(self, task):
+        """The data set that was asked for, or the paper's."""
+        if self.dataset is None:
+            return next(iter(task.recipes))
+        if self.dataset in TASK_OF and TASK_OF[self.dataset] is not task:
+            raise ValueError(
+                f"dataset={self.dataset!r} is of {TASK_OF[self.dataset].name}, but "
+                f"{self.entry} of {task.name}; use one of {', '.join(task.recipes)}."
+            )
+        self._known("dataset", self.dataset, task.recipes)
+        return self.dataset
+
+    def _settings(self, task):
+        """Of all runs, by the groups of an experiment."""
         settings = {
             "data": {"data_dir": self.data_dir},
             "run": {
@@ -59,18 +90,17 @@ class Paper:
                 "smoke": self.smoke,
             },
         }
-        if self.epochs is not None:
-            settings["training"] = {"epochs": self.epochs}
-        runs = Runs(self.runs, self.dataset, settings)
-        result = measured(self.entry, entry, runs, sizes, self.seeds)
-        text = markdown(result)
-        name = f"{self.entry}_smoke" if self.smoke else self.entry
-        file = self.out / self.dataset / f"{name}.md"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        file.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-        entry.draw(result, file.with_suffix(".png"))
-        return text
+        for length in ("epochs", "iterations"):
+            value = getattr(self, length)
+            if value is None:
+                continue
+            if length != task.length:
+                raise ValueError(
+                    f"{length}={value} does not go with {self.entry}: {task.name} is "
+                    f"trained for a number of {task.length}; give --{task.length}."
+                )
+            settings["training"] = {length: value}
+        return settings
 
     def _known(self, option, value, known):
         if value not in known:
@@ -84,7 +114,7 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["list"]:
         for name, entry in ENTRIES.items():
-            print(f"{name:10} {entry.title}: {', '.join(entry.models)}")
+            print(f"{name:13} {entry.title}: {', '.join(entry.models)}")
         return
     options = parse("recipes.paper", Paper, recipes.paper.__doc__, arguments)
     with say_errors():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from recipes.paper import pictures
 from recipes.paper.models import HEADS
+from recipes.paper.tasks import CLASSIFICATION, SEGMENTATION, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,11 @@ class Entry:
     """Names of the rows, with the model of each."""
     measures: tuple[str, ...] = ("top1",)
     """Of `recipes.paper.measures`."""
+    task: Task = CLASSIFICATION
     draw: Callable = pictures.bars
     """Draws the result into a file."""
     sizes: tuple[str, ...] = ("s",)
-    """The sizes of ViT on ImageNet."""
+    """The sizes of ViT on the paper's data set."""
     stated: str = ""
     """What the paper's text states, in percentage points over plain if not said."""
     baselines: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -78,6 +80,17 @@ ENTRIES = {
         PLAIN | CB | CBS,
         measures=("top1", "imagenet_v2", "real"),
         sizes=("ti", "s", "b"),
+    ),
+    "table7": Entry(
+        "Table 7: semantic segmentation, UperNet",
+        PLAIN | CB | CBS,
+        measures=("mean_iou", "pixel_accuracy"),
+        task=SEGMENTATION,
+        sizes=("ti", "s", "b"),
+        stated=(
+            "mean IoU of Ti, S, B: 40K iterations CB +1.0, +0.4, +0.8; 160K iterations "
+            "+0.1, +0.6, +0.6"
+        ),
     ),
     "table8": Entry(
         "Table 8: robustness",
@@ -153,5 +166,13 @@ ENTRIES = {
         PLAIN | CB | CBS | FROM_ONE | UPPER,
         measures=("training_loss", "test_loss", "test_top1"),
         draw=pictures.along,
+    ),
+    "table7_curves": Entry(
+        "Training curves, not in the paper: of Table 7's models",
+        PLAIN | CB | CBS,
+        measures=("training_loss", "test_mean_iou"),
+        task=SEGMENTATION,
+        draw=pictures.along,
+        sizes=("ti", "s", "b"),
     ),
 }

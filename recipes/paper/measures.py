@@ -1,7 +1,9 @@
-"""What is measured of a trained model."""
+"""What is measured of a trained model, and of its training."""
 
+import csv
 import dataclasses
 import functools
+import math
 
 IMAGES = 512  # of the test set, whose attention is measured
 
@@ -20,6 +22,9 @@ TITLES = {
     "training_loss": "training loss",
     "test_loss": "test loss",
     "test_top1": "test top-1, %",
+    "mean_iou": "mean IoU, %",
+    "pixel_accuracy": "pixel accuracy, %",
+    "test_mean_iou": "test mean IoU, %",
 }
 IMAGENET_SETS = {
     "imagenet_v2": "imagenet-v2",
@@ -29,7 +34,13 @@ IMAGENET_SETS = {
 CONDITIONS = {"top1": "clean", "occlusion": "occlusion", "fgsm": "fgsm"}
 # Lists of numbers, by what a number is of.
 BY_BLOCK = ("entropy", "distance", "scale_ratio", "scale_mean")
-BY_EPOCH = ("training_loss", "test_loss", "test_top1")
+# With the column of a run's log.csv, and what it is multiplied by.
+BY_EPOCH = {
+    "training_loss": ("loss", 1),
+    "test_loss": ("val_loss", 1),
+    "test_top1": ("val_accuracy", 100),
+    "test_mean_iou": ("val_mean_iou", 100),
+}
 FIRST = {"block": 0, "epoch": 1}  # as the models and the logs count them
 ALONG = dict.fromkeys(BY_BLOCK, "block") | dict.fromkeys(BY_EPOCH, "epoch")
 
@@ -45,7 +56,8 @@ def measure(name, model, dataset, data):
     """What is measured of a trained model: a number, or a list of one for each block.
 
     Args:
-        name: one of `TITLES` but those `BY_EPOCH`, which the run's log has.
+        name: one of `TITLES` but those of pixels, for which there is `measure_pixels`,
+            and those `BY_EPOCH`, for which there is `by_epoch`.
         model: a trained classifier.
         dataset: the `recipes.data.sources.Dataset` it was tested on.
         data: the `recipes.experiment.Data` of that.
@@ -82,6 +94,44 @@ def _load_imagenet_set(on, data):
 
     own = {"data_dir": data.data_dir, "image_size": data.image_size}
     return load_set(on, dataclasses.replace(data_of(on), **own))
+
+
+def measure_pixels(model, pairs, experiment):
+    """What is measured of a segmentation model, all at once: numbers, and class IoU.
+
+    Args:
+        model: of a `recipes.segmentation_experiment.Experiment`.
+        pairs: the test pictures; of a smoke run only as many as it evaluates on count.
+        experiment: as it is run.
+    """
+    from recipes.evaluation import pixels
+    from recipes.training.segmentation import Segmentation
+
+    if experiment.run.smoke:
+        pairs = pairs.first(Segmentation.smoke_images)
+    # In the batches of training's evaluation: nothing else has to fit into memory.
+    batch_size = experiment.training.global_batch_size
+    found = pixels.measure(model, pairs, experiment.data.scale, batch_size)
+    class_iou = [None if iou is None else 100 * iou for iou in found["class_iou"]]
+    numbers = {name: 100 * found[name] for name in ("mean_iou", "pixel_accuracy")}
+    return {**numbers, "class_iou": class_iou}
+
+
+def by_epoch(names, file):
+    """Training curves, lists by the names of `BY_EPOCH`, from a run's log.csv."""
+    with file.open() as log:
+        rows = list(csv.DictReader(log))
+    found = {}
+    for name in names:
+        column, factor = BY_EPOCH[name]
+        found[name] = [factor * float(row[column]) for row in rows]
+    return found
+
+
+def parameters(model):
+    """Parameters, of any model; not the moving statistics of its batch norms."""
+    weights = model.trainable_weights
+    return {"parameters": sum(math.prod(each.shape) for each in weights)}
 
 
 def cost(model):

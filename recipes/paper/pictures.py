@@ -5,6 +5,7 @@ import numpy as np
 from recipes import figures
 from recipes.paper.measures import ALONG, FIRST, TITLES
 from recipes.paper.models import HEADS
+from recipes.paper.tasks import counted_by
 
 
 def bars(result, file):
@@ -36,8 +37,8 @@ def along(result, file):
         for measure in result["measures"]:
             curves = {row["title"]: _values(row, measure) for row in rows}
             panels[f"{TITLES[measure]}\n({result['dataset']}, {size})"] = curves
-    along = ALONG[result["measures"][0]]
-    figures.draw_panels(panels, file, along, FIRST[along])
+    first = result["measures"][0]
+    figures.draw_panels(panels, file, counted_by(first, result), FIRST[ALONG[first]])
 
 
 def over_heads(result, file):

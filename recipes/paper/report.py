@@ -1,12 +1,14 @@
 """A table or figure as numbers, and as Markdown."""
 
 import sys
+from itertools import product
 from math import isnan, nan
 
 import numpy as np
 
 from recipes.machine import run_on
-from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES, cost
+from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
+from recipes.paper.tasks import TASK_OF, counted_by
 
 
 def measured(name, entry, runs, sizes, seeds):
@@ -24,16 +26,20 @@ def measured(name, entry, runs, sizes, seeds):
         for each in entry.measures
         if runs.dataset == "imagenet" or each not in IMAGENET_SETS
     ]
+    # What would stop the last of these is said before the first is trained.
+    seeds = seeds if measures else ()
+    for size, model, seed in product(sizes, entry.models.values(), seeds):
+        runs.check(model, size, seed, measures)
     rows = []
     for size in sizes:
         for title, model in entry.models.items():
             values = {}
-            for seed in seeds if measures else ():
+            for seed in seeds:
                 print(f"{entry.title}: {title}, {size}, seed {seed}", file=sys.stderr)
                 values[seed] = runs.values(model, size, seed, measures)
             row = {"title": title, "model": model, "size": size}
             row["baseline"] = entry.baseline_of(title)
-            rows.append({**row, **cost(runs.build(model, size)), "seeds": values})
+            rows.append({**row, **runs.cost(model, size), "seeds": values})
     return {
         "entry": name,
         "title": entry.title,
@@ -80,14 +86,18 @@ def markdown(result):
         if measure in ALONG:
             lines += [*_table_along(result, measure), ""]
     if result["stated"]:
-        lines += [f"The paper, on ImageNet: {result['stated']}.", ""]
+        on = TASK_OF[result["dataset"]].paper_dataset
+        lines += [f"The paper, on {on}: {result['stated']}.", ""]
     return "\n".join([*lines, _made_with(result), ""])
 
 
 def _table(result, measures):
     baselines = {row["baseline"] for row in result["rows"]}
     over = f"over {baselines.pop()}" if len(baselines) == 1 else "over the row before"
-    titles = ["Model", "Size", "Parameters", "Multiply-accumulates"]
+    has_macs = "macs" in result["rows"][0]
+    titles = ["Model", "Size", "Parameters"]
+    if has_macs:
+        titles.append("Multiply-accumulates")
     if not measures:
         titles += ["of CB or SE", "in all over plain"]
     for measure in measures:
@@ -95,7 +105,8 @@ def _table(result, measures):
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in result["rows"]:
         cells = [row["title"], row["size"], f"{row['parameters']:,}"]
-        cells.append(f"{row['macs'] / 1e6:,.2f} M")
+        if has_macs:
+            cells.append(f"{row['macs'] / 1e6:,.2f} M")
         if not measures:
             base = _baseline(result["rows"], row)
             more = (row["macs"] + row["context_macs"]) / base["macs"] - 1
@@ -116,11 +127,11 @@ def _table_along(result, measure):
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
         by_row[f"{row['title']}, {row['size']}"] = list(zip(*values, strict=True))
-    along = ALONG[measure]
+    first = FIRST[ALONG[measure]]
     number = max(len(values) for values in by_row.values())
-    columns = range(FIRST[along], FIRST[along] + number)
+    columns = range(first, first + number)
     lines = [
-        f"By {along}, {TITLES[measure]}:",
+        f"By {counted_by(measure, result)}, {TITLES[measure]}:",
         "",
         f"| Model | {' | '.join(map(str, columns))} |",
         "|---" * (1 + number) + "|",
@@ -136,7 +147,7 @@ def _made_with(result):
     machine = f"{result['cpu']}, {cores}; {result['date']}."
     if not result["measures"]:
         return machine
-    training, data = result["training"], result["data"]
+    trained = TASK_OF[result["dataset"]].trained(result["training"], result["data"])
     numbers = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
     first, *others = result["rows"][0]["seeds"]
     seeds = f"Seed {first}. "
@@ -151,8 +162,7 @@ def _made_with(result):
     )
     attention = f"Attention is that to the first {IMAGES} test images. "
     return (
-        f"{smoke}{seeds}{training['epochs']} epochs in batches of "
-        f"{training['global_batch_size']}, images of {data['image_size'][0]} pixels. "
+        f"{smoke}{seeds}{trained}. "
         f"{attention if set(result['measures']) & {'entropy', 'distance'} else ''}"
         f"{result['backend']}; {numbers}; {machine}"
     )

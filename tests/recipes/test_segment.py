@@ -260,9 +260,9 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
 
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
-    assert "Configs: ade20k, camvid" in capsys.readouterr().out
+    assert "Configs: ade20k, ade20k_40k, camvid" in capsys.readouterr().out
     with pytest.raises(
-        SystemExit, match="no config 'digits'; there are ade20k, camvid"
+        SystemExit, match="no config 'digits'; there are ade20k, ade20k_40k"
     ):
         recipe.main(["digits"])
 
@@ -283,7 +283,17 @@ def test_ade20k_is_trained_as_xcit_does():
     assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
 
 
-@pytest.mark.parametrize("name", ["ade20k", "camvid", "camvid_mini"])
+def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
+    short, full = (
+        importlib.import_module(f"recipes.configs.segmentation.{name}").config()
+        for name in ("ade20k_40k", "ade20k")
+    )
+    assert short.training == dataclasses.replace(full.training, iterations=40_000)
+    assert (short.run.run_dir.name, full.run.run_dir.name) == ("ade20k_40k", "ade20k")
+    assert dataclasses.replace(short, training=full.training, run=full.run) == full
+
+
+@pytest.mark.parametrize("name", ["ade20k", "ade20k_40k", "camvid", "camvid_mini"])
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"recipes.configs.segmentation.{name}")
     assert f"python -m recipes.segment {name}" in module.__doc__

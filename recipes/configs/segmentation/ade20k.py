@@ -6,8 +6,8 @@
 For a machine with GPUs. FOLDER is ADEChallengeData2016 from
 http://sceneparsing.csail.mit.edu, with images/training, annotations/training and so on.
 `--model` is UperNet_ViTCB_Ti, _S or _B, with `--drop-path-rate` 0.0, 0.05 or 0.1;
-`--iterations` 160000 or 40000. Batch, optimiser, schedule, crops and evaluation, of the
-whole image at one scale, are XCiT's.
+`ade20k_40k` has 40,000 iterations. Batch, optimiser, schedule, crops and evaluation, of
+the whole image at one scale, are XCiT's.
 """
 
 from pathlib import Path

@@ -1,14 +1,19 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 import keras_cbvit
 from recipes import evaluation
+from recipes.configs.segmentation import camvid_mini
+from recipes.data.segmentation.pairs import load_pairs
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
 from recipes.paper import measures
-from recipes.paper.measures import cost, measure
+from recipes.paper.measures import cost, measure, measure_pixels
 from tests.recipes.evaluation.imagenet_sets import FOLDER, model_that_answers
+from tests.recipes.test_segment import write_pictures
 
 DIGITS = Data(dataset="digits", image_size=(16, 16))
 
@@ -91,6 +96,26 @@ def test_attention_is_that_of_the_first_images(digits, monkeypatch):
     monkeypatch.setattr(keras_cbvit.analysis, "attention_statistics", statistics)
     assert measure("entropy", small(), digits, DIGITS) == [0, 0, 0]
     np.testing.assert_array_equal(seen[0], digits.test.images[:7])
+
+
+def test_pixels_are_measured_in_per_cent_on_the_whole_test_set(tmp_path):
+    write_pictures(tmp_path)
+    config = camvid_mini.config()
+    data = dataclasses.replace(config.data, dataset=str(tmp_path), scale=(24, 64))
+    pairs = load_pairs(data).test
+    # Says class 1 to every pixel; the pictures have three of the eleven.
+    images = keras.Input((None, None, 3))
+    logits = keras.layers.Conv2D(11, 1)
+    model = keras.Model(images, logits(images))
+    logits.set_weights([np.zeros((1, 1, 3, 11)), np.arange(11) == 1])
+    truth = np.concatenate([labels[labels != 255] for _, labels in pairs])
+    share = 100 * np.mean(truth == 1)
+    found = measure_pixels(model, pairs, dataclasses.replace(config, data=data))
+    assert found == {
+        "mean_iou": pytest.approx(share / 3),
+        "pixel_accuracy": pytest.approx(share),
+        "class_iou": [0, pytest.approx(share), 0, *[None] * 8],
+    }
 
 
 def test_cost_counts_what_cb_adds_by_itself():

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -6,14 +7,15 @@ import keras
 import pytest
 from PIL import Image
 
-from recipes import machine
+from recipes import machine, train
 from recipes.data.sources import MissingDatasetError
-from recipes.paper import runs
+from recipes.paper import tasks
 from recipes.paper.__main__ import main
 from recipes.paper.entries import ENTRIES
 from recipes.paper.measures import ALONG
 from recipes.paper.models import MODELS
 from recipes.paper.runs import Runs
+from tests.recipes.test_segment import write_pictures
 
 BACKEND = keras.backend.backend()
 # Each model takes TensorFlow and JAX long to compile; torch runs them all.
@@ -22,18 +24,28 @@ SMOKE = list(ENTRIES) if BACKEND == "torch" else ["figure6"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all entries find the models that others have trained."""
-    return tmp_path_factory.mktemp("paper")
+    """Where all entries find the models that others have trained, and the pictures."""
+    folder = tmp_path_factory.mktemp("paper")
+    write_pictures(folder / "camvid")
+    return folder
+
+
+def dataset_of(entry):
+    return {"classification": "digits", "segmentation": "camvid"}[
+        ENTRIES[entry].task.name
+    ]
 
 
 def run(folder, entry, *options):
     folders = ["--runs", str(folder / "runs"), "--out", str(folder / "out")]
-    main([entry, "--dataset", "digits", "--smoke", *folders, *options])
-    return json.loads((folder / "out" / "digits" / f"{entry}_smoke.json").read_text())
+    options = [*folders, "--data-dir", str(folder), *options]
+    main([entry, "--dataset", dataset_of(entry), "--smoke", *options])
+    file = folder / "out" / dataset_of(entry) / f"{entry}_smoke.json"
+    return json.loads(file.read_text())
 
 
 @pytest.mark.parametrize("entry", SMOKE)
-def test_every_entry_runs_on_the_digits(entry, folder, capsys):
+def test_every_entry_runs_on_few_pictures(entry, folder, capsys):
     result = run(folder, entry, "--seeds", "0")
     assert [row["title"] for row in result["rows"]] == list(ENTRIES[entry].models)
     for row in result["rows"]:
@@ -46,7 +58,8 @@ def test_every_entry_runs_on_the_digits(entry, folder, capsys):
     printed = capsys.readouterr().out
     assert ENTRIES[entry].title in printed
     assert all(f"| {row['title']}" in printed for row in result["rows"])
-    with Image.open(folder / "out" / "digits" / f"{entry}_smoke.png") as picture:
+    file = folder / "out" / dataset_of(entry) / f"{entry}_smoke.png"
+    with Image.open(file) as picture:
         assert picture.width > 300
 
 
@@ -65,6 +78,23 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
         run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="takes long to compile")
+def test_a_model_is_measured_as_its_log_says(folder):
+    first = run(folder, "table7", "--seeds", "0")
+    place = folder / "runs" / "camvid" / "mini" / "plain" / "seed_0_smoke"
+    with (place / "log.csv").open() as log:
+        *_, last = csv.DictReader(log)
+    for name in ("mean_iou", "pixel_accuracy"):
+        logged = pytest.approx(100 * float(last[f"val_{name}"]), abs=1e-9)
+        assert first["rows"][0]["seeds"]["0"][name] == logged
+    # Once more, of the saved model.
+    kept = json.loads((place / "measures.json").read_text())
+    assert len(kept["class_iou"]) == 11
+    (place / "measures.json").unlink()
+    assert run(folder, "table7", "--seeds", "0") == first
+    assert json.loads((place / "measures.json").read_text()) == kept
+
+
 def test_what_was_measured_is_printed_again_from_text_files_alone(
     folder, tmp_path, monkeypatch
 ):
@@ -75,8 +105,8 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
         (tmp_path / place).mkdir(parents=True)
         for file in ("config.json", "log.csv", "measures.json"):
             shutil.copy(folder / place / file, tmp_path / place / file)
-    monkeypatch.setattr(runs, "train", None)
-    monkeypatch.setattr(runs, "load_dataset", None)
+    monkeypatch.setattr(train, "train", None)
+    monkeypatch.setattr(tasks, "load_dataset", None)
     # On another machine, another day and another backend.
     monkeypatch.setattr(machine, "_cpu", lambda: "another")
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")
@@ -112,7 +142,7 @@ def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
     assert experiment.augmentation.rand_augment == 9
     assert experiment.run.folder == tmp_path / "imagenet" / "s" / "cb_upper" / "seed_5"
     # As large as one with 192 * 4 hidden channels: 12 blocks of 192 channels.
-    assert found.build("plain", "ti").count_params() == 5_717_416
+    assert found.cost("plain", "ti")["parameters"] == 5_717_416
 
 
 def test_every_model_of_an_entry_is_known():
@@ -136,6 +166,40 @@ def test_the_list_names_every_entry(capsys):
         (["table5", "--sizes", "xl"], "sizes='xl' is unknown"),
         (["table5", "--sizes", "mini"], "'mini' does not go with imagenet"),
         (["table5", "--seeds"], "seeds must have at least one"),
+        (
+            ["table7", "--dataset", "cifar10"],
+            "dataset='cifar10' is of classification, but table7 of segmentation; use "
+            "one of ade20k, ade20k_40k, camvid",
+        ),
+        (
+            ["table5", "--dataset", "camvid"],
+            "dataset='camvid' is of segmentation, but table5 of classification; use "
+            "one of imagenet, cifar10, digits",
+        ),
+        (["table7", "--dataset", "mnist"], "'mnist' is unknown; use one of ade20k"),
+        (["table7", "--sizes", "mini"], "'mini' does not go with ade20k"),
+        (
+            ["table7", "--dataset", "camvid", "--epochs", "3"],
+            "epochs=3 does not go with table7: .* iterations; give --iterations",
+        ),
+        (
+            ["table5", "--dataset", "digits", "--iterations", "3"],
+            "iterations=3 does not go with table5: .* epochs; give --epochs",
+        ),
+        (
+            ["table7", "--dataset", "camvid", "--iterations", "300"],
+            "evaluation_iterations=200 must divide the iterations=300",
+        ),
+        (["table7", "--dataset", "camvid"], "There is no folder camvid"),
+        (
+            ["table7"],
+            "no published weights 'vit_ti.imagenet'.*recipes.train imagenet --model "
+            "ViTCB_Ti --broadcast None",
+        ),
+        (
+            ["table7_curves", "--dataset", "ade20k_40k", "--sizes", "b"],
+            "no published weights 'vit_b.imagenet'",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(

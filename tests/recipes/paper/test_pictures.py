@@ -45,6 +45,14 @@ def test_curves_are_drawn_from_the_first_epoch(drawn, tmp_path):
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [3, 2])
 
 
+def test_an_epoch_of_segmentation_says_its_iterations(drawn, tmp_path):
+    rows = [row("plain", {"0": {"test_mean_iou": [3.0, 2.0]}})]
+    segmented = {"dataset": "camvid", "training": {"evaluation_iterations": 200}}
+    curves = result(["test_mean_iou"], rows) | segmented
+    pictures.along(curves, tmp_path / "curves.png")
+    assert drawn[0].axes[0].get_xlabel() == "epoch of 200 iterations"
+
+
 def test_heads_are_beside_each_other_plain_and_with_cb(drawn, tmp_path):
     rows = [
         row(f"{kind}_{heads}_heads", top1(10.0 * heads + more))
