@@ -157,6 +157,18 @@ def test_a_file_holds_backbone_and_head(model, tmp_path):
     with_auxiliary_head(copy)
 
 
+def test_a_trained_model_gives_its_backbone_to_one_with_other_classes(model, tmp_path):
+    model.save(tmp_path / "upernet.keras")
+    trained = keras_cbvit.load_model(tmp_path / "upernet.keras")
+    backbone = keras.Model(trained.input, trained.get_layer("uper_head").input)
+    other = UperNet(backbone, 5, 4)
+    assert predict(other, pictures()).shape == (2, 16, 24, 5)
+    found, expected = values(other), values(model)
+    kept = [name for name in expected if not name.startswith("uper_head")]
+    assert "block_4/mlp/fc2/kernel" in kept
+    assert_same_values(*({name: v[name] for name in kept} for v in (found, expected)))
+
+
 def test_weights_are_named_by_their_path(model):
     found = set(values(model))
     assert found >= {
