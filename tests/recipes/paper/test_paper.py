@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from recipes import machine, train
@@ -124,7 +125,12 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
         found.values("cbs_from_one", "mini", 0, ["scale_mean"])
 
 
-def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path):
+def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path, monkeypatch):
+    def fail(builder, **options):
+        raise ConnectionError("no internet here")
+
+    # TFDS would try for minutes.
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     found = Runs(tmp_path / "runs", "imagenet", {"data": {"data_dir": tmp_path}})
     with pytest.raises(MissingDatasetError, match="imagenet_v2"):
         found.values("cb", "ti", 0, ["top1", "imagenet_v2"])

@@ -7,19 +7,17 @@ import json
 import keras
 import pytest
 
-import recipes.configs.segmentation
-from recipes import commands, segment
+from recipes import segment
 from recipes.paper import tasks
 from recipes.paper.__main__ import main
 from recipes.paper.runs import Runs
-from recipes.segmentation_experiment import Experiment
 from recipes.training import run_folder
 
 MODELS = {"plain": (None, "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_is_trained_as_on_the_command_line(model, tmp_path):
+def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch):
     broadcast, family = MODELS[model]
     runs = Runs(tmp_path, "camvid", {"data": {"data_dir": tmp_path}})
     experiment = runs.experiment(model, "mini", 1)
@@ -31,9 +29,12 @@ def test_a_model_is_trained_as_on_the_command_line(model, tmp_path):
         str(tmp_path / f"camvid/mini/{model}/seed_1"),
     ]
     options += ["--data-dir", str(tmp_path)]
-    package = recipes.configs.segmentation
-    asked = commands.configured("", "", package, Experiment, ["camvid_mini", *options])
-    assert experiment == asked[0]
+    asked = []
+    monkeypatch.setattr(
+        segment, "segment", lambda experiment, _: asked.append(experiment)
+    )
+    segment.main(["camvid_mini", *options])
+    assert asked == [experiment]
 
 
 @pytest.mark.parametrize("size, rate", [("ti", 0.0), ("s", 0.05), ("b", 0.1)])
