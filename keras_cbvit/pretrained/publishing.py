@@ -223,7 +223,7 @@ def model_card(record, notes=""):
         "## Use\n\n"
         "```python\n"
         "import keras_cbvit\n\n"
-        f"model = keras_cbvit.{_call_text(record.name)}\n"
+        f"{_use_text(record.name)}\n"
         "```\n\n"
         "## Made by\n\n"
         f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
@@ -236,10 +236,14 @@ def _shape_text(shape):
     return "×".join(map(str, shape))
 
 
-def _call_text(name):
+def _use_text(name):
     if name.startswith(UPERNET):
-        return f'load_model("{name}")'
-    return f'ViTCB(weights="{name}")'
+        return (
+            f'model = keras_cbvit.load_model("{name}")\n'
+            "predictions = keras_cbvit.predict_whole(model, images)\n"
+            f'names = keras_cbvit.class_names("{name}")'
+        )
+    return f'model = keras_cbvit.ViTCB(weights="{name}")'
 
 
 def _check_finite(model):
