@@ -39,8 +39,8 @@ def configured(command, description, package, options_class, sizes, arguments):
         description: its docstring, which is its help.
         package: where the configs are.
         options_class: the dataclass that they build.
-        sizes: the options that belong to the config's own `--model`: with another,
-            those that are as the config has them are not meant.
+        sizes: the options of the network that belong to the config's own `--model`:
+            with another, those that are as the config has them are not meant.
         arguments: of the command line; `None` for those of this program.
 
     Returns:

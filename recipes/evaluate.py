@@ -24,7 +24,11 @@ from recipes.evaluation.classifiers import as_classifier, load_model
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
-from recipes.evaluation.segmenters import draw_segmenters, measure_segmenters
+from recipes.evaluation.segmenters import (
+    draw_segmenters,
+    drawn_data,
+    measure_segmenters,
+)
 from recipes.evaluation.sets import asked, data_of, load_set
 from recipes.experiment import Data
 from recipes.train import config_names
@@ -113,10 +117,12 @@ def evaluate(options, report=lambda row: None):
         raise ValueError("There is no model to measure; see --help.")
     if not list(options.conditions()):
         raise ValueError("There is nothing to measure under; see --under, --epsilons.")
+    if options.pictures is not None and options.pictures.suffix != ".png":
+        raise ValueError(f"pictures={options.pictures} must be a .png file.")
     results = []
     load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
     # Before anything else wakes the backend, which then has the devices it has.
-    with distribute(options.devices, options.batch_size or BATCH_SIZE):
+    with distribute(options.devices, _batch_size(options, BATCH_SIZE)):
         models = [(name, load_model(name)) for name in options.models]
         if any(is_upernet(model) for _, model in models):
             return _segmentation_rows(options, models, report)
@@ -157,12 +163,19 @@ def _segmentation_rows(options, models, report):
                 "segmentation model."
             )
     asked = {"data_dir": options.data_dir, "test_split": options.test_split}
-    batch_size = options.batch_size or pixels.BATCH_SIZE * (options.devices or 1)
+    batch_size = _batch_size(options, pixels.BATCH_SIZE)
     on = options.on or (None,)
+    # Said before anything is measured.
+    drawn = drawn_data(models, on[0], asked) if options.pictures else None
     rows = measure_segmenters(models, on, asked, batch_size, report)
     if options.pictures is not None:
-        draw_segmenters(models, on[0], asked, batch_size, options.pictures)
+        draw_segmenters(models, drawn, batch_size, options.pictures)
     return rows
+
+
+def _batch_size(options, each):
+    """The batch that is asked for, or so many images on each device."""
+    return options.batch_size or each * (options.devices or 1)
 
 
 def _rows(options, classifier, on, dataset):
@@ -180,7 +193,7 @@ def _rows(options, classifier, on, dataset):
             split,
             under,
             epsilon or 0.0,
-            options.batch_size or BATCH_SIZE,
+            _batch_size(options, BATCH_SIZE),
             options.strict,
             progress,
         )

@@ -4,9 +4,8 @@
         --dataset cifar10 --trained-on CIFAR-10 \\
         --recipe "python -m recipes.train cifar10"
 
-A segmentation model is published from its run folder, as runs/camvid/model.keras: the
-folder's config.json says what it is measured on, and of the options about images only
---dataset, --data-dir and --test-split count.
+A segmentation model is measured as the config.json of its run folder says, else as the
+config that the tag of its name is; --dataset, --data-dir and --test-split change it.
 
 A .weights.h5 file does not say what model it is of. Load it in Python with
 `ViTCB(weights=...)` and the arguments the model was built with, and save the model
@@ -22,6 +21,20 @@ from recipes.experiment import Data
 
 
 @dataclasses.dataclass(frozen=True)
+class TestImages:
+    """The test images that the model is measured on, as in `recipes.evaluate`."""
+
+    dataset: str | None = None
+    """A TFDS name, a folder, an .npz file or digits; of a segmentation model that of
+    its run if not given."""
+    data_dir: Path | None = None
+    test_split: str | None = None
+    crop_fraction: float | None = None
+    test_labels: Path | None = None
+    strict: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Publication:
     """What is published, where, and what is said of it."""
 
@@ -33,8 +46,7 @@ class Publication:
     """How the model was made: the command, or where to read about it."""
     trained_on: str
     """The data set the model was trained on."""
-    data: Data = Data()
-    """The test images that the model is measured on."""
+    test: TestImages = TestImages()
     weights_dir: Path = Path("weights")
     """Folder to publish into."""
     licence: str = "Apache-2.0"
@@ -57,6 +69,7 @@ def publish_checkpoint(publication):
     from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
     from recipes.data.segmentation.pairs import load_pairs
     from recipes.data.sources import load_dataset
+    from recipes.evaluation.sets import asked
 
     if publication.checkpoint.suffix != ".keras":
         raise ValueError(
@@ -73,23 +86,33 @@ def publish_checkpoint(publication):
     }
     if is_upernet(model):
         data = _segmentation_data(publication)
-        dataset = load_pairs(data)
         return measure_and_publish_segmenter(
-            model, name, folder, dataset, data.scale, **facts
+            model, name, folder, load_pairs(data), data, **facts
         )
-    data = dataclasses.replace(publication.data, image_size=model.input_shape[1:3])
-    dataset = load_dataset(data, train=False)
+    test = publication.test
+    if test.dataset is None:
+        raise ValueError("There is nothing to measure the model on; give --dataset.")
+    data = Data(dataset=test.dataset, strict=test.strict)
+    dataset = load_dataset(asked(data, test, model.input_shape[1:3]), train=False)
     return measure_and_publish(model, name, folder, dataset, **facts)
 
 
 def _segmentation_data(publication):
     """The `Data` of a segmentation model's run with what the options say otherwise."""
-    from recipes.evaluation.segmenters import data_of
+    from recipes.evaluation.segmenters import data_of, refuse_other_tag
 
-    asked, default = vars(publication.data), vars(Data())
-    options = ("dataset", "data_dir", "test_split")
-    given = {key: asked[key] for key in options if asked[key] != default[key]}
-    return data_of(str(publication.checkpoint), given)
+    given = {
+        key: value
+        for key, value in vars(publication.test).items()
+        if value != getattr(TestImages, key)
+    }
+    meant = ("dataset", "data_dir", "test_split")
+    if others := [key for key in given if key not in meant]:
+        raise ValueError(f"{others[0]}={given[others[0]]!r} is for classifiers.")
+    tag = publication.name.partition(".")[2]
+    data = data_of(str(publication.checkpoint), given, tag)
+    refuse_other_tag(publication.name, data)
+    return data
 
 
 def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **facts):
@@ -119,15 +142,16 @@ def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **fact
 
 
 def measure_and_publish_segmenter(
-    model, name, weights_dir, dataset, scale, *, trained_on, **facts
+    model, name, weights_dir, dataset, data, *, trained_on, **facts
 ):
     """Publishes a segmentation model with its mean IoU on a data set's test pictures.
 
-    At the scale that `recipes.evaluation.pixels.measure` brings them to.
+    The data set is `load_pairs(data)`.
     """
     import keras_cbvit
     from recipes.evaluation import pixels
 
+    scale = data.scale
     measured = pixels.measure(model, dataset.test, scale)
     record = keras_cbvit.publish(
         model,
@@ -138,15 +162,17 @@ def measure_and_publish_segmenter(
         metric="mean IoU",
         value=measured["mean_iou"],
         measured_on=(
-            f"{dataset.description}, {measured['images']} whole test images at the "
-            f"scale {scale[0]}×{scale[1]}, {measured['pixels']} labelled pixels"
+            f"{dataset.description}, {data.test_split}, {measured['images']} whole "
+            f"images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
+            "labelled pixels"
         ),
         images=pixels.first_input(model, dataset.test, scale),
         **facts,
     )
     print(
         f"Published {Path(weights_dir) / record.filename}: mean IoU "
-        f"{measured['mean_iou']:.4f} on {measured['images']} test images."
+        f"{measured['mean_iou']:.4f} on {measured['images']} images of "
+        f"{data.test_split}."
     )
     return record
 

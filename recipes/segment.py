@@ -42,7 +42,7 @@ def main(arguments=None):
         __doc__,
         recipes.configs.segmentation,
         Experiment,
-        SIZES,
+        (*SIZES, "weights"),
         arguments,
     )
     if asked is None:

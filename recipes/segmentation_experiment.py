@@ -22,8 +22,10 @@ class Network:
         "UperNet", "UperNet_ViTCB_Ti", "UperNet_ViTCB_S", "UperNet_ViTCB_B"
     ] = "UperNet_ViTCB_S"
     patch_size: int = 16
+    """Weights have their own; another one than 16 must be theirs."""
     hidden_dim: int | None = None
-    """For UperNet, like the five that follow; the sizes have their own."""
+    """For UperNet, like the five that follow; the sizes have their own, and so have
+    weights, but for blocks and channels."""
     depth: int | None = None
     num_heads: int | None = None
     mlp_ratio: float | None = None
@@ -37,7 +39,7 @@ class Network:
     """XCiT has 0.0 for Ti and 0.05 for S; ours for B is 0.1."""
     weights: str | None = None
     """Weights of a classifier that the ViT starts from, a full name or a path of a
-    .keras file. The ViT is theirs; patch_size and broadcast do not count then."""
+    .keras file. The ViT is theirs, and broadcast must be as theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +147,14 @@ def build_model(network, data, classes, dtype):
         "dtype": dtype,
     }
     if network.weights is not None:
-        del options["broadcast"], options["patch_size"]
+        _refuse_other_broadcast(network)
+        if network.patch_size == Network().patch_size:
+            del options["patch_size"]
     if network.model == "UperNet":
-        if missing := [size for size in ("blocks", "channels") if size not in own]:
+        needed = ("blocks", "channels")
+        if network.weights is None:
+            needed += ("hidden_dim", "depth", "num_heads")
+        if missing := [size for size in needed if size not in own]:
             raise ValueError(f"--model UperNet needs {' and '.join(missing)}.")
         blocks, channels = own.pop("blocks"), own.pop("channels")
         vit = keras_cbvit.ViTCB(
@@ -167,6 +174,20 @@ def build_model(network, data, classes, dtype):
         )
     builder = getattr(keras_cbvit, network.model)
     return builder(classes, weights=network.weights, **options)
+
+
+def _refuse_other_broadcast(network):
+    """A comparison of plain and CB must not become one of CB and CB."""
+    from keras_cbvit.pretrained.files import locate
+    from keras_cbvit.pretrained.loading import saved_config
+
+    found = saved_config(locate(network.weights))
+    if "broadcast" in found and found["broadcast"] != network.broadcast:
+        raise ValueError(
+            f"weights={network.weights!r} are of a model with broadcast="
+            f"{found['broadcast']}, not {network.broadcast}; give --broadcast "
+            f"{found['broadcast']}, or other weights."
+        )
 
 
 def with_auxiliary_head(model):

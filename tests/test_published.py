@@ -15,8 +15,8 @@ from keras_cbvit.pretrained.catalog import own_folder, read_catalog
 
 GOLDEN = Path(__file__).parent / "data" / "published.json"
 RECORDS = read_catalog(own_folder())
-CLASSIFIERS = [name for name in RECORDS if not name.startswith(UPERNET)]
-UPERNETS = [name for name in RECORDS if name.startswith(UPERNET)]
+CLASSIFIERS = [name for name in sorted(RECORDS) if not name.startswith(UPERNET)]
+UPERNETS = [name for name in sorted(RECORDS) if name.startswith(UPERNET)]
 
 
 def pictures(shape):
@@ -52,6 +52,12 @@ def test_published_weights_predict_what_they_did(name):
     found = predictions(name)
     np.testing.assert_allclose(found, golden, rtol=1e-4, atol=1e-6)
     assert np.ptp(golden, axis=0).max() > 0.1  # the pictures are told apart
+
+
+def test_the_published_models_are_these():
+    minis = ("vit_mini", "vitcb_mini", "vitcbs_mini")
+    assert [f"{mini}.cifar10" for mini in minis] == CLASSIFIERS
+    assert [f"upernet_{mini}.camvid_mini" for mini in minis] == UPERNETS
 
 
 @pytest.mark.parametrize("name", UPERNETS)

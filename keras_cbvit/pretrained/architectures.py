@@ -70,6 +70,11 @@ def check_weights_name(name, actual, upernet=False):
         )
     architecture = name.partition(".")[0]
     is_other = actual is not None or architecture in known_architectures()
+    if architecture != actual and is_other and upernet and actual is None:
+        raise ValueError(
+            f"name={name!r} is for a model whose own name is {architecture}; if this "
+            f"one is of that size, build it with name={architecture!r}."
+        )
     if architecture != actual and is_other:
         raise ValueError(
             f"name={name!r} is not for this model, which is "

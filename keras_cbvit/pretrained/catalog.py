@@ -64,7 +64,9 @@ class WeightsRecord:
 
 
 def list_weights():
-    """Names of the weights that `weights=` takes, sorted.
+    """Names of the published weights, sorted.
+
+    `load_model` takes each, and `weights=` those of classifiers.
 
     They come from the folder or URL in the environment variable
     `KERAS_CBVIT_WEIGHTS`, if set, and from the package's own `weights/`.

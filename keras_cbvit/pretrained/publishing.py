@@ -232,7 +232,7 @@ def model_card(record, notes=""):
 
 def _shape_text(shape):
     if None in shape:
-        return f"any height and width, {shape[-1]} channels"
+        return f"any height and width that patches divide, {shape[-1]} channels"
     return "×".join(map(str, shape))
 
 

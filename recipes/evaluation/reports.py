@@ -45,7 +45,7 @@ def _segmentation_table(rows):
     yield "|---|---|---|---|---|"
     for row in rows:
         yield _measures_of(row, row["model"], "mean_iou", "pixel_accuracy")
-    by_set = {row["on"]: row for row in rows}
+    by_set = {(row["folder"], row["on"]): row for row in rows}
     for row in by_set.values():
         name = "the most frequent class everywhere"
         yield _measures_of(row, name, "majority_mean_iou", "majority_pixel_accuracy")
@@ -58,12 +58,15 @@ def _measures_of(row, name, *measures):
 
 def _table_of_classes(rows):
     """A column for each model; of several sets a table for each."""
-    for on in dict.fromkeys(row["on"] for row in rows):
-        of_set = [row for row in rows if row["on"] == on]
+    sets = {}
+    for row in rows:
+        sets.setdefault((row["folder"], row["on"]), []).append(row)
+    for (_, on), of_set in sets.items():
         names = " | ".join(row["model"] for row in of_set)
         yield f"| IoU %, {on} | {names} |"
         yield "|---" * (1 + len(of_set)) + "|"
-        for name in of_set[0]["class_iou"]:
+        for name in dict.fromkeys(name for row in of_set for name in row["class_iou"]):
             found = [row["class_iou"].get(name) for row in of_set]
             cells = ["–" if iou is None else f"{100 * iou:.2f}" for iou in found]
             yield f"| {name} | {' | '.join(cells)} |"
+        yield ""

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+from pathlib import Path
 
 import keras
 
@@ -16,6 +17,9 @@ from recipes.evaluation.pixels import measure, predicted_pictures
 from recipes.figures import draw_segmentations, short_titles
 from recipes.segmentation_experiment import Data
 from recipes.training.run_folder import model_file
+
+# What of the `Data` decides what a model is measured on, beside the folder.
+MEASURED = ("test_split", "class_names", "ignored_label", "scale")
 
 
 def measure_segmenters(models, on, options, batch_size, report=lambda row: None):
@@ -30,8 +34,9 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
         report: a function that is called with each result as soon as it is there.
 
     Returns:
-        A dict for each data set and model: `model`, `on`, `backend`, and what
-        `recipes.evaluation.pixels.measure` gives, `class_iou` by the classes' names.
+        A dict for each data set and model: `model`, `on`, `folder` (of the data set),
+        `backend`, and what `recipes.evaluation.pixels.measure` gives, `class_iou` by
+        the classes' names.
 
     Raises:
         ValueError: if the classes of a model and a data set are not the same, or on
@@ -43,13 +48,14 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
     for dataset in on:
         for name, model in models:
             data = data_of(name, {**options, "dataset": dataset})
-            pairs = load(data).test
+            pairs = load(data)
             _refuse_other_classes(name, model, data)
-            found = measure(model, pairs, data.scale, batch_size)
+            found = measure(model, pairs.test, data.scale, batch_size)
             class_iou = zip(data.class_names, found["class_iou"], strict=True)
             row = {
                 "model": name,
-                "on": load(data).description,
+                "on": f"{pairs.description}, {data.test_split}",
+                "folder": _folder(data),
                 "backend": keras.backend.backend(),
                 **found,
                 "class_iou": dict(class_iou),
@@ -59,26 +65,37 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
     return rows
 
 
-def draw_segmenters(models, dataset, options, batch_size, file):
-    """Draws some pictures of a set beside what each model predicts.
+def drawn_data(models, dataset, options):
+    """The `Data` whose pictures are drawn beside what each model predicts.
 
-    For the arguments see `measure_segmenters`; `dataset` is one of its `on`, which all
-    models are for, and `file` where to draw.
+    For the arguments see `measure_segmenters`; `dataset` is one of its `on`.
+
+    Raises:
+        ValueError: if the models are measured on different pictures.
     """
-    data = [data_of(name, {**options, "dataset": dataset}) for name, _ in models]
-    if len(set(data)) > 1:
+    found = [data_of(name, {**options, "dataset": dataset}) for name, _ in models]
+    measured_on = {
+        (_folder(each), *(getattr(each, field) for field in MEASURED)) for each in found
+    }
+    if len(measured_on) > 1:
         raise ValueError(
-            f"{models[0][0]} and others are measured on different pictures or at "
-            "different scales; draw them one by one."
+            f"{', '.join(name for name, _ in models)} are measured on different "
+            "pictures, of other classes or at different scales, and cannot be drawn "
+            "beside each other; draw them one by one."
         )
-    pairs = load_pairs(data[0]).test
+    return found[0]
+
+
+def draw_segmenters(models, data, batch_size, file):
+    """Draws some pictures of `drawn_data` beside what each model predicts."""
+    pairs = load_pairs(data).test
     networks = [model for _, model in models]
-    rows = predicted_pictures(networks, pairs, data[0].scale, batch_size)
+    rows = predicted_pictures(networks, pairs, data.scale, batch_size)
     titles = short_titles([name for name, _ in models])
-    draw_segmentations(rows, data[0].class_names, file, titles)
+    draw_segmentations(rows, data.class_names, file, titles)
 
 
-def data_of(name, options):
+def data_of(name, options, tag=None):
     """What a segmentation model is measured on: its classes, its labels, its scale.
 
     They are those of the run folder that its file is in, else those of the config that
@@ -88,6 +105,7 @@ def data_of(name, options):
         name: of published weights, a `.keras` file or a run folder.
         options: what is asked for instead, `dataset`, `data_dir` and `test_split`;
             `None` where nothing is.
+        tag: that of the name, if it is to have another.
 
     Returns:
         A `recipes.segmentation_experiment.Data` without training pictures.
@@ -95,23 +113,56 @@ def data_of(name, options):
     Raises:
         ValueError: if there is neither such a folder nor such a config.
     """
-    configs = config_names_in(recipes.configs.segmentation)
     of_run = model_file(name).with_name("config.json")
-    tag = name.partition(".")[2]
+    tag = tag or _tag(Path(name).name)
     if of_run.exists():
         data = _data_of_run(of_run)
-    elif tag in configs:
-        module = importlib.import_module(f"recipes.configs.segmentation.{tag}")
-        data = module.config().data
+    elif tag in _configs():
+        data = _data_of_config(tag)
     else:
         raise ValueError(
             f"{name} does not say what its classes, labels and scale are: it is in no "
-            f"run folder, and has no tag that is a config ({', '.join(configs)}). Use "
-            "its run folder, or recipes.evaluation.pixels.measure in Python."
+            f"run folder, and has no tag that is a config ({', '.join(_configs())}). "
+            "Use its run folder, or recipes.evaluation.pixels.measure in Python."
         )
     asked = {key: value for key, value in options.items() if value is not None}
     data = dataclasses.replace(data, **asked)
     return dataclasses.replace(data, train_split=data.test_split)
+
+
+def refuse_other_tag(name, data):
+    """Raises a ValueError if the tag of a name is a config of other data.
+
+    `recipes.evaluate` would measure the published weights on the config's data.
+    """
+    tag = _tag(name)
+    if tag not in _configs():
+        return
+    config = _data_of_config(tag)
+    for field in MEASURED:
+        found, wanted = getattr(data, field), getattr(config, field)
+        if found != wanted:
+            raise ValueError(
+                f"name={name!r} has the tag of the config {tag}, whose {field} is "
+                f"{wanted}, not {found}; give the name another tag."
+            )
+
+
+def _folder(data):
+    return str(Path(data.data_dir or "", data.dataset).expanduser().absolute())
+
+
+def _tag(name):
+    return name.removesuffix(".keras").partition(".")[2]
+
+
+def _configs():
+    return config_names_in(recipes.configs.segmentation)
+
+
+def _data_of_config(name):
+    module = importlib.import_module(f"recipes.configs.segmentation.{name}")
+    return module.config().data
 
 
 def _data_of_run(file):

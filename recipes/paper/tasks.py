@@ -171,10 +171,11 @@ class Segmentation(Task):
         return measures.measure_pixels(model, dataset.test, experiment)
 
     def trained(self, training, data):
-        height, width = data["image_size"]
+        crop, scale = ("×".join(map(str, data[key])) for key in ("image_size", "scale"))
         return (
             f"{training['iterations']} iterations in batches of "
-            f"{training['global_batch_size']}, crops of {height}×{width} pixels"
+            f"{training['global_batch_size']}, crops of {crop} pixels, tested on "
+            f"{data['test_split']} at the scale {scale}"
         )
 
     def epoch(self, training):

@@ -49,7 +49,8 @@ class Classification(Task):
         precision = experiment.run.precision
         return build_model(experiment.network, experiment.data, classes, precision)
 
-    def refuse_unpublishable(self, model, run):
+    def refuse_unpublishable(self, model, experiment):
+        run = experiment.run
         refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
 
     def batches(self, experiment, dataset):

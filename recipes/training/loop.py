@@ -43,7 +43,7 @@ class Task(abc.ABC):
         """The model, in the run's precision."""
 
     @abc.abstractmethod
-    def refuse_unpublishable(self, model, run):
+    def refuse_unpublishable(self, model, experiment):
         """Raises what publishing would raise, before a long training."""
 
     @abc.abstractmethod
@@ -108,7 +108,7 @@ def train(task, experiment, command):
         batches = task.batches(experiment, dataset)
         model = task.build(experiment, dataset)
         if run.publish:
-            task.refuse_unpublishable(model, run)
+            task.refuse_unpublishable(model, experiment)
         trainer = task.compiled(model, experiment, batches)
         if is_first:
             run_folder.claim(experiment, command)
@@ -143,7 +143,7 @@ def notes(experiment, length):
     training, run = experiment.training, experiment.run
     return (
         f"{length} in batches of {training.global_batch_size}, {run.precision}, seed "
-        f"{run.seed}, on {keras.backend.backend()}; one run, so the accuracy has no "
+        f"{run.seed}, on {keras.backend.backend()}; one run, so the value has no "
         "spread. `config.json` of the run folder has every setting.\n"
     )
 

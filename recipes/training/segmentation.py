@@ -6,6 +6,7 @@ from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted_pictures
+from recipes.evaluation.segmenters import refuse_other_tag
 from recipes.figures import draw_segmentations
 from recipes.publish import measure_and_publish_segmenter
 from recipes.segmentation_experiment import build_model, with_auxiliary_head
@@ -35,8 +36,8 @@ class Segmentation(Task):
         data, training = experiment.data, experiment.training
         if training.iterations % training.evaluation_iterations:
             raise ValueError(
-                f"evaluation_iterations={training.evaluation_iterations} must divide "
-                f"the iterations={training.iterations}."
+                f"iterations={training.iterations} must be a multiple of "
+                f"evaluation_iterations={training.evaluation_iterations}."
             )
         low, high = experiment.augmentation.resize
         if not 0 < low <= high:
@@ -67,8 +68,10 @@ class Segmentation(Task):
     def _network(self, experiment, classes, precision):
         return build_model(experiment.network, experiment.data, classes, precision)
 
-    def refuse_unpublishable(self, model, run):
+    def refuse_unpublishable(self, model, experiment):
+        run = experiment.run
         refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
+        refuse_other_tag(run.publish, experiment.data)
 
     def batches(self, experiment, dataset):
         crops = TrainingCrops(
@@ -126,7 +129,7 @@ class Segmentation(Task):
             run.publish,
             run.weights_dir,
             dataset,
-            experiment.data.scale,
+            experiment.data,
             trained_on=f"{dataset.description}, {len(dataset.train)} images",
             recipe=command,
             licence=run.licence,

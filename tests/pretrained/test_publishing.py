@@ -169,7 +169,7 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
         tolerance = 1e-5 if dtype == "float32" else 0.1
         assert_close(found, expected, atol=tolerance * scale)
     card = (tmp_path / f"{name}.md").read_text()
-    assert "any height and width, 3 channels, values 0–255" in card
+    assert "any height and width that patches divide, 3 channels, values 0–255" in card
     assert f'model = keras_cbvit.load_model("{name}")' in card
     with pytest.raises(ValueError, match=r"load it with keras_cbvit\.load_model"):
         keras_cbvit.ViTCB(weights=name)
@@ -183,7 +183,7 @@ def test_a_upernet_is_refused_by_what_is_wrong_with_it(tmp_path):
             {"name": "vitcb_toy.v1"},
             "names of UperNets, and no others, begin with upern",
         ),
-        ({"name": "upernet_vitcb_ti.v1"}, "is not for this model, which is of none"),
+        ({"name": "upernet_vitcb_ti.v1"}, "build it with name='upernet_vitcb_ti'"),
         ({"class_names": ["cat"]}, "has 1 names, but the model predicts 3 classes"),
     ):
         arguments = {"name": "upernet_toy.v1", **changes}

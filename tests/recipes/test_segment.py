@@ -206,7 +206,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
     [
         (
             {"evaluation_iterations": 4},
-            "evaluation_iterations=4 must divide the iterat",
+            "iterations=9 must be a multiple of evaluation_iter",
         ),
         ({"iterations": 0}, "iterations=0 must be at least 1"),
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
@@ -249,13 +249,14 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     monkeypatch.setattr(
         recipe, "segment", lambda experiment, _: asked.append(experiment)
     )
-    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti", "--weights", "None"])
+    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti"])
     recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti", "--channels", "64"])
     recipe.main(["camvid_mini"])
     networks = [experiment.network for experiment in asked]
     assert [network.channels for network in networks] == [None, 64, 32]
     assert [network.blocks for network in networks] == [None, None, (1, 2, 3, 5)]
-    assert networks[0].weights is None
+    weights = [network.weights for network in networks]
+    assert weights == [None, None, "vitcb_mini.cifar10"]
 
 
 def test_help_names_the_configs(capsys):

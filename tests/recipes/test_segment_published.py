@@ -1,6 +1,8 @@
 """A segmentation model from training to its published weights and their evaluation."""
 
 import json
+import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ NETWORK = {
 TRAINING = {"iterations": 2, "evaluation-iterations": 2, "global-batch-size": 2}
 
 
-def options(values):
+def options_of(values):
     return [part for key, v in values.items() for part in (f"--{key}", *str(v).split())]
 
 
@@ -52,7 +54,7 @@ def run(place):
         "run-dir": place / "run",
         "weights-dir": place / "weights",
     }
-    settings = options({**NETWORK, **TRAINING, **where, "publish": NAME})
+    settings = options_of({**NETWORK, **TRAINING, **where, "publish": NAME})
     segment.main(["camvid_mini", *settings, "--precision", "mixed_bfloat16"])
     return place / "run"
 
@@ -78,8 +80,8 @@ def test_the_record_is_of_the_run(run, place):
     assert record.value == pytest.approx(found["mean_iou"], abs=1e-6)
     assert record.metric == "mean IoU"
     assert record.measured_on == (
-        f"camvid, 5 whole test images at the scale 180×240, {found['pixels']} labelled "
-        "pixels"
+        f"camvid, val, 5 whole images at the scale 180×240, {found['pixels']:,} "
+        "labelled pixels"
     )
     assert record.dataset == "camvid, 8 images"
     assert record.class_names == list(config.class_names)
@@ -94,7 +96,7 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     assert [row["model"] for row in rows] == [NAME, str(run)]
     for row in rows:
         assert row["mean_iou"] == pytest.approx(value, abs=1e-4)
-        assert (row["on"], row["images"]) == ("camvid", 5)
+        assert (row["on"], row["images"]) == ("camvid, val", 5)
         assert list(row["class_iou"]) == list(camvid_mini.config().data.class_names)
     printed = capsys.readouterr().out
     assert f"{NAME}: mean IoU {value:.4f}" in printed
@@ -102,13 +104,14 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     majority = 100 * rows[0]["majority_mean_iou"]
     everywhere = "the most frequent class everywhere"
     assert any(
-        line.startswith(f"| camvid | {everywhere} | 5 | {majority:.2f} |")
+        line.startswith(f"| camvid, val | {everywhere} | 5 | {majority:.2f} |")
         for line in lines
     )
     sky = [f"{100 * row['class_iou']['sky']:.2f}" for row in rows]
     assert f"| sky | {' | '.join(sky)} |" in lines
-    # No pixel is of the last class, and perhaps none is predicted to be.
-    assert rows[0]["class_iou"]["bicyclist"] in (None, 0)
+    data = data_of(NAME, {"data_dir": place})
+    found = measure(keras_cbvit.load_model(NAME), load_pairs(data).test, data.scale)
+    assert list(rows[0]["class_iou"].values()) == pytest.approx(found["class_iou"])
 
 
 def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkeypatch):
@@ -145,7 +148,7 @@ def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
         (other / "val" / "labels" / picture.name).unlink()
         picture.unlink()
     (row,) = evaluated(tmp_path, NAME, "--on", str(other))
-    assert (row["on"], row["images"]) == ("other", 3)
+    assert (row["on"], row["images"]) == ("other, val", 3)
 
 
 def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
@@ -165,6 +168,89 @@ def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
     assert_same_values(*map(values, models))
     card = (tmp_path / f"{NAME}.md").read_text()
     assert "No *use*." in card and "load_model" in card
+
+
+def another_run(run, folder, **changes):
+    """A copy of a run with other settings of its data."""
+    shutil.copytree(run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["experiment"]["data"].update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_the_split_that_is_asked_for_is_measured_and_named(run, place, tmp_path):
+    where = ["--data-dir", str(place), "--test-split", "train"]
+    (row,) = evaluated(tmp_path, str(run), *where)
+    assert (row["on"], row["images"]) == ("camvid, train", 8)
+    facts = ["--trained-on", "noise", "--recipe", "by hand"]
+    out = ["--weights-dir", str(tmp_path / "weights")]
+    publish.main([str(run / "model.keras"), "upernet_toy.own", *facts, *where, *out])
+    record = read_catalog(tmp_path / "weights")["upernet_toy.own"]
+    assert record.value == pytest.approx(row["mean_iou"], abs=1e-4)
+    assert record.measured_on.startswith("camvid, train, 8 whole images")
+    # By this name it would be measured on another split.
+    with pytest.raises(SystemExit, match="config camvid_mini, whose test_split is val"):
+        publish.main([str(run / "model.keras"), NAME, *facts, *where, *out])
+    with pytest.raises(SystemExit, match="crop_fraction=0.5 is for classifiers"):
+        options = [*facts, *out, "--crop-fraction", "0.5"]
+        publish.main([str(run / "model.keras"), "upernet_toy.other", *options])
+
+
+def test_a_tag_that_is_a_config_of_other_data_is_refused(run, place, tmp_path):
+    facts = ["--trained-on", "noise", "--recipe", "by hand"]
+    options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
+    message = r"config camvid, whose scale is \(360, 480\), not \(180, 240\)"
+    with pytest.raises(SystemExit, match=message):
+        publish.main([str(run / "model.keras"), "upernet_toy.camvid", *options])
+    where = {"data-dir": place, "run-dir": tmp_path / "run", "weights-dir": tmp_path}
+    settings = options_of({**NETWORK, **TRAINING, **where, "publish": NAME})
+    with pytest.raises(SystemExit, match="whose scale is"):
+        segment.main(["camvid_mini", *settings, "--scale", "90", "120"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_no_run_folder_is_measured_by_its_tag(run, place, tmp_path):
+    file = tmp_path / f"{NAME}.keras"
+    shutil.copy(run / "model.keras", file)
+    rows = evaluated(tmp_path, str(file), str(run), "--data-dir", str(place))
+    assert rows[0]["mean_iou"] == rows[1]["mean_iou"]
+    shutil.copy(run / "model.keras", tmp_path / "alone.keras")
+    facts = ["--trained-on", "noise", "--recipe", "by hand"]
+    options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
+    publish.main([str(tmp_path / "alone.keras"), NAME, *options])
+    value = read_catalog(tmp_path)[NAME].value
+    assert value == pytest.approx(rows[0]["mean_iou"], abs=1e-4)
+
+
+def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
+    (tmp_path / "camvid").mkdir()
+    other = write_pictures(tmp_path / "camvid")
+    for labels in (other / "val" / "labels").iterdir():
+        black = Image.new("L", Image.open(labels).size)
+        black.save(labels)
+    names = ["heaven", *camvid_mini.config().data.class_names[1:]]
+    second = another_run(run, tmp_path / "run", class_names=names, dataset=str(other))
+    evaluate.main([str(run), second, "--data-dir", str(place)])
+    printed = capsys.readouterr().out
+    assert printed.count("the most frequent class everywhere") == 2
+    assert "| sky | " in printed and "| heaven | " in printed
+    # Of the second all pixels are of the first class.
+    assert "the most frequent class everywhere | 5 | 100.00 | 100.00 |" in printed
+
+
+def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
+    other = another_run(run, tmp_path / "other", scale=[90, 120])
+    crops = another_run(run, tmp_path / "crops", image_size=[64, 64])
+    options = ["--data-dir", str(place), "--pictures", str(tmp_path / "both.png")]
+    with (
+        mock.patch.object(segmenters, "measure", side_effect=AssertionError),
+        pytest.raises(SystemExit, match="cannot be drawn beside each other"),
+    ):
+        evaluate.main([str(run), other, *options])
+    # The size of the crops in training is another matter.
+    evaluate.main([str(run), crops, *options])
+    assert (tmp_path / "both.png").exists()
 
 
 def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
@@ -189,6 +275,7 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
         ),
         ([NAME, "--on", "./none"], "There is no folder"),
         ([classifier, "--pictures", "a.png"], "pictures= is for segmentation models"),
+        ([NAME, "--pictures", "a.xyz"], r"pictures=a\.xyz must be a \.png file"),
     ):
         with pytest.raises(SystemExit, match=message):
             evaluate.main([*arguments, "--data-dir", str(place)])
@@ -213,7 +300,9 @@ def test_other_classes_are_refused(run, known, place, monkeypatch):
 
 def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
     where = {"data-dir": place, "run-dir": tmp_path / "run", "weights-dir": tmp_path}
-    settings = options({**NETWORK, **TRAINING, **where, "publish": "toy.camvid_mini"})
+    settings = options_of(
+        {**NETWORK, **TRAINING, **where, "publish": "toy.camvid_mini"}
+    )
     with pytest.raises(
         SystemExit, match="names of UperNets, and no others, begin with"
     ):
@@ -230,12 +319,22 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
     where = {"data-dir": place, "run-dir": tmp_path / "run"}
     # Without a step that changes anything.
     still = {"learning-rate": 0, "scale": "16 32", "image-size": "16 16"}
-    settings = options({**network, **TRAINING, **where, **still})
+    settings = options_of({**network, **TRAINING, **where, **still})
     segment.main(["camvid_mini", *settings])
     found = values(keras_cbvit.load_model(tmp_path / "run" / "model.keras"))
     expected = values(vit)
     shared = {name: expected[name] for name in found.keys() & expected.keys()}
     assert any(name.startswith("block_4/mlp") for name in shared)
     assert_same_values({name: found[name] for name in shared}, shared)
-    with pytest.raises(SystemExit, match="their hidden_dim is 16, not 32"):
-        segment.main(["camvid_mini", *settings, "--hidden-dim", "32"])
+    for option, value, message in (
+        ("--hidden-dim", "32", "their hidden_dim is 16, not 32"),
+        ("--patch-size", "8", "their patch_size is 4, not 8"),
+        (
+            "--broadcast",
+            "None",
+            "are of a model with broadcast=cb, not None; give --br",
+        ),
+        ("--weights", "None", "needs hidden_dim and depth and num_heads"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            segment.main(["camvid_mini", *settings, option, value])

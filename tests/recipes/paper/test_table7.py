@@ -112,7 +112,7 @@ def test_what_was_measured_elsewhere_is_printed_from_text_files(
     assert "| CB | mini | 528,107 | 26.50 | +1.50 | 50.00 | +0.00 |" in lines
     assert "| CB_S | mini | 528,491 | 24.00 | -1.00 | 50.00 | +0.00 |" in lines
     assert any(line.startswith("The paper, on ADE20K: mean IoU of") for line in lines)
-    made = "Seed 0. 400 iterations in batches of 8, crops of 176×176 pixels. "
+    made = "Seed 0. 400 iterations in batches of 8, crops of 176×176 pixels, tested "
     assert any(line.startswith(made) for line in lines)
     main(["table7_curves", *options])
     lines = capsys.readouterr().out.splitlines()
