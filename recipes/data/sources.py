@@ -279,19 +279,25 @@ def _flat_files(folder, labels_file):
 
 
 def pictures_in(folder):
-    """Paths of the pictures in a folder and its folders, in order, as strings.
+    """Paths of the pictures in a folder and its folders, in order, as strings."""
+    found = files_in(folder, PICTURES)
+    if not found:
+        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
+    return found
 
-    ImageNet's as `Path` objects would take a gigabyte.
+
+def files_in(folder, endings):
+    """Paths of the files with one of these endings in a folder and its folders.
+
+    In order, as strings: ImageNet's as `Path` objects would take a gigabyte.
     """
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            is_picture = os.path.splitext(name)[1].lower() in PICTURES
-            if is_picture and not name.startswith("."):
+            is_meant = os.path.splitext(name)[1].lower() in endings
+            if is_meant and not name.startswith("."):
                 found.append(os.path.join(parent, name))
-    if not found:
-        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
     return sorted(found, key=lambda path: path.split(os.sep))
 
 

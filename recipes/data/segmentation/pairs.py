@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from recipes.data.pictures import decoded
-from recipes.data.sources import MissingDatasetError, pictures_in, prepared
+from recipes.data.sources import (
+    PICTURES,
+    MissingDatasetError,
+    files_in,
+    pictures_in,
+    prepared,
+)
 from recipes.data.tfrecords import Records
 
 IGNORED = 255
@@ -195,27 +201,45 @@ def _folder(data, folder, split):
             f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
             "--train-split and --test-split."
         )
-    pictures, masks = _by_stem(images), _by_stem(labels)
-    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
+    pictures, masks = _by_stem(images, pictures_in), _by_stem(labels, _masks_in)
+    for one, other, place, endings in (
+        (pictures, masks, labels, (".png",)),
+        (masks, pictures, images, PICTURES),
+    ):
         alone = sorted(one.keys() - other.keys())
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise ValueError(
-                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}."
+                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; files "
+                f"there end in {', '.join(endings)}."
             )
     stems = sorted(pictures)
     pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
     return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
 
 
-def _by_stem(folder):
-    """The pictures of a folder by the stems of their names."""
+def _by_stem(folder, files):
+    """The files of a folder, as a function lists them, by the stems of their names."""
     found = {}
-    for path in pictures_in(folder):
+    for path in files(folder):
         stem = str(Path(path).relative_to(folder).with_suffix(""))
         if stem in found:
             raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
         found[stem] = path
+    return found
+
+
+def _masks_in(folder):
+    """Paths of the labels in a folder: PNG, since JPEG would not keep each class."""
+    found = files_in(folder, (*PICTURES, ".tif", ".tiff"))
+    if not found:
+        raise MissingDatasetError(f"{folder} has no labels; they must be PNG files.")
+    for path in found:
+        if not path.lower().endswith(".png"):
+            raise ValueError(
+                f"{path} is not a PNG file; labels must be PNG, which keeps the class "
+                "of each pixel."
+            )
     return found
 
 

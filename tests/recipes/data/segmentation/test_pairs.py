@@ -127,6 +127,29 @@ def test_a_missing_partner_is_named(folder, lost, message):
         load_pairs(data_of(folder))
 
 
+def test_labels_that_are_not_png_are_named(folder):
+    labels = folder / "train/labels"
+    (labels / "a.png").rename(labels / "a.PNG")
+    assert load_pairs(data_of(folder)).train[0][1].tolist()[0] == [0, 1, 2]
+    for name in ("b.jpg", "b.tif"):  # with b.png, and in its place
+        Image.fromarray(LABELS).save(labels / name)
+        with pytest.raises(ValueError, match=rf"{name} is not a PNG file; labels must"):
+            load_pairs(data_of(folder))
+        (labels / name).unlink()
+    for file in labels.iterdir():
+        file.rename(file.with_suffix(".npy"))
+    with pytest.raises(MissingDatasetError, match="labels has no labels; .* be PNG"):
+        load_pairs(data_of(folder))
+
+
+def test_a_picture_of_another_ending_is_no_partner(folder):
+    images = folder / "train/images"
+    (images / "b.jpg").rename(images / "b.tif")
+    message = r"no partner b\.\* in .*images; files there end in \.jpg, \.jpeg, \.png, "
+    with pytest.raises(ValueError, match=message):
+        load_pairs(data_of(folder))
+
+
 def test_two_pictures_of_one_stem_are_refused(folder):
     Image.new("RGB", (3, 2)).save(folder / "train/images/a.png")
     with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have one stem"):
