@@ -30,6 +30,11 @@ LAYOUTS = (
     ("images/{split}", "annotations/{split}"),
 )
 """Where the pictures of a split and their labels are: any data set's, ADE20K's own."""
+_OF_TFDS = (
+    "TFDS's scene_parse150 may hold the masks of instances, of 100 classes; download "
+    "ADEChallengeData2016 from http://sceneparsing.csail.mit.edu and give its folder "
+    "as --dataset."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +57,27 @@ class Pairs(Sequence):
         ignored_label: the label of pixels that do not count.
         image_name: a function from the index to what messages call the picture.
         label_name: the same for its labels.
+        advice: a sentence that ends the message on labels of several channels.
     """
 
     broken_images = 0  # one that cannot be decoded stops the run
 
-    def __init__(self, images, labels, classes, ignored_label, image_name, label_name):
+    def __init__(
+        self,
+        images,
+        labels,
+        classes,
+        ignored_label,
+        image_name,
+        label_name,
+        advice="",
+    ):
         self.images = images
         self.labels = labels
         self.classes = classes
         self.image_name = image_name
         self.label_name = label_name
+        self.advice = advice
         self.indices = range(len(images))
         self.table = class_of_label(classes, ignored_label)
 
@@ -82,7 +98,8 @@ class Pairs(Sequence):
         index = self.indices[index]
         image = decoded(self.images[index], self.image_name(index))
         name = self.label_name(index)
-        labels = _one_channel(decoded(self.labels[index], name, mode=None), name)
+        labels = decoded(self.labels[index], name, mode=None)
+        labels = _one_channel(labels, name, self.advice)
         height, width = labels.shape
         if image.size != (width, height):
             raise ValueError(
@@ -97,7 +114,8 @@ class Pairs(Sequence):
             raise ValueError(
                 f"{name} has the labels {', '.join(map(str, found[:5]))}; the "
                 f"{self.classes} classes are {known[0]} to {known[-1]}, and {ignored} "
-                "is ignored. Set --class-names and --ignored-label."
+                "is ignored. A model of other classes is trained with --class-names "
+                "and --ignored-label."
             )
         return image, classes
 
@@ -135,7 +153,7 @@ def class_of_label(classes, ignored_label):
     return table.astype("uint8")
 
 
-def _one_channel(picture, name):
+def _one_channel(picture, name, advice):
     """The labels in a picture; TFDS may have written one channel three times."""
     labels = np.asarray(picture)  # of a palette: its indices
     if labels.dtype == bool:
@@ -145,9 +163,7 @@ def _one_channel(picture, name):
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(
             f"{name} is a picture of mode {picture.mode}; labels are one channel of 8 "
-            "bits, the class of each pixel. (TFDS's scene_parse150 may hold the masks "
-            "of instances, of 100 classes; download ADEChallengeData2016 from "
-            "http://sceneparsing.csail.mit.edu and give its folder as --dataset.)"
+            f"bits, the class of each pixel.{advice and f' {advice}'}"
         )
     return labels
 
@@ -260,9 +276,10 @@ def _tfds(data, builder, split):
         labels,
         lambda index: f"The image of {images.name(index)}",
         lambda index: f"The annotation of {images.name(index)}",
+        _OF_TFDS,
     )
 
 
-def _pairs(data, images, labels, *names):
+def _pairs(data, images, labels, *texts):
     classes = len(data.class_names)
-    return Pairs(images, labels, classes, data.ignored_label, *names)
+    return Pairs(images, labels, classes, data.ignored_label, *texts)
