@@ -24,6 +24,10 @@ class MissingDatasetError(FileNotFoundError):
     """A data set is not where it was looked for; the message says how to get it."""
 
 
+class UnknownDatasetError(MissingDatasetError):
+    """TFDS has no data set of that name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Training and test images with the names of their classes."""
@@ -330,6 +334,7 @@ def prepared(data, *splits):
     """The TFDS builder that a `Data` names, whose files are there, with these splits.
 
     Raises:
+        UnknownDatasetError: if TFDS does not know it.
         MissingDatasetError: if they are not, with how to get them.
         ValueError: if there is no such split.
     """
@@ -338,7 +343,7 @@ def prepared(data, *splits):
     try:
         builder = tfds.builder(data.dataset, data_dir=data.data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise MissingDatasetError(
+        raise UnknownDatasetError(
             f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
             "folder, nor the name of a TFDS data set "
             "(https://www.tensorflow.org/datasets/catalog/overview lists them)."

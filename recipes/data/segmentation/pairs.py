@@ -16,6 +16,7 @@ from recipes.data.pictures import decoded
 from recipes.data.sources import (
     PICTURES,
     MissingDatasetError,
+    UnknownDatasetError,
     files_in,
     pictures_in,
     prepared,
@@ -187,7 +188,15 @@ def load_pairs(data):
         )
         description = folder.name
     else:
-        builder = prepared(data, data.train_split, data.test_split)
+        try:
+            builder = prepared(data, data.train_split, data.test_split)
+        except UnknownDatasetError as error:
+            raise MissingDatasetError(
+                f"There is no folder {folder.absolute()}, and TFDS has no data set "
+                f"{data.dataset!r}. Give a folder as --dataset (--on of "
+                "recipes.evaluate), by its path, or by its name with --data-dir, the "
+                "folder that it is in."
+            ) from error
         train, test = (
             _tfds(data, builder, split) for split in (data.train_split, data.test_split)
         )

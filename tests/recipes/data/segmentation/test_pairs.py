@@ -191,6 +191,14 @@ def test_data_that_are_not_there_or_make_no_sense_are_refused(folder, changes, m
         load_pairs(data_of(folder, **changes))
 
 
+@pytest.mark.parametrize("dataset", ["nosuch", "no/such", "nosuch.npz"])
+def test_a_name_of_nothing_says_where_a_folder_was_looked_for(dataset, tmp_path):
+    message = f"There is no folder {tmp_path / dataset}, and TFDS has .* '{dataset}'\\."
+    with pytest.raises(MissingDatasetError, match=message) as caught:
+        load_pairs(data_of(dataset, data_dir=tmp_path))
+    assert "--data-dir" in str(caught.value) and "digits" not in str(caught.value)
+
+
 def record(image, labels):
     """A picture and its labels as TFDS writes them in a row of a TFRecord file."""
     example = tf_example_pb2.Example()
