@@ -24,6 +24,10 @@ class MissingDatasetError(FileNotFoundError):
     """A data set is not where it was looked for; the message says how to get it."""
 
 
+class UnknownDatasetError(MissingDatasetError):
+    """TFDS has no data set of that name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Training and test images with the names of their classes."""
@@ -279,19 +283,25 @@ def _flat_files(folder, labels_file):
 
 
 def pictures_in(folder):
-    """Paths of the pictures in a folder and its folders, in order, as strings.
+    """Paths of the pictures in a folder and its folders, in order, as strings."""
+    found = files_in(folder, PICTURES)
+    if not found:
+        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
+    return found
 
-    ImageNet's as `Path` objects would take a gigabyte.
+
+def files_in(folder, endings):
+    """Paths of the files with one of these endings in a folder and its folders.
+
+    In order, as strings: ImageNet's as `Path` objects would take a gigabyte.
     """
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            is_picture = os.path.splitext(name)[1].lower() in PICTURES
-            if is_picture and not name.startswith("."):
+            is_meant = os.path.splitext(name)[1].lower() in endings
+            if is_meant and not name.startswith("."):
                 found.append(os.path.join(parent, name))
-    if not found:
-        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
     return sorted(found, key=lambda path: path.split(os.sep))
 
 
@@ -324,6 +334,7 @@ def prepared(data, *splits):
     """The TFDS builder that a `Data` names, whose files are there, with these splits.
 
     Raises:
+        UnknownDatasetError: if TFDS does not know it.
         MissingDatasetError: if they are not, with how to get them.
         ValueError: if there is no such split.
     """
@@ -332,7 +343,7 @@ def prepared(data, *splits):
     try:
         builder = tfds.builder(data.dataset, data_dir=data.data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise MissingDatasetError(
+        raise UnknownDatasetError(
             f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
             "folder, nor the name of a TFDS data set "
             "(https://www.tensorflow.org/datasets/catalog/overview lists them)."

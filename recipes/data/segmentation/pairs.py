@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from recipes.data.pictures import decoded
-from recipes.data.sources import MissingDatasetError, pictures_in, prepared
+from recipes.data.sources import (
+    PICTURES,
+    MissingDatasetError,
+    UnknownDatasetError,
+    files_in,
+    pictures_in,
+    prepared,
+)
 from recipes.data.tfrecords import Records
 
 IGNORED = 255
@@ -24,6 +31,11 @@ LAYOUTS = (
     ("images/{split}", "annotations/{split}"),
 )
 """Where the pictures of a split and their labels are: any data set's, ADE20K's own."""
+_OF_TFDS = (
+    "TFDS's scene_parse150 may hold the masks of instances, of 100 classes; download "
+    "ADEChallengeData2016 from http://sceneparsing.csail.mit.edu and give its folder "
+    "as --dataset."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +58,27 @@ class Pairs(Sequence):
         ignored_label: the label of pixels that do not count.
         image_name: a function from the index to what messages call the picture.
         label_name: the same for its labels.
+        advice: a sentence that ends the message on labels of several channels.
     """
 
     broken_images = 0  # one that cannot be decoded stops the run
 
-    def __init__(self, images, labels, classes, ignored_label, image_name, label_name):
+    def __init__(
+        self,
+        images,
+        labels,
+        classes,
+        ignored_label,
+        image_name,
+        label_name,
+        advice="",
+    ):
         self.images = images
         self.labels = labels
         self.classes = classes
         self.image_name = image_name
         self.label_name = label_name
+        self.advice = advice
         self.indices = range(len(images))
         self.table = class_of_label(classes, ignored_label)
 
@@ -76,7 +99,8 @@ class Pairs(Sequence):
         index = self.indices[index]
         image = decoded(self.images[index], self.image_name(index))
         name = self.label_name(index)
-        labels = _one_channel(decoded(self.labels[index], name, mode=None), name)
+        labels = decoded(self.labels[index], name, mode=None)
+        labels = _one_channel(labels, name, self.advice)
         height, width = labels.shape
         if image.size != (width, height):
             raise ValueError(
@@ -91,7 +115,8 @@ class Pairs(Sequence):
             raise ValueError(
                 f"{name} has the labels {', '.join(map(str, found[:5]))}; the "
                 f"{self.classes} classes are {known[0]} to {known[-1]}, and {ignored} "
-                "is ignored. Set --class-names and --ignored-label."
+                "is ignored. A model of other classes is trained with --class-names "
+                "and --ignored-label."
             )
         return image, classes
 
@@ -129,7 +154,7 @@ def class_of_label(classes, ignored_label):
     return table.astype("uint8")
 
 
-def _one_channel(picture, name):
+def _one_channel(picture, name, advice):
     """The labels in a picture; TFDS may have written one channel three times."""
     labels = np.asarray(picture)  # of a palette: its indices
     if labels.dtype == bool:
@@ -139,9 +164,7 @@ def _one_channel(picture, name):
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(
             f"{name} is a picture of mode {picture.mode}; labels are one channel of 8 "
-            "bits, the class of each pixel. (TFDS's scene_parse150 may hold the masks "
-            "of instances, of 100 classes; download ADEChallengeData2016 from "
-            "http://sceneparsing.csail.mit.edu and give its folder as --dataset.)"
+            f"bits, the class of each pixel.{advice and f' {advice}'}"
         )
     return labels
 
@@ -165,7 +188,15 @@ def load_pairs(data):
         )
         description = folder.name
     else:
-        builder = prepared(data, data.train_split, data.test_split)
+        try:
+            builder = prepared(data, data.train_split, data.test_split)
+        except UnknownDatasetError as error:
+            raise MissingDatasetError(
+                f"There is no folder {folder.absolute()}, and TFDS has no data set "
+                f"{data.dataset!r}. Give a folder as --dataset (--on of "
+                "recipes.evaluate), by its path, or by its name with --data-dir, the "
+                "folder that it is in."
+            ) from error
         train, test = (
             _tfds(data, builder, split) for split in (data.train_split, data.test_split)
         )
@@ -195,27 +226,45 @@ def _folder(data, folder, split):
             f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
             "--train-split and --test-split."
         )
-    pictures, masks = _by_stem(images), _by_stem(labels)
-    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
+    pictures, masks = _by_stem(images, pictures_in), _by_stem(labels, _masks_in)
+    for one, other, place, endings in (
+        (pictures, masks, labels, (".png",)),
+        (masks, pictures, images, PICTURES),
+    ):
         alone = sorted(one.keys() - other.keys())
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise ValueError(
-                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}."
+                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; files "
+                f"there end in {', '.join(endings)}."
             )
     stems = sorted(pictures)
     pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
     return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
 
 
-def _by_stem(folder):
-    """The pictures of a folder by the stems of their names."""
+def _by_stem(folder, files):
+    """The files of a folder, as a function lists them, by the stems of their names."""
     found = {}
-    for path in pictures_in(folder):
+    for path in files(folder):
         stem = str(Path(path).relative_to(folder).with_suffix(""))
         if stem in found:
             raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
         found[stem] = path
+    return found
+
+
+def _masks_in(folder):
+    """Paths of the labels in a folder: PNG, since JPEG would not keep each class."""
+    found = files_in(folder, (*PICTURES, ".tif", ".tiff"))
+    if not found:
+        raise MissingDatasetError(f"{folder} has no labels; they must be PNG files.")
+    for path in found:
+        if not path.lower().endswith(".png"):
+            raise ValueError(
+                f"{path} is not a PNG file; labels must be PNG, which keeps the class "
+                "of each pixel."
+            )
     return found
 
 
@@ -236,9 +285,10 @@ def _tfds(data, builder, split):
         labels,
         lambda index: f"The image of {images.name(index)}",
         lambda index: f"The annotation of {images.name(index)}",
+        _OF_TFDS,
     )
 
 
-def _pairs(data, images, labels, *names):
+def _pairs(data, images, labels, *texts):
     classes = len(data.class_names)
-    return Pairs(images, labels, classes, data.ignored_label, *names)
+    return Pairs(images, labels, classes, data.ignored_label, *texts)

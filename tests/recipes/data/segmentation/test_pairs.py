@@ -108,7 +108,8 @@ def test_a_label_that_is_no_class_is_refused(folder):
     write(folder / "train", "b", [[0, 3], [7, 11]])
     with pytest.raises(
         ValueError,
-        match=r"b\.png has the labels 3, 7; the 3 classes are 0 to 2, and 11 is ign",
+        match=r"b\.png has the labels 3, 7; the 3 classes are 0 to 2, and 11 is ignored"
+        r"\. A model of other classes is trained with --class-names and --ignored-l",
     ):
         load_pairs(data_of(folder)).train[1]
 
@@ -124,6 +125,29 @@ def test_a_label_that_is_no_class_is_refused(folder):
 def test_a_missing_partner_is_named(folder, lost, message):
     (folder / lost).unlink()
     with pytest.raises((ValueError, MissingDatasetError), match=message):
+        load_pairs(data_of(folder))
+
+
+def test_labels_that_are_not_png_are_named(folder):
+    labels = folder / "train/labels"
+    (labels / "a.png").rename(labels / "a.PNG")
+    assert load_pairs(data_of(folder)).train[0][1].tolist()[0] == [0, 1, 2]
+    for name in ("b.jpg", "b.tif"):  # with b.png, and in its place
+        Image.fromarray(LABELS).save(labels / name)
+        with pytest.raises(ValueError, match=rf"{name} is not a PNG file; labels must"):
+            load_pairs(data_of(folder))
+        (labels / name).unlink()
+    for file in labels.iterdir():
+        file.rename(file.with_suffix(".npy"))
+    with pytest.raises(MissingDatasetError, match="labels has no labels; .* be PNG"):
+        load_pairs(data_of(folder))
+
+
+def test_a_picture_of_another_ending_is_no_partner(folder):
+    images = folder / "train/images"
+    (images / "b.jpg").rename(images / "b.tif")
+    message = r"no partner b\.\* in .*images; files there end in \.jpg, \.jpeg, \.png, "
+    with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder))
 
 
@@ -144,7 +168,8 @@ def test_labels_in_colours_are_refused(folder):
     colours = np.zeros((2, 3, 3), "uint8")
     colours[..., 1] = LABELS
     Image.fromarray(colours).save(folder / "train/labels/a.png")
-    with pytest.raises(ValueError, match=r"a\.png is a picture of mode RGB; labels ar"):
+    message = r"a\.png is a picture of mode RGB; labels are .* class of each pixel\.$"
+    with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
 
 
@@ -164,6 +189,14 @@ def test_labels_in_colours_are_refused(folder):
 def test_data_that_are_not_there_or_make_no_sense_are_refused(folder, changes, message):
     with pytest.raises((ValueError, MissingDatasetError), match=message):
         load_pairs(data_of(folder, **changes))
+
+
+@pytest.mark.parametrize("dataset", ["nosuch", "no/such", "nosuch.npz"])
+def test_a_name_of_nothing_says_where_a_folder_was_looked_for(dataset, tmp_path):
+    message = f"There is no folder {tmp_path / dataset}, and TFDS has .* '{dataset}'\\."
+    with pytest.raises(MissingDatasetError, match=message) as caught:
+        load_pairs(data_of(dataset, data_dir=tmp_path))
+    assert "--data-dir" in str(caught.value) and "digits" not in str(caught.value)
 
 
 def record(image, labels):
@@ -208,7 +241,8 @@ def test_tfds_is_read_by_index_without_tensorflow(tfds_builder):
         assert labels.tolist() == [[0, 1, 2], [2, IGNORED, 0]]
     with pytest.raises(
         ValueError,
-        match=r"The annotation of .*test\.tfrecord, record 2 .* is a picture of mode",
+        match=r"The annotation of .*test\.tfrecord, record 2 .* is a picture of mode"
+        " .*TFDS's scene_parse150 may",
     ):
         dataset.test[2]
 
