@@ -20,8 +20,9 @@ from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
 from recipes import figures
 from recipes.data.pictures import fitted
+from recipes.evaluation.classifiers import load_model
 from recipes.evaluation.sets import asked, data_of, load_set
-from recipes.training.run_folder import git_commit, model_file, versions
+from recipes.training.run_folder import git_commit, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
 ATTENTION = {
@@ -81,10 +82,7 @@ def analyze(options):
         raise ValueError("There is no model to look at; name at least one.")
     if options.images < 1:
         raise ValueError(f"images={options.images} must be at least 1.")
-    models = {
-        name: keras.saving.load_model(model_file(name), compile=False)
-        for name in options.models
-    }
+    models = {name: load_model(name) for name in options.models}
     titles = dict(zip(models, figures.short_titles(models), strict=True))
     photos = {}
     if options.photo is not None:
