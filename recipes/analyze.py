@@ -18,10 +18,12 @@ from PIL import Image, ImageOps
 
 from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
+from keras_cbvit.pretrained.architectures import is_upernet
 from recipes import figures
 from recipes.data.pictures import fitted
+from recipes.evaluation.classifiers import load_model
 from recipes.evaluation.sets import asked, data_of, load_set
-from recipes.training.run_folder import git_commit, model_file, versions
+from recipes.training.run_folder import git_commit, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
 ATTENTION = {
@@ -74,17 +76,20 @@ def analyze(options):
         What is written as JSON. nan, as the ratio of a Λ that is all zero, is None.
 
     Raises:
-        ValueError: if a model is not of this package, or an option makes no sense.
+        ValueError: if a model is not a classifier of this package, or an option makes
+            no sense.
         OSError: if a model, data set or picture is not there.
     """
     if not options.models:
         raise ValueError("There is no model to look at; name at least one.")
     if options.images < 1:
         raise ValueError(f"images={options.images} must be at least 1.")
-    models = {
-        name: keras.saving.load_model(model_file(name), compile=False)
-        for name in options.models
-    }
+    models = {name: load_model(name) for name in options.models}
+    if upernets := [name for name, model in models.items() if is_upernet(model)]:
+        raise ValueError(
+            f"{upernets[0]} is a segmentation model; name classifiers, into whose "
+            "Vision Transformers this looks."
+        )
     titles = dict(zip(models, figures.short_titles(models), strict=True))
     photos = {}
     if options.photo is not None:

@@ -1,9 +1,11 @@
 """Predictions of a segmentation model for images of any size."""
 
+import math
+
 import numpy as np
 
 
-def predict_whole(model, images, divisor=16):
+def predict_whole(model, images, divisor=None):
     """Predicts whole images at once, of any size.
 
     Images whose sides are no multiples of `divisor` get their last row and column
@@ -12,12 +14,18 @@ def predict_whole(model, images, divisor=16):
     Args:
         model: a model from images to maps of their size, such as `UperNet` builds.
         images: array of shape `(batch, height, width, channels)`.
-        divisor: what the sides of the model's images must be multiples of, the patch
-            size.
+        divisor: what the sides of the model's images must be multiples of; `None` for
+            the patch size of the model's layers, or 16 if they have none.
 
     Returns:
         A NumPy array of shape `(batch, height, width, classes)`.
+
+    Raises:
+        ValueError: if `images` are of another shape.
     """
+    _check_images(images)
+    if divisor is None:
+        divisor = _patch_size(model) or 16
     height, width = images.shape[1:3]
     size = (height + -height % divisor, width + -width % divisor)
     return model.predict_on_batch(_padded(images, size))[:, :height, :width]
@@ -34,7 +42,7 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
     Args:
         model: a model from images to maps of their size, such as `UperNet` builds.
         images: array of shape `(batch, height, width, channels)`.
-        window: `(height, width)` of the windows, sizes that the model takes.
+        window: `(height, width)` of the windows, multiples of the model's patch size.
         stride: `(rows, columns)` from one window to the next, at most the window's.
 
     Returns:
@@ -42,11 +50,20 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
         model predicts, logits or probabilities.
 
     Raises:
-        ValueError: if the stride would leave pixels out, or is not positive.
+        ValueError: if `images` are of another shape, the stride would leave pixels out
+            or is not positive, or patches do not divide the window.
     """
+    _check_images(images)
     if any(not 0 < step <= side for side, step in zip(window, stride, strict=True)):
         raise ValueError(
             f"stride={stride} must be at least 1 and at most window={window}."
+        )
+    patch_size = _patch_size(model) or 1
+    fitting = tuple(side + -side % patch_size for side in window)
+    if fitting != tuple(window):
+        raise ValueError(
+            f"window={window} must be multiples of the model's patch_size="
+            f"{patch_size}, for instance {fitting}."
         )
     height, width = images.shape[1:3]
     images = _padded(images, tuple(map(max, zip((height, width), window, strict=True))))
@@ -64,6 +81,21 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
             total[part] += predictions
             count[part] += 1
     return (total / count)[:, :height, :width]
+
+
+def _check_images(images):
+    if len(images.shape) != 4:
+        raise ValueError(
+            f"images are of shape {tuple(images.shape)}, but must be of (batch, "
+            "height, width, channels); images[None] makes a batch of one image."
+        )
+
+
+def _patch_size(model):
+    """What the patches of all layers of a model divide; `None` if none has any."""
+    sizes = [getattr(layer, "patch_size", None) for layer in model.layers]
+    sizes = [size for size in sizes if isinstance(size, int)]
+    return math.lcm(*sizes) if sizes else None
 
 
 def _starts(size, window, stride):

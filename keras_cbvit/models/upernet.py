@@ -43,7 +43,7 @@ def UperNet(
         channels)`, of any size that the backbone takes, and gives `(batch, height,
         width, classes)`. `with_auxiliary_head` makes the model to train of it;
         `predict_whole` and `predict_sliding` take images of other sizes.
-        Its file is loaded by `keras.saving.load_model`, on any backend.
+        Its file is loaded by `keras_cbvit.load_model`, on any backend.
 
     Raises:
         ValueError: if the backbone does not give four feature maps of images, or

@@ -34,7 +34,8 @@ def load_model(weights):
         The `keras.Model` in the file, not compiled.
 
     Raises:
-        ValueError: on an unknown name, or a file that is damaged or has no model.
+        ValueError: on an unknown name, a file that is damaged or has no model, or a
+            model with parts that Keras does not know or would not load.
         FileNotFoundError: on the path of a file that does not exist.
         OSError: if the file cannot be fetched, or is not the one of its record.
     """
@@ -46,7 +47,18 @@ def load_model(weights):
         )
     try:
         return keras.saving.load_model(path, compile=False)
+    except TypeError as error:
+        raise ValueError(
+            f"{path} has parts that are neither Keras's nor this package's "
+            f"({_cause(error)}); register them, or load it with "
+            "keras.saving.load_model(..., custom_objects=...)."
+        ) from error
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        if "safe_mode" in str(error):
+            raise ValueError(
+                f"{path} has a Lambda layer, which would run code of the file; if you "
+                "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
+            ) from error
         raise _damaged(path, error) from error
 
 
@@ -277,6 +289,12 @@ def _refuse_other_number(path, model):
         raise ValueError(
             f"The file holds {number} weights, the model has {len(model.weights)}."
         )
+
+
+def _cause(error):
+    """The innermost of Keras's sentences, without the configuration that follows."""
+    cause = str(error).rpartition("Exception encountered: ")[2]
+    return cause.partition("\n")[0].partition(". ")[0]
 
 
 def _damaged(path, error):

@@ -48,14 +48,9 @@ def load_model(name):
 
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
+        FileNotFoundError: if there is no such file.
     """
-    try:
-        return keras.saving.load_model(model_file(name), compile=False)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} cannot be loaded: {error} If its layers are your own, register "
-            "them and call recipes.evaluation.measure in Python."
-        ) from error
+    return keras_cbvit.load_model(model_file(name))
 
 
 def as_classifier(name, model, normalize="none", image_size=None):

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cbvit import predict_sliding, predict_whole
+from keras_cbvit import UperNet, feature_pyramid, predict_sliding, predict_whole
 from tests.compare import assert_close, assert_equal
+from tests.tiny import tiny
 
 
 @pytest.fixture
@@ -25,6 +26,13 @@ def doubling():
 
     model.predict_on_batch = recorded
     return model, sizes
+
+
+@pytest.fixture(scope="module")
+def upernet():
+    """A UperNet on a Vision Transformer of patches of 6 pixels."""
+    vit = tiny(patch_size=6, input_shape=(12, 12, 3), depth=4)
+    return UperNet(feature_pyramid(vit, (0, 1, 2, 3)), classes=3, channels=4)
 
 
 def pictures(height, width):
@@ -70,3 +78,27 @@ def test_where_windows_overlap_predictions_are_averaged():
 def test_a_stride_that_leaves_pixels_out_is_refused(stride, doubling):
     with pytest.raises(ValueError, match="must be at least 1 and at most window="):
         predict_sliding(doubling[0], pictures(16, 16), window=(8, 8), stride=stride)
+
+
+def test_images_are_padded_to_patches_of_the_model(upernet, doubling):
+    padded = np.pad(pictures(20, 13), [(0, 0), (0, 4), (0, 5), (0, 0)], mode="edge")
+    expected = upernet.predict_on_batch(padded)[:, :20, :13]
+    assert_equal(predict_whole(upernet, pictures(20, 13)), expected)
+    model, sizes = doubling
+    predict_whole(model, pictures(20, 13))
+    assert sizes == [(32, 16)]
+
+
+def test_a_window_that_patches_do_not_divide_is_refused(upernet):
+    message = r"window=\(13, 18\) must be .* patch_size=6, for instance \(18, 18\)\."
+    with pytest.raises(ValueError, match=message):
+        predict_sliding(upernet, pictures(20, 20), window=(13, 18), stride=(6, 6))
+    y = predict_sliding(upernet, pictures(20, 20), window=(18, 18), stride=(6, 6))
+    assert y.shape == (2, 20, 20, 3)
+
+
+@pytest.mark.parametrize("predict", [predict_whole, predict_sliding])
+def test_one_image_without_a_batch_is_refused(predict, doubling):
+    message = r"of shape \(8, 8, 3\), but must be of \(batch, .* images\[None\] makes"
+    with pytest.raises(ValueError, match=message):
+        predict(doubling[0], pictures(8, 8)[0])

@@ -415,3 +415,27 @@ def test_what_holds_no_model_is_refused(source, tmp_path):
     (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"half\.keras is damaged"):
         keras_cbvit.load_model(tmp_path / "half.keras")
+
+
+class Own(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+def test_layers_that_keras_does_not_know_are_named(tmp_path):
+    inner = keras.Sequential([keras.Input((3,)), Own()])
+    for model in (inner, keras.Sequential([keras.Input((3,)), inner])):
+        model.save(tmp_path / "own.keras")
+        with pytest.raises(ValueError, match=r"own\.keras has parts .*custom_o") as e:
+            keras_cbvit.load_model(tmp_path / "own.keras")
+        assert "(Could not locate class 'Own');" in str(e.value)
+        assert len(str(e.value)) < 300 + len(str(tmp_path))
+    with keras.saving.custom_object_scope({"Own": Own}):
+        assert keras_cbvit.load_model(tmp_path / "own.keras").built
+
+
+def test_a_lambda_layer_is_not_called_damaged(tmp_path):
+    layers = [keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)]
+    keras.Sequential(layers).save(tmp_path / "lambda.keras")
+    with pytest.raises(ValueError, match=r"lambda\.keras has a Lambda .*safe_mode=Fal"):
+        keras_cbvit.load_model(tmp_path / "lambda.keras")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_cbvit
 from keras_cbvit import analysis
 from keras_cbvit.models.ablations import ablate
 from recipes import analyze
@@ -138,11 +139,14 @@ def test_what_cannot_be_analysed_is_refused_with_a_sentence(tmp_path):
     x = keras.Input((4, 4, 3))
     keras.Model(x, keras.layers.Flatten()(x), name="flat").save(tmp_path / "f.keras")
     tiny().save(tmp_path / "t.keras")
+    pyramid = keras_cbvit.feature_pyramid(tiny(depth=4), (0, 1, 2, 3))
+    keras_cbvit.UperNet(pyramid, 3, channels=4).save(tmp_path / "u.keras")
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     (tmp_path / "broken.keras").write_bytes(b"not a model")
     for arguments, message in (
         ([], "There is no model to look at"),
         ([tmp_path / "f.keras"], "flat has no EncoderBlock"),
+        ([tmp_path / "t.keras", tmp_path / "u.keras"], r"u\.keras is a segmentation m"),
         ([tmp_path / "tiny.weights.h5"], r"weights\.h5 is not a \.keras file"),
         ([tmp_path / "broken.keras"], r"broken\.keras is not a \.keras file"),
         ([tmp_path / "none.keras"], "there is no such file"),
