@@ -25,7 +25,7 @@ def predict_whole(model, images, divisor=None):
     """
     _check_images(images)
     if divisor is None:
-        divisor = _patch_size(model) or 16
+        divisor = patch_size_of(model) or 16
     height, width = images.shape[1:3]
     size = (height + -height % divisor, width + -width % divisor)
     return model.predict_on_batch(_padded(images, size))[:, :height, :width]
@@ -58,7 +58,7 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
         raise ValueError(
             f"stride={stride} must be at least 1 and at most window={window}."
         )
-    patch_size = _patch_size(model) or 1
+    patch_size = patch_size_of(model) or 1
     fitting = tuple(side + -side % patch_size for side in window)
     if fitting != tuple(window):
         raise ValueError(
@@ -91,7 +91,7 @@ def _check_images(images):
         )
 
 
-def _patch_size(model):
+def patch_size_of(model):
     """What the patches of all layers of a model divide; `None` if none has any."""
     sizes = [getattr(layer, "patch_size", None) for layer in model.layers]
     sizes = [size for size in sizes if isinstance(size, int)]

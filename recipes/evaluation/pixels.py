@@ -7,6 +7,7 @@ neither the size of the batches nor the number of devices changes a digit.
 import numpy as np
 from PIL import Image
 
+from keras_cbvit.models.segmenting import patch_size_of
 from recipes.data.batches import decoders
 from recipes.data.on_host import FILL
 from recipes.data.segmentation.augment import padded, resized, scaled
@@ -175,7 +176,7 @@ def _fitted(picture, scale, divisor):
 
 def _divisor(model):
     """What the sides of a canvas are multiples of."""
-    patch_size = max(getattr(layer, "patch_size", 1) for layer in model.layers)
+    patch_size = patch_size_of(model) or 1
     return -(-CANVAS // patch_size) * patch_size
 
 
