@@ -194,7 +194,7 @@ def test_the_list_names_every_entry(capsys):
         ),
         (
             ["table7", "--dataset", "camvid", "--iterations", "300"],
-            "evaluation_iterations=200 must divide the iterations=300",
+            "iterations=300 must be a multiple of evaluation_iterations=200",
         ),
         (["table7", "--dataset", "camvid"], "There is no folder camvid"),
         (
