@@ -28,10 +28,15 @@ class TestImages:
     """A TFDS name, a folder, an .npz file or digits; of a segmentation model that of
     its run if not given."""
     data_dir: Path | None = None
+    """Where TFDS keeps its data sets, or the folder that a data set's folder is in."""
     test_split: str | None = None
+    """The TFDS split, or the subfolder; that of the config, else "test"."""
     crop_fraction: float | None = None
+    """The centre's share of the side that is kept; 1 if not given."""
     test_labels: Path | None = None
+    """For a test folder without class folders, as for training."""
     strict: bool = False
+    """Whether a picture that cannot be decoded is an error."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import shutil
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,10 @@ from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
 from tests.tiny import assert_same_values, tiny, values
 
+# For what no backend does in its own way: compiling takes the others long.
+on_torch = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="The same on every backend."
+)
 NAME = "upernet_toy.camvid_mini"
 NETWORK = {
     "weights": "None",
@@ -114,6 +119,7 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     assert list(rows[0]["class_iou"].values()) == pytest.approx(found["class_iou"])
 
 
+@on_torch
 def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkeypatch):
     drawn = {}
 
@@ -141,6 +147,7 @@ def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkey
         assert picture.width > 1000
 
 
+@on_torch
 def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_pictures(tmp_path / "other")
@@ -179,6 +186,7 @@ def another_run(run, folder, **changes):
     return str(folder)
 
 
+@on_torch
 def test_the_split_that_is_asked_for_is_measured_and_named(run, place, tmp_path):
     where = ["--data-dir", str(place), "--test-split", "train"]
     (row,) = evaluated(tmp_path, str(run), *where)
@@ -210,6 +218,7 @@ def test_a_tag_that_is_a_config_of_other_data_is_refused(run, place, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@on_torch
 def test_a_file_in_no_run_folder_is_measured_by_its_tag(run, place, tmp_path):
     file = tmp_path / f"{NAME}.keras"
     shutil.copy(run / "model.keras", file)
@@ -223,6 +232,7 @@ def test_a_file_in_no_run_folder_is_measured_by_its_tag(run, place, tmp_path):
     assert value == pytest.approx(rows[0]["mean_iou"], abs=1e-4)
 
 
+@on_torch
 def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
     (tmp_path / "camvid").mkdir()
     other = write_pictures(tmp_path / "camvid")
@@ -239,6 +249,7 @@ def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
     assert "the most frequent class everywhere | 5 | 100.00 | 100.00 |" in printed
 
 
+@on_torch
 def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
     other = another_run(run, tmp_path / "other", scale=[90, 120])
     crops = another_run(run, tmp_path / "crops", image_size=[64, 64])
