@@ -10,6 +10,6 @@ root = Path(sys.argv[1]).resolve()
 assert Path(keras_cbvit.__file__).resolve().is_relative_to(root), keras_cbvit.__file__
 assert (own_folder() / "catalog.json").resolve().is_relative_to(root), own_folder()
 for name in read_catalog(own_folder()):
-    keras_cbvit.ViTCB(weights=name)
+    keras_cbvit.load_model(name)
 keras_cbvit.ViTCB_Ti()
 print(f"The wheel loads {keras_cbvit.list_weights()} from {own_folder().name}/.")
