@@ -120,64 +120,53 @@ def _segmentation_data(publication):
     return data
 
 
-def measure_and_publish(model, name, weights_dir, dataset, *, trained_on, **facts):
+def measure_and_publish(model, name, weights_dir, dataset, **facts):
     """Publishes a classifier with its measured accuracy on a data set's test images."""
-    import keras_cbvit
     from recipes.evaluation import measure
 
     measured = measure(model, dataset.test)
     right, total = measured["right"], measured["images"]
-    record = keras_cbvit.publish(
-        model,
-        name,
-        weights_dir,
-        class_names=dataset.class_names,
-        dataset=trained_on,
-        metric="top-1 accuracy",
-        value=measured["top1"],
-        measured_on=f"{dataset.description}, {right} of {total} test images right",
-        images=dataset.test.first(16).images,
-        **facts,
-    )
-    print(
-        f"Published {Path(weights_dir) / record.filename}: {right} of {total} test "
-        "images right."
-    )
-    return record
+    facts |= {
+        "metric": "top-1 accuracy",
+        "value": measured["top1"],
+        "measured_on": f"{dataset.description}, {right} of {total} test images right",
+        "images": dataset.test.first(16).images,
+    }
+    return _publish(model, name, weights_dir, dataset, facts)
 
 
-def measure_and_publish_segmenter(
-    model, name, weights_dir, dataset, data, *, trained_on, **facts
-):
+def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **facts):
     """Publishes a segmentation model with its mean IoU on a data set's test pictures.
 
     The data set is `load_pairs(data)`.
     """
-    import keras_cbvit
     from recipes.evaluation import pixels
 
     scale = data.scale
     measured = pixels.measure(model, dataset.test, scale)
-    record = keras_cbvit.publish(
-        model,
-        name,
-        weights_dir,
-        class_names=dataset.class_names,
-        dataset=trained_on,
-        metric="mean IoU",
-        value=measured["mean_iou"],
-        measured_on=(
+    facts |= {
+        "metric": "mean IoU",
+        "value": measured["mean_iou"],
+        "measured_on": (
             f"{dataset.description}, {data.test_split}, {measured['images']} whole "
             f"images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
             "labelled pixels"
         ),
-        images=pixels.first_input(model, dataset.test, scale),
-        **facts,
-    )
+        "images": pixels.first_input(model, dataset.test, scale),
+    }
+    return _publish(model, name, weights_dir, dataset, facts)
+
+
+def _publish(model, name, weights_dir, dataset, facts):
+    """Publishes a measured model, and says so."""
+    import keras_cbvit
+
+    facts["dataset"] = facts.pop("trained_on")
+    names = dataset.class_names
+    record = keras_cbvit.publish(model, name, weights_dir, class_names=names, **facts)
     print(
-        f"Published {Path(weights_dir) / record.filename}: mean IoU "
-        f"{measured['mean_iou']:.4f} on {measured['images']} images of "
-        f"{data.test_split}."
+        f"Published {Path(weights_dir) / record.filename}: {record.metric} "
+        f"{record.value:.4f} on {record.measured_on}."
     )
     return record
 
