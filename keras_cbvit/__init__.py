@@ -7,6 +7,7 @@ from keras_cbvit import analysis, layers
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models import ablations
 from keras_cbvit.models.builders import ViTCB, ViTCB_B, ViTCB_S, ViTCB_Ti
+from keras_cbvit.models.segmentation_model import SegmentationModel
 from keras_cbvit.models.segmenting import predict_sliding, predict_whole
 from keras_cbvit.models.upernet import (
     UperNet,
@@ -26,6 +27,7 @@ from keras_cbvit.pretrained.timm import load_timm_weights
 __version__ = "0.1.0"
 __all__ = [
     "ContextBroadcast",
+    "SegmentationModel",
     "UperNet",
     "UperNet_ViTCB_B",
     "UperNet_ViTCB_S",

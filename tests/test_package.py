@@ -39,6 +39,7 @@ def test_the_import_adds_under_a_tenth_of_a_second_and_only_the_standard_library
 def test_the_public_names_are_these():
     assert sorted(keras_cbvit.__all__) == [
         "ContextBroadcast",
+        "SegmentationModel",
         "UperNet",
         "UperNet_ViTCB_B",
         "UperNet_ViTCB_S",

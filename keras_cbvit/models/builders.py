@@ -4,7 +4,7 @@ import inspect
 
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES, architecture_name
-from keras_cbvit.pretrained.files import locate
+from keras_cbvit.pretrained.files import located
 from keras_cbvit.pretrained.loading import (
     load_pretrained,
     refuse_other_architecture,
@@ -59,7 +59,8 @@ def ViTCB(
             are multiples of `patch_size`; they need not be equal.
         patch_size: side of a patch in pixels.
         classes: number of classes. Given with `weights` of another number of
-            classes, the head starts anew and everything else is loaded.
+            classes, the head starts anew and everything else is loaded. The head of
+            `weights` brings its `class_names` along; a new one has none.
         include_top: whether the model ends in a classification head.
         weights: `None` for random weights, a tag such as `"imagenet"` (for the
             sizes), a full name such as `"vitcb_s.imagenet"`, or the path of a
@@ -119,15 +120,16 @@ def ViTCB(
     config = {**defaults, **given}
     architecture = architecture_name(config)
     if weights is not None:
-        path = locate(weights, architecture)
+        path, record = located(weights, architecture)
         saved = saved_config(path)
         refuse_other_architecture(path, saved, given)
         config = {**defaults, **saved, **given}
+        config.pop("class_names", None)  # which come along with the head
         architecture = architecture_name(config)
     name = name or architecture or FAMILIES[config["broadcast"]]
     model = VisionTransformer(**config, dtype=dtype, name=name)
     if weights is not None:
-        load_pretrained(model, path, new_classes="classes" in given)
+        load_pretrained(model, path, "classes" in given, record)
     return model
 
 

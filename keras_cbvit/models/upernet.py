@@ -13,6 +13,7 @@ from keras_cbvit.layers import (
     UperHead,
 )
 from keras_cbvit.models.builders import ViTCB_B, ViTCB_S, ViTCB_Ti
+from keras_cbvit.models.segmentation_model import SegmentationModel
 from keras_cbvit.pretrained.loading import refuse_other_model
 
 
@@ -39,11 +40,12 @@ def UperNet(
         name: name of the model.
 
     Returns:
-        A functional `keras.Model`. It takes images of shape `(batch, height, width,
-        channels)`, of any size that the backbone takes, and gives `(batch, height,
-        width, classes)`. `with_auxiliary_head` makes the model to train of it;
-        `predict_whole` and `predict_sliding` take images of other sizes.
-        Its file is loaded by `keras_cbvit.load_model`, on any backend.
+        A `SegmentationModel`, which is a functional `keras.Model`. It takes images of
+        shape `(batch, height, width, channels)`, of any size that the backbone takes,
+        and gives `(batch, height, width, classes)`. `with_auxiliary_head` makes the
+        model to train of it; `predict_whole` and `predict_sliding` take images of other
+        sizes. Its file is loaded by `keras_cbvit.load_model`, on any backend, and keeps
+        its `class_names`, which may be set.
 
     Raises:
         ValueError: if the backbone does not give four feature maps of images, or
@@ -66,7 +68,7 @@ def UperNet(
     predictions = _predict(
         head(backbone.outputs), images, classifier_activation, "predictions"
     )
-    return keras.Model(images, predictions, name=name)
+    return SegmentationModel(images, predictions, name=name)
 
 
 def with_auxiliary_head(model, channels=256):

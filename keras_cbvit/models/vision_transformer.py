@@ -13,20 +13,22 @@ from keras_cbvit.layers import (
 )
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.models.arguments import BROADCAST_PLACES, check_arguments
+from keras_cbvit.models.class_names import HasClassNames
 
-# What a configuration says of training, beside the arguments of the builders.
-STATE = ("trainable", "frozen_layers")
+# What a configuration says of a trained model, beside the arguments of the builders.
+STATE = ("trainable", "frozen_layers", "class_names")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class VisionTransformer(fast.InferenceByXLA, keras.Model):
+class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
     """A functional model: normalise, patches, tokens, blocks, norm, pool, head.
 
     `keras_cbvit.ViTCB` and its sizes build it, with defaults and weights, and
     document the arguments; here all of them are required. The class adds only its
-    configuration, so that a `.keras` file tells how to build the model again.
+    configuration, so that a `.keras` file tells how to build the model again, and
+    `class_names`, which that file keeps.
 
     Its layers, whose names are for ever: `images`, `normalization`,
     `patch_embedding`, `class_token_and_position`, `block_0` to `block_{depth-1}`,
@@ -60,6 +62,7 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
         name=None,
         trainable=True,
         frozen_layers=(),
+        class_names=None,
     ):
         config = {
             key: _plain(value)
@@ -109,6 +112,7 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
             dtype = dtype.default_policy
         self.dtype_policy = dtype
         self._config = config
+        self.class_names = class_names
         for layer in self._flatten_layers(include_self=False):
             if layer.path in frozen_layers:
                 layer.trainable = False
@@ -171,7 +175,12 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
                 for layer in self._flatten_layers(include_self=False)
                 if layer.path and not layer.trainable
             ],
+            "class_names": self.class_names and list(self.class_names),
         }
+
+    @property
+    def _number_of_classes(self):
+        return self._config["classes"] if self._config["include_top"] else 0
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

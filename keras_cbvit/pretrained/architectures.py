@@ -2,6 +2,8 @@
 
 import re
 
+import keras
+
 SIZES = {
     "ti": {"hidden_dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
     "s": {"hidden_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4},
@@ -9,6 +11,8 @@ SIZES = {
 }
 FAMILIES = {None: "vit", "cb": "vitcb", "cbs": "vitcbs"}  # by `broadcast`
 UPERNET = "upernet_"  # what names of UperNets begin with, before that of their ViT
+# Models know this package, so this package knows them by name only.
+SEGMENTATION_MODEL = "keras_cbvit>SegmentationModel"
 
 
 def architecture_name(config):
@@ -36,9 +40,19 @@ def known_architectures():
 
 
 def is_upernet(model):
-    """Whether a model is one that `UperNet` builds, or is read from its file."""
-    names = [layer.name for layer in getattr(model, "layers", ())]
-    return "uper_head" in names and len(model.outputs) == 1
+    """Whether a model is one that `UperNet` builds, or `load_model` reads."""
+    return keras.saving.get_registered_name(type(model)) == SEGMENTATION_MODEL
+
+
+def as_segmentation_model(model):
+    """A UperNet of a file without its class, as files once were; others as they are."""
+    if keras.saving.get_registered_name(type(model)) != "Functional":
+        return model
+    names = [layer.name for layer in model.layers]
+    if "uper_head" not in names or len(model.outputs) != 1:
+        return model
+    build = keras.saving.get_registered_object(SEGMENTATION_MODEL)
+    return build(model.input, model.output, name=model.name)
 
 
 def architecture_of(model):

@@ -21,6 +21,11 @@ SUFFIXES = (".keras", ".weights.h5")
 
 
 def locate(weights, architecture=None):
+    """The path of the file of `weights=`, verified; see `located`."""
+    return located(weights, architecture)[0]
+
+
+def located(weights, architecture=None):
     """Finds the file of `weights=` and verifies it.
 
     Args:
@@ -28,8 +33,8 @@ def locate(weights, architecture=None):
         architecture: the name that a tag is completed with, `"vitcb_s"`.
 
     Returns:
-        The path of a file that exists. The file of a tag or name has the SHA-256 of
-        its record.
+        The path of a file that exists, and its record, `None` if it was named by its
+        path. The file of a tag or name has the SHA-256 of its record.
 
     Raises:
         FileNotFoundError: if a path leads nowhere.
@@ -46,7 +51,7 @@ def locate(weights, architecture=None):
             )
         if not path.is_file():
             raise FileNotFoundError(f"weights={str(weights)!r}: there is no such file.")
-        return path
+        return path, None
     if not isinstance(weights, str):
         raise ValueError(f"weights={weights!r} must be None, a name or a path.")
     if "." not in weights and architecture is None:
@@ -59,7 +64,7 @@ def locate(weights, architecture=None):
     for place in places():
         record = read_catalog(place).get(name)
         if record is not None:
-            return _file_of(record, place)
+            return _file_of(record, place), record
     raise ValueError(_missing(weights, name))
 
 

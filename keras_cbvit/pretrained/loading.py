@@ -7,7 +7,9 @@ import h5py
 import keras
 import numpy as np
 
-from keras_cbvit.pretrained.files import locate
+from keras_cbvit.pretrained.architectures import as_segmentation_model
+from keras_cbvit.pretrained.classes import checked_names, difference
+from keras_cbvit.pretrained.files import located
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 
 # Models know this package, so this package knows them by name only.
@@ -31,22 +33,24 @@ def load_model(weights):
             be.
 
     Returns:
-        The `keras.Model` in the file, not compiled.
+        The `keras.Model` in the file, not compiled. A model of this package has
+        `class_names`, those of its record if its file is older than they are.
 
     Raises:
         ValueError: on an unknown name, a file that is damaged or has no model, or a
-            model with parts that Keras does not know or would not load.
+            model with parts that Keras does not know or would not load, or whose class
+            names are not those of its record.
         FileNotFoundError: on the path of a file that does not exist.
         OSError: if the file cannot be fetched, or is not the one of its record.
     """
-    path = locate(weights)
+    path, record = located(weights)
     if path.suffix != ".keras":
         raise ValueError(
             f"{path} holds weights alone, without their model; build the model with "
             "ViTCB(weights=...) and its other arguments."
         )
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except TypeError as error:
         raise ValueError(
             f"{path} has parts that are neither Keras's nor this package's "
@@ -60,6 +64,29 @@ def load_model(weights):
                 "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
             ) from error
         raise _damaged(path, error) from error
+    model = as_segmentation_model(model)
+    if record is not None:
+        name_classes(model, record)
+    return model
+
+
+def name_classes(model, record):
+    """Gives a model the class names of its record, if it has none.
+
+    Raises:
+        ValueError: if it has others.
+    """
+    names = record.class_names
+    # A record may be of another kind of model, or have one name for two classes.
+    if not hasattr(model, "class_names") or not names or len(set(names)) < len(names):
+        return
+    what = f"class_names of the record {record.name!r}"
+    if model.class_names is None:
+        model.class_names = names
+    elif other := difference(
+        "the record", checked_names(names, what=what), "the file", model.class_names
+    ):
+        raise ValueError(f"{what} are not those of its file: {other}.")
 
 
 def saved_config(path):
@@ -111,8 +138,8 @@ def refuse_other_architecture(path, saved, given):
             )
 
 
-def load_pretrained(model, path, new_classes=False):
-    """Gives a model the weights of a file.
+def load_pretrained(model, path, new_classes=False, record=None):
+    """Gives a model the weights of a file, and with its head the class names.
 
     Only what the caller asked to differ is not from the file: a head for another
     number of classes, or the Λ of CB_S where the file has none.
@@ -122,6 +149,7 @@ def load_pretrained(model, path, new_classes=False):
         path: a `.keras` or `.weights.h5` file.
         new_classes: whether the caller asked for the model's number of classes, so
             that a head of another number may start anew.
+        record: of the file, if it has one.
 
     Raises:
         ValueError: if the weights do not fit the model, or the file is damaged.
@@ -144,6 +172,10 @@ def load_pretrained(model, path, new_classes=False):
             f"use a .keras file. {error}"
         ) from error
     transfer_weights(source, model, new_head, path)
+    if config["include_top"] and not new_head:
+        if record is not None:
+            name_classes(source, record)
+        model.class_names = source.class_names
 
 
 def transfer_weights(source, model, new_head=False, path="the source"):

@@ -11,20 +11,21 @@ def decode_predictions(predictions, weights_or_names, top=5):
 
     Args:
         predictions: array of shape `(batch, classes)`, as the model gives it.
-        weights_or_names: the full name or the tag of published weights, or the
-            names of the classes in the order of the predictions.
+        weights_or_names: a model with `class_names`, the full name or the tag of
+            published weights, or the names of the classes in the order of the
+            predictions.
         top: how many classes to name; at most all of them are.
 
     Returns:
         For each image a list of `(class name, prediction)`, the largest first.
 
     Raises:
-        ValueError: on unknown weights, or if the number of names is not the number of
-            classes predicted.
+        ValueError: on unknown weights or a model without class names, or if the number
+            of names is not the number of classes predicted.
     """
     predictions = keras.ops.convert_to_numpy(predictions)
     names = weights_or_names
-    if isinstance(names, str):
+    if isinstance(names, str | keras.Model):
         names = class_names(names)
     if predictions.ndim != 2 or predictions.shape[1] != len(names):
         raise ValueError(
@@ -39,18 +40,28 @@ def decode_predictions(predictions, weights_or_names, top=5):
 
 
 def class_names(weights):
-    """Names of the classes of published weights.
+    """Names of the classes of published weights, or of a model.
 
     Args:
-        weights: the full name or the tag of published weights.
+        weights: the full name or the tag of published weights, or a model of this
+            package.
 
     Returns:
         A list of names in the order of the predictions; of a segmentation model, in
         the order of the logits of each pixel.
 
     Raises:
-        ValueError: on unknown weights, or a tag of weights with different classes.
+        ValueError: on unknown weights, a tag of weights with different classes, or a
+            model that does not know its classes.
     """
+    if isinstance(weights, keras.Model):
+        own = getattr(weights, "class_names", None)
+        if own is None:
+            raise ValueError(
+                f"The model {weights.name} does not know the names of its classes; set "
+                "model.class_names, or give the names."
+            )
+        return list(own)
     found = {}
     for place in places():
         for name, record in read_catalog(place).items():

@@ -24,6 +24,7 @@ from keras_cbvit.pretrained.catalog import (
     parse_catalog,
     read_catalog,
 )
+from keras_cbvit.pretrained.classes import checked_names, difference
 from keras_cbvit.pretrained.files import sha256
 from keras_cbvit.pretrained.loading import refuse_other_model
 
@@ -38,7 +39,7 @@ def publish(
     name,
     directory,
     *,
-    class_names,
+    class_names=None,
     dataset,
     metric,
     value,
@@ -62,8 +63,9 @@ def publish(
         name: `architecture.tag`, for instance `"vitcb_s.imagenet"`; of a UperNet, it
             begins with `upernet_`.
         directory: folder to publish into; made if need be.
-        class_names: the names of the classes in the order of the predictions; empty
-            for a model without a head.
+        class_names: the names of the classes in the order of the predictions, which the
+            file keeps; the model's own, if it has them; empty for a model without a
+            head.
         dataset: what the model was trained on.
         metric: what was measured, for instance `"top-1 accuracy"`.
         value: the measured value.
@@ -81,27 +83,21 @@ def publish(
 
     Raises:
         ValueError: if the model is of another kind or does not fit the name, a weight
-            is not finite, the number of class names is not that of the
-            predictions, there are no images and the model takes any size, or the
-            predictions do not agree.
+            is not finite, the class names are missing, not as many as the predictions
+            or not the model's own, there are no images and the model takes any size, or
+            the predictions do not agree.
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
     refuse_unpublishable(model, name, directory, overwrite)
-    expected = _predicted_classes(model)
-    if isinstance(class_names, str):
-        raise ValueError(f"class_names={class_names!r} must be a list of names.")
-    if len(class_names) != expected:
-        raise ValueError(
-            f"class_names has {len(class_names)} names, but the model predicts "
-            f"{expected} classes."
-        )
+    names = _names_to_publish(model, class_names)
     if images is None:
         shape = (4, *model.input_shape[1:])
         if None in shape:
             raise ValueError("This model takes images of any size; give images=....")
         images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
     published = in_float32(model)
+    published.class_names = names or None
     _check_finite(published)
     _check_agreement(model, published, images, "the float32 model")
 
@@ -121,7 +117,7 @@ def publish(
             sha256=sha256(file),
             bytes=file.stat().st_size,
             input_shape=list(model.input_shape[1:]),
-            class_names=list(class_names),
+            class_names=list(names),
             parameters=published.count_params(),
             dataset=dataset,
             metric=metric,
@@ -158,11 +154,20 @@ def refuse_unpublishable(model, name, directory, overwrite=False):
         _refuse_published(name, read_catalog(directory), directory, overwrite)
 
 
-def _predicted_classes(model):
-    """How many classes a model predicts, none without a head."""
-    if is_upernet(model) or model.get_config()["include_top"]:
-        return model.output_shape[-1]
-    return 0
+def _names_to_publish(model, given):
+    """The names of a model's classes, its own or as given; none without a head."""
+    has_head = is_upernet(model) or model.get_config()["include_top"]
+    own = model.class_names
+    if given is None:
+        if own is None and has_head:
+            raise ValueError(
+                "The model does not know the names of its classes; give class_names=."
+            )
+        return own or ()
+    names = checked_names(given, model.output_shape[-1] if has_head else 0)
+    if own and (other := difference("class_names", names, "the model", own)):
+        raise ValueError(f"class_names are not those of the model: {other}.")
+    return names
 
 
 def _refuse_published(name, records, directory, overwrite):

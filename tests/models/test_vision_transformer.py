@@ -347,6 +347,7 @@ EVERY_ARGUMENT = {
     "name": "of_another_name",
     "trainable": False,
     "frozen_layers": ["block_0"],
+    "class_names": ["cat", "dog", "eel"],
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import keras_cbvit
 from tests.pretrained.places import entry, write_catalog
+from tests.tiny import tiny
 
 NAMES = ["cat", "dog", "eel"]
 PREDICTIONS = np.array([[0.25, 0.625, 0.125], [0.5, 0.0, 0.5]], "float32")
@@ -29,6 +30,17 @@ def test_names_are_those_of_published_weights(weights, own_folder):
     assert keras_cbvit.decode_predictions([[0.25, 0.75]], weights, top=1) == [
         [("dog", 0.75)]
     ]
+
+
+def test_names_are_those_of_a_model():
+    model = tiny()
+    model.class_names = NAMES
+    best = keras_cbvit.decode_predictions(PREDICTIONS, model, top=1)
+    assert best == [[("dog", 0.625)], [("cat", 0.5)]]
+    assert keras_cbvit.class_names(model) == NAMES
+    for nameless in (tiny(name="mine"), keras.Sequential(name="mine")):
+        with pytest.raises(ValueError, match="mine does not know the names of its cl"):
+            keras_cbvit.class_names(nameless)
 
 
 def test_predictions_may_be_a_tensor():

@@ -62,7 +62,8 @@ def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
     publish(tmp_path, model, "vitcb_ti.toy")
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
     loaded = keras_cbvit.ViTCB_Ti(weights="toy")
-    assert loaded.get_config() == model.get_config()
+    names = FACTS["class_names"]
+    assert loaded.get_config() == {**model.get_config(), "class_names": names}
     assert_same_values(values(loaded), values(model))
 
 
@@ -154,6 +155,8 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
     name = "upernet_toy.v1"
     record = publish(tmp_path, model, name, images=PICTURES)
     assert record.input_shape == [None, None, 3]
+    file = keras.saving.load_model(tmp_path / f"{name}.keras")
+    assert list(file.class_names) == record.class_names == FACTS["class_names"]
     assert record.parameters == model.count_params()
     assert read_catalog(tmp_path) == {name: record}
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
@@ -248,6 +251,49 @@ def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
     assert contents(tmp_path) == {}
 
 
+def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
+    model = toy()
+    publish(tmp_path, model)
+    assert model.class_names is None  # which is not the published one
+    path = tmp_path / f"{NAME}.keras"
+    names = tuple(FACTS["class_names"])
+    assert keras.saving.load_model(path).class_names == names
+    # Published again under another name, it brings them along.
+    record = publish(
+        tmp_path, keras_cbvit.load_model(path), "vitcb_toy.v2", class_names=None
+    )
+    assert record.class_names == list(names)
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    assert keras_cbvit.class_names(keras_cbvit.load_model("vitcb_toy.v2")) == [*names]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["dog", "cat", "eel"], "number 0 is 'dog' in class_names, 'cat' in the model"),
+        (["cat", "dog", "fox"], "class_names has fox, which the model has not"),
+    ],
+)
+def test_class_names_that_are_not_the_models_own_are_refused(given, message, tmp_path):
+    model = toy()
+    model.class_names = ["cat", "dog", "eel"]
+    with pytest.raises(ValueError, match=f"are not those of the model: {message}"):
+        publish(tmp_path, model, class_names=given)
+    assert contents(tmp_path) == {}
+
+
+def test_a_record_of_other_class_names_than_its_file_is_refused(tmp_path, monkeypatch):
+    publish(tmp_path)
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(catalog.read_text().replace("eel", "fox"))
+    message = "record 'vitcb_toy.v1' are not those of its file: the record has fox"
+    for load in (keras_cbvit.load_model, lambda name: keras_cbvit.ViTCB(weights=name)):
+        with pytest.raises(ValueError, match=message):
+            load(NAME)
+    keras_cbvit.ViTCB(weights=NAME, classes=5)  # has no use for them
+
+
 def test_class_names_that_are_not_those_of_the_predictions_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 2 names, but the model predicts 3 c"):
         publish(tmp_path, class_names=["cat", "dog"])
@@ -302,7 +348,8 @@ def test_a_quantised_model_is_refused(tmp_path):
     ("facts", "message"),
     [
         ({"class_names": "abc"}, "class_names='abc' must be a list"),
-        ({"class_names": [0, 1, 2]}, "'class_names' of the record .* not a list"),
+        ({"class_names": [0, 1, 2]}, r"class_names\[0\] is 0, not a string"),
+        ({"class_names": None}, "does not know the names of its classes; give class_n"),
         ({"metric": 5}, "'metric' of the record .* not a str"),
         ({"value": np.nan}, "'value' of the record .* is nan"),
     ],

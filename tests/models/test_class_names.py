@@ -1,0 +1,122 @@
+"""Models know the names of their classes, and so do their files."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.pretrained.publishing import in_float32
+from tests.models.test_upernet import pictures, upernet
+from tests.tiny import assert_same_values, fill, predict, tiny, values
+
+NAMES = ("cat", "dog", "eel")
+
+
+def named(model):
+    model.class_names = NAMES
+    return model
+
+
+@pytest.mark.parametrize("build", [tiny, upernet])
+def test_names_come_back_from_a_file(build, tmp_path):
+    model = build()
+    assert model.class_names is None
+    for names in (None, NAMES):
+        model.class_names = names
+        model.save(tmp_path / "model.keras")
+        for load in (keras.saving.load_model, keras_cbvit.load_model):
+            copy = load(tmp_path / "model.keras")
+            assert type(copy) is type(model)
+            assert copy.class_names == names
+    assert in_float32(model).class_names == NAMES
+    assert type(model).from_config(model.get_config()).class_names == NAMES
+
+
+@pytest.mark.parametrize("build", [tiny, upernet])
+def test_names_are_checked(build):
+    model = build()
+    model.class_names = np.array(["cat", "dog ", "e\u0301"])
+    assert model.class_names == ("cat", "dog", "\u00e9")
+    with pytest.raises(ValueError, match="has 2 names, but the model predicts 3 class"):
+        model.class_names = ["cat", "dog"]
+    with pytest.raises(ValueError, match="has 'cat' twice"):
+        model.class_names = ["cat", "dog", "cat"]
+    assert model.class_names == ("cat", "dog", "\u00e9")
+    model.class_names = None
+    assert model.class_names is None
+
+
+def test_a_model_without_a_head_has_no_names():
+    with pytest.raises(ValueError, match="has 3 names, but the model predicts 0 class"):
+        named(tiny(include_top=False, classes=None))
+
+
+def test_names_come_along_with_the_head_and_not_without(tmp_path):
+    named(fill(tiny())).save(tmp_path / "model.keras")
+
+    def load(**changes):
+        return keras_cbvit.ViTCB(weights=tmp_path / "model.keras", **changes)
+
+    for changes in ({}, {"classes": 3}, {"input_shape": (16, 8, 3)}):
+        model = load(**changes)
+        assert model.class_names == NAMES
+        model.save(tmp_path / "tuned.keras")
+        assert keras_cbvit.load_model(tmp_path / "tuned.keras").class_names == NAMES
+    for changes in ({"classes": 4}, {"include_top": False}):
+        assert load(**changes).class_names is None
+
+
+def test_the_config_of_a_file_from_before_has_no_names():
+    config = named(tiny()).get_config()
+    del config["class_names"]
+    assert keras_cbvit.VisionTransformer.from_config(config).class_names is None
+
+
+def plain(model):
+    """A UperNet as files held it before `SegmentationModel`."""
+    return keras.Model(model.input, model.output, name=model.name)
+
+
+def test_a_upernet_of_an_old_file_becomes_a_segmentation_model(tmp_path):
+    model = upernet()
+    plain(model).save(tmp_path / "old.keras")
+    loaded = keras_cbvit.load_model(tmp_path / "old.keras")
+    assert type(loaded) is keras_cbvit.SegmentationModel
+    assert (loaded.name, loaded.class_names) == (model.name, None)
+    assert_same_values(values(loaded), values(model))
+    np.testing.assert_array_equal(
+        predict(loaded, pictures()), predict(model, pictures())
+    )
+    named(loaded).save(tmp_path / "new.keras")
+    again = keras_cbvit.load_model(tmp_path / "new.keras")
+    assert again.class_names == NAMES
+    assert_same_values(values(again), values(model))
+    # With an auxiliary head, or of another kind, a model stays as it is.
+    keras_cbvit.with_auxiliary_head(loaded).save(tmp_path / "training.keras")
+    training = keras_cbvit.load_model(tmp_path / "training.keras")
+    assert sorted(training.output) == ["auxiliary", "predictions"]
+
+
+def test_a_clone_is_a_segmentation_model_too():
+    model = upernet()
+    clone = keras.models.clone_model(model)
+    assert type(clone) is keras_cbvit.SegmentationModel
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(
+        predict(clone, pictures()), predict(model, pictures())
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_names_stay_when_a_model_is_quantised(tmp_path):
+    model = named(fill(tiny(depth=1)))
+    model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    assert keras.saving.load_model(tmp_path / "model.keras").class_names == NAMES
+    segmenter = named(upernet())
+    before = predict(segmenter, pictures())
+    segmenter.quantize("int8")
+    assert segmenter.class_names == NAMES
+    assert (
+        np.abs(predict(segmenter, pictures()) - before).max() < 0.2 * abs(before).max()
+    )
