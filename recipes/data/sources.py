@@ -8,12 +8,14 @@ import dataclasses
 import functools
 import importlib.util
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_cbvit.pretrained.classes import checked_names
 from recipes.data import pictures
+from recipes.data.arrays import read_arrays
+from recipes.data.labels import check_occurrence, folders_by_name, places, read_names
 from recipes.data.pictures import Pictures, Split
 from recipes.data.tfrecords import Records, damaged
 
@@ -35,6 +37,7 @@ class Dataset:
     train: Split | None
     test: Split
     class_names: tuple[str, ...]
+    """As `keras_cbvit.pretrained.classes.checked_names` gives them."""
     description: str
 
 
@@ -42,7 +45,8 @@ def load_dataset(data, train=True, originals=False):
     """The data set that a `recipes.experiment.Data` names.
 
     Pictures that cannot be decoded are left out of a split that is kept in memory,
-    with a warning, or are an error if `data.strict`.
+    with a warning, or are an error if `data.strict`. Classes of which there are no
+    training or no test images are named in a warning.
 
     Args:
         data: a `recipes.experiment.Data`.
@@ -52,8 +56,17 @@ def load_dataset(data, train=True, originals=False):
 
     Raises:
         MissingDatasetError: if it is not there, with how to get it.
-        ValueError: if it is there but makes no sense.
+        ValueError: if it is there but makes no sense, or has training images of fewer
+            than two classes.
     """
+    dataset = _loaded(data, train, originals)
+    if train:
+        labels = dataset.train.labels, dataset.test.labels
+        check_occurrence(*labels, dataset.class_names, data.dataset)
+    return dataset
+
+
+def _loaded(data, train, originals):
     folder = Path(data.dataset).expanduser()
     is_arrays = data.dataset.endswith(".npz")
     # "imagenette/320px" is a name of TFDS, not a folder.
@@ -96,36 +109,7 @@ def _arrays(data, originals):
             f"There is no file {path}. Write it with numpy.savez(..., x_train=..., "
             "y_train=..., x_test=..., y_test=...)."
         )
-    try:
-        arrays = np.load(path)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable .npz file ({error}).") from error
-    with arrays:
-        missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
-        if missing:
-            raise ValueError(
-                f"{path} has no {', '.join(sorted(missing))}; it needs x_train, "
-                "y_train, x_test, y_test."
-            )
-        splits = {}
-        for split in ("train", "test"):
-            images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"].ravel()
-            is_images = images.ndim == 3 or images.shape[3:] in ((1,), (3,), (4,))
-            if images.dtype != np.uint8 or not is_images or len(images) != len(labels):
-                raise ValueError(
-                    f"{path}: x_{split} must hold uint8 images of shape (height, "
-                    "width) or (height, width, channels), one for each of "
-                    f"y_{split}; it is {images.dtype} of shape {images.shape}, and "
-                    f"there are {len(labels)} labels."
-                )
-            name = functools.partial("image {2} of x_{1} in {0}".format, path, split)
-            kept_as_is = originals and split == "train"
-            images = Pictures(images, data, name, kept_as_is)
-            splits[split] = images.split(labels.astype("int64"))
-        names = arrays["class_names"] if "class_names" in arrays.files else None
-    if names is None:
-        names = range(max(split.labels.max() for split in splits.values()) + 1)
-    names = tuple(str(name) for name in names)
+    splits, names = read_arrays(path, data, originals)
     return Dataset(splits["train"], splits["test"], names, path.name)
 
 
@@ -162,19 +146,22 @@ def _divided_folder(data, train_folder, test_folder, train):
                 f"test_labels={data.test_labels} goes with a folder of images, but "
                 f"{test_folder} has class folders."
             )
-        names = _class_folders(with_names)
-        _check_known(_folders(test_folder), names, test_folder, "class folders")
-        test = _files_of(test_folder, _folders(test_folder), names)
+        folders = _class_folders(with_names)
+        names = tuple(folders)
+        of_test = folders_by_name(test_folder, _folders(test_folder))
+        found_where = f"{test_folder} has the class folders"
+        places(of_test, names, found_where, "the training images have")
+        test = _files_of(test_folder, of_test, names)
     else:
         paths, classes = _flat_files(test_folder, data.test_labels)
         flat = with_names == test_folder
-        names = tuple(sorted(set(classes))) if flat else _class_folders(with_names)
-        _check_known(classes, names, data.test_labels, "classes")
-        numbers = {name: number for number, name in enumerate(names)}
-        test = paths, np.array([numbers[name] for name in classes], "int64")
+        folders = {} if flat else _class_folders(with_names)
+        names = tuple(folders) or tuple(sorted(set(classes)))
+        found_where = f"{data.test_labels} has the classes"
+        test = paths, places(classes, names, found_where, "the training images have")
     if not train:
         return names, {"test": test}
-    return names, {"train": _files_of(train_folder, names, names), "test": test}
+    return names, {"train": _files_of(train_folder, folders, names), "test": test}
 
 
 def _undivided_folder(data, folder, split_folders):
@@ -194,8 +181,9 @@ def _undivided_folder(data, folder, split_folders):
             f"test_labels={data.test_labels} goes with a folder of images, but there "
             f"is no {split_folders[1]}; set --test-split."
         )
-    names = _class_folders(folder)
-    inside = [_folders(folder / name) for name in names]
+    folders = _class_folders(folder)
+    names = tuple(folders)
+    inside = [_folders(folder / each) for each in folders.values()]
     if inside[0] and inside[0] == inside[1]:
         raise MissingDatasetError(
             f"{folder} has neither {data.train_split}/ nor {data.test_split}/, but "
@@ -203,7 +191,7 @@ def _undivided_folder(data, folder, split_folders):
             f"({', '.join(inside[0][:5])}): if they are the splits, set --train-split "
             "and --test-split."
         )
-    paths, labels = _files_of(folder, names, names)
+    paths, labels = _files_of(folder, folders, names)
     try:
         train_paths, test_paths, train_labels, test_labels = train_test_split(
             paths, labels, test_size=0.2, random_state=0, stratify=labels
@@ -229,30 +217,21 @@ def _folders(folder):
 
 
 def _class_folders(folder):
-    names = _folders(folder)
-    if len(names) < 2:
+    """The class folders in a folder, by the names of their classes."""
+    found = _folders(folder)
+    if len(found) < 2:
         raise MissingDatasetError(
-            f"{folder} has {len(names)} class folders; put the images of each class "
+            f"{folder} has {len(found)} class folders; put the images of each class "
             "into a folder of its own there, at least two."
         )
-    return names
-
-
-def _check_known(found, names, where, what):
-    unknown = sorted(set(found) - set(names))
-    if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise ValueError(
-            f"{where} has the {what} {', '.join(unknown[:5])}{more}, which the "
-            "training images have not."
-        )
+    return folders_by_name(folder, found)
 
 
 def _files_of(folder, folders, names):
-    """Paths and labels of the pictures in these class folders."""
+    """Paths and labels of the pictures in class folders, by the names of classes."""
     paths, labels = [], []
-    for name in folders:
-        found = pictures_in(folder / name)
+    for name, its_folder in folders.items():
+        found = pictures_in(folder / its_folder)
         paths += found
         labels += [names.index(name)] * len(found)
     return paths, np.array(labels, "int64")
@@ -272,9 +251,7 @@ def _flat_files(folder, labels_file):
     if not Path(labels_file).is_file():
         raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
     paths = pictures_in(folder)
-    classes = [line.strip() for line in Path(labels_file).read_text().splitlines()]
-    while classes and not classes[-1]:
-        classes.pop()
+    classes = read_names(labels_file)
     if len(classes) != len(paths):
         raise ValueError(
             f"{labels_file} has {len(classes)} lines, but {folder} {len(paths)} images."
@@ -325,7 +302,7 @@ def _tfds(data, train, originals):
     return Dataset(
         _tfds_split(builder, data.train_split, data, originals) if train else None,
         _tfds_split(builder, data.test_split, data),
-        tuple(features["label"].names),
+        checked_names(features["label"].names, what=f"{data.dataset}: class_names"),
         f"{data.dataset} (TFDS {info.version})",
     )
 

@@ -1,0 +1,131 @@
+"""Images and labels in the arrays of an .npz file."""
+
+import functools
+import zipfile
+
+import numpy as np
+
+from recipes.data.labels import check_numbers, class_names_of, numbers_or_names, places
+from recipes.data.pictures import Pictures
+
+SPLITS = ("train", "test")
+
+
+def read_arrays(path, data, originals):
+    """The splits in an .npz file by name, and the names of the classes.
+
+    The file holds `x_train`, `y_train`, `x_test` and `y_test`: uint8 images, and for
+    each its class, a whole number from 0 or a name. `class_names`, if it is there,
+    names the classes in order. Without it they are the names in `y_train`, sorted, or
+    its numbers, of which none may be missing.
+
+    Args:
+        path: of the file.
+        data: a `recipes.experiment.Data`.
+        originals: whether the training images stay `Pictures`.
+
+    Raises:
+        ValueError: if the file makes no sense, with the array that does not.
+    """
+    try:
+        arrays = np.load(path)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npz file ({error}).") from error
+    if isinstance(arrays, np.ndarray):
+        raise ValueError(f"{path} is not an .npz file, but holds a single array.")
+    with arrays:
+        needed = [f"{kind}_{split}" for split in SPLITS for kind in "xy"]
+        if missing := sorted(set(needed) - set(arrays.files)):
+            raise ValueError(
+                f"{path} has no {', '.join(missing)}; it needs {', '.join(needed)}."
+            )
+        found = {
+            split: numbers_or_names(
+                _read(arrays, f"y_{split}", path), f"{path}: y_{split}"
+            )
+            for split in SPLITS
+        }
+        names = None
+        if "class_names" in arrays.files:
+            names = class_names_of(
+                _read(arrays, "class_names", path), f"{path}: class_names"
+            )
+        names, labels = _classes(path, found, names)
+        splits = {
+            split: _split(arrays, split, labels[split], path, data, originals)
+            for split in SPLITS
+        }
+    return splits, names
+
+
+def _read(arrays, name, path):
+    try:
+        return arrays[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise ValueError(f"{path}: {name} is damaged ({error}).") from error
+        raise ValueError(
+            f"{path}: {name} holds Python objects, which are not read since they could "
+            "run code; save numbers (.astype('int64')) or text (.astype(str))."
+        ) from error
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(f"{path}: {name} is damaged ({error}).") from error
+
+
+def _split(arrays, split, labels, path, data, originals):
+    images = _read(arrays, f"x_{split}", path)
+    is_images = images.ndim == 3 or images.shape[3:] in ((1,), (3,), (4,))
+    if images.dtype != np.uint8 or not is_images or len(images) != len(labels):
+        raise ValueError(
+            f"{path}: x_{split} must hold uint8 images of shape (height, width) or "
+            f"(height, width, channels), one for each of y_{split}; it is "
+            f"{images.dtype} of shape {images.shape}, and there are {len(labels)} "
+            "labels."
+        )
+    name = functools.partial("image {2} of x_{1} in {0}".format, path, split)
+    kept_as_is = originals and split == "train"
+    return Pictures(images, data, name, kept_as_is).split(labels)
+
+
+def _classes(path, found, names):
+    """The names of the classes, and the numbers of each split.
+
+    Args:
+        path: of the file.
+        found: for each split numbers or names.
+        names: those of the file, if it has them.
+    """
+    train, test = (isinstance(found[split], list) for split in SPLITS)
+    known_where = "class_names has"
+    if names is None and train != test:
+        kinds = ("names", "numbers") if train else ("numbers", "names")
+        raise ValueError(
+            f"{path}: y_train holds {kinds[0]}, but y_test {kinds[1]}; take one of the "
+            "two, or add class_names."
+        )
+    if names is None:
+        known_where = "y_train has"
+        of_train = found["train"]
+        names = tuple(sorted(set(of_train))) if train else _numbered(path, of_train)
+    numbers = {}
+    for split, labels in found.items():
+        what = f"{path}: y_{split}"
+        if isinstance(labels, list):
+            labels = places(labels, names, f"{what} has", known_where)
+        check_numbers(labels, len(names), what)
+        numbers[split] = labels
+    return names, numbers
+
+
+def _numbered(path, labels):
+    """The names of classes that have none: their numbers, of which none is missing."""
+    numbers = np.unique(labels)
+    wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
+    if wrong.size:
+        number, expected = numbers[wrong[0]], wrong[0]
+        raise ValueError(
+            f"{path}: y_train has the label {number}, but none is {expected}; without "
+            f"class_names, labels of {len(numbers)} classes go from 0 to "
+            f"{len(numbers) - 1}."
+        )
+    return tuple(str(number) for number in numbers)
