@@ -209,7 +209,7 @@ def _data(options, on, classifier):
     tag = classifier.name.partition(".")[2]
     if on is not None:
         data = data_of(on, options.real_labels)
-    elif classifier.class_names is None:
+    elif not classifier.is_published:
         raise ValueError(
             f"{classifier.name} does not say what to measure it on; give --on."
         )

@@ -121,18 +121,26 @@ def _segmentation_data(publication):
 
 
 def measure_and_publish(model, name, weights_dir, dataset, **facts):
-    """Publishes a classifier with its measured accuracy on a data set's test images."""
-    from recipes.evaluation import measure
+    """Publishes a classifier with its measured accuracy on a data set's test images.
 
-    measured = measure(model, dataset.test)
+    The classes are the model's own; if it does not know their names, the data set's.
+    """
+    from recipes.evaluation import measure
+    from recipes.evaluation.classifiers import Classifier
+    from recipes.evaluation.matching import matched
+
+    names = model.class_names
+    split, *_ = matched(Classifier(name, model, names), None, dataset)
+    measured = measure(model, split)
     right, total = measured["right"], measured["images"]
     facts |= {
         "metric": "top-1 accuracy",
         "value": measured["top1"],
         "measured_on": f"{dataset.description}, {right} of {total} test images right",
         "images": dataset.test.first(16).images,
+        "class_names": names or dataset.class_names,
     }
-    return _publish(model, name, weights_dir, dataset, facts)
+    return _publish(model, name, weights_dir, facts)
 
 
 def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **facts):
@@ -141,29 +149,34 @@ def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **fac
     The data set is `load_pairs(data)`.
     """
     from recipes.evaluation import pixels
+    from recipes.evaluation.matching import matched_pairs
 
     scale = data.scale
-    measured = pixels.measure(model, dataset.test, scale)
+    pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
+    measured = pixels.measure(model, pairs, scale)
+    measured_on = (
+        f"{dataset.description}, {data.test_split}, {measured['images']} whole "
+        f"images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
+        "labelled pixels"
+    )
+    if left_out := pixels.left_out(measured, names):
+        measured_on += f", {left_out}"
     facts |= {
         "metric": "mean IoU",
         "value": measured["mean_iou"],
-        "measured_on": (
-            f"{dataset.description}, {data.test_split}, {measured['images']} whole "
-            f"images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
-            "labelled pixels"
-        ),
-        "images": pixels.first_input(model, dataset.test, scale),
+        "measured_on": measured_on,
+        "images": pixels.first_input(model, pairs, scale),
+        "class_names": names,
     }
-    return _publish(model, name, weights_dir, dataset, facts)
+    return _publish(model, name, weights_dir, facts)
 
 
-def _publish(model, name, weights_dir, dataset, facts):
+def _publish(model, name, weights_dir, facts):
     """Publishes a measured model, and says so."""
     import keras_cbvit
 
     facts["dataset"] = facts.pop("trained_on")
-    names = dataset.class_names
-    record = keras_cbvit.publish(model, name, weights_dir, class_names=names, **facts)
+    record = keras_cbvit.publish(model, name, weights_dir, **facts)
     print(
         f"Published {Path(weights_dir) / record.filename}: {record.metric} "
         f"{record.value:.4f} on {record.measured_on}."

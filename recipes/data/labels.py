@@ -37,9 +37,7 @@ def read_text(path):
         found = "is not UTF-8"
         if encoding != "utf-8":
             found = f"begins as {encoding[:6].upper()}, but is not"
-        raise ValueError(
-            f"{path} {found} (line {line}); save it as UTF-8."
-        ) from error
+        raise ValueError(f"{path} {found} (line {line}); save it as UTF-8.") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(
@@ -183,7 +181,7 @@ def check_numbers(labels, classes, what):
     if not labels.size:
         return
     first, last = int(labels.min()), int(labels.max())
-    if 0 <= first and last < classes:
+    if first >= 0 and last < classes:
         return
     hint = ""
     if first == 1 and last == classes:
@@ -208,14 +206,14 @@ def check_occurrence(train, test, names, where):
     """
     for labels, split in ((train, "training"), (test, "test")):
         check_numbers(labels, len(names), f"{where}: the array of {split} labels")
-        missing = absent(labels, names)
-        if split == "training" and len(names) - len(missing) < 2:
+        counts = np.bincount(labels, minlength=len(names))
+        if split == "training" and np.count_nonzero(counts) < 2:
+            found = listed(such(names, counts > 0)) or "no class"
             raise ValueError(
-                f"{where} has training images of {len(names) - len(missing)} class; "
-                "there is nothing to learn with fewer than two. It has none of "
-                f"{listed(missing)}."
+                f"{where} has training images of {found} alone; images of two classes "
+                "are the least to learn from."
             )
-        if missing:
+        if missing := such(names, counts == 0):
             warnings.warn(
                 f"{where} has no {split} image of {len(missing)} of its {len(names)} "
                 f"classes: {listed(missing)}.",
@@ -223,7 +221,6 @@ def check_occurrence(train, test, names, where):
             )
 
 
-def absent(labels, names):
-    """The names of the classes that no label is of."""
-    counts = np.bincount(labels, minlength=len(names))
-    return [name for name, count in zip(names, counts, strict=True) if not count]
+def such(names, wanted):
+    """The names of the classes of which an array of bool says so."""
+    return [name for name, is_wanted in zip(names, wanted, strict=True) if is_wanted]

@@ -7,7 +7,6 @@ import keras
 
 import keras_cbvit
 from keras_cbvit.models.vision_transformer import IMAGENET_MEAN, IMAGENET_STD
-from keras_cbvit.pretrained.predictions import class_names
 from recipes.training.run_folder import model_file
 
 # What models take for the pixel values 0-255: scale and offset of each channel.
@@ -31,6 +30,11 @@ class Classifier:
     """Takes images of values 0-255 of shape `(batch, height, width, 3)`."""
     class_names: tuple[str, ...] | None
     """In the order of its predictions, if known."""
+
+    @property
+    def is_published(self):
+        """Whether the name is that of published weights, not of a file or folder."""
+        return not self.name.endswith(".keras") and not Path(self.name).is_dir()
 
     @property
     def image_size(self):
@@ -71,8 +75,7 @@ def as_classifier(name, model, normalize="none", image_size=None):
     Raises:
         ValueError: if it is not a classifier of images.
     """
-    is_published = not name.endswith(".keras") and not Path(name).is_dir()
-    names = tuple(class_names(name)) if is_published else None
+    names = getattr(model, "class_names", None)
     return Classifier(name, _of_pixels(name, model, normalize, image_size), names)
 
 

@@ -1,46 +1,108 @@
-"""A classifier and images brought to the same classes."""
+"""A model and images brought to the same classes, by their names."""
 
 import dataclasses
+import re
+import warnings
 
 import keras
 import numpy as np
 
+from keras_cbvit.pretrained.classes import listed
+from recipes.data.labels import places, such
+from recipes.evaluation.classifiers import Classifier
 from recipes.evaluation.metrics import Among
 from recipes.evaluation.sets import imagenet_classes, protocol
 
 
 def matched(classifier, on, dataset):
-    """Images and model with the same classes, and what they are."""
-    found, split = dataset.class_names, dataset.test
-    is_imagenet = on is not None and protocol(on)[0] is not None
-    names = classifier.class_names
-    if names is None:
-        # A file does not know the names of its classes.
-        names = imagenet_classes() if is_imagenet else found
-        if len(names) != classifier.classes:
-            raise ValueError(
-                f"{dataset.description} has {len(names)} classes, but "
-                f"{classifier.name} {classifier.classes}."
-            )
-    if not set(found) <= set(names):
-        raise ValueError(
-            f"The {len(found)} classes of {dataset.description} ({_some(found)}) are "
-            f"not among the {len(names)} of {classifier.name} ({_some(names)})."
-        )
-    index = np.array([names.index(name) for name in found])
+    """Images and model with the same classes, and what they are.
+
+    Args:
+        classifier: a `recipes.evaluation.classifiers.Classifier`. Without class names
+            it must have as many classes as the set, and a warning says that they are
+            taken to be its, in their order.
+        on: the name of the set; `None` for one that is no protocol.
+        dataset: the `recipes.data.sources.Dataset`. A warning names the classes of the
+            model that it has no test image of.
+
+    Returns:
+        The test images, with labels that are the model's; the model; what the set is
+        called.
+
+    Raises:
+        ValueError: on classes that the model does not know, with their names.
+    """
+    found, split, description = dataset.class_names, dataset.test, dataset.description
+    set_protocol = protocol(on)[0] if on is not None else None
+    of_set = found if set_protocol is None else imagenet_classes()
+    names = _names(classifier, of_set, description)
+    index = places(
+        found, names, f"{description} has the classes", f"{classifier.name} has"
+    )
     if split.labels.ndim == 1:
         labels = index[split.labels]
+        counts = np.bincount(labels, minlength=len(names))
     else:
         labels = np.zeros((len(split), len(names)), bool)
         labels[:, index] = split.labels
-    model, description = classifier.model, dataset.description
-    if is_imagenet and protocol(on)[0] == "imagenet-a":
+        counts = labels.sum(axis=0)
+    model = classifier.model
+    if set_protocol == "imagenet-a":
         # Hendrycks et al.: the prediction is the best of the classes that occur.
         classes, labels = np.unique(labels, return_inverse=True)
         model = keras.Model(model.inputs, Among(classes)(model.outputs[0]))
         description += f", among its {len(classes)} classes"
+    elif missing := such(names, counts == 0):
+        warnings.warn(
+            f"{description} has no image of {len(missing)} of the {len(names)} classes "
+            f"of {classifier.name}: {listed(missing)}.",
+            stacklevel=2,
+        )
     return dataclasses.replace(split, labels=labels), model, description
 
 
-def _some(names):
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+def matched_pairs(name, model, pairs, class_names):
+    """Pictures whose labels are the classes of a segmentation model, and its names.
+
+    Args:
+        name: what messages call the model.
+        model: the model. If it has no class names, it must have as many classes as the
+            labels, and a warning says that they are taken to be those.
+        pairs: a `recipes.data.segmentation.pairs.Pairs`.
+        class_names: of the labels, in order.
+
+    Raises:
+        ValueError: on classes that the model does not know, with their names.
+    """
+    network = Classifier(name, model, getattr(model, "class_names", None))
+    names = _names(network, class_names, "The data set")
+    index = places(class_names, names, "The labels are of the classes", f"{name} has")
+    return pairs.renumbered(index, len(names)), names
+
+
+def _names(classifier, of_set, description):
+    """The names of a classifier's classes in the words of a set of images."""
+    names = classifier.class_names
+    if names is None:
+        why = "does not know the names of its classes"
+        names = of_set
+    elif _are_synsets(of_set) and len(names) == 1000 and not _are_synsets(names[:1]):
+        why = "names its 1000 classes otherwise than by ImageNet's synsets"
+        names = imagenet_classes()
+    else:
+        return names
+    if len(names) != classifier.classes:
+        raise ValueError(
+            f"{classifier.name} {why}; {description} has {len(names)} classes, but "
+            f"{classifier.name} {classifier.classes}."
+        )
+    warnings.warn(
+        f"{classifier.name} {why}: they are taken to be {listed(names)}, in this "
+        "order.",
+        stacklevel=3,
+    )
+    return names
+
+
+def _are_synsets(names):
+    return all(re.fullmatch(r"n\d{8}", name) for name in names)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_cbvit.models.segmenting import patch_size_of
+from keras_cbvit.pretrained.classes import listed
 from recipes.data.batches import decoders
 from recipes.data.on_host import FILL
 from recipes.data.segmentation.augment import padded, resized, scaled
@@ -61,7 +62,9 @@ def measures(confusion):
         A dict: `pixels`, how many count; `pixel_accuracy`, the share of them that is
         right; `class_iou`, for each class the pixels that are in truth and prediction,
         as a share of those that are in either, `None` for a class that is in neither;
-        `mean_iou`, the mean over the classes that have one; `majority_mean_iou` and
+        `mean_iou`, the mean over the classes that have one; `classes_counted`, how
+        many these are; `not_labelled` and `never_predicted`, the classes that no pixel
+        is of in truth, and in prediction; `majority_mean_iou` and
         `majority_pixel_accuracy`, what predicting the most frequent class everywhere
         would have, the least that a model must beat.
 
@@ -72,7 +75,8 @@ def measures(confusion):
     if not confusion.sum():
         raise ValueError("There is no labelled pixel to measure on.")
     right, truth = np.diag(confusion), confusion.sum(axis=1)
-    union = confusion.sum(axis=0) + truth - right
+    predicted = confusion.sum(axis=0)
+    union = predicted + truth - right
     # Of the most frequent class the union is all pixels; all others have an IoU of 0.
     majority = float(truth.max() / truth.sum())
     class_iou = [
@@ -83,9 +87,28 @@ def measures(confusion):
         "pixel_accuracy": float(right.sum() / confusion.sum()),
         "mean_iou": float(np.mean([iou for iou in class_iou if iou is not None])),
         "class_iou": class_iou,
+        "classes_counted": int(np.count_nonzero(union)),
+        "not_labelled": np.flatnonzero(truth == 0).tolist(),
+        "never_predicted": np.flatnonzero(predicted == 0).tolist(),
         "majority_mean_iou": majority / np.count_nonzero(truth),
         "majority_pixel_accuracy": majority,
     }
+
+
+def left_out(found, names):
+    """Over how many classes a mean IoU is, in words; `None` if over all of them.
+
+    Args:
+        found: of `measures`.
+        names: of all classes, in order.
+    """
+    ious = zip(names, found["class_iou"], strict=True)
+    if neither := [name for name, iou in ious if iou is None]:
+        return (
+            f"mean IoU over {found['classes_counted']} of {len(names)} classes: "
+            f"neither labelled nor predicted is {listed(neither)}"
+        )
+    return None
 
 
 def measure(model, pairs, scale, batch_size=BATCH_SIZE):

@@ -1,5 +1,7 @@
 """Results in words and as a table."""
 
+from keras_cbvit.pretrained.classes import listed
+
 
 def condition_name(under, epsilon):
     """What a condition is called; attacks have an epsilon."""
@@ -10,9 +12,9 @@ def sentence(row):
     """A result in words."""
     if "mean_iou" in row:
         return (
-            f"{row['model']}: mean IoU {row['mean_iou']:.4f}, pixel accuracy "
-            f"{row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} images; "
-            f"{row['backend']})"
+            f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_counted(row)}, pixel "
+            f"accuracy {row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} "
+            f"images; {row['backend']}){_without_pixels(row)}"
         )
     on = row["on"]
     if row["under"] != "clean":
@@ -20,6 +22,22 @@ def sentence(row):
     return (
         f"{row['model']}: {row['right']} of {row['images']} test images right, top-1 "
         f"accuracy {row['top1']:.4f} ({on}; {row['backend']})"
+    )
+
+
+def _counted(row):
+    """Over how many classes the mean is, unless it is over all of them."""
+    counted, number = row["classes_counted"], len(row["class_iou"])
+    return "" if counted == number else f" over {counted} of {number} classes"
+
+
+def _without_pixels(row):
+    """Which classes do not occur in truth or prediction, as sentences."""
+    kinds = {"not_labelled": "Not labelled", "never_predicted": "Never predicted"}
+    return "".join(
+        f". {title}: {listed(row[kind], 20)}"
+        for kind, title in kinds.items()
+        if row[kind]
     )
 
 

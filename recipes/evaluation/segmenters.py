@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import importlib
 import json
+import warnings
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import recipes.configs.segmentation
-from keras_cbvit.pretrained.catalog import list_weights
-from keras_cbvit.pretrained.predictions import class_names
 from recipes.commands import config_names_in
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.pixels import measure, predicted_pictures
+from recipes.evaluation.matching import matched_pairs
+from recipes.evaluation.pixels import left_out, measure, predicted_pictures
 from recipes.figures import draw_segmentations, short_titles
 from recipes.segmentation_experiment import Data
 from recipes.training.run_folder import model_file
@@ -35,12 +36,12 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
 
     Returns:
         A dict for each data set and model: `model`, `on`, `folder` (of the data set),
-        `backend`, and what `recipes.evaluation.pixels.measure` gives, `class_iou` by
-        the classes' names.
+        `backend`, and what `recipes.evaluation.pixels.measure` gives, with the classes'
+        names.
 
     Raises:
-        ValueError: if the classes of a model and a data set are not the same, or on
-            wrong labels.
+        ValueError: if a model does not know the classes of a data set, or on wrong
+            labels.
         OSError: if a data set is not there.
     """
     rows = []
@@ -48,18 +49,21 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
     for dataset in on:
         for name, model in models:
             data = data_of(name, {**options, "dataset": dataset})
-            pairs = load(data)
-            _refuse_other_classes(name, model, data)
-            found = measure(model, pairs.test, data.scale, batch_size)
-            class_iou = zip(data.class_names, found["class_iou"], strict=True)
+            dataset = load(data)
+            pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
+            found = measure(model, pairs, data.scale, batch_size)
+            if few := left_out(found, names):
+                warnings.warn(f"{name}: {few}.", stacklevel=2)
             row = {
                 "model": name,
-                "on": f"{pairs.description}, {data.test_split}",
+                "on": f"{dataset.description}, {data.test_split}",
                 "folder": _folder(data),
                 "backend": keras.backend.backend(),
                 **found,
-                "class_iou": dict(class_iou),
+                "class_iou": dict(zip(names, found["class_iou"], strict=True)),
             }
+            for kind in ("not_labelled", "never_predicted"):
+                row[kind] = [names[number] for number in found[kind]]
             report(row)
             rows.append(row)
     return rows
@@ -88,11 +92,21 @@ def drawn_data(models, dataset, options):
 
 def draw_segmenters(models, data, batch_size, file):
     """Draws some pictures of `drawn_data` beside what each model predicts."""
-    pairs = load_pairs(data).test
+    dataset = load_pairs(data)
+    names, numbers = list(dataset.class_names), []
+    for name, model in models:
+        _, own = matched_pairs(name, model, dataset.test, dataset.class_names)
+        names += [each for each in own if each not in names]
+        numbers.append(np.array([names.index(each) for each in own]))
     networks = [model for _, model in models]
-    rows = predicted_pictures(networks, pairs, data.scale, batch_size)
+    rows = [
+        [picture, labels, *(n[p] for n, p in zip(numbers, predictions, strict=True))]
+        for picture, labels, *predictions in predicted_pictures(
+            networks, dataset.test, data.scale, batch_size
+        )
+    ]
     titles = short_titles([name for name, _ in models])
-    draw_segmentations(rows, data.class_names, file, titles)
+    draw_segmentations(rows, names, file, titles)
 
 
 def data_of(name, options, tag=None):
@@ -176,13 +190,3 @@ def _data_of_run(file):
     # JSON has no tuples.
     lists = {key: tuple(v) for key, v in vars(found).items() if isinstance(v, list)}
     return dataclasses.replace(found, **lists)
-
-
-def _refuse_other_classes(name, model, data):
-    measured = data.class_names
-    known = tuple(class_names(name)) if name in list_weights() else measured
-    if known != measured or len(known) != model.output_shape[-1]:
-        raise ValueError(
-            f"{name} has {model.output_shape[-1]} classes, which are not the "
-            f"{len(measured)} that it would be measured on: {', '.join(measured[:5])}…"
-        )

@@ -4,10 +4,13 @@ import dataclasses
 import functools
 import json
 import re
+import reprlib
 from pathlib import Path
 
 import numpy as np
 
+from keras_cbvit.pretrained.classes import checked_names
+from recipes.data.labels import read_text
 from recipes.data.pictures import Pictures
 from recipes.data.sources import (
     Dataset,
@@ -109,7 +112,8 @@ def load_set(name, data, real_labels=None):
                 f"{folder} has a class folder {max(numbers)}; ImageNet's classes go "
                 "from 0 to 999."
             )
-        names = tuple(imagenet_classes()[number] for number in numbers)
+        names = [imagenet_classes()[number] for number in numbers]
+        names = checked_names(names, what=f"{folder}: the list of class folders")
     return dataclasses.replace(
         dataset, class_names=names, description=f"{found} in {folder}"
     )
@@ -167,15 +171,29 @@ def read_real_labels(path):
             f"There is no file {path}; ReaL's is real.json of "
             "https://github.com/google-research/reassessed-imagenet."
         )
-    known = range(len(imagenet_classes()))
+    text, known = read_text(path), range(len(imagenet_classes()))
     try:
-        labels = json.loads(Path(path).read_text())
-        if all(label in known for classes in labels for label in classes):
-            return labels
-        reason = "has classes that are not from 0 to 999"
-    except (ValueError, TypeError) as error:
-        reason = f"is not such a file ({error})"
+        labels = json.loads(text)
+        reason = _wrong_real_labels(labels, known)
+    except (ValueError, RecursionError) as error:
+        reason = f"is not such a file ({error!s:.200})"
+    if reason is None:
+        return labels
     raise ValueError(f"{path} should hold a list of lists of classes, but {reason}.")
+
+
+def _wrong_real_labels(labels, known):
+    if not isinstance(labels, list):
+        return f"is not such a file (it holds {reprlib.repr(labels)})"
+    for place, classes in enumerate(labels):
+        if not isinstance(classes, list):
+            return f"is not such a file (number {place} is {reprlib.repr(classes)})"
+        if not all(type(label) is int and label in known for label in classes):
+            return (
+                f"has classes that are not from 0 to {known[-1]} (number {place} is "
+                f"{reprlib.repr(classes)})"
+            )
+    return None
 
 
 def _labels_of(file_names, real_labels):

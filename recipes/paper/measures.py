@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import math
 
+from keras_cbvit.pretrained.classes import checked_names
+
 IMAGES = 512  # of the test set, whose attention is measured
 
 # What the columns of the tables are called, and their units.
@@ -64,28 +66,21 @@ def measure(name, model, dataset, data):
     """
     from keras_cbvit import analysis
     from recipes import evaluation
+    from recipes.evaluation.classifiers import Classifier
+    from recipes.evaluation.matching import matched
 
     if name in ("entropy", "distance"):
         images = dataset.test.first(IMAGES).images
         return analysis.attention_statistics(model, images)[name].tolist()
     if name in ("scale_ratio", "scale_mean"):
         return analysis.scale_statistics(model)[name.removeprefix("scale_")].tolist()
-    split = dataset.test
-    if name in IMAGENET_SETS:
-        split, model = _imagenet_set(IMAGENET_SETS[name], model, data)
+    on = IMAGENET_SETS.get(name)
+    if on is not None:
+        dataset = _load_imagenet_set(on, data)
+    classifier = Classifier("the model", model, getattr(model, "class_names", None))
+    split, model, _ = matched(classifier, on, dataset)
     under = CONDITIONS.get(name, "clean")
     return 100 * evaluation.measure(model, split, under)["top1"]
-
-
-def _imagenet_set(on, model, data):
-    """Another test set for a model of ImageNet's classes."""
-    from recipes.evaluation.classifiers import Classifier
-    from recipes.evaluation.matching import matched
-    from recipes.evaluation.sets import imagenet_classes
-
-    classifier = Classifier("the model", model, imagenet_classes())
-    split, model, _ = matched(classifier, on, _load_imagenet_set(on, data))
-    return split, model
 
 
 @functools.cache
@@ -105,10 +100,13 @@ def measure_pixels(model, pairs, experiment):
         experiment: as it is run.
     """
     from recipes.evaluation import pixels
+    from recipes.evaluation.matching import matched_pairs
     from recipes.training.segmentation import Segmentation
 
     if experiment.run.smoke:
         pairs = pairs.first(Segmentation.smoke_images)
+    names = checked_names(experiment.data.class_names)
+    pairs, _ = matched_pairs("the model", model, pairs, names)
     # In the batches of training's evaluation: nothing else has to fit into memory.
     batch_size = experiment.training.global_batch_size
     found = pixels.measure(model, pairs, experiment.data.scale, batch_size)

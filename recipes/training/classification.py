@@ -12,6 +12,7 @@ from recipes.publish import measure_and_publish
 from recipes.training import callbacks
 from recipes.training.augmented import Augmented
 from recipes.training.devices import this_process
+from recipes.training.heads import fit_head
 from recipes.training.loop import Task, notes
 from recipes.training.optimizer import build_optimizer
 from recipes.training.schedule import WarmupCosine
@@ -43,7 +44,13 @@ class Classification(Task):
         return load_dataset(experiment.data, originals=originals)
 
     def build(self, experiment, dataset):
-        return self._network(experiment, len(dataset.class_names))
+        names, weights = dataset.class_names, experiment.network.weights
+        model = self._network(experiment, len(names))
+        if weights is None:
+            model.class_names = names
+        elif (done := fit_head(model, names, weights)) and this_process()[0] == 0:
+            print(done)
+        return model
 
     def _network(self, experiment, classes):
         precision = experiment.run.precision

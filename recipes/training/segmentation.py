@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
 from recipes.data.segmentation.batches import TrainingCrops
+from recipes.data.segmentation.occurrence import check_occurrence
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted_pictures
 from recipes.evaluation.segmenters import refuse_other_tag
@@ -59,11 +60,15 @@ class Segmentation(Task):
         self._network(experiment, 2, experiment.run.precision)
 
     def load(self, experiment):
-        return load_pairs(experiment.data)
+        dataset = load_pairs(experiment.data)
+        check_occurrence(dataset, experiment.data.dataset)
+        return dataset
 
     def build(self, experiment, dataset):
         classes = len(dataset.class_names)
-        return self._network(experiment, classes, experiment.run.precision)
+        model = self._network(experiment, classes, experiment.run.precision)
+        model.class_names = dataset.class_names
+        return model
 
     def _network(self, experiment, classes, precision):
         return build_model(experiment.network, experiment.data, classes, precision)

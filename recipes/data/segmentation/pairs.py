@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_cbvit.pretrained.classes import checked_names
 from recipes.data.pictures import decoded
 from recipes.data.sources import (
     PICTURES,
@@ -54,7 +55,7 @@ class Pairs(Sequence):
     Args:
         images: a sequence of paths or of encoded bytes.
         labels: the same for the labels: PNG files of one channel of 8 bits.
-        classes: how many there are, at most 254.
+        classes: how many there are, at most 253.
         ignored_label: the label of pixels that do not count.
         image_name: a function from the index to what messages call the picture.
         label_name: the same for its labels.
@@ -96,29 +97,44 @@ class Pairs(Sequence):
             ValueError: if one of the two cannot be decoded (`BrokenImageError`), they
                 are of different sizes, or a label is no class.
         """
+        labels = self._labels(index)
         index = self.indices[index]
         image = decoded(self.images[index], self.image_name(index))
         name = self.label_name(index)
-        labels = decoded(self.labels[index], name, mode=None)
-        labels = _one_channel(labels, name, self.advice)
         height, width = labels.shape
         if image.size != (width, height):
             raise ValueError(
                 f"{self.image_name(index)} has {image.width}x{image.height} pixels, "
                 f"its labels {name} have {width}x{height}; they must be of one size."
             )
-        classes = self.table[labels]
-        if (classes == _UNKNOWN).any():
-            found = np.unique(labels[classes == _UNKNOWN]).tolist()
+        return image, self.table[labels]
+
+    def label_counts(self, index):
+        """How many pixels of a picture have each label of 0–255.
+
+        Raises:
+            ValueError: as for the picture and its labels, which this does not decode.
+        """
+        return np.bincount(self._labels(index).ravel(), minlength=256)
+
+    def _labels(self, index):
+        """The labels of a picture as they are in the file, all of them known."""
+        index = self.indices[index]
+        name = self.label_name(index)
+        labels = decoded(self.labels[index], name, mode=None)
+        labels = _one_channel(labels, name, self.advice)
+        unknown = self.table[labels] == _UNKNOWN
+        if unknown.any():
+            found = np.unique(labels[unknown]).tolist()
             known = np.flatnonzero(self.table < self.classes)
             ignored = np.flatnonzero(self.table == IGNORED)[0]
             raise ValueError(
                 f"{name} has the labels {', '.join(map(str, found[:5]))}; the "
-                f"{self.classes} classes are {known[0]} to {known[-1]}, and {ignored} "
+                f"{len(known)} classes are {known[0]} to {known[-1]}, and {ignored} "
                 "is ignored. A model of other classes is trained with --class-names "
                 "and --ignored-label."
             )
-        return image, classes
+        return labels
 
     def first(self, number):
         """The first so many pictures, at most all."""
@@ -134,17 +150,28 @@ class Pairs(Sequence):
         pairs.indices = indices
         return pairs
 
+    def renumbered(self, numbers, classes):
+        """The same with other numbers for the classes.
+
+        Args:
+            numbers: the new number of each class, int64 of shape `(classes,)`.
+            classes: how many classes the new numbers are of, at most 253.
+        """
+        check_classes(classes)
+        pairs = copy.copy(self)
+        pairs.classes = classes
+        pairs.table = self.table.copy()
+        is_class = self.table < self.classes
+        pairs.table[is_class] = numbers[self.table[is_class]]
+        return pairs
+
 
 def class_of_label(classes, ignored_label):
     """The class of each label of 0–255, as a uint8 table.
 
     Labels above the ignored one are one more than their class.
     """
-    if not 0 < classes < _UNKNOWN:
-        raise ValueError(
-            f"There are {classes} class names; labels of 8 bits take 1 to "
-            f"{_UNKNOWN - 1} classes. Set --class-names."
-        )
+    check_classes(classes)
     if not 0 <= ignored_label <= 255:
         raise ValueError(f"ignored_label={ignored_label} must be between 0 and 255.")
     labels = np.arange(256)
@@ -152,6 +179,15 @@ def class_of_label(classes, ignored_label):
     table = np.where(numbers < classes, numbers, _UNKNOWN)
     table[ignored_label] = IGNORED
     return table.astype("uint8")
+
+
+def check_classes(number):
+    """Raises a ValueError if labels have no room for so many classes."""
+    if not 0 < number < _UNKNOWN:
+        raise ValueError(
+            f"There are {number} class names; labels of 8 bits take 1 to "
+            f"{_UNKNOWN - 1} classes. Set --class-names."
+        )
 
 
 def _one_channel(picture, name, advice):
@@ -177,6 +213,7 @@ def load_pairs(data):
         ValueError: if it is there but makes no sense.
     """
     class_of_label(len(data.class_names), data.ignored_label)
+    names = checked_names(data.class_names, what="--class-names")
     named = Path(data.dataset).expanduser()
     folder = Path(data.data_dir or ".", named)
     is_of_tfds = any(folder.glob("*/dataset_info.json"))
@@ -201,7 +238,7 @@ def load_pairs(data):
             _tfds(data, builder, split) for split in (data.train_split, data.test_split)
         )
         description = f"{data.dataset} (TFDS {builder.info.version})"
-    return Dataset(train, test, tuple(data.class_names), description)
+    return Dataset(train, test, names, description)
 
 
 def _folder(data, folder, split):

@@ -53,7 +53,7 @@ def test_fgsm_is_measured_under_fgsm(digits, monkeypatch):
         return {"top1": {"fgsm": 0.25}[under]}
 
     monkeypatch.setattr(evaluation, "measure", evaluated)
-    assert measure("fgsm", None, digits, DIGITS) == 25
+    assert measure("fgsm", small(), digits, DIGITS) == 25
 
 
 def test_other_sets_of_imagenet_have_their_own_protocol(digits):
