@@ -79,7 +79,7 @@ def test_published_weights_are_what_the_record_says(name):
     assert model.input_shape[1:] == tuple(record.input_shape)
     assert model.output_shape[-1] == len(record.class_names)
     assert list(model.class_names) == record.class_names
-    card = (own_folder() / f"{name}.md").read_text()
+    card = (own_folder() / f"{record.stem}.md").read_text()
     assert record.sha256 in card and f"python -m recipes.evaluate {name}" in card
 
 

@@ -4,6 +4,7 @@ import re
 
 import keras
 
+NAME = r"[a-z0-9_]+\.[a-z0-9_]+"  # of published weights: architecture.tag
 SIZES = {
     "ti": {"hidden_dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
     "s": {"hidden_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4},
@@ -77,7 +78,7 @@ def check_weights_name(name, actual, upernet=False):
         actual: the model's `architecture_of`.
         upernet: whether it is a UperNet.
     """
-    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+    if not re.fullmatch(NAME, name):
         raise ValueError(
             f"name={name!r} must be architecture.tag in lower-case letters, digits and "
             "underscores, for instance 'vitcb_s.imagenet'."

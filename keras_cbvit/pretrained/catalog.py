@@ -6,16 +6,21 @@ is part of the checkout and of the installed package.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
-import urllib.error
-import urllib.request
+import re
+import warnings
 from pathlib import Path
+
+from keras_cbvit.pretrained import network
+from keras_cbvit.pretrained.architectures import NAME
+from keras_cbvit.pretrained.writing import write
 
 PLACE_VARIABLE = "KERAS_CBVIT_WEIGHTS"
 CATALOG = "catalog.json"
-TIMEOUT_SECONDS = 60
+LARGEST_CATALOG = 16 << 20  # bytes; a record of 20,000 classes takes half a million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +29,7 @@ class WeightsRecord:
 
     Attributes:
         name: `architecture.tag`, for instance `"vitcb_s.imagenet"`.
-        sha256: SHA-256 of the file `{name}.keras`, hexadecimal.
+        sha256: SHA-256 of the file, hexadecimal.
         bytes: size of the file.
         input_shape: `[height, width, channels]` of the images; a side is `None` if it
             may be any.
@@ -59,8 +64,16 @@ class WeightsRecord:
     url: str | None = None
 
     @property
+    def stem(self):
+        """What the names of the file and of its card begin with.
+
+        Two versions never have the same, so that a catalog alone decides which is used.
+        """
+        return f"{self.name}-{self.sha256[:12]}"
+
+    @property
     def filename(self):
-        return f"{self.name}.keras"
+        return f"{self.stem}.keras"
 
 
 def list_weights():
@@ -69,13 +82,57 @@ def list_weights():
     `load_model` takes each, and `weights=` those of classifiers.
 
     They come from the folder or URL in the environment variable
-    `KERAS_CBVIT_WEIGHTS`, if set, and from the package's own `weights/`.
+    `KERAS_CBVIT_WEIGHTS`, if set, and from the package's own `weights/`. A URL that
+    cannot be read is warned of; its catalog is then the last one that was.
 
     Raises:
         ValueError: if a catalog is not valid.
-        OSError: if the place in `KERAS_CBVIT_WEIGHTS` cannot be read.
+        OSError: if the folder in `KERAS_CBVIT_WEIGHTS` cannot be read.
     """
-    return sorted({name for place in places() for name in read_catalog(place)})
+    return sorted({name for _, records in catalogs() for name in records})
+
+
+def catalogs():
+    """The places with their records by name, as pairs, in the order of `places`.
+
+    A place on the net that cannot be read, or that has no valid catalog (as where a
+    network first asks for a login), is warned of, so that weights that are on this
+    machine can be used. The last copy of its catalog is taken, or no records.
+
+    Raises:
+        ValueError: if the catalog of a folder is not valid.
+        OSError: if a folder cannot be read.
+    """
+    return [(place, _records_of(place)) for place in places()]
+
+
+def _records_of(place):
+    try:
+        return read_catalog(place)
+    except (OSError, ValueError) as error:
+        if not is_url(place):
+            raise
+        copy = _copy_of(place)
+        if copy.is_file():
+            instead = f"Its catalog as it was before, {copy}, is used."
+            records = parse_catalog(_read_file(copy), copy)
+        else:
+            instead = "Its weights are not known, only the package's own."
+            records = {}
+        warnings.warn(f"{error} {instead}", stacklevel=4)
+        return records
+
+
+def _copy_of(place):
+    """Where the last catalog of a place on the net is kept."""
+    digest = hashlib.sha256(place.rstrip("/").encode(errors="replace")).hexdigest()
+    return cache_folder() / f"catalog-{digest[:16]}.json"
+
+
+def cache_folder():
+    """`keras_cbvit` in Keras's own folder."""
+    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    return Path(home) / "keras_cbvit"
 
 
 def places():
@@ -107,22 +164,36 @@ def read_catalog(place):
     """
     if is_url(place):
         where = f"{place.rstrip('/')}/{CATALOG}"
-        try:
-            with urllib.request.urlopen(where, timeout=TIMEOUT_SECONDS) as response:
-                text = response.read()
-        except urllib.error.URLError as error:
-            raise OSError(f"{where} cannot be read ({error}).") from error
-    else:
-        where = Path(place) / CATALOG
-        if not where.parent.is_dir():
-            raise FileNotFoundError(
-                f"There is no folder {place}; set {PLACE_VARIABLE} to a folder or URL "
-                f"with a {CATALOG}, or unset it."
-            )
-        if not where.exists():
-            return {}
-        text = where.read_bytes()
-    return parse_catalog(text, where)
+        text = network.read(where, LARGEST_CATALOG)
+        records = parse_catalog(text, where)
+        _keep_copy(place, text)
+        return records
+    where = Path(place) / CATALOG
+    if not where.parent.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {place}; set {PLACE_VARIABLE} to a folder or URL with "
+            f"a {CATALOG}, or unset it."
+        )
+    return parse_catalog(_read_file(where), where) if where.exists() else {}
+
+
+def _keep_copy(place, text):
+    """Keeps the catalog of a place on the net for times without a network."""
+    copy = _copy_of(place)
+    try:
+        if not copy.is_file() or copy.read_bytes() != text:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write(copy, text)
+    except OSError as error:  # a home that cannot be written to, or is full
+        warnings.warn(f"No copy of the catalog is kept. {error}", stacklevel=2)
+
+
+def _read_file(path):
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file.")
+    if path.stat().st_size > LARGEST_CATALOG:
+        raise ValueError(f"{path} has more than {LARGEST_CATALOG:,} bytes.")
+    return path.read_bytes()
 
 
 def parse_catalog(text, where):
@@ -130,7 +201,7 @@ def parse_catalog(text, where):
     try:
         entries = json.loads(text)["weights"]
         records = [_record(entry) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{where} is not a valid catalog of weights: {_reason(error)}. Restore it "
             "from the repository, or publish the weights again."
@@ -188,4 +259,13 @@ def _record(entry):
                 f"the field {field!r} of the record {name!r} is {entry[field]!r:.80}, "
                 f"not a {expected}"
             )
+    # Both are parts of names of files.
+    for field, pattern in (("name", NAME), ("sha256", "[0-9a-f]{64}")):
+        if not re.fullmatch(pattern, entry[field]):
+            raise ValueError(
+                f"the field {field!r} of the record {name!r:.80} is "
+                f"{entry[field]!r:.80}, which does not match {pattern}"
+            )
+    if entry["bytes"] < 1:
+        raise ValueError(f"the file of the record {name!r} has {entry['bytes']} bytes")
     return WeightsRecord(**entry)

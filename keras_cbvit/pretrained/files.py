@@ -1,20 +1,20 @@
 """From the name of published weights to a verified file on this machine."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 
+import filelock
+
+from keras_cbvit.pretrained import network
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES
 from keras_cbvit.pretrained.catalog import (
     PLACE_VARIABLE,
-    TIMEOUT_SECONDS,
+    cache_folder,
+    catalogs,
     is_url,
-    list_weights,
-    places,
-    read_catalog,
 )
 
 SUFFIXES = (".keras", ".weights.h5")
@@ -58,24 +58,38 @@ def located(weights, architecture=None):
         raise ValueError(
             f"weights={weights!r} is a tag, which needs a model of a known size: give "
             "a full name such as 'vitcb_s.imagenet', or use ViTCB_Ti, ViTCB_S or "
-            f"ViTCB_B. {_known()}"
+            f"ViTCB_B. {_known(catalogs())}"
         )
     name = weights if "." in weights else f"{architecture}.{weights}"
-    for place in places():
-        record = read_catalog(place).get(name)
-        if record is not None:
-            return _file_of(record, place), record
-    raise ValueError(_missing(weights, name))
+    place, record = _record_of(weights, name)
+    try:
+        return _file_of(record, place), record
+    except OSError:
+        # It may have been published anew after its catalog was read.
+        place, newer = _record_of(weights, name)
+        if newer == record:
+            raise
+        return _file_of(newer, place), newer
 
 
-def _known():
-    names = list_weights()
+def _record_of(weights, name):
+    """The place and the record of a full name."""
+    found = catalogs()
+    for place, records in found:
+        if name in records:
+            return place, records[name]
+    raise ValueError(_missing(weights, name, found))
+
+
+def _known(found):
+    names = sorted({name for _, records in found for name in records})
     return f"Known weights: {', '.join(names) if names else 'none yet'}."
 
 
-def _missing(weights, name):
+def _missing(weights, name, found):
     message = (
-        f"weights={weights!r}: there are no published weights {name!r}. {_known()}"
+        f"weights={weights!r:.200}: there are no published weights {name!r:.200}. "
+        f"{_known(found)}"
     )
     architecture, _, tag = name.partition(".")
     family, _, size = architecture.partition("_")
@@ -87,81 +101,105 @@ def _missing(weights, name):
             "From a checkout, on a machine with GPUs and ImageNet-1k, "
             f"`python -m recipes.train imagenet --model ViTCB_{size.capitalize()} "
             f"--broadcast {broadcast} --publish {name} --weights-dir FOLDER` trains "
-            f"and publishes them. Set {PLACE_VARIABLE}=FOLDER, or copy {name}.keras "
-            "and its record in catalog.json into weights/, to use them here."
+            f"and publishes them. Set {PLACE_VARIABLE}=FOLDER to use them here."
         )
     return message
 
 
 def _file_of(record, place):
-    if not is_url(place):
-        path = Path(place) / record.filename
-        if path.exists():
-            if sha256(path) != record.sha256:
-                raise OSError(
-                    f"{path} is not the file of its record in catalog.json: its "
-                    "SHA-256 differs, so it is damaged or was replaced. Restore it, "
-                    "or publish it again."
-                )
-            return path
-        if record.url is None:
-            raise FileNotFoundError(
-                f"The catalog of {place} lists {record.name}, but {path} is missing "
-                "and the record has no URL to fetch it from."
+    if is_url(place):
+        return fetch(f"{place.rstrip('/')}/{record.filename}", record)
+    path = Path(place) / record.filename
+    if path.exists():
+        if sha256(path) != record.sha256:
+            raise OSError(
+                f"{path} is not the file of its record in catalog.json: its SHA-256 "
+                "differs, so it is damaged or was replaced. Restore it, or publish it "
+                "again."
             )
-        return fetch(record.url, record)
-    return fetch(f"{place.rstrip('/')}/{record.filename}", record)
-
-
-def cache_folder():
-    """`keras_cbvit` in Keras's own folder."""
-    home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-    return Path(home) / "keras_cbvit"
+        return path
+    if record.url is None:
+        raise FileNotFoundError(
+            f"The catalog of {place} lists {record.name}, but {path} is missing and "
+            "the record has no URL to fetch it from."
+        )
+    return fetch(record.url, record)
 
 
 def fetch(url, record):
     """The verified file of a record in the cache, fetched from `url` if need be.
 
-    A damaged file, in the cache or fresh from the net, is deleted and fetched once
-    more. The file appears in the cache only when it is whole and right, so that
-    any number of processes may fetch it at once.
+    What is wrong is fetched once more. The file appears in the cache only when it is
+    whole and right, so that any number of processes may fetch it at once.
 
     Raises:
         OSError: if the file cannot be fetched, or is wrong again.
     """
     # The hash is in the name: files of two versions of a record never meet.
     folder = cache_folder()
-    path = folder / f"{record.name}-{record.sha256[:12]}.keras"
+    path = folder / record.filename
     if path.exists() and sha256(path) == record.sha256:
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_partial_files(folder)
     for _ in range(2):
-        handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
-        os.close(handle)
-        try:
+        with _partial_file(folder) as partial:
+            os.truncate(partial, record.bytes)
             _download(url, partial)
-            if sha256(partial) == record.sha256:
+            size = partial.stat().st_size
+            if size == record.bytes and sha256(partial) == record.sha256:
                 os.replace(partial, path)
                 return path
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    wrong = f"its SHA-256 is not {record.sha256}"
+    if size != record.bytes:
+        larger = "more" if size > record.bytes else f"{size:,}"
+        wrong = f"it has {larger} bytes, not {record.bytes:,}"
     raise OSError(
         f"{url} was fetched twice and is not the file of the record {record.name!r}: "
-        f"its SHA-256 is not {record.sha256}. Nothing was kept."
+        f"{wrong}. Nothing was kept."
     )
 
 
-def _download(url, path):
+@contextlib.contextmanager
+def _partial_file(folder):
+    """The path of an empty file to download into, which is gone afterwards.
+
+    A lock that dies with this process tells others that it is in use.
+    """
+    handle, lock = tempfile.mkstemp(dir=folder, suffix=".lock")
+    os.close(handle)
+    partial = _locked_by(lock)
     try:
-        with (
-            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
-            open(path, "wb") as file,
-        ):
-            while chunk := response.read(1 << 20):
-                file.write(chunk)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise OSError(f"{url} cannot be fetched ({error}).") from error
+        with filelock.FileLock(lock):
+            partial.touch()
+            yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+        Path(lock).unlink(missing_ok=True)
+
+
+def _remove_partial_files(folder):
+    """Removes what processes left that were killed while they downloaded."""
+    for lock in folder.glob("*.lock"):
+        with contextlib.suppress(filelock.Timeout, OSError):
+            with filelock.FileLock(lock, timeout=0):
+                _locked_by(lock).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+
+
+def _locked_by(lock):
+    return Path(lock).with_suffix(".part")
+
+
+def _download(url, path):
+    """Fills a file with the content behind a URL, of which it has the right size.
+
+    More than one byte beyond this size is not taken.
+    """
+    most = path.stat().st_size + 1
+    with open(path, "wb") as file:
+        for chunk in network.chunks(url, most):
+            file.write(chunk)
 
 
 def sha256(path):

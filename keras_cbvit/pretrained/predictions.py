@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_cbvit.pretrained.catalog import list_weights, places, read_catalog
+from keras_cbvit.pretrained.catalog import catalogs
 
 
 def decode_predictions(predictions, weights_or_names, top=5):
@@ -62,11 +62,12 @@ def class_names(weights):
                 "model.class_names, or give the names."
             )
         return list(own)
-    found = {}
-    for place in places():
-        for name, record in read_catalog(place).items():
-            if weights in (name, name.partition(".")[2]) and record.class_names:
-                found.setdefault(name, record.class_names)
+    known, found = {}, {}
+    for _, records in reversed(catalogs()):
+        known |= records
+    for name, record in sorted(known.items()):
+        if weights in (name, name.partition(".")[2]) and record.class_names:
+            found[name] = record.class_names
     if len(set(map(tuple, found.values()))) > 1:
         raise ValueError(
             f"{weights!r} is the tag of weights with different "
@@ -74,7 +75,7 @@ def class_names(weights):
         )
     if found:
         return next(iter(found.values()))
-    known = ", ".join(list_weights()) or "none yet"
+    known = ", ".join(sorted(known)) or "none yet"
     raise ValueError(
         f"{weights!r} is not the name of published weights with "
         f"classes. Known weights: {known}."

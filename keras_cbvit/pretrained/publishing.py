@@ -2,12 +2,11 @@
 
 import contextlib
 import datetime
-import os
-import shutil
+import re
 import tempfile
-import time
 from pathlib import Path
 
+import filelock
 import keras
 import numpy as np
 
@@ -27,11 +26,13 @@ from keras_cbvit.pretrained.catalog import (
 from keras_cbvit.pretrained.classes import checked_names, difference
 from keras_cbvit.pretrained.files import sha256
 from keras_cbvit.pretrained.loading import refuse_other_model
+from keras_cbvit.pretrained.writing import InMemory, write
 
 # How far the float32 model may be from the given one, relative to its largest
 # prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-LOCK_SECONDS = 60
+LOCK = ".publishing.lock"
+LOCK_SECONDS = 60  # how long another publisher is waited for
 
 
 def publish(
@@ -54,9 +55,10 @@ def publish(
     """Publishes a model as a `.keras` file with its record and its model card.
 
     The model is rebuilt in float32, whatever precision it was trained in, and must
-    give the same predictions; so must the file once it is read back. Then
-    `{name}.keras`, the card `{name}.md` and the record in `catalog.json` are put
-    into the directory together, or nothing is.
+    give the same predictions; so must the file once it is read back. Then the file,
+    its card and its record in `catalog.json` are put into the directory together, or
+    nothing is. The names of file and card begin with `name` and the first 12 digits
+    of the file's SHA-256.
 
     Args:
         model: a model built by `ViTCB`, `UperNet` or one of their sizes.
@@ -101,42 +103,71 @@ def publish(
     _check_finite(published)
     _check_agreement(model, published, images, "the float32 model")
 
-    directory.mkdir(parents=True, exist_ok=True)
-    with (
-        _locked(directory),
-        tempfile.TemporaryDirectory(prefix=".publish-", dir=directory) as staging,
-    ):
-        records = read_catalog(directory)
-        _refuse_published(name, records, directory, overwrite)
-        file = Path(staging) / f"{name}.keras"
-        published.save(file)
+    saved = InMemory(f"{name}.keras")
+    published.save(saved)
+    content = saved.getbuffer()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.keras"
+        file.write_bytes(content)
         read_back = keras.saving.load_model(file, compile=False)
-        _check_agreement(published, read_back, images, "the file")
-        record = WeightsRecord(
-            name=name,
-            sha256=sha256(file),
-            bytes=file.stat().st_size,
-            input_shape=list(model.input_shape[1:]),
-            class_names=list(names),
-            parameters=published.count_params(),
-            dataset=dataset,
-            metric=metric,
-            value=float(value),
-            measured_on=measured_on,
-            recipe=recipe,
-            licence=licence,
-            keras_version=keras.__version__,
-            date=datetime.date.today().isoformat(),
-            url=url,
-        )
-        records[name] = record
-        (Path(staging) / f"{name}.md").write_text(model_card(record, notes))
-        catalog = format_catalog(records.values())
-        parse_catalog(catalog, "What was given")  # or nobody could read it
-        (Path(staging) / CATALOG).write_text(catalog)
-        # The catalog last: until it lists the file, nobody will look for it.
-        _move_together(Path(staging), directory, (file.name, f"{name}.md", CATALOG))
+        digest = sha256(file)
+    _check_agreement(published, read_back, images, "the file")
+    record = WeightsRecord(
+        name=name,
+        sha256=digest,
+        bytes=len(content),
+        input_shape=list(model.input_shape[1:]),
+        class_names=list(names),
+        parameters=published.count_params(),
+        dataset=dataset,
+        metric=metric,
+        value=float(value),
+        measured_on=measured_on,
+        recipe=recipe,
+        licence=licence,
+        keras_version=keras.__version__,
+        date=datetime.date.today().isoformat(),
+        url=url,
+    )
+    parse_catalog(format_catalog([record]), "What was given")  # or nobody could read it
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory):
+        _put(record, content, model_card(record, notes), directory, overwrite)
     return record
+
+
+def _put(record, content, card, directory, overwrite):
+    """Puts a file, its card and its record into a folder, which is locked.
+
+    The names of file and card are of this version alone. So the catalog, which is
+    replaced at once, decides which version is the published one; whenever this process
+    is stopped, that is the old one or the new one.
+    """
+    for left in directory.glob("partial.*"):
+        left.unlink()  # by a process that was killed
+    records = read_catalog(directory)
+    _refuse_published(record.name, records, directory, overwrite)
+    records[record.name] = record
+    new = {
+        directory / record.filename: content,
+        directory / f"{record.stem}.md": card.encode(),
+    }
+    there = [path for path in new if path.exists()]
+    try:
+        for path, each in new.items():
+            write(path, each)
+        write(directory / CATALOG, format_catalog(records.values()).encode())
+    except BaseException:
+        for path in new:
+            if path not in there:
+                path.unlink(missing_ok=True)
+        raise
+    for path in directory.glob(f"{record.name}-*"):
+        is_version = re.fullmatch(
+            "[0-9a-f]{12}", path.stem.removeprefix(f"{record.name}-")
+        )
+        if is_version and path not in new:
+            path.unlink()
 
 
 def refuse_unpublishable(model, name, directory, overwrite=False):
@@ -190,10 +221,9 @@ def in_float32(model, **changes):
     """
     config = {**_with_policy(model.get_config(), "float32"), **changes}
     copy = type(model).from_config(config)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.weights.h5"
-        model.save_weights(file)
-        copy.load_weights(file)
+    file = InMemory("model.weights.h5")
+    model.save_weights(file)
+    copy.load_weights(file)
     return copy
 
 
@@ -277,41 +307,15 @@ def _check_agreement(model, other, images, what):
 
 @contextlib.contextmanager
 def _locked(directory):
-    """One publisher at a time, so that no record of the catalog is lost."""
-    lock = directory / ".publishing"
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            lock.mkdir()
-            break
-        except FileExistsError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"Another process has been publishing into {directory} for a "
-                    f"minute. If none is, remove {lock}."
-                ) from None
-            time.sleep(0.1)
-    try:
-        yield
-    finally:
-        lock.rmdir()
+    """One publisher at a time, so that no record of the catalog is lost.
 
-
-def _move_together(source, target, names):
-    """Moves files into a folder; if one cannot be moved, all stays as it was."""
-    kept = source / "replaced"
-    kept.mkdir()
-    moved = []
+    The lock is gone with the process that has it, however that ends.
+    """
     try:
-        for name in names:
-            if (target / name).exists():
-                shutil.copy2(target / name, kept / name)
-            os.replace(source / name, target / name)
-            moved.append(name)
-    except BaseException:
-        for name in moved:
-            if (kept / name).exists():
-                os.replace(kept / name, target / name)
-            else:
-                (target / name).unlink()
-        raise
+        with filelock.FileLock(directory / LOCK, timeout=LOCK_SECONDS):
+            yield
+    except filelock.Timeout:
+        raise TimeoutError(
+            f"Another process has been publishing into {directory} for "
+            f"{LOCK_SECONDS} seconds; publish again when it has ended."
+        ) from None

@@ -1,12 +1,15 @@
 """Catalogs, and servers that give them and their files out."""
 
+import contextlib
 import hashlib
 import http.server
 import json
+import socketserver
 import threading
 from contextlib import contextmanager
 
 FILE = b"the bytes of a file"
+FILENAME = f"vitcb_s.toy-{hashlib.sha256(FILE).hexdigest()[:12]}.keras"
 
 
 def entry(name="vitcb_s.toy", content=FILE, **changes):
@@ -72,3 +75,23 @@ def server(answers):
         httpd.shutdown()
         httpd.server_close()
         thread.join()
+
+
+@contextmanager
+def raw_server(answer):
+    """The URL of a server that answers every request with these bytes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(65536)
+            with contextlib.suppress(OSError):
+                self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_address[1]}"
+        finally:
+            running.shutdown()
+            thread.join()

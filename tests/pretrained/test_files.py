@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,10 +8,17 @@ import pytest
 from keras_cbvit.pretrained import files
 from keras_cbvit.pretrained.catalog import WeightsRecord
 from keras_cbvit.pretrained.files import cache_folder, fetch, locate, sha256
-from tests.pretrained.places import FILE, entry, server, write_catalog
+from tests.pretrained.places import (
+    FILE,
+    FILENAME,
+    entry,
+    raw_server,
+    server,
+    write_catalog,
+)
 
 RECORD = WeightsRecord(**entry())
-PATH = "/vitcb_s.toy.keras"
+PATH = f"/{FILENAME}"
 
 
 def cached():
@@ -70,16 +79,17 @@ def test_what_is_neither_a_name_nor_a_path_is_refused():
 @pytest.mark.parametrize("weights", ["toy", "vitcb_s.toy"])
 def test_a_tag_and_a_full_name_lead_to_the_file_beside_the_catalog(weights, own_folder):
     write_catalog(own_folder, entry())
-    (own_folder / "vitcb_s.toy.keras").write_bytes(FILE)
+    (own_folder / FILENAME).write_bytes(FILE)
     path = locate(weights, "vitcb_s")
-    assert path == own_folder / "vitcb_s.toy.keras"
+    assert path == own_folder / FILENAME
     assert cached() == []
 
 
 def test_the_place_of_the_variable_comes_first(own_folder, tmp_path, monkeypatch):
     for folder, content in ((own_folder, b"own"), (tmp_path / "mine", b"mine")):
         write_catalog(folder, entry(content=content))
-        (folder / "vitcb_s.toy.keras").write_bytes(content)
+        record = WeightsRecord(**entry(content=content))
+        (folder / record.filename).write_bytes(content)
     assert locate("vitcb_s.toy").read_bytes() == b"own"
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path / "mine"))
     assert locate("vitcb_s.toy").read_bytes() == b"mine"
@@ -124,7 +134,6 @@ def test_missing_imagenet_weights_are_explained_honestly(
         f"python -m recipes.train imagenet --model {model} --broadcast {broadcast} ",
         f"--publish {name}",
         "KERAS_CBVIT_WEIGHTS=FOLDER",
-        f"copy {name}.keras and its record in catalog.json into weights/",
     ):
         assert part in message
 
@@ -138,8 +147,8 @@ def test_no_recipe_is_promised_for_an_architecture_that_is_none(name):
 
 def test_a_file_beside_the_catalog_that_is_not_its_records_is_refused(own_folder):
     write_catalog(own_folder, entry())
-    (own_folder / "vitcb_s.toy.keras").write_bytes(FILE[:-1])
-    with pytest.raises(OSError, match=r"vitcb_s\.toy\.keras is not the file of its"):
+    (own_folder / FILENAME).write_bytes(FILE[:-1])
+    with pytest.raises(OSError, match=r"vitcb_s\.toy-\w+\.keras is not the file"):
         locate("vitcb_s.toy")
 
 
@@ -172,7 +181,7 @@ def test_a_place_on_the_net_gives_catalog_and_file(tmp_path, monkeypatch):
 
 def test_a_place_may_be_a_file_url(tmp_path, monkeypatch):
     write_catalog(tmp_path / "mine", entry())
-    (tmp_path / "mine" / "vitcb_s.toy.keras").write_bytes(FILE)
+    (tmp_path / "mine" / FILENAME).write_bytes(FILE)
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", (tmp_path / "mine").as_uri())
     assert locate("vitcb_s.toy").read_bytes() == FILE
 
@@ -222,12 +231,103 @@ def test_a_server_that_stays_wrong_is_an_error_and_leaves_no_file():
     assert cached() == []
 
 
-def test_a_damaged_file_does_not_survive_a_server_that_stays_wrong():
+def test_a_damaged_file_is_not_given_out():
     with server({PATH: [FILE, b"wrong"]}) as (url, _):
         fetch(url + PATH, RECORD).write_bytes(b"damaged")
+        for _ in range(2):
+            with pytest.raises(OSError, match="fetched twice"):
+                fetch(url + PATH, RECORD)
+
+
+def test_who_fails_leaves_the_file_of_another_process_alone(monkeypatch):
+    """The other one fetches it between the two downloads of the one that fails."""
+    real_download = files._download
+
+    with server({PATH: [b"wrong", FILE, b"wrong"]}) as (url, asked):
+
+        def download(*arguments):
+            monkeypatch.setattr(files, "_download", real_download)
+            real_download(*arguments)
+            assert fetch(url + PATH, RECORD).read_bytes() == FILE
+
+        monkeypatch.setattr(files, "_download", download)
         with pytest.raises(OSError, match="fetched twice"):
             fetch(url + PATH, RECORD)
+    assert len(asked) == 3
+    assert cached() == [FILE]
+
+
+def test_no_more_is_downloaded_than_the_record_says(keras_home, monkeypatch):
+    sizes = []
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+
+    def sized_download(url, path):
+        real_download(url, path)
+        sizes.append(path.stat().st_size)
+
+    real_download = files._download
+    monkeypatch.setattr(files, "_download", sized_download)
+    with raw_server(head + FILE + bytes(50 << 20)) as url:
+        message = f"it has more bytes, not {len(FILE)}"
+        with pytest.raises(OSError, match=message):
+            fetch(url, RECORD)
+    assert sizes == [len(FILE) + 1] * 2
     assert cached() == []
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next_one():
+    with server({PATH: [FILE]}) as (url, _):
+        child = os.fork()
+        if not child:
+            files._download = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                fetch(url + PATH, RECORD)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert len(cached()) == 2  # a file and its lock
+        with files._partial_file(cache_folder()) as in_use:
+            fetch(url + PATH, RECORD)
+            assert in_use.exists()
+    assert cached() == [FILE]
+
+
+def test_weights_that_were_published_anew_are_found(own_folder, monkeypatch):
+    """Between the reading of the catalog and that of the file."""
+    old, new = (entry(content=each) for each in (b"old", b"new"))
+    write_catalog(own_folder, old)
+    real = files._file_of
+
+    def file_of(record, place):
+        monkeypatch.setattr(files, "_file_of", real)
+        write_catalog(own_folder, new)
+        (own_folder / WeightsRecord(**new).filename).write_bytes(b"new")
+        return real(record, place)
+
+    monkeypatch.setattr(files, "_file_of", file_of)
+    assert locate("vitcb_s.toy").read_bytes() == b"new"
+
+
+def test_cached_and_bundled_weights_load_without_a_network(
+    own_folder, tmp_path, monkeypatch
+):
+    write_catalog(own_folder, entry("vit_b.toy", b"own"))
+    own = own_folder / WeightsRecord(**entry("vit_b.toy", b"own")).filename
+    own.write_bytes(b"own")
+    write_catalog(tmp_path / "mine", entry())
+    content = (tmp_path / "mine" / "catalog.json").read_bytes()
+    with server({"/catalog.json": [content], PATH: [FILE]}) as (url, _):
+        monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", url)
+        cached_path = locate("vitcb_s.toy")
+    with pytest.warns(UserWarning, match="cannot be fetched"):
+        assert locate("vitcb_s.toy") == cached_path
+    with pytest.warns(UserWarning, match="cannot be fetched"):
+        assert locate("vit_b.toy") == own
+    with (
+        pytest.warns(UserWarning, match="cannot be fetched"),
+        pytest.raises(ValueError, match="no published weights 'vit_s.toy'. Known"),
+    ):
+        locate("vit_s.toy")
 
 
 def test_an_answer_cut_short_is_fetched_once_more():

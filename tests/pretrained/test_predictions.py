@@ -52,7 +52,7 @@ def test_predictions_may_be_a_tensor():
 def test_a_tag_of_weights_with_different_classes_is_refused(own_folder):
     other = entry("vit_b.toy", class_names=["dog", "cat"])
     write_catalog(own_folder, entry("vitcb_s.toy"), other)
-    message = r"tag of weights with different classes; .* vitcb_s\.toy, vit_b\.toy"
+    message = r"tag of weights with different classes; .* vit_b\.toy, vitcb_s\.toy\."
     with pytest.raises(ValueError, match=message):
         keras_cbvit.decode_predictions([[0.25, 0.75]], "toy")
     best = keras_cbvit.decode_predictions([[0.25, 0.75]], "vit_b.toy", top=1)

@@ -1,10 +1,14 @@
 import datetime
+import errno
 import hashlib
 import os
 import shutil
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -12,8 +16,9 @@ import pytest
 import keras_cbvit
 from keras_cbvit.pretrained import publishing
 from keras_cbvit.pretrained.architectures import SIZES
-from keras_cbvit.pretrained.catalog import read_catalog
+from keras_cbvit.pretrained.catalog import WeightsRecord, read_catalog
 from tests.compare import assert_close
+from tests.pretrained.places import entry
 from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
 
 FACTS = {
@@ -35,6 +40,11 @@ def toy(seed=0, **changes):
 def publish(folder, model=None, name=NAME, **changes):
     model = model or toy()
     return keras_cbvit.publish(model, name, folder, **{**FACTS, **changes})
+
+
+def the_file(folder, ending=".keras", name=NAME):
+    """The path of the published file of a name, or of its card."""
+    return (folder / read_catalog(folder)[name].filename).with_suffix(ending)
 
 
 def contents(folder):
@@ -70,7 +80,7 @@ def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
 def test_the_record_says_what_was_published(tmp_path):
     model = toy()
     record = publish(tmp_path, model, url="https://example.org/a.keras")
-    content = (tmp_path / f"{NAME}.keras").read_bytes()
+    content = the_file(tmp_path).read_bytes()
     assert vars(record) == {
         **FACTS,
         "name": NAME,
@@ -83,13 +93,13 @@ def test_the_record_says_what_was_published(tmp_path):
         "url": "https://example.org/a.keras",
     }
     assert read_catalog(tmp_path) == {NAME: record}
-    names = [f"{NAME}.keras", f"{NAME}.md", "catalog.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    names = {record.filename, f"{record.stem}.md", "catalog.json", publishing.LOCK}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_the_card_says_it_to_people(tmp_path):
     record = publish(tmp_path, notes="Three seeds: 0.98, 0.99, 0.99.")
-    card = (tmp_path / f"{NAME}.md").read_text()
+    card = the_file(tmp_path, ".md").read_text()
     for fact in (
         f"# {NAME}\n",
         "top-1 accuracy 0.9877 on the 10 toys of the shelf",
@@ -97,7 +107,7 @@ def test_the_card_says_it_to_people(tmp_path):
         "8×12×3, values 0–255",
         "| Classes | 3 |",
         f"| Parameters | {record.parameters:,} |",
-        f"`{NAME}.keras`, {record.bytes:,} bytes, float32",
+        f"`{record.filename}`, {record.bytes:,} bytes, float32",
         f"`{record.sha256}`",
         "CC-BY-4.0",
         f"{record.date}, Keras {keras.__version__}",
@@ -112,7 +122,7 @@ def test_the_card_says_it_to_people(tmp_path):
 def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_path):
     model = toy(dtype=dtype, drop_path_rate=0.1)
     publish(tmp_path, model)
-    loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
+    loaded = keras.saving.load_model(the_file(tmp_path))
     assert {layer.dtype_policy.name for layer in loaded._flatten_layers()} == {
         "float32"
     }
@@ -122,7 +132,7 @@ def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_p
 
 def test_a_trained_model_is_published_without_its_optimizer(trained, tmp_path):
     publish(tmp_path, trained)
-    loaded = keras.saving.load_model(tmp_path / f"{NAME}.keras")
+    loaded = keras.saving.load_model(the_file(tmp_path))
     assert not loaded.compiled
     assert_same_values(values(loaded), values(trained))
 
@@ -131,7 +141,7 @@ def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
     model = toy(include_top=False, classes=None, pooling=None)
     record = publish(tmp_path, model, class_names=[])
     assert record.class_names == []
-    assert "none, the model has no head" in (tmp_path / f"{NAME}.md").read_text()
+    assert "none, the model has no head" in the_file(tmp_path, ".md").read_text()
 
 
 def upernet(**changes):
@@ -155,7 +165,7 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
     name = "upernet_toy.v1"
     record = publish(tmp_path, model, name, images=PICTURES)
     assert record.input_shape == [None, None, 3]
-    file = keras.saving.load_model(tmp_path / f"{name}.keras")
+    file = keras.saving.load_model(the_file(tmp_path, name=name))
     assert list(file.class_names) == record.class_names == FACTS["class_names"]
     assert record.parameters == model.count_params()
     assert read_catalog(tmp_path) == {name: record}
@@ -171,7 +181,7 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
         scale = np.abs(expected).max()
         tolerance = 1e-5 if dtype == "float32" else 0.1
         assert_close(found, expected, atol=tolerance * scale)
-    card = (tmp_path / f"{name}.md").read_text()
+    card = the_file(tmp_path, ".md", name).read_text()
     assert "any height and width that patches divide, 3 channels, values 0–255" in card
     assert f'model = keras_cbvit.load_model("{name}")' in card
     with pytest.raises(ValueError, match=r"load it with keras_cbvit\.load_model"):
@@ -227,10 +237,10 @@ def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
         publish(tmp_path, newer)
     assert contents(tmp_path) == before
     publish(tmp_path, newer, value=0.5, overwrite=True)
-    assert contents(tmp_path).keys() == before.keys()
+    assert len(contents(tmp_path)) == len(before)
     assert read_catalog(tmp_path)[NAME].value == 0.5
-    assert " 0.5 on" in (tmp_path / f"{NAME}.md").read_text()
-    loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{NAME}.keras")
+    assert " 0.5 on" in the_file(tmp_path, ".md").read_text()
+    loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path))
     assert_same_values(values(loaded), values(newer))
 
 
@@ -255,7 +265,7 @@ def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
     model = toy()
     publish(tmp_path, model)
     assert model.class_names is None  # which is not the published one
-    path = tmp_path / f"{NAME}.keras"
+    path = the_file(tmp_path)
     names = tuple(FACTS["class_names"])
     assert keras.saving.load_model(path).class_names == names
     # Published again under another name, it brings them along.
@@ -329,7 +339,7 @@ def test_lora_is_merged(tmp_path):
     head.lora_kernel_a.assign(a)
     head.lora_kernel_b.assign(b)
     publish(tmp_path, model)
-    loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{NAME}.keras")
+    loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path))
     scale = head.lora_alpha / head.lora_rank
     merged = loaded.get_layer("head").kernel.numpy()
     np.testing.assert_allclose(merged, kernel + scale * a @ b, atol=1e-6)
@@ -441,13 +451,119 @@ def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
         records = list(pool.map(run, models, names))
     assert read_catalog(tmp_path) == dict(zip(names, records, strict=True))
     for model, name in zip(models, names, strict=True):
-        loaded = keras_cbvit.ViTCB(weights=tmp_path / f"{name}.keras")
+        loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path, name=name))
         assert_same_values(values(loaded), values(model))
 
 
-def test_who_waits_in_vain_is_told_what_to_remove(tmp_path, monkeypatch):
+def test_who_waits_in_vain_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "LOCK_SECONDS", 0)
-    (tmp_path / ".publishing").mkdir()
-    with pytest.raises(TimeoutError, match=rf"remove {tmp_path}/\.publishing"):
+    message = f"has been publishing into {tmp_path}"
+    with (
+        filelock.FileLock(tmp_path / publishing.LOCK),
+        pytest.raises(TimeoutError, match=message),
+    ):
         publish(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".publishing"]
+    assert [path.name for path in tmp_path.iterdir()] == [publishing.LOCK]
+    publish(tmp_path)
+
+
+# Stopped in the middle.
+
+
+def killed(signal_number, replacement, after, put):
+    """Runs `put` in a process that is killed at a replacement of a file.
+
+    That is the so many-th, before it is done or after; returns whether it came so far.
+    """
+    child = os.fork()
+    if not child:
+        real, done = os.replace, []
+
+        def replace(source, target):
+            done.append(target)
+            if len(done) == replacement and not after:
+                os.kill(os.getpid(), signal_number)
+            real(source, target)
+            if len(done) == replacement:
+                os.kill(os.getpid(), signal_number)
+
+        os.replace = replace
+        try:
+            put()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
+    overwrite, after, signal_number, tmp_path
+):
+    def put(content):
+        record = WeightsRecord(**entry(content=content))
+        with publishing._locked(tmp_path):
+            card = f"card of {content}"
+            publishing._put(record, content, card, tmp_path, overwrite=True)
+
+    def published():
+        record = read_catalog(tmp_path).get("vitcb_s.toy")
+        if record is None:
+            return None
+        content = (tmp_path / record.filename).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == record.sha256
+        assert (tmp_path / f"{record.stem}.md").read_text() == f"card of {content}"
+        return content
+
+    replacement = 1
+    if overwrite:
+        put(b"old")
+    old = published()
+    while killed(signal_number, replacement, after, lambda: put(b"new")):
+        assert published() == (b"new" if after and replacement == 3 else old)
+        replacement += 1
+        start = time.monotonic()
+        put(b"again")
+        assert time.monotonic() - start < 5
+        assert published() == b"again"
+        names = {path.name for path in tmp_path.iterdir()}
+        assert len(names) == 4, names  # file, card, catalog and lock
+        put(b"old")
+        old = b"old"
+    assert replacement == 4
+
+
+def test_a_full_disk_leaves_the_old_version(tmp_path, monkeypatch):
+    before = publish(tmp_path)
+    files = contents(tmp_path)
+    real = open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(path, mode="r", **options):
+        file = real(path, mode, **options)
+        is_card = str(path).endswith(".md") and mode == "wb"
+        return Full(file) if is_card else file
+
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(
+        OSError, match=r"\.md cannot be written \(No space left.*free\)"
+    ):
+        publish(tmp_path, toy(seed=1), overwrite=True)
+    monkeypatch.undo()
+    assert contents(tmp_path) == files
+    assert read_catalog(tmp_path) == {NAME: before}

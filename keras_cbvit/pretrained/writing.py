@@ -1,0 +1,61 @@
+"""Files that are written as a whole or not at all."""
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+
+
+class InMemory(io.BytesIO):
+    """A file in memory that Keras saves into, or loads from, by its name.
+
+    HDF5 that writes to a full disk itself prints a thousand lines, and may crash.
+    """
+
+    def __init__(self, name, content=b""):
+        super().__init__(content)
+        # Not `name`, which Keras would take for a place on the disk.
+        self._called = name
+
+    def __str__(self):
+        return self._called
+
+
+def write(path, content):
+    """Writes a file, which is there as a whole or not at all.
+
+    Args:
+        path: where to.
+        content: bytes, or what holds some.
+
+    Raises:
+        OSError: if it cannot be written, with what is missing if that is space.
+    """
+    partial = path.with_name("partial" + "".join(path.suffixes))
+    with naming(path, len(content)):
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def naming(path, size):
+    """Within it, an error of the disk names the file that was to have so many bytes."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(path.parent).free
+            reason += f": it takes {size:,} bytes, {free:,} are free"
+        named = type(error)(f"{path} cannot be written ({reason}).")
+        named.errno = error.errno
+        raise named from error
