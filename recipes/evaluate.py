@@ -20,7 +20,7 @@ import tyro
 
 from keras_cbvit.pretrained.architectures import is_upernet
 from recipes.evaluation import pixels
-from recipes.evaluation.classifiers import as_classifier, load_model
+from recipes.evaluation.classifiers import as_classifier, is_published, load_model
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
@@ -209,7 +209,7 @@ def _data(options, on, classifier):
     tag = classifier.name.partition(".")[2]
     if on is not None:
         data = data_of(on, options.real_labels)
-    elif not classifier.is_published:
+    elif not is_published(classifier.name):
         raise ValueError(
             f"{classifier.name} does not say what to measure it on; give --on."
         )

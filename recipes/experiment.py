@@ -184,6 +184,7 @@ def build_model(network, data, classes, dtype, classifier_activation=None):
     model = builder(
         **options,
         input_shape=(*data.image_size, 3),
+        include_top=True,
         classes=classes,
         classifier_activation=classifier_activation,
         dtype=dtype,

@@ -32,11 +32,6 @@ class Classifier:
     """In the order of its predictions, if known."""
 
     @property
-    def is_published(self):
-        """Whether the name is that of published weights, not of a file or folder."""
-        return not self.name.endswith(".keras") and not Path(self.name).is_dir()
-
-    @property
     def image_size(self):
         """Height and width."""
         return self.model.input_shape[1:3]
@@ -54,7 +49,14 @@ def load_model(name):
         ValueError: if there is no such model, or it cannot be loaded.
         FileNotFoundError: if there is no such file.
     """
-    return keras_cbvit.load_model(model_file(name))
+    path = model_file(name)
+    # By its name, the record comes along.
+    return keras_cbvit.load_model(name if is_published(name) else path)
+
+
+def is_published(name):
+    """Whether a model's name is that of published weights, not of a file or folder."""
+    return not name.endswith(".keras") and not Path(name).is_dir()
 
 
 def as_classifier(name, model, normalize="none", image_size=None):

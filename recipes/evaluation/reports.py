@@ -33,11 +33,21 @@ def _counted(row):
 
 def _without_pixels(row):
     """Which classes do not occur in truth or prediction, as sentences."""
-    kinds = {"not_labelled": "Not labelled", "never_predicted": "Never predicted"}
+    without = [set(row[kind]) for kind in ("not_labelled", "never_predicted")]
+    titles = {
+        (True, True): "Neither labelled nor predicted",
+        (True, False): "Predicted, but not labelled",
+        (False, True): "Never predicted",
+    }
+    by_kind = {kind: [] for kind in titles}
+    for name in row["class_iou"]:
+        kind = tuple(name in names for names in without)
+        if kind in titles:
+            by_kind[kind].append(name)
     return "".join(
-        f". {title}: {listed(row[kind], 20)}"
-        for kind, title in kinds.items()
-        if row[kind]
+        f". {titles[kind]}: {listed(names, 20)}"
+        for kind, names in by_kind.items()
+        if names
     )
 
 

@@ -49,14 +49,14 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
     for dataset in on:
         for name, model in models:
             data = data_of(name, {**options, "dataset": dataset})
-            dataset = load(data)
-            pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
+            loaded = load(data)
+            pairs, names = matched_pairs(name, model, loaded.test, loaded.class_names)
             found = measure(model, pairs, data.scale, batch_size)
             if few := left_out(found, names):
                 warnings.warn(f"{name}: {few}.", stacklevel=2)
             row = {
                 "model": name,
-                "on": f"{dataset.description}, {data.test_split}",
+                "on": f"{loaded.description}, {data.test_split}",
                 "folder": _folder(data),
                 "backend": keras.backend.backend(),
                 **found,

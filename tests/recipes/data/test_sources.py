@@ -16,14 +16,11 @@ from recipes.data.sources import MissingDatasetError, load_dataset
 from recipes.experiment import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
 from tests.recipes import imagenet
+from tests.recipes.data.test_arrays import arrays
 
 
 def load(dataset, size=(8, 8), **options):
     return load_dataset(Data(dataset=str(dataset), image_size=size, **options))
-
-
-def random_picture(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, dtype="uint8")
 
 
 def as_set(split):
@@ -57,83 +54,6 @@ def test_digits_are_those_of_scikit_learn_from_0_to_255():
     assert found == expected
     assert (dataset.train.images.min(), dataset.train.images.max()) == (0, 255)
     assert dataset.train.images.dtype == np.uint8
-
-
-# Arrays
-
-
-def arrays(**changes):
-    return {
-        "x_train": random_picture(5, 8, 8, 3),
-        "y_train": np.array([0, 1, 2, 0, 1]),
-        "x_test": random_picture(3, 8, 8, 3),
-        "y_test": np.array([2, 1, 0]),
-        **changes,
-    }
-
-
-def test_arrays_are_taken_as_they_are(tmp_path):
-    given = arrays(y_train=np.array([[0], [1], [2], [0], [1]]))
-    np.savez(tmp_path / "set.npz", **given)
-    dataset = load(tmp_path / "set.npz")
-    np.testing.assert_array_equal(dataset.train.images, given["x_train"])
-    np.testing.assert_array_equal(dataset.test.images, given["x_test"])
-    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 2, 0, 1])
-    np.testing.assert_array_equal(dataset.test.labels, [2, 1, 0])
-    assert dataset.class_names == ("0", "1", "2")
-    assert dataset.description == "set.npz"
-
-
-def test_arrays_may_name_their_classes(tmp_path):
-    np.savez(tmp_path / "set.npz", **arrays(class_names=["cat", "dog", "eel"]))
-    assert load(tmp_path / "set.npz").class_names == ("cat", "dog", "eel")
-
-
-def test_images_of_arrays_have_names(tmp_path, monkeypatch):
-    np.savez(tmp_path / "set.npz", **arrays())
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
-    dataset = load(tmp_path / "set.npz")
-    expected = f"image 2 of x_test in {tmp_path}/set.npz"
-    assert dataset.test.images.name(2) == expected
-    assert dataset.train.images.name(0) == expected.replace(
-        "2 of x_test", "0 of x_train"
-    )
-
-
-def test_a_missing_file_of_arrays_says_how_to_write_one(tmp_path):
-    with pytest.raises(MissingDatasetError, match=r"no file .*none\.npz.*numpy\.savez"):
-        load(tmp_path / "none.npz")
-
-
-def test_a_damaged_file_of_arrays_is_named(tmp_path):
-    path = tmp_path / "set.npz"
-    np.savez(path, **arrays())
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"set\.npz is not a readable \.npz file"):
-        load(path)
-
-
-def test_missing_arrays_are_named(tmp_path):
-    given = arrays()
-    del given["y_test"], given["x_test"]
-    np.savez(tmp_path / "set.npz", **given)
-    with pytest.raises(ValueError, match=r"set\.npz has no x_test, y_test; it needs"):
-        load(tmp_path / "set.npz")
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"x_test": np.zeros((3, 8, 8, 3), "float32")}, r"float32 of shape \(3, 8, 8,"),
-        ({"x_test": np.zeros((3, 64), "uint8")}, r"uint8 of shape \(3, 64\)"),
-        ({"x_test": np.zeros((3, 3, 8, 8), "uint8")}, r"uint8 of shape \(3, 3, 8, 8\)"),
-        ({"y_test": np.array([0, 1])}, "there are 2 labels"),
-    ],
-)
-def test_arrays_that_are_no_images_with_labels_are_refused(tmp_path, changes, found):
-    np.savez(tmp_path / "set.npz", **arrays(**changes))
-    with pytest.raises(ValueError, match=f"x_test must hold uint8 images.*{found}"):
-        load(tmp_path / "set.npz")
 
 
 # Image folders
