@@ -3,6 +3,12 @@
 import keras
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    layer,
+    whole_number,
+)
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
@@ -25,42 +31,52 @@ class MLP(keras.layers.Layer):
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`.
+        inputs: tensor of shape `(batch, tokens, channels)`, or of any other rank that
+            the layers at the places take, from `(batch, channels)` on.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `hidden_dim` is no whole number of at least 1, or there is
+            something else than a layer at a place.
     """
 
     def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
         super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.front = front
-        self.mid = mid
-        self.end = end
+        self.hidden_dim = whole_number("hidden_dim", hidden_dim)
+        self.front = layer("front", front)
+        self.mid = layer("mid", mid)
+        self.end = layer("end", end)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.fc1 = TokenDense(
-            hidden_dim,
+            self.hidden_dim,
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name="fc1",
         )
 
     def build(self, input_shape):
+        channels = input_shape[-1]
+        weights = 2 * channels * self.hidden_dim
+        check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
         self.fc2 = TokenDense(
-            input_shape[-1],
+            channels,
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name="fc2",
         )
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
-        for layer, shape in (
+        for part, shape in (
             (self.front, input_shape),
             (self.fc1, input_shape),
             (self.mid, hidden_shape),
             (self.fc2, hidden_shape),
             (self.end, input_shape),
         ):
-            if layer is not None:
-                layer.build(shape)
+            if part is not None:
+                part.build(shape)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
 
     def call(self, inputs):
         x = inputs
@@ -77,6 +93,7 @@ class MLP(keras.layers.Layer):
         return x
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return input_shape
 
     def get_config(self):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
+from keras_cbvit.layers.arguments import check_shape, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.resize_like import resize_like
 
@@ -32,11 +33,16 @@ class PyramidPooling(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: if `channels` is no whole number of at least 1, or on inputs of
+            another rank.
     """
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels = channels = whole_number("channels", channels)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         dtype = self.dtype_policy
         self.pools = [
             AdaptiveAveragePooling(bins, dtype=dtype, name=f"pool_{bins}")
@@ -53,6 +59,7 @@ class PyramidPooling(keras.layers.Layer):
             projection.build(input_shape)
         channels = input_shape[-1] + len(BINS) * self.channels
         self.fusion.build((*input_shape[:-1], channels))
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: input_shape[-1]})
 
     def call(self, inputs, training=None):
         scales = [inputs]
@@ -62,6 +69,7 @@ class PyramidPooling(keras.layers.Layer):
         return self.fusion(ops.concatenate(scales, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (*input_shape[:-1], self.channels)
 
     def get_config(self):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_cbvit.layers.arguments import check_shape, layer, refuse
 from keras_cbvit.layers.parts import part_from_config
 
 
@@ -18,11 +19,17 @@ class Residual(keras.layers.Layer):
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `branch` is no layer, or on inputs of another rank.
     """
 
     def __init__(self, branch, **kwargs):
         super().__init__(**kwargs)
-        self.branch = branch
+        if branch is None:
+            refuse("branch", branch, "must be a keras.layers.Layer.")
+        self.branch = layer("branch", branch)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
         self.norm = keras.layers.LayerNormalization(
             epsilon=1e-6, dtype=self.dtype_policy, name="norm"
         )
@@ -30,11 +37,13 @@ class Residual(keras.layers.Layer):
     def build(self, input_shape):
         self.norm.build(input_shape)
         self.branch.build(input_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: input_shape[-1]})
 
     def call(self, inputs):
         return inputs + self.branch(self.norm(inputs))
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return input_shape
 
     def get_config(self):
