@@ -14,20 +14,19 @@ import keras
 
 # More channels, classes or pixels along a side than any layer holds in memory.
 LARGEST = 10**7
-LENGTH = 80  # of a value in a message
 
 _short = reprlib.Repr()
 _short.maxlist = _short.maxtuple = _short.maxdict = 12
-_short.maxstring = _short.maxother = LENGTH
+_short.maxstring = _short.maxother = 400
 
 
-def shown(value):
-    """A value as messages have it: on one line, of 80 characters at most."""
+def shown(value, length=80):
+    """A value as messages have it: on one line, of so many characters at most."""
     try:
         text = " ".join(_short.repr(value).split())
     except Exception:  # an integer of more digits than Python prints
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= LENGTH else f"{text[: LENGTH - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def refuse(argument, value, why):
@@ -95,8 +94,9 @@ def items(value, most=LARGEST):
 
 def text(argument, value):
     """A string that can be a name of Keras's."""
-    if not isinstance(value, str) or not value or "/" in value:
-        refuse(argument, value, "must be a string of one character or more without /.")
+    is_name = isinstance(value, str) and value and value.isprintable()
+    if not is_name or "/" in value:
+        refuse(argument, value, "must be a string of printable characters without /.")
     return str(value)
 
 
@@ -142,7 +142,8 @@ def dtype_policy(argument, value):
         dtypes = policy.compute_dtype, policy.variable_dtype
     except Exception:
         dtypes = ()
-    if not dtypes or not all(keras.backend.is_float_dtype(dtype) for dtype in dtypes):
+    are_floats = dtypes and all(map(keras.backend.is_float_dtype, dtypes))
+    if not are_floats or isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy):
         refuse(
             argument,
             value,
