@@ -169,6 +169,21 @@ def check_shape(layer, shape):
         )
 
 
+def fixed_channels(layer, shape):
+    """The channels of the inputs that a layer is built for; it takes no others then."""
+    check_shape(layer, shape)
+    channels, spec = shape[-1], layer.input_spec
+    if channels is None:
+        raise ValueError(
+            f"{layer.name} has weights for each channel, but inputs of shape "
+            f"{shown(tuple(shape))} have an unknown number of channels."
+        )
+    layer.input_spec = keras.layers.InputSpec(
+        ndim=spec.ndim, min_ndim=spec.min_ndim, axes={-1: channels}
+    )
+    return channels
+
+
 def check_maps(layer, shapes, number=None):
     """Raises a ValueError unless a layer is given a list of feature maps.
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.arguments import check_shape
+from keras_cbvit.layers.arguments import check_shape, fixed_channels
 from keras_cbvit.layers.initializers import dense_kernel
 
 
@@ -32,12 +32,12 @@ class ClassTokenAndPosition(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
-        check_shape(self, input_shape)
-        _, tokens, channels = input_shape
-        if tokens is None or channels is None:
+        channels = fixed_channels(self, input_shape)
+        tokens = input_shape[1]
+        if tokens is None:
             raise ValueError(
-                f"{self.name} has an embedding for each token, but the inputs of shape "
-                f"{tuple(input_shape)} have an unknown number of tokens or channels."
+                f"{self.name} has an embedding for each token, but inputs of shape "
+                f"{tuple(input_shape)} have an unknown number of tokens."
             )
         self.class_token = self.add_weight(
             name="class_token",

@@ -8,6 +8,7 @@ from keras_cbvit.layers import fast
 from keras_cbvit.layers.arguments import (
     check_memory,
     check_shape,
+    fixed_channels,
     items,
     refuse,
     whole_number,
@@ -54,8 +55,8 @@ class ClassTokenAndResampledPosition(ClassTokenAndPosition):
 
     def build(self, inputs_shape, images_shape):
         rows, columns = self.grid
-        channels = inputs_shape[-1]
-        weights = rows * columns * (channels or 1)
+        channels = fixed_channels(self, inputs_shape)
+        weights = rows * columns * channels
         check_memory(f"grid={self.grid}", weights, self.variable_dtype)
         super().build((None, rows * columns, channels))
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: channels})

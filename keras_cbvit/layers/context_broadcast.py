@@ -8,6 +8,7 @@ from keras_cbvit.layers.arguments import (
     LARGEST,
     check_shape,
     choice,
+    fixed_channels,
     flag,
     of_keras,
     refuse,
@@ -98,14 +99,12 @@ class ContextBroadcast(keras.layers.Layer):
 
     def build(self, input_shape):
         self._check_axis(input_shape)
-        rank, channels = len(input_shape), input_shape[-1]
         # A layer that is called on another rank would take channels for tokens.
-        self.input_spec = keras.layers.InputSpec(ndim=rank)
+        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
         if self.scale:
-            self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: channels})
             self.channel_scale = self.add_weight(
                 name="scale",
-                shape=(channels,),
+                shape=(fixed_channels(self, input_shape),),
                 initializer=self.scale_initializer,
                 regularizer=self.scale_regularizer,
             )

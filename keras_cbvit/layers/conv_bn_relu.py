@@ -5,6 +5,7 @@ import keras
 from keras_cbvit.layers.arguments import (
     check_memory,
     check_shape,
+    fixed_channels,
     refuse,
     whole_number,
 )
@@ -58,11 +59,10 @@ class ConvBNReLU(keras.layers.Layer):
         self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
-        inputs = input_shape[-1]
+        inputs = fixed_channels(self, input_shape)
         weights = self.kernel_size**2 * inputs * self.channels
         check_memory(f"channels={self.channels}", weights, self.variable_dtype)
         self.convolution.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: inputs})
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):

@@ -5,6 +5,7 @@ import keras
 from keras_cbvit.layers.arguments import (
     check_shape,
     drop_rate,
+    fixed_channels,
     flag,
     layer,
     whole_number,
@@ -12,7 +13,7 @@ from keras_cbvit.layers.arguments import (
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import check_part, part_from_config
 
 PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
@@ -37,7 +38,8 @@ class EncoderBlock(keras.layers.Layer):
             keep what is in between, which takes less memory and more time. Nothing
             random may be in a branch then.
         attention: optional layer in the place of the `MultiHeadSelfAttention`.
-        msa_end: optional layer for the output of the attention, on the branch.
+        msa_end: optional layer for the output of the attention, on the branch. Like
+            the others it keeps its input's shape.
         mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
@@ -92,6 +94,7 @@ class EncoderBlock(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        fixed_channels(self, input_shape)
         for part in (
             self.norm1,
             self.attention,
@@ -101,7 +104,7 @@ class EncoderBlock(keras.layers.Layer):
         ):
             if part is not None:
                 part.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: input_shape[-1]})
+        check_part(self.msa_end, input_shape)
 
     def call(self, inputs, training=None):
         def msa(x):
@@ -119,6 +122,8 @@ class EncoderBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
+        check_part(self.msa_end, input_shape)
+        self.mlp.compute_output_shape(input_shape)
         return input_shape
 
     def get_config(self):

@@ -6,6 +6,7 @@ from keras_cbvit.layers.arguments import (
     check_memory,
     check_shape,
     drop_rate,
+    fixed_channels,
     whole_number,
 )
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
@@ -57,8 +58,8 @@ class FCNHead(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        fixed_channels(self, input_shape)
         self.convolution.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: input_shape[-1]})
         weights = self.channels * self.classes
         check_memory(f"classes={self.classes}", weights, self.variable_dtype)
         self.classifier.build((*input_shape[:-1], self.channels))

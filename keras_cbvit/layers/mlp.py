@@ -6,11 +6,12 @@ from keras_cbvit.layers import fast
 from keras_cbvit.layers.arguments import (
     check_memory,
     check_shape,
+    fixed_channels,
     layer,
     whole_number,
 )
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import check_part, part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
 
 
@@ -39,7 +40,7 @@ class MLP(keras.layers.Layer):
 
     Raises:
         ValueError: if `hidden_dim` is no whole number of at least 1, or there is
-            something else than a layer at a place.
+            something else at a place than a layer that keeps its input's shape.
     """
 
     def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
@@ -57,7 +58,7 @@ class MLP(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        channels = input_shape[-1]
+        channels = fixed_channels(self, input_shape)
         weights = 2 * channels * self.hidden_dim
         check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
         self.fc2 = TokenDense(
@@ -67,16 +68,22 @@ class MLP(keras.layers.Layer):
             name="fc2",
         )
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
-        for part, shape in (
+        for step, shape in (
             (self.front, input_shape),
             (self.fc1, input_shape),
             (self.mid, hidden_shape),
             (self.fc2, hidden_shape),
             (self.end, input_shape),
         ):
-            if part is not None:
-                part.build(shape)
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
+            if step is not None:
+                step.build(shape)
+        self._check_parts(input_shape)
+
+    def _check_parts(self, input_shape):
+        hidden_shape = (*input_shape[:-1], self.hidden_dim)
+        check_part(self.front, input_shape)
+        check_part(self.mid, hidden_shape)
+        check_part(self.end, input_shape)
 
     def call(self, inputs):
         x = inputs
@@ -94,6 +101,7 @@ class MLP(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
+        self._check_parts(input_shape)
         return input_shape
 
     def get_config(self):

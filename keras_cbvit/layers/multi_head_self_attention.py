@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.token_dense import TokenDense
 
@@ -42,7 +42,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
-        channels = input_shape[-1]
+        channels = fixed_channels(self, input_shape)
         if channels % self.num_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide the {channels} channels "
@@ -52,7 +52,6 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: channels})
 
     def _dense(self, channels, name):
         return TokenDense(

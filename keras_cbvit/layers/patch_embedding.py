@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.grid import check_patches
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.token_dense import TokenDense
@@ -48,10 +48,9 @@ class PatchEmbedding(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        channels = fixed_channels(self, input_shape)
         check_patches(self, self.patch_size, input_shape)
-        channels = input_shape[-1]
         self.projection.build((None, None, self.patch_size**2 * channels))
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: channels})
 
     def call(self, inputs):
         # It may be called on other images than it was built for.

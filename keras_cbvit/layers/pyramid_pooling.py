@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.resize_like import resize_like
 
@@ -55,11 +55,11 @@ class PyramidPooling(keras.layers.Layer):
         self.fusion = ConvBNReLU(channels, 3, dtype=dtype, name="fusion")
 
     def build(self, input_shape):
+        inputs = fixed_channels(self, input_shape)
         for projection in self.projections:
             projection.build(input_shape)
-        channels = input_shape[-1] + len(BINS) * self.channels
+        channels = inputs + len(BINS) * self.channels
         self.fusion.build((*input_shape[:-1], channels))
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={3: input_shape[-1]})
 
     def call(self, inputs, training=None):
         scales = [inputs]

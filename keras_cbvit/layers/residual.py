@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_cbvit.layers.arguments import check_shape, layer, refuse
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, layer, refuse
+from keras_cbvit.layers.parts import check_part, part_from_config
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -21,7 +21,8 @@ class Residual(keras.layers.Layer):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `branch` is no layer, or on inputs of another rank.
+        ValueError: if `branch` is no layer that keeps its input's shape, or on inputs
+            of another rank.
     """
 
     def __init__(self, branch, **kwargs):
@@ -35,15 +36,17 @@ class Residual(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        fixed_channels(self, input_shape)
         self.norm.build(input_shape)
         self.branch.build(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: input_shape[-1]})
+        check_part(self.branch, input_shape)
 
     def call(self, inputs):
         return inputs + self.branch(self.norm(inputs))
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
+        check_part(self.branch, input_shape)
         return input_shape
 
     def get_config(self):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.token_dense import TokenDense
 
@@ -43,13 +43,12 @@ class SqueezeExcitation(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
-        channels = input_shape[-1]
+        channels = fixed_channels(self, input_shape)
         hidden = max(channels // self.ratio, 1)
         self.fc1 = self._dense(hidden, "relu", "fc1")
         self.fc2 = self._dense(channels, "sigmoid", "fc2")
         self.fc1.build((None, channels))
         self.fc2.build((None, hidden))
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: channels})
 
     def _dense(self, channels, activation, name):
         return TokenDense(

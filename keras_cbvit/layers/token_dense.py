@@ -3,7 +3,12 @@
 import keras
 
 from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_memory, whole_number
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    whole_number,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -28,9 +33,13 @@ class TokenDense(keras.layers.Dense):
         super().__init__(whole_number("units", units), **kwargs)
 
     def build(self, input_shape):
-        weights = input_shape[-1] * self.units
+        weights = fixed_channels(self, input_shape) * self.units
         check_memory(f"units={self.units}", weights, self.variable_dtype)
         super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        return super().compute_output_shape(input_shape)
 
     def call(self, inputs, training=None):
         x = fast.dense(inputs, self.kernel, self.bias)

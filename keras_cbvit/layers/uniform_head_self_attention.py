@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import whole_number
+from keras_cbvit.layers.arguments import fixed_channels, whole_number
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
 
@@ -43,12 +43,12 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
         self.uniform_value = self._dense(self.head_dim, "uniform_value")
 
     def build(self, input_shape):
-        batch, tokens, channels = input_shape
+        channels = fixed_channels(self, input_shape)
+        batch, tokens, _ = input_shape
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
         self.uniform_value.build((batch, 1, channels))
         self.projection.build((batch, tokens, self.number_of_maps * self.head_dim))
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: channels})
 
     def attend(self, inputs, return_attention_scores, training):
         x, scores = super().attend(inputs, return_attention_scores, training)
