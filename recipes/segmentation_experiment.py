@@ -39,7 +39,8 @@ class Network:
     """XCiT has 0.0 for Ti and 0.05 for S; ours for B is 0.1."""
     weights: str | None = None
     """Weights of a classifier that the ViT starts from, a full name or a path of a
-    .keras file. The ViT is theirs, and broadcast must be as theirs."""
+    .keras file. The ViT is theirs, and broadcast must be as theirs, or cbs for a plain
+    one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,10 +147,8 @@ def build_model(network, data, classes, dtype):
         "drop_path_rate": network.drop_path_rate,
         "dtype": dtype,
     }
-    if network.weights is not None:
-        _refuse_other_broadcast(network)
-        if network.patch_size == Network().patch_size:
-            del options["patch_size"]
+    if network.weights is not None and network.patch_size == Network().patch_size:
+        del options["patch_size"]
     if network.model == "UperNet":
         needed = ("blocks", "channels")
         if network.weights is None:
@@ -174,20 +173,6 @@ def build_model(network, data, classes, dtype):
         )
     builder = getattr(keras_cbvit, network.model)
     return builder(classes, weights=network.weights, **options)
-
-
-def _refuse_other_broadcast(network):
-    """A comparison of plain and CB must not become one of CB and CB."""
-    from keras_cbvit.pretrained.files import locate
-    from keras_cbvit.pretrained.loading import saved_config
-
-    found = saved_config(locate(network.weights))
-    if "broadcast" in found and found["broadcast"] != network.broadcast:
-        raise ValueError(
-            f"weights={network.weights!r} are of a model with broadcast="
-            f"{found['broadcast']}, not {network.broadcast}; give --broadcast "
-            f"{found['broadcast']}, or other weights."
-        )
 
 
 def with_auxiliary_head(model):

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 
+hypothesis.settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.load_profile("ci")
 DATA = Path(__file__).parent / "data"
 
 

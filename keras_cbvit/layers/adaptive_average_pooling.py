@@ -3,6 +3,11 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape, whole_number
+
+MOST_BINS = 1000  # along a side
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class AdaptiveAveragePooling(keras.layers.Layer):
@@ -14,7 +19,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
     exact, for sizes that are not known before run time, on every backend.
 
     Args:
-        bins: bins along each side.
+        bins: bins along each side, at most 1000.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -23,16 +28,20 @@ class AdaptiveAveragePooling(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, bins, bins, channels)` in the layer's compute dtype.
         Means are accumulated in at least float32.
+
+    Raises:
+        ValueError: on other `bins`, or inputs of another rank.
     """
 
     def __init__(self, bins, **kwargs):
         super().__init__(**kwargs)
-        self.bins = bins
+        self.bins = whole_number("bins", bins, most=MOST_BINS)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
 
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        x = fast.wide(inputs)
         x = ops.einsum("Hh,bhwc->bHwc", self._means(height, x.dtype), x)
         x = ops.einsum("Ww,bhwc->bhWc", self._means(width, x.dtype), x)
         return ops.cast(x, inputs.dtype)
@@ -46,6 +55,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         return inside / ops.sum(inside, axis=1, keepdims=True)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (input_shape[0], self.bins, self.bins, input_shape[-1])
 
     def get_config(self):

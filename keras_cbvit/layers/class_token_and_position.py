@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers.arguments import check_shape, fixed_channels
 from keras_cbvit.layers.initializers import dense_kernel
 
 
@@ -20,10 +21,24 @@ class ClassTokenAndPosition(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, 1 + tokens, channels)` in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: if the inputs have another rank, or other tokens or channels than
+            the layer was built for.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
     def build(self, input_shape):
-        _, tokens, channels = input_shape
+        channels = fixed_channels(self, input_shape)
+        tokens = input_shape[1]
+        if tokens is None:
+            raise ValueError(
+                f"{self.name} has an embedding for each token, but inputs of shape "
+                f"{tuple(input_shape)} have an unknown number of tokens."
+            )
         self.class_token = self.add_weight(
             name="class_token",
             shape=(1, 1, channels),
@@ -34,6 +49,7 @@ class ClassTokenAndPosition(keras.layers.Layer):
             shape=(1, 1 + tokens, channels),
             initializer=dense_kernel(),
         )
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={1: tokens, 2: channels})
 
     def call(self, inputs):
         return self._add_to(inputs, self.position_embedding)
@@ -47,8 +63,9 @@ class ClassTokenAndPosition(keras.layers.Layer):
         return x + ops.cast(position_embedding, x.dtype)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         batch, tokens, channels = input_shape
-        return (batch, tokens and 1 + tokens, channels)
+        return (batch, None if tokens is None else 1 + tokens, channels)
 
     def get_config(self):
         # Without a method of its own, a layer given a policy as dtype has no config.

@@ -1,10 +1,21 @@
 """The class token and the position embedding, for images of any size."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    items,
+    refuse,
+    whole_number,
+)
 from keras_cbvit.layers.bicubic import bicubic_matrix
 from keras_cbvit.layers.class_token_and_position import ClassTokenAndPosition
+from keras_cbvit.layers.grid import check_patches
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -29,18 +40,29 @@ class ClassTokenAndResampledPosition(ClassTokenAndPosition):
     Returns:
         A tensor of shape `(batch, 1 + tokens, channels)` in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: on a `patch_size` or `grid` that cannot be, or tokens that are not
+            those of the images.
     """
 
     def __init__(self, patch_size, grid, **kwargs):
         super().__init__(**kwargs)
-        self.patch_size = patch_size
-        self.grid = tuple(grid)
+        self.patch_size = whole_number("patch_size", patch_size)
+        if (sides := items(grid, most=2)) is None or len(sides) != 2:
+            refuse("grid", grid, "must be (rows, columns), for instance (14, 14).")
+        self.grid = tuple(whole_number("grid", side) for side in sides)
 
     def build(self, inputs_shape, images_shape):
         rows, columns = self.grid
-        super().build((None, rows * columns, inputs_shape[-1]))
+        channels = fixed_channels(self, inputs_shape)
+        weights = rows * columns * channels
+        check_memory(f"grid={self.grid}", weights, self.variable_dtype)
+        super().build((None, rows * columns, channels))
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={2: channels})
 
     def call(self, inputs, images):
+        check_patches(self, self.patch_size, images.shape, inputs.shape[1])
         position_embedding = self.position_embedding
         own_size = tuple(side * self.patch_size for side in self.grid)
         if tuple(images.shape[1:3]) != own_size:
@@ -48,11 +70,11 @@ class ClassTokenAndResampledPosition(ClassTokenAndPosition):
         return self._add_to(inputs, position_embedding)
 
     def _resampled(self, images):
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        dtype = fast.wide_dtype(self.compute_dtype)
         embedding = ops.cast(self.position_embedding, dtype)
         channels = embedding.shape[-1]
         rows, columns = (
-            bicubic_matrix(old, side // self.patch_size, ops, dtype)
+            self._matrix(old, side // self.patch_size, dtype)
             for old, side in zip(self.grid, ops.shape(images)[1:3], strict=True)
         )
         grid = ops.reshape(embedding[0, 1:], (*self.grid, channels))
@@ -61,7 +83,15 @@ class ClassTokenAndResampledPosition(ClassTokenAndPosition):
         grid = ops.reshape(grid, (1, -1, channels))
         return ops.concatenate([embedding[:, :1], grid], axis=1)
 
+    @staticmethod
+    def _matrix(old, new, dtype):
+        if isinstance(new, int):
+            return ops.convert_to_tensor(bicubic_matrix(old, new, np), dtype)
+        return bicubic_matrix(old, new, ops, dtype)
+
     def compute_output_shape(self, inputs_shape, images_shape):
+        check_shape(self, inputs_shape)
+        check_patches(self, self.patch_size, images_shape, inputs_shape[1])
         return super().compute_output_shape(inputs_shape)
 
     def get_config(self):

@@ -3,6 +3,19 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import (
+    LARGEST,
+    check_shape,
+    choice,
+    fixed_channels,
+    flag,
+    of_keras,
+    refuse,
+    shown,
+    whole_number,
+)
+
 CONTEXTS = ("mean", "max", "token")
 
 
@@ -46,8 +59,8 @@ class ContextBroadcast(keras.layers.Layer):
         accumulated in at least float32.
 
     Raises:
-        ValueError: on an unknown `context`, or an `axis` that is not a token axis
-            of the inputs.
+        ValueError: on an unknown `context`, a `scale` that is no bool, or an `axis`
+            that is not a token axis of the inputs.
 
     Example:
         >>> layer = keras_cbvit.ContextBroadcast()
@@ -65,39 +78,45 @@ class ContextBroadcast(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if context not in CONTEXTS:
-            raise ValueError(
-                f"context={context!r} is unknown; use one of {', '.join(CONTEXTS)}."
+        self.scale = flag("scale", scale)
+        self.context = choice("context", context, CONTEXTS)
+        try:
+            self.axis = whole_number("axis", axis, least=-LARGEST)
+        except ValueError:
+            refuse(
+                "axis",
+                axis,
+                "must be one whole number; reshape feature maps to (batch, tokens, "
+                "channels) to broadcast over height and width.",
             )
-        if isinstance(axis, bool) or not isinstance(axis, int):
-            raise ValueError(
-                f"axis={axis!r} must be one whole number; reshape feature maps to "
-                "(batch, tokens, channels) to broadcast over height and width."
-            )
-        self.scale = scale
-        self.context = context
-        self.axis = axis
-        self.scale_initializer = keras.initializers.get(scale_initializer)
-        self.scale_regularizer = keras.regularizers.get(scale_regularizer)
+        self.scale_initializer = of_keras(
+            "scale_initializer", scale_initializer, keras.initializers
+        )
+        self.scale_regularizer = of_keras(
+            "scale_regularizer", scale_regularizer, keras.regularizers
+        )
         self.supports_masking = True
 
     def build(self, input_shape):
+        self._check_axis(input_shape)
+        # A layer that is called on another rank would take channels for tokens.
+        self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
+        if self.scale:
+            self.channel_scale = self.add_weight(
+                name="scale",
+                shape=(fixed_channels(self, input_shape),),
+                initializer=self.scale_initializer,
+                regularizer=self.scale_regularizer,
+            )
+
+    def _check_axis(self, input_shape):
         rank = len(input_shape)
         axis = self.axis + rank if self.axis < 0 else self.axis
         if rank < 3 or not 0 < axis < rank - 1:
             raise ValueError(
                 f"axis={self.axis} does not count tokens in inputs of shape "
-                f"{tuple(input_shape)}; the inputs need the batch first, the channels "
-                "last and a token axis between them."
-            )
-        # A layer that is called on another rank would take channels for tokens.
-        self.input_spec = keras.layers.InputSpec(ndim=rank)
-        if self.scale:
-            self.channel_scale = self.add_weight(
-                name="scale",
-                shape=(input_shape[-1],),
-                initializer=self.scale_initializer,
-                regularizer=self.scale_regularizer,
+                f"{shown(tuple(input_shape))}; the inputs need the batch first, the "
+                "channels last and a token axis between them."
             )
 
     def call(self, inputs, mask=None):
@@ -126,8 +145,7 @@ class ContextBroadcast(keras.layers.Layer):
             return ops.max(x, axis=self.axis, keepdims=True)
         if self.context == "token":
             return ops.take(x, [0], axis=self.axis)
-        mean = ops.mean(self._wide(x), axis=self.axis, keepdims=True)
-        return ops.cast(mean, x.dtype)
+        return fast.mean(x, axis=self.axis, keepdims=True)
 
     def _masked_context_of(self, x, counts):
         if self.context == "max":
@@ -137,16 +155,15 @@ class ContextBroadcast(keras.layers.Layer):
             return self._context_of(ops.where(counts, x, lowest))
         if self.context == "token":
             return self._context_of(x)
-        x_wide = self._wide(ops.where(counts, x, ops.zeros_like(x)))
+        x_wide = fast.wide(ops.where(counts, x, ops.zeros_like(x)))
         total = ops.sum(x_wide, axis=self.axis, keepdims=True)
         number = ops.sum(ops.cast(counts, total.dtype), axis=self.axis, keepdims=True)
         return ops.cast(total / ops.maximum(number, 1), x.dtype)
 
-    def _wide(self, x):
-        """Half precision cannot add up hundreds of tokens: bfloat16 has 8 bits."""
-        return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-
     def compute_output_shape(self, input_shape):
+        self._check_axis(input_shape)
+        if self.input_spec is not None:
+            check_shape(self, input_shape)
         return input_shape
 
     def get_config(self):

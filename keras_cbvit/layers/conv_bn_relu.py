@@ -2,6 +2,13 @@
 
 import keras
 
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    refuse,
+    whole_number,
+)
 from keras_cbvit.layers.initializers import convolution_kernel
 from keras_cbvit.layers.synchronized_batch_normalization import (
     SynchronizedBatchNormalization,
@@ -26,15 +33,22 @@ class ConvBNReLU(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: on `channels` or a `kernel_size` that cannot be, or inputs of
+            another rank.
     """
 
     def __init__(self, channels, kernel_size, **kwargs):
         super().__init__(**kwargs)
-        self.channels = channels
-        self.kernel_size = kernel_size
+        self.channels = whole_number("channels", channels)
+        self.kernel_size = whole_number("kernel_size", kernel_size)
+        if not self.kernel_size % 2:
+            refuse("kernel_size", kernel_size, "must be an odd number.")
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         self.convolution = keras.layers.Conv2D(
-            channels,
-            kernel_size,
+            self.channels,
+            self.kernel_size,
             padding="same",
             data_format="channels_last",
             use_bias=False,
@@ -45,6 +59,9 @@ class ConvBNReLU(keras.layers.Layer):
         self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
+        inputs = fixed_channels(self, input_shape)
+        weights = self.kernel_size**2 * inputs * self.channels
+        check_memory(f"channels={self.channels}", weights, self.variable_dtype)
         self.convolution.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
@@ -53,6 +70,7 @@ class ConvBNReLU(keras.layers.Layer):
         return keras.ops.relu(x)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (*input_shape[:-1], self.channels)
 
     def get_config(self):

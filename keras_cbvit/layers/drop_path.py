@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape, drop_rate, whole_number
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class DropPath(keras.layers.Layer):
@@ -26,17 +29,18 @@ class DropPath(keras.layers.Layer):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `rate` is outside `[0, 1)`.
+        ValueError: if `rate` is outside `[0, 1)`, or `seed` no integer.
     """
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate={rate} must be at least 0 and less than 1.")
-        self.rate = rate
+        self.rate = drop_rate("rate", rate)
         self.seed = seed
-        if rate > 0:
-            self.seed_generator = keras.random.SeedGenerator(seed)
+        if seed is not None:
+            self.seed = whole_number("seed", seed, least=-(2**31), most=2**31 - 1)
+        self.input_spec = keras.layers.InputSpec(min_ndim=1)
+        if self.rate > 0:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.supports_masking = True
         self.built = True
 
@@ -51,9 +55,11 @@ class DropPath(keras.layers.Layer):
             noise_shape=one_per_sample,  # without it torch ignores the generator
             seed=self.seed_generator,
         )
-        return inputs * ops.cast(mask, inputs.dtype)
+        kept = ops.cast(mask > 0, fast.wide_dtype(inputs.dtype))
+        return inputs * ops.cast(kept * (1 / (1 - self.rate)), inputs.dtype)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return input_shape
 
     def get_config(self):

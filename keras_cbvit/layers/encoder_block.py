@@ -2,10 +2,18 @@
 
 import keras
 
+from keras_cbvit.layers.arguments import (
+    check_shape,
+    drop_rate,
+    fixed_channels,
+    flag,
+    layer,
+    whole_number,
+)
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import check_part, part_from_config
 
 PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
@@ -30,7 +38,8 @@ class EncoderBlock(keras.layers.Layer):
             keep what is in between, which takes less memory and more time. Nothing
             random may be in a branch then.
         attention: optional layer in the place of the `MultiHeadSelfAttention`.
-        msa_end: optional layer for the output of the attention, on the branch.
+        msa_end: optional layer for the output of the attention, on the branch. Like
+            the others it keeps its input's shape.
         mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
@@ -44,7 +53,8 @@ class EncoderBlock(keras.layers.Layer):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `num_heads` does not divide the number of channels.
+        ValueError: on an argument that cannot work, inputs of another rank, or if
+            `num_heads` does not divide the number of channels.
     """
 
     def __init__(
@@ -61,20 +71,22 @@ class EncoderBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.mlp_dim = mlp_dim
-        self.drop_path_rate = drop_path_rate
-        self.remat = remat
-        self.msa_end = msa_end
+        self.num_heads = whole_number("num_heads", num_heads)
+        self.mlp_dim = whole_number("mlp_dim", mlp_dim)
+        self.drop_path_rate = rate = drop_rate("drop_path_rate", drop_path_rate)
+        self.remat = flag("remat", remat)
+        self.msa_end = layer("msa_end", msa_end)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
-        self.attention = attention or MultiHeadSelfAttention(
-            num_heads, dtype=dtype, name="attention"
+        self.attention = layer("attention", attention) or MultiHeadSelfAttention(
+            self.num_heads, dtype=dtype, name="attention"
         )
-        self.drop_path1 = DropPath(drop_path_rate, dtype=dtype, name="drop_path1")
+        self.drop_path1 = DropPath(rate, dtype=dtype, name="drop_path1")
         self.norm2 = self._norm("norm2")
-        self.mlp = MLP(mlp_dim, mlp_front, mlp_mid, mlp_end, dtype=dtype, name="mlp")
-        self.drop_path2 = DropPath(drop_path_rate, dtype=dtype, name="drop_path2")
+        places = (mlp_front, mlp_mid, mlp_end)
+        self.mlp = MLP(self.mlp_dim, *places, dtype=dtype, name="mlp")
+        self.drop_path2 = DropPath(rate, dtype=dtype, name="drop_path2")
 
     def _norm(self, name):
         return keras.layers.LayerNormalization(
@@ -82,15 +94,17 @@ class EncoderBlock(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        for layer in (
+        fixed_channels(self, input_shape)
+        for part in (
             self.norm1,
             self.attention,
             self.msa_end,
             self.norm2,
             self.mlp,
         ):
-            if layer is not None:
-                layer.build(input_shape)
+            if part is not None:
+                part.build(input_shape)
+        check_part(self.msa_end, input_shape)
 
     def call(self, inputs, training=None):
         def msa(x):
@@ -107,6 +121,9 @@ class EncoderBlock(keras.layers.Layer):
         return x + self.drop_path2(mlp(x), training=training)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        check_part(self.msa_end, input_shape)
+        self.mlp.compute_output_shape(input_shape)
         return input_shape
 
     def get_config(self):
@@ -124,8 +141,8 @@ class EncoderBlock(keras.layers.Layer):
             "drop_path_rate": self.drop_path_rate,
             "remat": self.remat,
             **{
-                part: keras.saving.serialize_keras_object(layer)
-                for part, layer in parts.items()
+                place: keras.saving.serialize_keras_object(part)
+                for place, part in parts.items()
             },
         }
 

@@ -10,14 +10,40 @@ from keras import ops
 BACKEND = keras.backend.backend()
 
 
+def wide_dtype(dtype):
+    """A dtype, or float32 if it is narrower: 8 bits cannot add up hundreds of tokens.
+
+    Keras's own `result_type` makes float32 of float64, but for TensorFlow.
+    """
+    dtype = keras.backend.standardize_dtype(dtype)
+    return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
+
+
+def wide(x):
+    """A tensor in its `wide_dtype`."""
+    return ops.cast(x, wide_dtype(x.dtype))
+
+
+def mean(inputs, axis, keepdims=False):
+    """The mean over an axis, accumulated in at least float32, in the inputs' dtype.
+
+    Keras's own is of float32 for float64, but for TensorFlow.
+    """
+    x = wide(inputs)
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    if BACKEND in ("jax", "torch") and is_double:
+        return x.mean(axis=axis, keepdims=keepdims)
+    return ops.cast(ops.mean(x, axis=axis, keepdims=keepdims), inputs.dtype)
+
+
 def dense(inputs, kernel, bias):
-    """`inputs @ kernel + bias` for tokens, of shape `(batch, tokens, channels)`.
+    """`inputs @ kernel + bias` for inputs of shape `(batch, ..., channels)`.
 
     The product is one of two matrices: of rank 3, XLA transposes copies of its
     operands in the backward pass, which takes a CPU longer than the product. torch adds
     the bias inside the product, not in a second pass over memory.
     """
-    tokens, channels = ops.shape(inputs)[1], inputs.shape[-1]
+    between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
     x = ops.reshape(inputs, (-1, channels))
     if BACKEND == "torch":
         import torch
@@ -26,7 +52,7 @@ def dense(inputs, kernel, bias):
         x = torch.addmm(bias, x, kernel)
     else:
         x = ops.add(ops.matmul(x, kernel), bias)
-    return ops.reshape(x, (-1, tokens, kernel.shape[-1]))
+    return ops.reshape(x, (-1, *between, kernel.shape[-1])) if between else x
 
 
 def gelu(inputs):
@@ -37,7 +63,7 @@ def gelu(inputs):
     """
     if BACKEND == "torch":
         return ops.gelu(inputs, approximate=False)
-    x = _wide(inputs)
+    x = wide(inputs)
     return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
 
 
@@ -63,9 +89,9 @@ def attention(query, key, value, training=False):
 def attention_with_scores(query, key, value):
     """The same, and its maps; a head's tokens lie together, which suits a CPU."""
     query, key, value = (_by_head(x) for x in (query, key, value))
-    scores = ops.softmax(_wide(_products(query, key)), axis=-1)
+    scores = ops.softmax(wide(_products(query, key)), axis=-1)
     scores = ops.cast(scores, value.dtype)
-    return _by_head(ops.matmul(scores, value)), scores
+    return _by_head(scores @ value), scores
 
 
 def _attention_without_scores(query, key, value):
@@ -74,10 +100,10 @@ def _attention_without_scores(query, key, value):
     Only for inference: its gradient is slower.
     """
     query, key, value = (_by_head(x) for x in (query, key, value))
-    products = _wide(_products(query, key))
+    products = wide(_products(query, key))
     shares = ops.exp(products - ops.max(products, axis=-1, keepdims=True))
     total = ops.sum(shares, axis=-1, keepdims=True)
-    x = _wide(ops.matmul(ops.cast(shares, value.dtype), value)) / total
+    x = wide(ops.cast(shares, value.dtype) @ value) / total
     return _by_head(ops.cast(x, value.dtype))
 
 
@@ -87,6 +113,9 @@ def resize(x, size):
     Corners are not aligned and nothing is smoothed when shrinking, on every backend.
     Keras's own refuses a size that TensorFlow knows only at run time.
     """
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    if BACKEND == "tensorflow" and is_double:
+        return _resized_by_products(x, size)  # its own resizing is of float32
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -96,18 +125,33 @@ def resize(x, size):
     )
 
 
+def _resized_by_products(x, size):
+    """`resize` of float64 as two products with the weights of each axis."""
+    rows, columns = (
+        _bilinear_matrix(old, new)
+        for old, new in zip(ops.shape(x)[1:3], size, strict=True)
+    )
+    x = ops.einsum("Hh,bhwc->bHwc", rows, x)
+    return ops.einsum("Ww,bHwc->bHWc", columns, x)
+
+
+def _bilinear_matrix(old, new):
+    """Weights of shape `(new, old)` that resize an axis, of float64."""
+    step = ops.cast(old, "float64") / ops.cast(new, "float64")
+    centers = (ops.arange(new, dtype="float64") + 0.5) * step - 0.5
+    centers = ops.clip(centers, 0.0, ops.cast(old, "float64") - 1.0)
+    distance = ops.abs(centers[:, None] - ops.arange(old, dtype="float64"))
+    return ops.maximum(1.0 - distance, 0.0)
+
+
 def _products(query, key):
-    return ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
+    # Not `ops.matmul`, which on torch multiplies float64 in float32.
+    return (query * query.shape[-1] ** -0.5) @ ops.swapaxes(key, -1, -2)
 
 
 def _by_head(x):
     """From `(batch, tokens, heads, channels)` to `(batch, heads, tokens, channels)`."""
     return ops.transpose(x, (0, 2, 1, 3))
-
-
-def _wide(x):
-    """At least float32: half precision cannot add up hundreds of keys, nor 1 and -1."""
-    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 
 
 def _is_on_cpu():

@@ -2,6 +2,13 @@
 
 import keras
 
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    drop_rate,
+    fixed_channels,
+    whole_number,
+)
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.initializers import classifier_kernel
 
@@ -25,20 +32,24 @@ class FCNHead(keras.layers.Layer):
 
     Returns:
         Logits of shape `(batch, height, width, classes)` in the layer's compute dtype.
+
+    Raises:
+        ValueError: on an argument that cannot work, or inputs of another rank.
     """
 
     def __init__(self, classes, channels=256, dropout_rate=0.1, **kwargs):
         super().__init__(**kwargs)
-        self.classes = classes
-        self.channels = channels
-        self.dropout_rate = dropout_rate
+        self.classes = whole_number("classes", classes)
+        self.channels = whole_number("channels", channels)
+        self.dropout_rate = drop_rate("dropout_rate", dropout_rate)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         dtype = self.dtype_policy
-        self.convolution = ConvBNReLU(channels, 3, dtype=dtype, name="convolution")
+        self.convolution = ConvBNReLU(self.channels, 3, dtype=dtype, name="convolution")
         self.dropout = keras.layers.SpatialDropout2D(
-            dropout_rate, data_format="channels_last", dtype=dtype, name="dropout"
+            self.dropout_rate, data_format="channels_last", dtype=dtype, name="dropout"
         )
         self.classifier = keras.layers.Conv2D(
-            classes,
+            self.classes,
             1,
             data_format="channels_last",
             kernel_initializer=classifier_kernel(),
@@ -47,7 +58,10 @@ class FCNHead(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        fixed_channels(self, input_shape)
         self.convolution.build(input_shape)
+        weights = self.channels * self.classes
+        check_memory(f"classes={self.classes}", weights, self.variable_dtype)
         self.classifier.build((*input_shape[:-1], self.channels))
 
     def call(self, inputs, training=None):
@@ -55,6 +69,7 @@ class FCNHead(keras.layers.Layer):
         return self.classifier(self.dropout(x, training=training))
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (*input_shape[:-1], self.classes)
 
     def get_config(self):

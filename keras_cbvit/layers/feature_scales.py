@@ -3,6 +3,7 @@
 import keras
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_maps
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.synchronized_batch_normalization import (
     SynchronizedBatchNormalization,
@@ -35,7 +36,8 @@ class FeatureScales(keras.layers.Layer):
         channels of the inputs. An odd last row or column is left out of the maximum.
 
     Raises:
-        ValueError: if the maps have fewer than two rows or columns.
+        ValueError: if there are not four maps, or the last has fewer than two rows or
+            columns.
     """
 
     def __init__(self, **kwargs):
@@ -46,6 +48,7 @@ class FeatureScales(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        check_maps(self, input_shape, number=4)
         finest, fine = input_shape[0], input_shape[1]
         self.up4_first = self._up(finest, "up4_first")
         self.up4_second = self._up(finest, "up4_second")
@@ -66,17 +69,24 @@ class FeatureScales(keras.layers.Layer):
         return up
 
     def call(self, inputs, training=None):
+        self._check([tuple(x.shape) for x in inputs])
         finest, fine, middle, coarse = inputs
-        if any(side is not None and side < 2 for side in coarse.shape[1:3]):
-            raise ValueError(
-                f"Feature maps of {coarse.shape[1]}x{coarse.shape[2]} places cannot be "
-                "halved: images need at least 2x2 patches."
-            )
         finest = self.norm(self.up4_first(finest), training=training)
         finest = self.up4_second(fast.gelu(finest))
         return [finest, self.up2(fine), middle, self.pool(coarse)]
 
+    def _check(self, shapes):
+        check_maps(self, shapes, number=4)
+        _, height, width, _ = shapes[3]
+        if any(side is not None and side < 2 for side in (height, width)):
+            raise ValueError(
+                f"Feature maps of {height}x{width} places cannot be halved: images "
+                "need at least 2x2 patches."
+            )
+
     def compute_output_shape(self, input_shape):
+        self._check(input_shape)
+
         def scaled(shape, scale):
             sides = (side and int(side * scale) for side in shape[1:3])
             return (shape[0], *sides, shape[-1])

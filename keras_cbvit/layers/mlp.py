@@ -3,8 +3,15 @@
 import keras
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    layer,
+    whole_number,
+)
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import check_part, part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
 
 
@@ -25,42 +32,58 @@ class MLP(keras.layers.Layer):
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`.
+        inputs: tensor of shape `(batch, tokens, channels)`, or of any other rank that
+            the layers at the places take, from `(batch, channels)` on.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `hidden_dim` is no whole number of at least 1, or there is
+            something else at a place than a layer that keeps its input's shape.
     """
 
     def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
         super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.front = front
-        self.mid = mid
-        self.end = end
+        self.hidden_dim = whole_number("hidden_dim", hidden_dim)
+        self.front = layer("front", front)
+        self.mid = layer("mid", mid)
+        self.end = layer("end", end)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.fc1 = TokenDense(
-            hidden_dim,
+            self.hidden_dim,
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name="fc1",
         )
 
     def build(self, input_shape):
+        channels = fixed_channels(self, input_shape)
+        weights = 2 * channels * self.hidden_dim
+        check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
         self.fc2 = TokenDense(
-            input_shape[-1],
+            channels,
             kernel_initializer=dense_kernel(),
             dtype=self.dtype_policy,
             name="fc2",
         )
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
-        for layer, shape in (
+        for step, shape in (
             (self.front, input_shape),
             (self.fc1, input_shape),
             (self.mid, hidden_shape),
             (self.fc2, hidden_shape),
             (self.end, input_shape),
         ):
-            if layer is not None:
-                layer.build(shape)
+            if step is not None:
+                step.build(shape)
+        self._check_parts(input_shape)
+
+    def _check_parts(self, input_shape):
+        hidden_shape = (*input_shape[:-1], self.hidden_dim)
+        check_part(self.front, input_shape)
+        check_part(self.mid, hidden_shape)
+        check_part(self.end, input_shape)
 
     def call(self, inputs):
         x = inputs
@@ -77,6 +100,8 @@ class MLP(keras.layers.Layer):
         return x
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        self._check_parts(input_shape)
         return input_shape
 
     def get_config(self):

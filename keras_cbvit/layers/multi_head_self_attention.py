@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.token_dense import TokenDense
 
@@ -31,16 +32,18 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         `(batch, num_heads, tokens, tokens)`, whose rows add up to 1.
 
     Raises:
-        ValueError: if `num_heads` does not divide the number of channels.
+        ValueError: if `num_heads` is no whole number of at least 1 that divides the
+            number of channels, or on inputs of another rank.
     """
 
     def __init__(self, num_heads, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
+        self.num_heads = whole_number("num_heads", num_heads)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
-        channels = input_shape[-1]
-        if self.num_heads < 1 or channels % self.num_heads:
+        channels = fixed_channels(self, input_shape)
+        if channels % self.num_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide the {channels} channels "
                 "of the tokens."
@@ -83,6 +86,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return self.num_heads
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return input_shape
 
     def compute_output_spec(self, inputs, return_attention_scores=False, training=None):

@@ -3,6 +3,16 @@
 import keras
 
 
+def check_part(part, shape):
+    """Raises a ValueError unless a layer, or `None`, keeps this shape of its inputs."""
+    found = shape if part is None else part.compute_output_shape(shape)
+    if tuple(found) != tuple(shape):
+        raise ValueError(
+            f"{part.name} makes {tuple(found)} of inputs of shape {tuple(shape)}, but "
+            "has to keep their shape where it is put."
+        )
+
+
 def part_from_config(config):
     """A layer of its serialised configuration, or `None` of `None`, not built yet.
 

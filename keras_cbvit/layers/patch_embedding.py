@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit.layers.grid import check_patches
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.token_dense import TokenDense
 
@@ -29,34 +31,30 @@ class PatchEmbedding(keras.layers.Layer):
         in the layer's compute dtype, row by row from the upper left patch.
 
     Raises:
-        ValueError: if `patch_size` does not divide height and width.
+        ValueError: on a size that is no whole number of at least 1, or images of
+            another rank, or whose height and width `patch_size` does not divide.
     """
 
     def __init__(self, patch_size, hidden_dim, **kwargs):
         super().__init__(**kwargs)
-        self.patch_size = patch_size
-        self.hidden_dim = hidden_dim
+        self.patch_size = whole_number("patch_size", patch_size)
+        self.hidden_dim = whole_number("hidden_dim", hidden_dim)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         self.projection = TokenDense(
-            hidden_dim,
+            self.hidden_dim,
             kernel_initializer=patch_kernel(),
             dtype=self.dtype_policy,
             name="projection",
         )
 
     def build(self, input_shape):
-        self._check_sides(input_shape)
-        self.projection.build((None, None, self.patch_size**2 * input_shape[-1]))
-
-    def _check_sides(self, shape):
-        for side in shape[1:3]:
-            if side is not None and side % self.patch_size:
-                raise ValueError(
-                    f"patch_size={self.patch_size} does not divide images of "
-                    f"{shape[1]}x{shape[2]} pixels."
-                )
+        channels = fixed_channels(self, input_shape)
+        check_patches(self, self.patch_size, input_shape)
+        self.projection.build((None, None, self.patch_size**2 * channels))
 
     def call(self, inputs):
-        self._check_sides(inputs.shape)  # it may be called on other images than built
+        # It may be called on other images than it was built for.
+        check_patches(self, self.patch_size, inputs.shape)
         p, channels = self.patch_size, inputs.shape[-1]
         _, height, width, _ = ops.shape(inputs)
         rows, columns = height // p, width // p
@@ -66,6 +64,8 @@ class PatchEmbedding(keras.layers.Layer):
         return self.projection(x)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        check_patches(self, self.patch_size, input_shape)
         batch, height, width, _ = input_shape
         known = height is not None and width is not None
         tokens = height * width // self.patch_size**2 if known else None

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.resize_like import resize_like
 
@@ -32,11 +33,16 @@ class PyramidPooling(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
         dtype.
+
+    Raises:
+        ValueError: if `channels` is no whole number of at least 1, or on inputs of
+            another rank.
     """
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels = channels = whole_number("channels", channels)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         dtype = self.dtype_policy
         self.pools = [
             AdaptiveAveragePooling(bins, dtype=dtype, name=f"pool_{bins}")
@@ -49,9 +55,10 @@ class PyramidPooling(keras.layers.Layer):
         self.fusion = ConvBNReLU(channels, 3, dtype=dtype, name="fusion")
 
     def build(self, input_shape):
+        inputs = fixed_channels(self, input_shape)
         for projection in self.projections:
             projection.build(input_shape)
-        channels = input_shape[-1] + len(BINS) * self.channels
+        channels = inputs + len(BINS) * self.channels
         self.fusion.build((*input_shape[:-1], channels))
 
     def call(self, inputs, training=None):
@@ -62,6 +69,7 @@ class PyramidPooling(keras.layers.Layer):
         return self.fusion(ops.concatenate(scales, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (*input_shape[:-1], self.channels)
 
     def get_config(self):

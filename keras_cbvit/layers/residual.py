@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, layer, refuse
+from keras_cbvit.layers.parts import check_part, part_from_config
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -18,23 +19,34 @@ class Residual(keras.layers.Layer):
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `branch` is no layer that keeps its input's shape, or on inputs
+            of another rank.
     """
 
     def __init__(self, branch, **kwargs):
         super().__init__(**kwargs)
-        self.branch = branch
+        if branch is None:
+            refuse("branch", branch, "must be a keras.layers.Layer.")
+        self.branch = layer("branch", branch)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
         self.norm = keras.layers.LayerNormalization(
             epsilon=1e-6, dtype=self.dtype_policy, name="norm"
         )
 
     def build(self, input_shape):
+        fixed_channels(self, input_shape)
         self.norm.build(input_shape)
         self.branch.build(input_shape)
+        check_part(self.branch, input_shape)
 
     def call(self, inputs):
         return inputs + self.branch(self.norm(inputs))
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        check_part(self.branch, input_shape)
         return input_shape
 
     def get_config(self):

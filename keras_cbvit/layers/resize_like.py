@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape
 
 
 def resize_like(x, like):
@@ -37,16 +38,23 @@ class ResizeLike(keras.layers.Layer):
     Returns:
         A tensor of shape `(batch, new_height, new_width, channels)` in the layer's
         compute dtype.
+
+    Raises:
+        ValueError: if either is of another rank.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
 
     def call(self, inputs, like):
+        check_shape(self, like.shape)
         return resize_like(inputs, like)
 
     def compute_output_shape(self, inputs_shape, like_shape):
+        check_shape(self, inputs_shape)
+        check_shape(self, like_shape)
         return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
 
     def get_config(self):

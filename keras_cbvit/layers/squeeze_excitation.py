@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -30,17 +33,17 @@ class SqueezeExcitation(keras.layers.Layer):
         accumulated in at least float32.
 
     Raises:
-        ValueError: if `ratio` is not a whole number of at least 1.
+        ValueError: if `ratio` is not a whole number of at least 1, or on inputs of
+            another rank.
     """
 
     def __init__(self, ratio=16, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(ratio, int) or ratio < 1:
-            raise ValueError(f"ratio={ratio} must be a whole number of at least 1.")
-        self.ratio = ratio
+        self.ratio = whole_number("ratio", ratio)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, input_shape):
-        channels = input_shape[-1]
+        channels = fixed_channels(self, input_shape)
         hidden = max(channels // self.ratio, 1)
         self.fc1 = self._dense(hidden, "relu", "fc1")
         self.fc2 = self._dense(channels, "sigmoid", "fc2")
@@ -48,7 +51,7 @@ class SqueezeExcitation(keras.layers.Layer):
         self.fc2.build((None, hidden))
 
     def _dense(self, channels, activation, name):
-        return keras.layers.Dense(
+        return TokenDense(
             channels,
             activation=activation,
             kernel_initializer=dense_kernel(),
@@ -57,12 +60,11 @@ class SqueezeExcitation(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        wide = keras.backend.result_type(inputs.dtype, "float32")
-        mean = ops.mean(ops.cast(inputs, wide), axis=1)
-        gate = self.fc2(self.fc1(ops.cast(mean, inputs.dtype)))
+        gate = self.fc2(self.fc1(fast.mean(inputs, axis=1)))
         return inputs * ops.expand_dims(gate, 1)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return input_shape
 
     def get_config(self):

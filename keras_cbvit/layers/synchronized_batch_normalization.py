@@ -3,6 +3,7 @@
 import keras
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import check_shape
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -20,7 +21,7 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor whose last axis is the channels.
+        inputs: tensor of rank 2 or more, whose last axis is the channels.
         training: whether to normalise by the batch's statistics.
 
     Returns:
@@ -34,6 +35,11 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
             synchronized=fast.BACKEND == "tensorflow",
             **kwargs,
         )
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        return super().compute_output_shape(input_shape)
 
     def get_config(self):
         return keras.layers.Layer.get_config(self)

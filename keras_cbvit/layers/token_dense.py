@@ -3,6 +3,12 @@
 import keras
 
 from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    whole_number,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -14,11 +20,26 @@ class TokenDense(keras.layers.Dense):
         **kwargs: those of `keras.layers.Dense`, whose bias it always has.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`.
+        inputs: tensor of shape `(batch, ..., channels)`, of rank 2 or more.
 
     Returns:
-        A tensor of shape `(batch, tokens, units)` in the layer's compute dtype.
+        A tensor of shape `(batch, ..., units)` in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `units` is no whole number of at least 1.
     """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(whole_number("units", units), **kwargs)
+
+    def build(self, input_shape):
+        weights = fixed_channels(self, input_shape) * self.units
+        check_memory(f"units={self.units}", weights, self.variable_dtype)
+        super().build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        return super().compute_output_shape(input_shape)
 
     def call(self, inputs, training=None):
         x = fast.dense(inputs, self.kernel, self.bias)

@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.layers.grid import check_patches
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenMap(keras.layers.Layer):
@@ -19,19 +22,32 @@ class TokenMap(keras.layers.Layer):
 
     Returns:
         A tensor of shape `(batch, height/patch_size, width/patch_size, channels)`.
+
+    Raises:
+        ValueError: on a `patch_size` that is no whole number of at least 1, or tokens
+            that are not those of the images.
     """
 
     def __init__(self, patch_size, **kwargs):
         super().__init__(**kwargs)
-        self.patch_size = patch_size
+        self.patch_size = whole_number("patch_size", patch_size)
+        self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 
     def call(self, inputs, images):
+        self._check(inputs.shape, images.shape)
         _, height, width, _ = ops.shape(images)
         grid = (height // self.patch_size, width // self.patch_size)
         return ops.reshape(inputs[:, 1:], (-1, *grid, inputs.shape[-1]))
 
+    def _check(self, inputs_shape, images_shape):
+        check_shape(self, inputs_shape)
+        tokens = inputs_shape[1]
+        patches = None if tokens is None else tokens - 1
+        check_patches(self, self.patch_size, images_shape, patches)
+
     def compute_output_shape(self, inputs_shape, images_shape):
+        self._check(inputs_shape, images_shape)
         grid = (side and side // self.patch_size for side in images_shape[1:3])
         return (inputs_shape[0], *grid, inputs_shape[-1])
 

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers import fast
+from keras_cbvit.layers.arguments import fixed_channels, whole_number
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
 
@@ -30,20 +32,19 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
         `(batch, num_heads + 1, tokens, tokens)`, the uniform one last.
 
     Raises:
-        ValueError: if `num_heads` or `head_dim` is less than 1.
+        ValueError: if `num_heads` or `head_dim` is no whole number of at least 1, or
+            on inputs of another rank.
     """
 
     def __init__(self, num_heads, head_dim, **kwargs):
         super().__init__(num_heads, **kwargs)
-        for name, value in (("num_heads", num_heads), ("head_dim", head_dim)):
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1.")
-        self.head_dim = head_dim
-        self.qkv = self._dense(3 * num_heads * head_dim, "qkv")
-        self.uniform_value = self._dense(head_dim, "uniform_value")
+        self.head_dim = whole_number("head_dim", head_dim)
+        self.qkv = self._dense(3 * self.num_heads * self.head_dim, "qkv")
+        self.uniform_value = self._dense(self.head_dim, "uniform_value")
 
     def build(self, input_shape):
-        batch, tokens, channels = input_shape
+        channels = fixed_channels(self, input_shape)
+        batch, tokens, _ = input_shape
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
         self.uniform_value.build((batch, 1, channels))
@@ -52,10 +53,7 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
     def attend(self, inputs, return_attention_scores, training):
         x, scores = super().attend(inputs, return_attention_scores, training)
         tokens = ops.shape(inputs)[1]
-        # Half precision cannot add up hundreds of tokens.
-        wide = keras.backend.result_type(inputs.dtype, "float32")
-        mean = ops.mean(ops.cast(inputs, wide), axis=1, keepdims=True)
-        uniform = self.uniform_value(ops.cast(mean, inputs.dtype))
+        uniform = self.uniform_value(fast.mean(inputs, axis=1, keepdims=True))
         x = ops.concatenate([x, ops.repeat(uniform, tokens, axis=1)], axis=-1)
         if return_attention_scores:
             uniform_scores = ops.ones_like(scores[:, :1]) / tokens

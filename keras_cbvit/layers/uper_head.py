@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_cbvit.layers.arguments import check_maps, drop_rate, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.fcn_head import FCNHead
 from keras_cbvit.layers.pyramid_pooling import PyramidPooling
@@ -38,20 +39,25 @@ class UperHead(keras.layers.Layer):
     Returns:
         Logits of shape `(batch, height, width, classes)`, of the size of the finest
         map, in the layer's compute dtype.
+
+    Raises:
+        ValueError: on an argument that cannot work, or inputs that are no list of
+            maps.
     """
 
     def __init__(self, classes, channels, dropout_rate=0.1, **kwargs):
         super().__init__(**kwargs)
-        self.classes = classes
-        self.channels = channels
-        self.dropout_rate = dropout_rate
+        self.classes = classes = whole_number("classes", classes)
+        self.channels = channels = whole_number("channels", channels)
+        self.dropout_rate = rate = drop_rate("dropout_rate", dropout_rate)
         dtype = self.dtype_policy
         self.pyramid_pooling = PyramidPooling(
             channels, dtype=dtype, name="pyramid_pooling"
         )
-        self.head = FCNHead(classes, channels, dropout_rate, dtype=dtype, name="head")
+        self.head = FCNHead(classes, channels, rate, dtype=dtype, name="head")
 
     def build(self, input_shape):
+        check_maps(self, input_shape)
         *finer, coarsest = input_shape
         self.lateral_convolutions = self._convolutions(1, "lateral", len(finer))
         self.output_convolutions = self._convolutions(3, "output", len(finer))
@@ -73,6 +79,7 @@ class UperHead(keras.layers.Layer):
         ]
 
     def call(self, inputs, training=None):
+        check_maps(self, [tuple(x.shape) for x in inputs])
         *finer, coarsest = inputs
         x = self.pyramid_pooling(coarsest, training=training)
         levels = [x]
@@ -85,6 +92,7 @@ class UperHead(keras.layers.Layer):
         return self.head(ops.concatenate(levels, axis=-1), training=training)
 
     def compute_output_shape(self, input_shape):
+        check_maps(self, input_shape)
         return (*input_shape[0][:-1], self.classes)
 
     def get_config(self):

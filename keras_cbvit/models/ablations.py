@@ -13,7 +13,10 @@ from keras_cbvit.layers import (
     SqueezeExcitation,
     UniformHeadSelfAttention,
 )
+from keras_cbvit.layers.arguments import choice
+from keras_cbvit.models.arguments import mlp_dim
 from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.loading import refuse_other_model
 
 
 class _UniformHead(VisionTransformer):
@@ -99,8 +102,7 @@ class ExtraMLP(VisionTransformer):
 
     @classmethod
     def encoder_blocks(cls, config, dtype):
-        hidden_dim = int(config["hidden_dim"] * config["mlp_ratio"])
-        mlp = MLP(hidden_dim, dtype=dtype, name="mlp")
+        mlp = MLP(mlp_dim(config), dtype=dtype, name="mlp")
         extra = Residual(mlp, dtype=dtype, name="extra_mlp")
         return [*super().encoder_blocks(config, dtype), extra]
 
@@ -127,9 +129,8 @@ def ablate(model, ablation):
         ValueError: on an unknown ablation, on a model with CB, or on heads that leave
             none to replace.
     """
-    if ablation not in ABLATIONS:
-        known = ", ".join(map(repr, ABLATIONS))
-        raise ValueError(f"ablation={ablation!r} is unknown; use one of {known}.")
+    ablation = choice("ablation", ablation, ABLATIONS)
+    refuse_other_model(model)
     config = model.get_config()
     if config["broadcast"]:
         raise ValueError(

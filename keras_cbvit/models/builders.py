@@ -2,6 +2,8 @@
 
 import inspect
 
+from keras_cbvit.layers.arguments import flag
+from keras_cbvit.models.arguments import plain_arguments
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES, architecture_name
 from keras_cbvit.pretrained.files import located
@@ -43,6 +45,7 @@ def ViTCB(
     mlp_ratio=_Default(4),
     dtype=None,
     name=None,
+    allow_other_function=False,
 ):
     """Builds a Vision Transformer with Context Broadcasting of any size.
 
@@ -91,6 +94,11 @@ def ViTCB(
             `"mixed_bfloat16"`. Pixels are normalised and predictions given in
             at least float32.
         name: name of the model.
+        allow_other_function: whether the weights of a file may be loaded into a model
+            that computes something else with them: another `broadcast`, at other
+            places, in other blocks or of another `context`, another `pooling` before
+            the file's head, or images that are normalised where the file's were not.
+            A Λ that starts at 0 changes nothing and is always allowed.
 
     Returns:
         A functional `keras.Model`. It takes images of shape `(batch, height,
@@ -100,11 +108,11 @@ def ViTCB(
 
     Raises:
         ValueError: on an argument that cannot work, named with what would; on
-            unknown weights, and on weights of another architecture.
+            unknown weights, and on weights of another architecture or function.
         FileNotFoundError: on the path of a file that does not exist.
     """
     arguments = dict(locals())
-    for own in ("weights", "dtype", "name"):
+    for own in ("weights", "dtype", "name", "allow_other_function"):
         del arguments[own]
     given, defaults = {}, {}
     for key, value in arguments.items():
@@ -112,10 +120,12 @@ def ViTCB(
             defaults[key] = value.value
         else:
             given[key] = value
+    given = plain_arguments(given)
+    allow_other_function = flag("allow_other_function", allow_other_function)
     if given.get("include_top") is False and given.get("classes") is not None:
         raise ValueError(
-            f"classes={classes!r} has no meaning with include_top=False: such a model "
-            "has no head. Leave out one of the two."
+            f"classes={given['classes']} has no meaning with include_top=False: such "
+            "a model has no head. Leave out one of the two."
         )
     config = {**defaults, **given}
     architecture = architecture_name(config)
@@ -126,10 +136,11 @@ def ViTCB(
         config = {**defaults, **saved, **given}
         config.pop("class_names", None)  # which come along with the head
         architecture = architecture_name(config)
-    name = name or architecture or FAMILIES[config["broadcast"]]
+    if name is None:
+        name = architecture or FAMILIES[config["broadcast"]]
     model = VisionTransformer(**config, dtype=dtype, name=name)
     if weights is not None:
-        load_pretrained(model, path, "classes" in given, record)
+        load_pretrained(model, path, "classes" in given, record, allow_other_function)
     return model
 
 

@@ -4,6 +4,10 @@ import math
 
 import numpy as np
 
+from keras_cbvit.layers.arguments import items, refuse, shown, whole_number
+
+LONGEST = 20_000  # pixels along a side; more are not for one call of a model
+
 
 def predict_whole(model, images, divisor=None):
     """Predicts whole images at once, of any size.
@@ -21,11 +25,13 @@ def predict_whole(model, images, divisor=None):
         A NumPy array of shape `(batch, height, width, classes)`.
 
     Raises:
-        ValueError: if `images` are of another shape.
+        ValueError: if `images` are of another shape, or `divisor` is no whole number
+            of at least 1.
     """
     _check_images(images)
     if divisor is None:
         divisor = patch_size_of(model) or 16
+    divisor = whole_number("divisor", divisor, most=LONGEST)
     height, width = images.shape[1:3]
     size = (height + -height % divisor, width + -width % divisor)
     return model.predict_on_batch(_padded(images, size))[:, :height, :width]
@@ -54,13 +60,14 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
             or is not positive, or patches do not divide the window.
     """
     _check_images(images)
+    window, stride = _two("window", window), _two("stride", stride, least=-LONGEST)
     if any(not 0 < step <= side for side, step in zip(window, stride, strict=True)):
         raise ValueError(
             f"stride={stride} must be at least 1 and at most window={window}."
         )
     patch_size = patch_size_of(model) or 1
     fitting = tuple(side + -side % patch_size for side in window)
-    if fitting != tuple(window):
+    if fitting != window:
         raise ValueError(
             f"window={window} must be multiples of the model's patch_size="
             f"{patch_size}, for instance {fitting}."
@@ -84,11 +91,20 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
 
 
 def _check_images(images):
-    if len(images.shape) != 4:
+    shape = getattr(images, "shape", None)
+    if shape is None:
+        raise ValueError(f"images must be an array, not {shown(images)}.")
+    if len(shape) != 4 or 0 in shape:
         raise ValueError(
-            f"images are of shape {tuple(images.shape)}, but must be of (batch, "
+            f"images are of shape {shown(tuple(shape))}, but must be of (batch, "
             "height, width, channels); images[None] makes a batch of one image."
         )
+
+
+def _two(argument, value, least=1):
+    if (found := items(value, most=2)) is None or len(found) != 2:
+        refuse(argument, value, "must be two whole numbers, for instance (512, 512).")
+    return tuple(whole_number(argument, each, least, LONGEST) for each in found)
 
 
 def patch_size_of(model):

@@ -11,6 +11,16 @@ from keras_cbvit.layers import (
     ResizeLike,
     TokenMap,
     UperHead,
+    fast,
+)
+from keras_cbvit.layers.arguments import (
+    activation,
+    dtype_policy,
+    items,
+    refuse,
+    shown,
+    text,
+    whole_number,
 )
 from keras_cbvit.models.builders import ViTCB_B, ViTCB_S, ViTCB_Ti
 from keras_cbvit.models.segmentation_model import SegmentationModel
@@ -49,7 +59,7 @@ def UperNet(
 
     Raises:
         ValueError: if the backbone does not give four feature maps of images, or
-            on numbers that are not at least 1.
+            on another argument that cannot work.
 
     Example:
         >>> resnet = keras.applications.ResNet50(include_top=False, weights=None)
@@ -58,16 +68,14 @@ def UperNet(
         >>> model = UperNet(keras.Model(resnet.input, maps), classes=150, channels=512)
     """
     _check_backbone(backbone)
-    for argument, value in (("classes", classes), ("channels", channels)):
-        if type(value) is not int or value < 1:
-            raise ValueError(
-                f"{argument}={value!r} must be a whole number of at least 1."
-            )
+    classes = whole_number("classes", classes)
+    channels = whole_number("channels", channels)
+    function = activation("classifier_activation", classifier_activation)
+    dtype = dtype_policy("dtype", dtype)
+    name = text("name", name)
     images = backbone.inputs[0]
     head = UperHead(classes, channels, dtype=dtype, name="uper_head")
-    predictions = _predict(
-        head(backbone.outputs), images, classifier_activation, "predictions"
-    )
+    predictions = _predict(head(backbone.outputs), images, function, "predictions")
     return SegmentationModel(images, predictions, name=name)
 
 
@@ -87,7 +95,8 @@ def with_auxiliary_head(model, channels=256):
         `model`, and `"auxiliary"`, of the same shape and activation.
 
     Raises:
-        ValueError: if `model` has no `uper_head`.
+        ValueError: if `model` has no `uper_head`, or `channels` is no whole number of
+            at least 1.
 
     Example:
         >>> training = with_auxiliary_head(model)
@@ -99,19 +108,19 @@ def with_auxiliary_head(model, channels=256):
         >>> training.fit(images, {"predictions": labels, "auxiliary": labels})
         >>> model.save("upernet.keras")
     """
-    layers = {layer.name: layer for layer in model.layers}
+    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
     if "uper_head" not in layers:
         raise ValueError(
-            f"model={model.name!r} has no layer uper_head; use a model that UperNet "
-            "built."
+            f"model={getattr(model, 'name', None) or shown(model)!r} has no layer "
+            "uper_head; use a model that UperNet built."
         )
     uper_head = layers["uper_head"]
     third = uper_head.input[2]
     head = FCNHead(
         uper_head.classes, channels, dtype=uper_head.dtype_policy, name="auxiliary_head"
     )
-    activation = layers["predictions"].activation
-    auxiliary = _predict(head(third), model.input, activation, "auxiliary")
+    function = layers["predictions"].activation
+    auxiliary = _predict(head(third), model.input, function, "auxiliary")
     outputs = {"predictions": model.output, "auxiliary": auxiliary}
     return keras.Model(model.input, outputs, name=f"{model.name}_training")
 
@@ -119,7 +128,7 @@ def with_auxiliary_head(model, channels=256):
 def _predict(logits, images, activation, name):
     """What a head says of every pixel of the images."""
     # 8 bits of mantissa are not for a mean of neighbours, nor for probabilities.
-    wide = keras.backend.result_type(logits.dtype, "float32")
+    wide = fast.wide_dtype(logits.dtype)
     x = ResizeLike(dtype=wide, name=f"{name}_logits")(logits, images)
     return keras.layers.Activation(activation, dtype=wide, name=name)(x)
 
@@ -129,21 +138,21 @@ def _check_backbone(backbone):
     if outputs is None or len(backbone.inputs) != 1:
         raise ValueError(
             "backbone must be a functional keras.Model from images to four feature "
-            f"maps, not {backbone!r}."
+            f"maps, not {shown(backbone)}."
         )
     shapes = [output.shape for output in outputs]
     if len(shapes) != 4 or any(len(shape) != 4 for shape in shapes):
         raise ValueError(
-            f"backbone={backbone.name!r} gives outputs of shapes {shapes}, but UperNet "
-            "takes four feature maps of shape (batch, height, width, channels), the "
-            "finest first; see feature_pyramid."
+            f"backbone={backbone.name!r} gives outputs of shapes {shown(shapes)}, but "
+            "UperNet takes four feature maps of shape (batch, height, width, "
+            "channels), the finest first; see feature_pyramid."
         )
     for axis in (1, 2):
         sides = [shape[axis] for shape in shapes if shape[axis] is not None]
         if sides != sorted(sides, reverse=True):
             raise ValueError(
-                f"backbone={backbone.name!r} gives feature maps of shapes {shapes}, "
-                "but UperNet takes the finest first."
+                f"backbone={backbone.name!r} gives feature maps of shapes "
+                f"{shown(shapes)}, but UperNet takes the finest first."
             )
 
 
@@ -172,11 +181,15 @@ def feature_pyramid(model, blocks=(3, 5, 7, 11)):
     refuse_other_model(model)
     config = model.get_config()
     depth, patch_size = config["depth"], config["patch_size"]
-    indices = list(blocks)
+    try:
+        indices = [whole_number("blocks", index, 0) for index in items(blocks, most=4)]
+    except (TypeError, ValueError):
+        indices = []
     if len(indices) != 4 or sorted({*indices} & {*range(depth)}) != indices:
-        raise ValueError(
-            f"blocks={blocks!r} must be four ascending indices of the {depth} blocks, "
-            f"0 to {depth - 1}."
+        refuse(
+            "blocks",
+            blocks,
+            f"must be four ascending indices of the {depth} blocks, 0 to {depth - 1}.",
         )
     height, width, channels = config["input_shape"]
     images = keras.Input((None, None, channels), name="images")
@@ -236,7 +249,7 @@ def _of_size(builder, channels):
             channels,
             classifier_activation=classifier_activation,
             dtype=dtype,
-            name=name or f"upernet_{vit.name}",
+            name=f"upernet_{vit.name}" if name is None else name,
         )
 
     size = builder.__name__

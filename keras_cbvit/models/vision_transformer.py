@@ -1,8 +1,6 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_cbvit.layers import (
     ClassTokenAndPosition,
@@ -11,8 +9,22 @@ from keras_cbvit.layers import (
     PatchEmbedding,
     fast,
 )
+from keras_cbvit.layers.arguments import (
+    check_shape,
+    choice,
+    dtype_policy,
+    flag,
+    text,
+)
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.models.arguments import BROADCAST_PLACES, check_arguments
+from keras_cbvit.models.arguments import (
+    BROADCAST_PLACES,
+    block_indices,
+    check_arguments,
+    check_size,
+    mlp_dim,
+    plain_arguments,
+)
 from keras_cbvit.models.class_names import HasClassNames
 
 # What a configuration says of a trained model, beside the arguments of the builders.
@@ -65,42 +77,49 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         class_names=None,
     ):
         config = {
-            key: _plain(value)
+            key: value
             for key, value in locals().items()
             if key not in ("self", "__class__", "dtype", "name", *STATE)
         }
+        config = plain_arguments(config)
         check_arguments(config)
-        config["input_shape"] = tuple(config["input_shape"])
-        if not isinstance(broadcast_blocks, str):
-            config["broadcast_blocks"] = [int(index) for index in broadcast_blocks]
-        dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        trainable = flag("trainable", trainable)
+        name = None if name is None else text("name", name)
+        dtype = dtype_policy("dtype", dtype)
+        check_size(config, dtype.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
-        wide = keras.backend.result_type(dtype.compute_dtype, "float32")
+        wide = fast.wide_dtype(dtype.compute_dtype)
 
-        images = keras.Input(tuple(input_shape), name="images")
+        images = keras.Input(config["input_shape"], name="images")
         x = images
-        if include_preprocessing:
+        if config["include_preprocessing"]:
             x = keras.layers.Normalization(
                 mean=[255 * value for value in IMAGENET_MEAN],
                 variance=[(255 * value) ** 2 for value in IMAGENET_STD],
                 dtype=wide,
                 name="normalization",
             )(x)
-        x = PatchEmbedding(patch_size, hidden_dim, dtype=dtype, name="patch_embedding")(
-            x
-        )
+        x = PatchEmbedding(
+            config["patch_size"],
+            config["hidden_dim"],
+            dtype=dtype,
+            name="patch_embedding",
+        )(x)
         x = ClassTokenAndPosition(dtype=dtype, name="class_token_and_position")(x)
         for block in self.encoder_blocks(config, dtype):
             x = block(x)
         x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")(x)
-        if pooling is not None:
-            x = TokenPooling(pooling, dtype=dtype, name="pool")(x)
-        if include_top:
+        if config["pooling"] is not None:
+            x = TokenPooling(config["pooling"], dtype=dtype, name="pool")(x)
+        if config["include_top"]:
             x = keras.layers.Dense(
-                classes, kernel_initializer=dense_kernel(), dtype=dtype, name="head"
+                config["classes"],
+                kernel_initializer=dense_kernel(),
+                dtype=dtype,
+                name="head",
             )(x)
             x = keras.layers.Activation(
-                classifier_activation, dtype=wide, name="predictions"
+                config["classifier_activation"], dtype=wide, name="predictions"
             )(x)
 
         super().__init__(inputs=images, outputs=x, name=name, trainable=trainable)
@@ -148,7 +167,7 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
                 )
         return EncoderBlock(
             config["num_heads"],
-            int(config["hidden_dim"] * config["mlp_ratio"]),
+            mlp_dim(config),
             drop_path_rate=config["drop_path_rate"] * i / max(depth - 1, 1),
             remat=config["remat"],
             **parts,
@@ -200,40 +219,25 @@ class TokenPooling(keras.layers.Layer):
 
     Returns:
         A tensor of shape `(batch, channels)`.
+
+    Raises:
+        ValueError: on an unknown `pooling`, or inputs of another rank.
     """
 
     def __init__(self, pooling, **kwargs):
         super().__init__(**kwargs)
-        self.pooling = pooling
+        self.pooling = choice("pooling", pooling, ("token", "avg"))
+        self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 
     def call(self, inputs):
         if self.pooling == "token":
             return inputs[:, 0]
-        return ops.mean(inputs[:, 1:], axis=1)
+        return fast.mean(inputs[:, 1:], axis=1)
 
     def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
         return (input_shape[0], input_shape[-1])
 
     def get_config(self):
         return {**super().get_config(), "pooling": self.pooling}
-
-
-def _plain(value):
-    """NumPy's numbers and arrays as Python's, which a configuration can keep."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, tuple | list):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-def block_indices(broadcast_blocks, depth):
-    """The blocks, counted from 0, that `broadcast_blocks` names.
-
-    `"all"`, `"upper"` (the last half: the paper's Table 9 says only "upper
-    layers", this is the project's reading) or a sequence of indices.
-    """
-    if isinstance(broadcast_blocks, str):
-        return range({"all": 0, "upper": depth // 2}[broadcast_blocks], depth)
-    return tuple(broadcast_blocks)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import filelock
 
+from keras_cbvit.layers.arguments import shown
 from keras_cbvit.pretrained import network
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES
 from keras_cbvit.pretrained.catalog import (
@@ -41,23 +42,22 @@ def located(weights, architecture=None):
         ValueError: on an unknown tag or name, with the known ones.
         OSError: if a file cannot be fetched, or is not the one of its record.
     """
-    is_path = isinstance(weights, os.PathLike) or os.sep in str(weights)
-    if is_path or str(weights).endswith(SUFFIXES):
-        path = Path(weights).expanduser()
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(f"weights={shown(weights)} must be None, a name or a path.")
+    is_path = isinstance(weights, os.PathLike) or os.sep in weights
+    if is_path or weights.endswith(SUFFIXES):
+        path, asked = Path(weights).expanduser(), shown(str(weights), 300)
         if not str(path).endswith(SUFFIXES):
             raise ValueError(
-                f"weights={str(weights)!r} is a path, but not of a .keras or "
-                ".weights.h5 file."
+                f"weights={asked} is a path, but not of a .keras or .weights.h5 file."
             )
-        if not path.is_file():
-            raise FileNotFoundError(f"weights={str(weights)!r}: there is no such file.")
+        if not os.path.isfile(path):  # not the path's own, which fails on long ones
+            raise FileNotFoundError(f"weights={asked}: there is no such file.")
         return path, None
-    if not isinstance(weights, str):
-        raise ValueError(f"weights={weights!r} must be None, a name or a path.")
     if "." not in weights and architecture is None:
         raise ValueError(
-            f"weights={weights!r} is a tag, which needs a model of a known size: give "
-            "a full name such as 'vitcb_s.imagenet', or use ViTCB_Ti, ViTCB_S or "
+            f"weights={shown(weights)} is a tag, which needs a model of a known size: "
+            "give a full name such as 'vitcb_s.imagenet', or use ViTCB_Ti, ViTCB_S or "
             f"ViTCB_B. {_known(catalogs())}"
         )
     name = weights if "." in weights else f"{architecture}.{weights}"
@@ -88,7 +88,7 @@ def _known(found):
 
 def _missing(weights, name, found):
     message = (
-        f"weights={weights!r:.200}: there are no published weights {name!r:.200}. "
+        f"weights={shown(weights)}: there are no published weights {shown(name)}. "
         f"{_known(found)}"
     )
     architecture, _, tag = name.partition(".")

@@ -10,6 +10,7 @@ import numpy as np
 from keras_cbvit.pretrained.architectures import as_segmentation_model
 from keras_cbvit.pretrained.classes import checked_names, difference
 from keras_cbvit.pretrained.files import located
+from keras_cbvit.pretrained.functions import name_scope, refuse_other_function
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 
 # Models know this package, so this package knows them by name only.
@@ -138,7 +139,9 @@ def refuse_other_architecture(path, saved, given):
             )
 
 
-def load_pretrained(model, path, new_classes=False, record=None):
+def load_pretrained(
+    model, path, new_classes=False, record=None, allow_other_function=False
+):
     """Gives a model the weights of a file, and with its head the class names.
 
     Only what the caller asked to differ is not from the file: a head for another
@@ -150,15 +153,20 @@ def load_pretrained(model, path, new_classes=False, record=None):
         new_classes: whether the caller asked for the model's number of classes, so
             that a head of another number may start anew.
         record: of the file, if it has one.
+        allow_other_function: whether the model may compute something else with the
+            weights than that of the file.
 
     Raises:
-        ValueError: if the weights do not fit the model, or the file is damaged.
+        ValueError: if the weights do not fit the model, the file's model computes
+            something else with them, or the file is damaged.
     """
     config = model.get_config()
     source_config = saved_config(path) or _config_of_h5(path, config)
     new_head = _needs_new_head(path, config, source_config, new_classes)
     source_config = {**config, **source_config, "dtype": "float32"}
     source = type(model).from_config(source_config)
+    if not allow_other_function:
+        refuse_other_function(path, source, model, new_head)
     try:
         if path.suffix == ".h5":
             _refuse_other_number(path, source)
@@ -231,7 +239,7 @@ def transfer_weights(source, model, new_head=False, path="the source"):
 
 def weights_by_name(model):
     """A model's weights by their paths, without the name scope it was built in."""
-    scope = model.get_layer("patch_embedding").path.removesuffix("patch_embedding")
+    scope = name_scope(model)
     return {weight.path.removeprefix(scope): weight for weight in model.weights}
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_cbvit.layers.arguments import whole_number
 from keras_cbvit.pretrained.catalog import catalogs
 
 
@@ -20,9 +21,11 @@ def decode_predictions(predictions, weights_or_names, top=5):
         For each image a list of `(class name, prediction)`, the largest first.
 
     Raises:
-        ValueError: on unknown weights or a model without class names, or if the number
-            of names is not the number of classes predicted.
+        ValueError: on unknown weights or a model without class names, if the number of
+            names is not the number of classes predicted, or if `top` is no whole number
+            of at least 1.
     """
+    top = whole_number("top", top)
     predictions = keras.ops.convert_to_numpy(predictions)
     names = weights_or_names
     if isinstance(names, str | keras.Model):

@@ -82,10 +82,11 @@ def test_outputs_and_maps_are_of_the_compute_dtype():
     assert layer.qkv.kernel.dtype == "float32"
 
 
-@pytest.mark.parametrize("heads", [5, 0])
-def test_heads_that_do_not_divide_the_channels_are_refused(heads):
-    with pytest.raises(ValueError, match=f"num_heads={heads} does not divide the 12"):
-        MultiHeadSelfAttention(heads)(np.zeros((1, 2, 12), "float32"))
+def test_heads_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ValueError, match="num_heads=5 does not divide the 12"):
+        MultiHeadSelfAttention(5)(np.zeros((1, 2, 12), "float32"))
+    with pytest.raises(ValueError, match="num_heads=0 must be a whole number of at le"):
+        MultiHeadSelfAttention(0)
 
 
 def test_every_argument_comes_back_from_the_configuration():

@@ -55,7 +55,7 @@ def test_outputs_and_maps_are_of_the_compute_dtype():
 
 @pytest.mark.parametrize("arguments, named", [((0, 4), "num_heads"), ((2, 0), "head")])
 def test_no_heads_or_channels_are_refused(arguments, named):
-    with pytest.raises(ValueError, match=f"{named}.*=0 must be at least 1"):
+    with pytest.raises(ValueError, match=f"{named}.*=0 must be a whole number"):
         UniformHeadSelfAttention(*arguments)
 
 

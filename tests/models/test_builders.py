@@ -75,6 +75,7 @@ def test_the_default_is_deits_small_model_with_cb_at_the_end_of_every_mlp():
         "mlp_ratio": 4,
         "dtype": None,
         "name": None,
+        "allow_other_function": False,
     }
 
 
@@ -92,7 +93,8 @@ def test_the_signature_of_a_size_shows_real_defaults_and_not_the_sizes_numbers()
         "weights=None, pooling='token', classifier_activation='softmax', "
         "broadcast='cb', broadcast_place='mlp_end', broadcast_blocks='all', "
         "context='mean', drop_path_rate=0.0, remat=False, "
-        "include_preprocessing=True, dtype=None, name=None)"
+        "include_preprocessing=True, dtype=None, name=None, "
+        "allow_other_function=False)"
     )
     assert keras_cbvit.ViTCB_S.__name__ == "ViTCB_S"
     with pytest.raises(TypeError, match="hidden_dim"):

@@ -471,7 +471,7 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
             {"broadcast_blocks": [0, 2]},
             r"broadcast_blocks=\[0, 2\] is out of range: depth=2 has the blocks 0 to 1",
         ),
-        ({"broadcast_blocks": (-1,)}, r"broadcast_blocks=\(-1,\) is out of range"),
+        ({"broadcast_blocks": (-1,)}, r"broadcast_blocks=\[-1\] is out of range"),
         (
             {"context": "median"},
             "context='median' is unknown; use one of 'mean', 'max', 'token'",

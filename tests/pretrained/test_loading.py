@@ -8,7 +8,7 @@ import pytest
 import keras_cbvit
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 from tests.compare import assert_close
-from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
+from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
 
 POSITION = "class_token_and_position/position_embedding"
 HEAD = {"head/kernel", "head/bias"}
@@ -29,6 +29,11 @@ class Source:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return Source(tmp_path_factory.mktemp("cb"))
+
+
+@pytest.fixture(scope="module")
+def source_plain(tmp_path_factory):
+    return Source(tmp_path_factory.mktemp("plain"), broadcast=None)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +81,14 @@ def test_what_is_not_given_is_taken_from_a_keras_file(tmp_path):
 def test_what_is_given_goes_before_what_the_file_says(source):
     loaded = keras_cbvit.ViTCB(
         weights=str(source.keras),
-        context="max",
+        remat=True,
         drop_path_rate=0.25,
         classifier_activation=None,
         dtype="mixed_bfloat16",
         name="mine",
     )
     config = loaded.get_config()
-    assert (config["context"], config["drop_path_rate"]) == ("max", 0.25)
+    assert (config["remat"], config["drop_path_rate"]) == (True, 0.25)
     assert (config["classifier_activation"], loaded.name) == (None, "mine")
     assert loaded.dtype_policy.name == "mixed_bfloat16"
     assert_same_values(values(loaded), source.values)
@@ -229,13 +234,34 @@ def test_images_of_other_channels_are_refused(source):
 # Other broadcasting.
 
 
-def test_a_scale_that_the_file_has_not_starts_at_zero(source):
-    model = keras_cbvit.ViTCB(weights=source.keras, broadcast="cbs")
+@pytest.mark.parametrize(
+    "place, context, number", [("mlp_end", "mean", 2), ("both", "max", 4)]
+)
+def test_a_plain_model_becomes_one_whose_scale_starts_at_zero(
+    place, context, number, source_plain
+):
+    model = keras_cbvit.ViTCB(
+        weights=source_plain.keras,
+        broadcast="cbs",
+        broadcast_place=place,
+        context=context,
+    )
     found = values(model)
     scales = {path for path in found if path.endswith("/scale")}
-    assert len(scales) == 2
+    assert len(scales) == number
     assert all((found[path] == 0).all() for path in scales)
-    assert_same_values(without(found, *scales), source.values)
+    assert_same_values(without(found, *scales), source_plain.values)
+    # The same function, so it need not be asked for.
+    assert_close(predict(model), predict(source_plain.model), atol=1e-6)
+
+
+def test_scales_are_added_where_the_file_has_none(tmp_path):
+    upper = Source(tmp_path, broadcast="cbs", broadcast_blocks=[1])
+    model = keras_cbvit.ViTCB(weights=upper.keras, broadcast_blocks="all")
+    scale = "block_0/mlp/context_broadcast/scale"
+    assert_same_values(without(values(model), scale), upper.values)
+    assert (values(model)[scale] == 0).all()
+    assert_close(predict(model), predict(upper.model), atol=1e-6)
 
 
 @pytest.mark.parametrize("broadcast", [None, "cb"])
@@ -250,9 +276,74 @@ def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
         tiny(weights=source_cbs.h5, broadcast=broadcast)
 
 
-def test_weights_of_one_kind_are_loaded_into_another_if_they_fit(source):
-    model = keras_cbvit.ViTCB(weights=source.keras, broadcast=None)
-    assert_same_values(values(model), source.values)
+@pytest.mark.parametrize(
+    "file, asked, differs",
+    [
+        ({}, {"broadcast": None}, "broadcast='cb'; with broadcast=None they"),
+        ({}, {"broadcast": "cbs"}, "broadcast='cb'; with broadcast='cbs' they"),
+        ({"broadcast": None}, {"broadcast": "cb"}, "broadcast=None; with broadcast="),
+        ({}, {"context": "max"}, "context='mean'; with context='max' they"),
+        ({"broadcast": "cbs"}, {"context": "token"}, "context='mean'; with context="),
+        ({}, {"broadcast_place": "both"}, "broadcast_place='mlp_end'; with broadcast_"),
+        ({}, {"broadcast_blocks": [1]}, r"broadcast_blocks='all'; with .*=\[1\] they"),
+        ({}, {"pooling": "avg"}, "pooling='token'; with pooling='avg' they"),
+        (
+            {"include_preprocessing": False},
+            {"include_preprocessing": True},
+            "include_preprocessing=False; with include_preprocessing=True they",
+        ),
+    ],
+)
+def test_another_function_of_the_same_weights_has_to_be_asked_for(
+    file, asked, differs, tmp_path
+):
+    source = Source(tmp_path, **file)
+    message = f"of a model with {differs}.* or give allow_other_function=True"
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.ViTCB(weights=source.keras, **asked)
+    model = keras_cbvit.ViTCB(weights=source.keras, **asked, allow_other_function=True)
+    found = {k: v for k, v in values(model).items() if not k.endswith("/scale")}
+    expected = {k: v for k, v in source.values.items() if not k.endswith("/scale")}
+    assert_same_values(found, expected)
+    # It is another function.
+    x = images(source.model)
+    assert np.abs(predict(model, x) - predict(source.model, x)).max() > 1e-3
+
+
+def test_what_changes_nothing_need_not_be_asked_for(source, tmp_path):
+    x = images(source.model)
+    expected = predict(source.model, x)
+    for same in (
+        {"broadcast": "cb", "broadcast_blocks": [1, 0]},  # all
+        {"remat": True, "drop_path_rate": 0.1},
+    ):
+        model = keras_cbvit.ViTCB(weights=source.keras, **same)
+        assert_close(predict(model, x), expected)
+    plain = Source(tmp_path, broadcast=None)
+    model = keras_cbvit.ViTCB(
+        weights=plain.keras, broadcast_place="both", context="max"
+    )
+    assert_close(predict(model, x), predict(plain.model, x))
+
+
+def test_without_the_files_normalization_and_head_images_and_pooling_are_ones_own(
+    source,
+):
+    model = keras_cbvit.ViTCB(weights=source.keras, include_preprocessing=False)
+    x = images(source.model)
+    normalized = source.model.get_layer("normalization")(x)
+    assert_close(predict(model, normalized), predict(source.model, x))
+    for own in ({"classes": 5}, {"include_top": False}):
+        model = keras_cbvit.ViTCB(weights=source.keras, pooling="avg", **own)
+        kept = without(source.values, *HEAD)
+        assert_same_values(without(values(model), *HEAD), kept)
+
+
+def test_a_file_in_another_size_is_of_the_same_function(source):
+    with pytest.raises(ValueError, match="with broadcast=None they compute"):
+        keras_cbvit.ViTCB(
+            weights=source.keras, broadcast=None, classes=5, input_shape=(4, 4, 3)
+        )
 
 
 # Files that are refused.

@@ -350,7 +350,7 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
         (
             "--broadcast",
             "None",
-            "are of a model with broadcast=cb, not None; give --br",
+            "are of a model with broadcast='cb'; with broadcast=None they compute",
         ),
         ("--weights", "None", "needs hidden_dim and depth and num_heads"),
     ):

@@ -1,0 +1,32 @@
+"""The grid of patches that images are cut into."""
+
+
+def check_patches(layer, patch_size, images_shape, tokens=None):
+    """Raises a ValueError unless images are cut into patches, and into so many tokens.
+
+    Args:
+        layer: the layer, for its name.
+        patch_size: side of a patch in pixels.
+        images_shape: shape of the images; a side may be `None`.
+        tokens: how many patches there are, if known.
+    """
+    if len(images_shape) != 4:
+        raise ValueError(
+            f"{layer.name} takes images of shape (batch, height, width, channels), not "
+            f"{tuple(images_shape)}."
+        )
+    height, width = images_shape[1:3]
+    for side in (height, width):
+        if side is not None and (side < 1 or side % patch_size):
+            raise ValueError(
+                f"patch_size={patch_size} does not divide images of {height}x{width} "
+                "pixels."
+            )
+    if None in (height, width, tokens):
+        return
+    if tokens != (height // patch_size) * (width // patch_size):
+        raise ValueError(
+            f"{layer.name} was given {tokens} tokens of patches, but images of {height}"
+            f"x{width} pixels have {(height // patch_size) * (width // patch_size)} of "
+            f"patch_size={patch_size}."
+        )
