@@ -233,3 +233,5 @@ _CHECKS = {
     "classes": _classes,
     "classifier_activation": activation,
 }
+ARGUMENTS = tuple(_CHECKS)
+"""The names of the arguments that a `VisionTransformer` is built from."""

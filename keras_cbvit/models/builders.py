@@ -6,12 +6,9 @@ from keras_cbvit.layers.arguments import flag
 from keras_cbvit.models.arguments import plain_arguments
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES, architecture_name
+from keras_cbvit.pretrained.contents import saved_config
 from keras_cbvit.pretrained.files import located
-from keras_cbvit.pretrained.loading import (
-    load_pretrained,
-    refuse_other_architecture,
-    saved_config,
-)
+from keras_cbvit.pretrained.loading import load_pretrained, refuse_other_architecture
 
 
 class _Default:
@@ -134,7 +131,6 @@ def ViTCB(
         saved = saved_config(path)
         refuse_other_architecture(path, saved, given)
         config = {**defaults, **saved, **given}
-        config.pop("class_names", None)  # which come along with the head
         architecture = architecture_name(config)
     if name is None:
         name = architecture or FAMILIES[config["broadcast"]]

@@ -1,20 +1,24 @@
 """From a verified file to a model that has its weights, all of them."""
 
-import json
-import zipfile
-
 import h5py
 import keras
 import numpy as np
 
 from keras_cbvit.pretrained.architectures import as_segmentation_model
 from keras_cbvit.pretrained.classes import checked_names, difference
+from keras_cbvit.pretrained.contents import (
+    MODEL,
+    check_h5,
+    check_saved,
+    check_values,
+    damaged,
+    model_config,
+    saved_config,
+)
 from keras_cbvit.pretrained.files import located
 from keras_cbvit.pretrained.functions import name_scope, refuse_other_function
 from keras_cbvit.pretrained.position_embedding import resample_position_embedding
 
-# Models know this package, so this package knows them by name only.
-MODEL = "keras_cbvit>VisionTransformer"
 POSITION_EMBEDDING = "class_token_and_position/position_embedding"
 HEAD = "head/"
 CHANNEL_SCALE = "context_broadcast/scale"
@@ -50,21 +54,27 @@ def load_model(weights):
             f"{path} holds weights alone, without their model; build the model with "
             "ViTCB(weights=...) and its other arguments."
         )
+    found = model_config(path)
+    if found.get("registered_name") == MODEL:
+        check_saved(path, found["config"])
     try:
         model = keras.saving.load_model(path, compile=False)
-    except TypeError as error:
-        raise ValueError(
-            f"{path} has parts that are neither Keras's nor this package's "
-            f"({_cause(error)}); register them, or load it with "
-            "keras.saving.load_model(..., custom_objects=...)."
-        ) from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by whatever is built of the file
+        if "Could not locate class" in str(error):
+            raise ValueError(
+                f"{path} has parts that are neither Keras's nor this package's "
+                f"({_cause(error)}); register them, or load it with "
+                "keras.saving.load_model(..., custom_objects=...)."
+            ) from error
         if "safe_mode" in str(error):
             raise ValueError(
                 f"{path} has a Lambda layer, which would run code of the file; if you "
                 "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
             ) from error
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
+    check_values(path, model)
     model = as_segmentation_model(model)
     if record is not None:
         name_classes(model, record)
@@ -88,34 +98,6 @@ def name_classes(model, record):
         "the record", checked_names(names, what=what), "the file", model.class_names
     ):
         raise ValueError(f"{what} are not those of its file: {other}.")
-
-
-def saved_config(path):
-    """The arguments of the model in a `.keras` file; empty for a `.weights.h5` file.
-
-    Raises:
-        ValueError: if the file is damaged, or holds another kind of model.
-    """
-    if path.name.endswith(".weights.h5"):
-        return {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            model = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if model.get("registered_name") != MODEL:
-        raise ValueError(
-            f"{path} holds a model of the class {model.get('class_name')}, not the "
-            "VisionTransformer that ViTCB builds; load it with keras_cbvit.load_model."
-        )
-    config = model["config"]
-    if config["dtype"]["class_name"] == "DTypePolicyMap":
-        raise ValueError(
-            f"{path} holds a quantised model; load it with keras_cbvit.load_model."
-        )
-    for own in ("dtype", "name", "trainable", "frozen_layers"):
-        config.pop(own, None)
-    return config
 
 
 def refuse_other_model(model):
@@ -171,14 +153,17 @@ def load_pretrained(
         if path.suffix == ".h5":
             _refuse_other_number(path, source)
         source.load_weights(path)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by h5py
         if path.suffix == ".keras":
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         raise ValueError(
-            f"The weights of {path} do not fit this model. A .weights.h5 file does "
-            "not say what model it is of: give the arguments it was built with, or "
-            f"use a .keras file. {error}"
+            f"The weights of {path} do not fit this model, or are damaged. A "
+            ".weights.h5 file does not say what model it is of: give the arguments it "
+            f"was built with, or use a .keras file. {error!s:.300}"
         ) from error
+    check_values(path, source)
     transfer_weights(source, model, new_head, path)
     if config["include_top"] and not new_head:
         if record is not None:
@@ -288,6 +273,7 @@ def _needs_new_head(path, config, source_config, new_classes):
 
 def _config_of_h5(path, config):
     """What the shapes in a `.weights.h5` file tell of the model it was saved from."""
+    check_h5(path)
     try:
         with h5py.File(path) as file:
             shapes = {
@@ -297,11 +283,11 @@ def _config_of_h5(path, config):
                 for layer in file["layers"].values()
             }
             tokens = shapes["class_token_and_position"][1][1] - 1
-    except (OSError, KeyError) as error:
-        raise _damaged(path, error) from error
-    source = {"include_top": "head" in shapes}
-    if source["include_top"]:
-        source["classes"] = shapes["head"][0][-1]
+            source = {"include_top": "head" in shapes}
+            if source["include_top"]:
+                source["classes"] = shapes["head"][0][-1]
+    except Exception as error:  # of many kinds, by h5py
+        raise damaged(path, error) from error
     patch_size = config["patch_size"]
     grid = tuple(side // patch_size for side in config["input_shape"][:2])
     if tokens != np.prod(grid):
@@ -335,10 +321,3 @@ def _cause(error):
     """The innermost of Keras's sentences, without the configuration that follows."""
     cause = str(error).rpartition("Exception encountered: ")[2]
     return cause.partition("\n")[0].partition(". ")[0]
-
-
-def _damaged(path, error):
-    return ValueError(
-        f"{path} is damaged or not a file of weights ({type(error).__name__}: "
-        f"{error}). Fetch or publish it again."
-    )

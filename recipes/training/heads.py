@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_cbvit.pretrained.classes import difference, listed
+from keras_cbvit.pretrained.contents import saved_config
 from keras_cbvit.pretrained.files import locate
-from keras_cbvit.pretrained.loading import saved_config
 
 
 def fit_head(model, names, weights):

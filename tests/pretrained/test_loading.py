@@ -441,7 +441,7 @@ def test_the_file_of_a_quantised_model_is_refused(tmp_path):
     model = tiny()
     model.quantize("int8", filters="head")
     model.save(tmp_path / "model.keras")
-    message = "holds a quantised model; load it with keras_cbvit.load_model"
+    message = "holds a quantized model; load it with keras_cbvit.load_model"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
 

@@ -1,0 +1,162 @@
+"""What is in a `.keras` or `.weights.h5` file, before anything is built from it.
+
+A file may be damaged, or made to take all memory: everything is checked against the
+size of the file first.
+"""
+
+import io
+import json
+import zipfile
+
+import h5py
+import numpy as np
+
+from keras_cbvit.models.arguments import (
+    ARGUMENTS,
+    check_arguments,
+    count_weights,
+    plain_arguments,
+)
+
+MODEL = "keras_cbvit>VisionTransformer"
+LARGEST_CONFIG = 16 << 20  # bytes; that of a UperNet takes 100,000
+# Keras compresses nothing; somebody else may have, but noise hardly shrinks.
+EXPANSION = 100
+MOST_PER_BYTE = 4  # weights; int4 has two
+LARGEST_WEIGHT = 1e8
+"""No trained weight is as large; of damaged ones, nearly every second is."""
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+# What a configuration says of a trained model, and the builders are asked for anew.
+_STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names")
+
+
+def model_config(path):
+    """What `config.json` of a `.keras` file says; the whole file is checked.
+
+    Raises:
+        ValueError: if the file is damaged, or not what Keras writes.
+        OSError: if it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_parts(archive, path)
+            found = json.loads(archive.read(_CONFIG))
+            if _WEIGHTS in archive.namelist():
+                _check_weights(io.BytesIO(archive.read(_WEIGHTS)))
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by zipfile, zlib, json and h5py
+        raise damaged(path, error) from error
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise damaged(path, f"{_CONFIG} does not describe a model")
+    return found
+
+
+def saved_config(path):
+    """The arguments of the model in a `.keras` file; empty for a `.weights.h5` file.
+
+    Raises:
+        ValueError: if the file is damaged, or holds another kind of model.
+    """
+    if path.name.endswith(".weights.h5"):
+        return {}
+    found = model_config(path)
+    if found.get("registered_name") != MODEL:
+        raise ValueError(
+            f"{path} holds a model of the class {found.get('class_name')!s:.80}, not "
+            "the VisionTransformer that ViTCB builds; load it with "
+            "keras_cbvit.load_model."
+        )
+    config = found["config"]
+    dtype = config.get("dtype")
+    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicyMap":
+        raise ValueError(
+            f"{path} holds a quantized model; load it with keras_cbvit.load_model."
+        )
+    return check_saved(path, config)
+
+
+def check_saved(path, config):
+    """The arguments of a `VisionTransformer` in a file, each checked by itself.
+
+    Raises:
+        ValueError: if one is missing, unknown or impossible, or if the file is too
+            small for the weights that they make.
+    """
+    config = {key: value for key, value in config.items() if key not in _STATE}
+    config.setdefault("remat", False)  # which is younger than some files
+    if missing := [name for name in ARGUMENTS if name not in config]:
+        raise damaged(path, f"its model lacks the argument {missing[0]}")
+    if unknown := [name for name in config if name not in ARGUMENTS]:
+        raise damaged(path, f"its model has the unknown argument {unknown[0]:.80}")
+    try:
+        config = plain_arguments(config)
+        check_arguments(config)
+    except ValueError as error:
+        raise damaged(path, f"of its model, {error}") from error
+    weights, size = count_weights(config), path.stat().st_size
+    if weights > MOST_PER_BYTE * size:
+        raise damaged(path, f"its model has {weights:.3g} weights, it {size:,} bytes")
+    return config
+
+
+def check_h5(path):
+    """Checks that a `.weights.h5` file is whole, and no larger than it looks.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        _check_weights(path)
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by h5py
+        raise damaged(path, error) from error
+
+
+def check_values(path, model):
+    """Raises a ValueError unless the loaded weights of a model can be trained ones."""
+    for weight in model.weights:
+        values = weight.numpy()
+        if not (np.abs(values, dtype="float64") <= LARGEST_WEIGHT).all():
+            raise damaged(path, f"{weight.path} has values that no training gives")
+
+
+def damaged(path, reason):
+    """The error of a file that is not what it should be."""
+    if isinstance(reason, Exception):
+        reason = f"{type(reason).__name__}: {reason}"
+    reason = " ".join(str(reason).split())
+    return ValueError(
+        f"{path} is damaged or not a file of weights ({reason:.300}). Fetch or publish "
+        "it again."
+    )
+
+
+def _check_parts(archive, path):
+    """Checks the sizes and the checksums of what is in an archive."""
+    parts = archive.infolist()
+    if len({part.filename for part in parts}) < len(parts):
+        raise ValueError("it has two parts of one name")
+    most = EXPANSION * path.stat().st_size
+    for part in parts:
+        limit = LARGEST_CONFIG if part.filename == _CONFIG else most
+        if part.file_size > limit:
+            raise ValueError(f"{part.filename:.80} has {part.file_size:,} bytes")
+    if (name := archive.testzip()) is not None:
+        raise ValueError(f"the checksum of {name:.80} is wrong")
+
+
+def _check_weights(file):
+    """Checks that the arrays of an HDF5 file are in it, in their full size."""
+
+    def check(name, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.is_virtual or item.external:
+            raise ValueError(f"{name:.80} is in another file")
+        if item.nbytes > EXPANSION * item.id.get_storage_size():
+            raise ValueError(f"{name:.80} has {item.nbytes:,} bytes")
+
+    with h5py.File(file, "r") as content:
+        content.visititems(check)

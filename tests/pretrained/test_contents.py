@@ -1,0 +1,220 @@
+import io
+import json
+import random
+import resource
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from tests.tiny import assert_same_values, fill, values
+
+SMALL = {
+    "input_shape": (16, 16, 3),
+    "patch_size": 8,
+    "classes": 7,
+    "hidden_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model and its files, by their endings."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = fill(keras_cbvit.ViTCB(**SMALL), 0)
+    model.save(folder / "good.keras")
+    model.save_weights(folder / "good.weights.h5")
+    return model, folder
+
+
+def load(path):
+    if path.suffix == ".h5":
+        return keras_cbvit.ViTCB(weights=path, **SMALL)
+    return keras_cbvit.ViTCB(weights=path)
+
+
+def sector(content, chance):
+    start = chance.randrange(len(content) - 512)
+    content[start : start + 512] = chance.randbytes(512)
+
+
+def insertion(content, chance):
+    place = chance.randrange(len(content))
+    content[place:place] = chance.randbytes(1)
+
+
+def truncation(content, chance):
+    del content[chance.randrange(len(content)) :]
+
+
+@pytest.mark.parametrize("damage", [sector, insertion, truncation])
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_a_damaged_file_is_refused_or_gives_the_same_weights(
+    ending, damage, saved, tmp_path
+):
+    model, folder = saved
+    chance = random.Random(0)
+    path = tmp_path / f"damaged{ending}"
+    refused = 0
+    for _ in range(20):
+        content = bytearray((folder / f"good{ending}").read_bytes())
+        damage(content, chance)
+        path.write_bytes(content)
+        try:
+            loaded = load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            assert len(str(error)) < 1000
+            refused += 1
+        else:
+            assert_same_values(values(loaded), values(model))
+    assert refused >= 15
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_path):
+    model = fill(keras_cbvit.ViTCB(**SMALL), 0)
+    bias = model.get_layer("head").bias
+    bias.assign(np.full(bias.shape, value, "float32"))
+    path = tmp_path / f"x{ending}"
+    model.save(path) if ending == ".keras" else model.save_weights(path)
+    calls = [load] if ending == ".weights.h5" else [load, keras_cbvit.load_model]
+    for call in calls:
+        with pytest.raises(ValueError, match="head/bias has values that no training"):
+            call(path)
+
+
+def changed(path, target, parts):
+    """Writes an archive with some of its parts replaced."""
+    with zipfile.ZipFile(path) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**found, **parts}.items():
+            archive.writestr(name, content)
+
+
+def config_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+WRONG = {
+    "a list": lambda c: [],
+    "null": lambda c: None,
+    "a number": lambda c: 3,
+    "no config": lambda c: {k: v for k, v in c.items() if k != "config"},
+    "config of null": lambda c: {**c, "config": None},
+    "no depth": lambda c: {**c, "config": {**c["config"], "depth": None}},
+    "extra": lambda c: {**c, "config": {**c["config"], "extra": 1}},
+    "a missing argument": lambda c: {
+        **c,
+        "config": {k: v for k, v in c["config"].items() if k != "broadcast"},
+    },
+    "another type": lambda c: {**c, "config": {**c["config"], "patch_size": "8"}},
+    "a million blocks": lambda c: {**c, "config": {**c["config"], "depth": 10**6}},
+    "wide": lambda c: {**c, "config": {**c["config"], "hidden_dim": 2**20}},
+    "many classes": lambda c: {**c, "config": {**c["config"], "classes": 10**7}},
+    "large images": lambda c: {
+        **c,
+        "config": {**c["config"], "input_shape": [8 * 10**5, 8 * 10**5, 3]},
+    },
+}
+
+
+@pytest.mark.parametrize("call", [load, keras_cbvit.load_model])
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_configuration_of_another_shape_is_refused(change, call, saved, tmp_path):
+    good = saved[1] / "good.keras"
+    path = tmp_path / "x.keras"
+    changed(good, path, {"config.json": json.dumps(change(config_of(good)))})
+    with pytest.raises(ValueError, match=r"x\.keras is damaged") as error:
+        call(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("call", [load, keras_cbvit.load_model])
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\udcff", "NaN"])
+def test_a_configuration_that_is_not_json_is_refused(content, call, saved, tmp_path):
+    path = tmp_path / "x.keras"
+    text = content.encode(errors="surrogateescape")
+    changed(saved[1] / "good.keras", path, {"config.json": text})
+    with pytest.raises(ValueError, match=r"x\.keras is damaged"):
+        call(path)
+
+
+def test_a_dtype_may_be_written_as_a_name(saved, tmp_path):
+    model, folder = saved
+    config = config_of(folder / "good.keras")
+    config["config"]["dtype"] = "float32"
+    path = tmp_path / "x.keras"
+    changed(folder / "good.keras", path, {"config.json": json.dumps(config)})
+    assert_same_values(values(load(path)), values(model))
+
+
+@pytest.mark.parametrize("call", [load, keras_cbvit.load_model])
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "metadata.json"])
+def test_a_small_file_does_not_take_much_memory(name, call, saved, tmp_path):
+    path = tmp_path / "bomb.keras"
+    spaces = b" " * (64 << 20)
+    changed(saved[1] / "good.keras", path, {name: spaces})
+    del spaces
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=rf"{name} has 67,108,864 bytes"):
+        call(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def sparse_weights():
+    """An HDF5 file of an array that is not in it."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as content:
+        content.create_dataset("layers/dense/vars/0", (10**6, 10**6), "float32")
+    return file.getvalue()
+
+
+def test_an_array_larger_than_its_file_is_refused(saved, tmp_path):
+    path = tmp_path / "sparse.keras"
+    parts = {"model.weights.h5": sparse_weights()}
+    changed(saved[1] / "good.keras", path, parts)
+    (tmp_path / "sparse.weights.h5").write_bytes(sparse_weights())
+    for call, file in (
+        (load, path),
+        (keras_cbvit.load_model, path),
+        (load, tmp_path / "sparse.weights.h5"),
+    ):
+        with pytest.raises(ValueError, match="has 4,000,000,000,000 bytes"):
+            call(file)
+
+
+def test_two_parts_of_one_name_are_refused(saved, tmp_path):
+    path = tmp_path / "x.keras"
+    path.write_bytes((saved[1] / "good.keras").read_bytes())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
+        archive.writestr("config.json", "{}")
+    with pytest.raises(ValueError, match="two parts of one name"):
+        load(path)
+
+
+def test_a_checksum_is_looked_at(saved, tmp_path):
+    """Keras reads weights here and there, which does not check them."""
+    content = bytearray((saved[1] / "good.keras").read_bytes())
+    bias = saved[0].get_layer("head").kernel.numpy().tobytes()[:64]
+    content[content.index(bias) + 1] ^= 1
+    path = tmp_path / "x.keras"
+    path.write_bytes(content)
+    for call in (load, keras_cbvit.load_model):
+        with pytest.raises(ValueError, match=r"checksum of model\.weights\.h5 is"):
+            call(path)
+
+
+def test_models_of_others_are_loaded(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "other.keras")
+    loaded = keras_cbvit.load_model(tmp_path / "other.keras")
+    np.testing.assert_array_equal(loaded.weights[0].numpy(), model.weights[0].numpy())
