@@ -5,6 +5,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 
 DATA = Path(__file__).parent / "data"
 

@@ -16,8 +16,9 @@ from PIL import ExifTags, Image, ImageFile
 
 BACKGROUND = (255, 255, 255)
 """What is seen where an image is transparent: white."""
-# Decoding EPS would run Ghostscript; of MPEG, a video, Pillow decodes nothing.
-_NOT_READ = ("EPS", "MPEG")
+# Decoding EPS would run Ghostscript; of MPEG, a video, Pillow decodes nothing; XBM is
+# a mask without colors, which Pillow shows the other way round than X11.
+_NOT_READ = ("EPS", "MPEG", "XBM")
 # How an image is turned upright, by its EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

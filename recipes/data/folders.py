@@ -26,7 +26,7 @@ class Contents:
 
     Attributes:
         unused: a `Counter` by kind: the ending of files that are not images, "hidden",
-            "broken link" and so on.
+            "linked to nothing" and so on.
     """
 
     def __init__(self, *tops):
@@ -99,11 +99,7 @@ class Contents:
                 self.unused[kind] += 1
         if self.unused:
             where = " and ".join(map(str, self.tops))
-            warnings.warn(
-                f"{where} holds {self.unused.total()} files or folders that are not "
-                f"used: {_listed(self.unused)}.",
-                stacklevel=2,
-            )
+            warnings.warn(f"Not used in {where}: {_listed(self.unused)}.", stacklevel=2)
 
 
 def is_above(link, folder):
@@ -127,7 +123,7 @@ def _walk(top, walked):
                     f"{here} and {walked[in_full]} are or share one folder, whose "
                     "images cannot be of both."
                 )
-            yield here, "folder that is there already"
+            yield here, "linked again"
             continue
         walked[in_full] = top
         for entry in _entries(here):
@@ -137,7 +133,7 @@ def _walk(top, walked):
             elif not entry.is_symlink():
                 inside.append(entry.path)
             elif is_above(entry.path, here) or is_above(entry.path, top):
-                yield entry.path, "link to a folder above"
+                yield entry.path, "linked to a folder above"
             else:
                 linked.append(entry.path)
 
@@ -156,11 +152,11 @@ def _kind(entry):
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink() and not os.path.exists(entry.path):
-        return "broken link"
+        return "linked to nothing"
     if entry.is_dir():
         return _FOLDER
     if not entry.is_file():
-        return "no regular file"
+        return "special (pipe, socket, device)"
     ending = _ending(entry)
     return _IMAGE if ending in endings() else ending
 

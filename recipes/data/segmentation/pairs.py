@@ -235,13 +235,8 @@ def _places(folder, split):
 
 def _folder_pairs(data, contents, images, labels):
     """The pairs of a folder of pictures and one of labels."""
-    pictures, masks = _by_stem(images, contents), _by_stem(labels, contents)
-    for path in masks.values():
-        if not path.lower().endswith(".png"):
-            raise ValueError(
-                f"{path} is not a PNG file; labels must be PNG, which keeps the class "
-                "of each pixel."
-            )
+    pictures = _by_stem(images, contents.images_in(images))
+    masks = _by_stem(labels, _masks_in(labels, contents))
     for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
         alone = sorted(one.keys() - other.keys())
         if alone:
@@ -255,10 +250,25 @@ def _folder_pairs(data, contents, images, labels):
     return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
 
 
-def _by_stem(folder, contents):
-    """The image files of a folder by the stems of their names."""
+def _masks_in(folder, contents):
+    """Paths of the labels in a folder: PNG, since JPEG would not keep each class."""
+    try:
+        found = contents.images_in(folder)
+    except MissingDatasetError as error:
+        raise MissingDatasetError(f"{error} Labels must be PNG files.") from None
+    for path in found:
+        if not path.lower().endswith(".png"):
+            raise ValueError(
+                f"{path} is not a PNG file; labels must be PNG, which keeps the class "
+                "of each pixel."
+            )
+    return found
+
+
+def _by_stem(folder, paths):
+    """The files of a folder by the stems of their names."""
     found = {}
-    for path in contents.images_in(folder):
+    for path in paths:
         stem = str(Path(path).relative_to(folder).with_suffix(""))
         if stem in found:
             raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
