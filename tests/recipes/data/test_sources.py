@@ -324,8 +324,8 @@ def test_images_are_upright_in_8_bits(tmp_path):
         dataset = load(tmp_path)
     for split, warning in zip(("train", "test"), caught, strict=True):
         assert str(warning.message).startswith(
-            f"2 of 6 images are left out: {tmp_path}/{split}/a/2.tif has floating-point "
-            "samples (Pillow's mode F), for which"
+            f"2 of 6 images are left out: {tmp_path}/{split}/a/2.tif has "
+            "floating-point samples (Pillow's mode F), for which"
         )
     grey = np.stack([ramp] * 3, axis=-1)
     for split in (dataset.train, dataset.test):
