@@ -107,13 +107,13 @@ def decoded(picture, name):
 
 
 def decoded_samples(picture, name):
-    """The numbers in a PNG file as they are stored, upright: labels of pixels.
+    """The numbers in a PNG file or an array as they are, upright: labels of pixels.
 
     Grey of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
     the indices.
 
     Args:
-        picture: its path or its encoded bytes.
+        picture: its path, its encoded bytes, or an array, which is returned.
         name: what messages call it.
 
     Returns:
@@ -125,6 +125,8 @@ def decoded_samples(picture, name):
             channels of 16 bits.
         OSError: if its file cannot be read.
     """
+    if isinstance(picture, np.ndarray):
+        return picture
     with _naming(name), _opened(picture) as image:
         if image.format != "PNG":
             raise BrokenImageError(

@@ -46,7 +46,7 @@ class Pairs(Sequence):
     """Pictures with the class of each pixel, decoded when they are asked for.
 
     Args:
-        images: a sequence of paths or of encoded bytes.
+        images: a sequence of paths, of encoded bytes or of uint8 arrays.
         labels: the same for the labels: PNG files of one channel, whose samples, or
             indices of a palette, are used as they are, whatever their depth.
         classes: how many there are, at most 254.
