@@ -14,12 +14,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import tyro
-from PIL import Image, ImageOps
 
 from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
 from keras_cbvit.pretrained.architectures import is_upernet
 from recipes import figures
+from recipes.data.decoding import decoded
 from recipes.data.pictures import fitted
 from recipes.evaluation.classifiers import load_model
 from recipes.evaluation.sets import asked, data_of, load_set
@@ -76,8 +76,8 @@ def analyze(options):
         What is written as JSON. nan, as the ratio of a Λ that is all zero, is None.
 
     Raises:
-        ValueError: if a model is not a classifier of this package, or an option makes
-            no sense.
+        ValueError: if a model is not a classifier of this package, an option makes no
+            sense, or a picture cannot be decoded.
         OSError: if a model, data set or picture is not there.
     """
     if not options.models:
@@ -235,9 +235,7 @@ def _scale_curves(title, numbers, key):
 
 def _photo(model, file):
     """A picture at the model's size, its attention maps, and the grid of patches."""
-    with Image.open(file) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-    photo = fitted(upright, model.input_shape[1:3])
+    photo = fitted(decoded(file, str(file)), model.input_shape[1:3])
     return photo, analysis.attention_maps(model, photo[None]), token_grid(model)
 
 

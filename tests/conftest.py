@@ -6,6 +6,11 @@ import hypothesis
 import keras
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 
 hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None

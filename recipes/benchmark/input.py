@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 from recipes.benchmark.peer import PeerMissingError, find_peer
+from recipes.data.folders import Contents
 from recipes.machine import cores, run_on, versions_of
 
 OURS = "keras_cbvit"
@@ -48,7 +49,10 @@ class Input:
         for name in ("images", "repeats", "batch_size", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
-        files = _pictures_in(self.data_dir)
+        folder = self.data_dir.expanduser().resolve()
+        contents = Contents(folder)
+        files = contents.images_in(folder)
+        contents.warn()
         number = -(-self.images // self.batch_size) * self.batch_size
         setup = {
             "files": files,
@@ -128,16 +132,3 @@ def summary(speeds):
             "all": values,
         }
     return rows
-
-
-def _pictures_in(folder):
-    from recipes.data.sources import PICTURES
-
-    files = sorted(
-        str(path.resolve())
-        for path in folder.expanduser().rglob("*")
-        if path.suffix.lower() in PICTURES
-    )
-    if not files:
-        raise FileNotFoundError(f"There are no pictures in {folder}; give --data-dir.")
-    return files

@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from recipes.data import draws
+from recipes.data.decoding import BrokenImageError
 from recipes.data.on_host import augment
-from recipes.data.pictures import BrokenImageError
 
 # Pillow decodes, crops and resizes without Python's lock, so threads use every core.
 decoders = ThreadPoolExecutor(

@@ -1,24 +1,17 @@
-"""Images by index: kept in memory, or decoded when they are asked for.
-
-Pictures are decoded and resized by Pillow whatever the backend, so that a model sees
-the same pixels on each.
-"""
+"""Images by index: kept in memory, or decoded when they are asked for."""
 
 import copy
 import dataclasses
-import io
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from recipes.data.decoding import BrokenImageError, decoded
+
 # Decoded images are kept up to this size, larger sets are decoded at each use.
 MEMORY_BYTES = 2 << 30
-
-
-class BrokenImageError(ValueError):
-    """A picture cannot be decoded; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,40 +110,6 @@ class Pictures(Sequence):
             stacklevel=2,
         )
         return Split(images[: len(good)], labels[good], len(broken))
-
-
-def decoded(picture, name, mode="RGB"):
-    """A picture as `PIL.Image`.
-
-    Args:
-        picture: its path, its encoded bytes or a uint8 array.
-        name: what messages call it.
-        mode: Pillow's mode that it is brought to; `None` to leave it as it is.
-
-    Raises:
-        BrokenImageError: if it cannot be decoded.
-        OSError: if its file cannot be read.
-    """
-    try:
-        image = _loaded(picture)
-        return image if mode in (None, image.mode) else image.convert(mode)
-    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        # A missing file, a disk that fails, no memory: more than one bad picture.
-        if isinstance(error, MemoryError) or getattr(error, "errno", None):
-            raise
-        raise BrokenImageError(
-            f"{name} is not a readable image ({type(error).__name__}: {error})."
-        ) from error
-
-
-def _loaded(picture):
-    if isinstance(picture, np.ndarray):
-        one_channel = picture.ndim == 3 and picture.shape[-1] == 1
-        return Image.fromarray(picture[..., 0] if one_channel else picture)
-    source = io.BytesIO(picture) if isinstance(picture, bytes) else picture
-    with Image.open(source) as image:
-        image.load()  # reads and decodes all of it
-        return image
 
 
 def fitted(image, size, crop_fraction=1.0):

@@ -5,29 +5,16 @@ of one size and their labels. TensorFlow is not needed.
 """
 
 import dataclasses
-import functools
-import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 
 from keras_cbvit.pretrained.classes import checked_names
-from recipes.data import pictures
 from recipes.data.arrays import read_arrays
+from recipes.data.folders import Contents, MissingDatasetError, is_above
 from recipes.data.labels import check_occurrence, folders_by_name, places, read_names
 from recipes.data.pictures import Pictures, Split
-from recipes.data.tfrecords import Records, damaged
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-
-
-class MissingDatasetError(FileNotFoundError):
-    """A data set is not where it was looked for; the message says how to get it."""
-
-
-class UnknownDatasetError(MissingDatasetError):
-    """TFDS has no data set of that name."""
+from recipes.data.tfds import prepared, refuse_float_images, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +109,14 @@ def _folder(data, folder, train, originals):
         )
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
     if test_folder.is_dir() and (train_folder.is_dir() or not train):
-        names, parts = _divided_folder(data, train_folder, test_folder, train)
+        contents = Contents(folder if train else test_folder)
+        names, parts = _divided_folder(data, contents, train_folder, test_folder, train)
         description = folder.name if train else f"{folder.name}, {data.test_split}"
     else:
-        names, parts = _undivided_folder(data, folder, (train_folder, test_folder))
+        contents, split_folders = Contents(folder), (train_folder, test_folder)
+        names, parts = _undivided_folder(data, contents, folder, split_folders)
         description = f"{folder.name}, one in five images set aside for testing"
+    contents.warn()
     splits = {}
     for split, (paths, labels) in parts.items():
         if split == "test" or train:
@@ -136,7 +126,7 @@ def _folder(data, folder, train, originals):
     return Dataset(splits.get("train"), splits["test"], names, description)
 
 
-def _divided_folder(data, train_folder, test_folder, train):
+def _divided_folder(data, contents, train_folder, test_folder, train):
     """The class names; paths and labels of the splits."""
     # The training images' folders say which classes there are, used or not.
     with_names = train_folder if train or _folders(train_folder) else test_folder
@@ -151,9 +141,9 @@ def _divided_folder(data, train_folder, test_folder, train):
         of_test = folders_by_name(test_folder, _folders(test_folder))
         found_where = f"{test_folder} has the class folders"
         places(of_test, names, found_where, "the training images have")
-        test = _files_of(test_folder, of_test, names)
+        test = _files_of(contents, test_folder, of_test, names)
     else:
-        paths, classes = _flat_files(test_folder, data.test_labels)
+        paths, classes = _flat_files(contents, test_folder, data.test_labels)
         flat = with_names == test_folder
         folders = {} if flat else _class_folders(with_names)
         names = tuple(folders) or tuple(sorted(set(classes)))
@@ -161,10 +151,11 @@ def _divided_folder(data, train_folder, test_folder, train):
         test = paths, places(classes, names, found_where, "the training images have")
     if not train:
         return names, {"test": test}
-    return names, {"train": _files_of(train_folder, folders, names), "test": test}
+    train = _files_of(contents, train_folder, folders, names)
+    return names, {"train": train, "test": test}
 
 
-def _undivided_folder(data, folder, split_folders):
+def _undivided_folder(data, contents, folder, split_folders):
     """The class names; paths and labels of the splits."""
     from sklearn.model_selection import train_test_split
 
@@ -191,7 +182,7 @@ def _undivided_folder(data, folder, split_folders):
             f"({', '.join(inside[0][:5])}): if they are the splits, set --train-split "
             "and --test-split."
         )
-    paths, labels = _files_of(folder, folders, names)
+    paths, labels = _files_of(contents, folder, folders, names)
     try:
         train_paths, test_paths, train_labels, test_labels = train_test_split(
             paths, labels, test_size=0.2, random_state=0, stratify=labels
@@ -209,11 +200,20 @@ def _undivided_folder(data, folder, split_folders):
 
 
 def _folders(folder):
-    """Names of the folders in a folder, in order; none if it is not there."""
+    """Names of the folders in a folder, in order; none if it is not there.
+
+    Without those that are hidden, or link back to it or to one above.
+    """
     if not folder.is_dir():
         return ()
     paths = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return tuple(sorted(path.name for path in paths if path.is_dir()))
+    return tuple(
+        sorted(
+            path.name
+            for path in paths
+            if path.is_dir() and not (path.is_symlink() and is_above(path, folder))
+        )
+    )
 
 
 def _class_folders(folder):
@@ -227,17 +227,17 @@ def _class_folders(folder):
     return folders_by_name(folder, found)
 
 
-def _files_of(folder, folders, names):
-    """Paths and labels of the pictures in class folders, by the names of classes."""
-    paths, labels = [], []
+def _files_of(contents, folder, folders, names):
+    """Paths and labels of the images in class folders, by the names of classes."""
+    paths, labels, walked = [], [], {}
     for name, its_folder in folders.items():
-        found = pictures_in(folder / its_folder)
+        found = contents.images_in(folder / its_folder, walked)
         paths += found
         labels += [names.index(name)] * len(found)
     return paths, np.array(labels, "int64")
 
 
-def _flat_files(folder, labels_file):
+def _flat_files(contents, folder, labels_file):
     """Paths of the pictures in a folder, and the class of each by its name."""
     if labels_file is None:
         raise MissingDatasetError(
@@ -250,36 +250,14 @@ def _flat_files(folder, labels_file):
         )
     if not Path(labels_file).is_file():
         raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
-    paths = pictures_in(folder)
+    contents.use(labels_file)
+    paths = contents.images_in(folder)
     classes = read_names(labels_file)
     if len(classes) != len(paths):
         raise ValueError(
             f"{labels_file} has {len(classes)} lines, but {folder} {len(paths)} images."
         )
     return paths, classes
-
-
-def pictures_in(folder):
-    """Paths of the pictures in a folder and its folders, in order, as strings."""
-    found = files_in(folder, PICTURES)
-    if not found:
-        raise MissingDatasetError(f"{folder} has no images ({', '.join(PICTURES)}).")
-    return found
-
-
-def files_in(folder, endings):
-    """Paths of the files with one of these endings in a folder and its folders.
-
-    In order, as strings: ImageNet's as `Path` objects would take a gigabyte.
-    """
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            is_meant = os.path.splitext(name)[1].lower() in endings
-            if is_meant and not name.startswith("."):
-                found.append(os.path.join(parent, name))
-    return sorted(found, key=lambda path: path.split(os.sep))
 
 
 def _tfds(data, train, originals):
@@ -299,101 +277,10 @@ def _tfds(data, train, originals):
             f"{data.dataset} has no image (Image) and label (ClassLabel), but "
             f"{', '.join(found)}; classification needs both."
         )
+    refuse_float_images(builder, "image")
     return Dataset(
-        _tfds_split(builder, data.train_split, data, originals) if train else None,
-        _tfds_split(builder, data.test_split, data),
+        split_of(builder, data.train_split, data, originals) if train else None,
+        split_of(builder, data.test_split, data),
         checked_names(features["label"].names, what=f"{data.dataset}: class_names"),
         f"{data.dataset} (TFDS {info.version})",
     )
-
-
-def prepared(data, *splits):
-    """The TFDS builder that a `Data` names, whose files are there, with these splits.
-
-    Raises:
-        UnknownDatasetError: if TFDS does not know it.
-        MissingDatasetError: if they are not, with how to get them.
-        ValueError: if there is no such split.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(data.dataset, data_dir=data.data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UnknownDatasetError(
-            f"dataset={data.dataset!r} is neither 'digits', an .npz file, an existing "
-            "folder, nor the name of a TFDS data set "
-            "(https://www.tensorflow.org/datasets/catalog/overview lists them)."
-        ) from error
-    if not builder.info.splits:
-        _download(builder, data.dataset)
-    for split in splits:
-        if split not in builder.info.splits:
-            raise ValueError(
-                f"{data.dataset} has no split {split!r}, but "
-                f"{', '.join(builder.info.splits)}; set --train-split and --test-split."
-            )
-    return builder
-
-
-def _download(builder, name):
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        advice = (
-            "Prepare it on a machine with internet and TensorFlow, "
-            '`python -c "import tensorflow_datasets as tfds; '
-            f"tfds.load('{name}', data_dir='DIR')\"`, and give --data-dir DIR."
-        )
-        if builder.name == "imagenet2012":
-            advice += (
-                " Before, put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, "
-                "from https://image-net.org/download-images, into "
-                "DIR/downloads/manual. A folder in ImageNet's own layout does, too: "
-                "--dataset FOLDER with train/n01440764/*.JPEG and so on, val/*.JPEG, "
-                "--test-split val and --test-labels FILE."
-            )
-        raise MissingDatasetError(
-            f"{name} is not in {builder.data_dir} and could not be downloaded "
-            f"({type(error).__name__}: {str(error)[:1000]}). {advice}"
-        ) from error
-
-
-def _tfds_split(builder, split, data, originals=False):
-    small = builder.info.splits[split].num_bytes < pictures.MEMORY_BYTES
-    if small and importlib.util.find_spec("tensorflow"):
-        encoded, labels = _streamed(builder, split, data)
-        name = functools.partial(
-            "{0}, record {2} of the split {1!r}".format, builder.data_path, split
-        )
-    else:
-        encoded = Records(builder, split)
-        labels, name = encoded.labels, encoded.name
-    return Pictures(encoded, data, name, originals).split(labels)
-
-
-def _streamed(builder, split, data):
-    """Encoded images and labels by TFDS's own reader.
-
-    It knows every file format, but it only streams, and needs TensorFlow.
-    """
-    import tensorflow_datasets as tfds
-    from tensorflow.errors import OpError
-
-    examples = tfds.as_numpy(
-        tfds.load(
-            data.dataset,
-            split=split,
-            data_dir=data.data_dir,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            download=False,
-            # One file after the other: the order of `Records`.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
-        )
-    )
-    try:
-        examples = [(example["image"], example["label"]) for example in examples]
-    except OpError as error:
-        raise damaged(builder.data_path, error.message) from error
-    encoded, labels = zip(*examples, strict=True)
-    return encoded, np.array(labels, "int64")

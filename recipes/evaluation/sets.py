@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.pretrained.classes import checked_names
+from recipes.data.folders import Contents, MissingDatasetError
 from recipes.data.labels import read_text
 from recipes.data.pictures import Pictures
-from recipes.data.sources import (
-    Dataset,
-    MissingDatasetError,
-    load_dataset,
-    pictures_in,
-    prepared,
-)
+from recipes.data.sources import Dataset, load_dataset
+from recipes.data.tfds import prepared
 from recipes.data.tfrecords import Records
 from recipes.experiment import Data
 
@@ -130,7 +126,10 @@ def imagenet_classes():
 
 def _real(data, folder, real_labels):
     if folder:
-        paths = pictures_in(Path(folder, data.test_split))
+        test_folder = Path(folder, data.test_split)
+        contents = Contents(test_folder)
+        paths = contents.images_in(test_folder)
+        contents.warn()
         pictures, description = Pictures(paths, data, paths.__getitem__), folder
         file_names = paths
     else:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import keras
 import numpy as np
@@ -114,6 +115,16 @@ def test_a_photograph_stands_upright_at_the_models_size(photo):
     assert image.shape == (8, 12, 3) and grid == (2, 3)
     assert np.all(image[:, :4, 0] > 200) and np.all(image[:, 8:, 0] < 50)
     assert [m.shape for m in maps] == [(1, 2, 7, 7)] * 2
+
+
+def test_a_photograph_is_decoded_as_the_images_of_a_data_set(tmp_path):
+    ramp = np.tile(np.arange(12, dtype="uint16") * 20, (8, 1))
+    Image.fromarray(ramp * 257).save(tmp_path / "x.png")
+    image, _, _ = analyze._photo(tiny(), tmp_path / "x.png")
+    np.testing.assert_array_equal(image, np.stack([ramp] * 3, axis=-1))
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is not a regular file"):
+        analyze._photo(tiny(), tmp_path / "pipe.png")
 
 
 def test_a_scale_is_drawn_at_its_block():

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from recipes.commands import parse, say_errors
-from recipes.data.sources import MissingDatasetError
+from recipes.data.folders import MissingDatasetError
 from recipes.training.callbacks import NonFiniteLossError
 
 

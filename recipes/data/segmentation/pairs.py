@@ -13,15 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.pretrained.classes import checked_names
-from recipes.data.pictures import decoded
-from recipes.data.sources import (
-    PICTURES,
-    MissingDatasetError,
-    UnknownDatasetError,
-    files_in,
-    pictures_in,
-    prepared,
-)
+from recipes.data.decoding import decoded, decoded_samples
+from recipes.data.folders import Contents, MissingDatasetError
+from recipes.data.tfds import UnknownDatasetError, prepared, refuse_float_images
 from recipes.data.tfrecords import Records
 
 IGNORED = 255
@@ -53,8 +47,9 @@ class Pairs(Sequence):
     """Pictures with the class of each pixel, decoded when they are asked for.
 
     Args:
-        images: a sequence of paths or of encoded bytes.
-        labels: the same for the labels: PNG files of one channel of 8 bits.
+        images: a sequence of paths, of encoded bytes or of uint8 arrays.
+        labels: the same for the labels: PNG files of one channel, whose samples, or
+            indices of a palette, are used as they are, whatever their depth.
         classes: how many there are, at most 253.
         ignored_label: the label of pixels that do not count.
         image_name: a function from the index to what messages call the picture.
@@ -105,7 +100,8 @@ class Pairs(Sequence):
         if image.size != (width, height):
             raise ValueError(
                 f"{self.image_name(index)} has {image.width}x{image.height} pixels, "
-                f"its labels {name} have {width}x{height}; they must be of one size."
+                f"its labels {name} have {width}x{height}; they must be of one size, "
+                "that of the image upright, as its EXIF orientation says."
             )
         return image, self.table[labels]
 
@@ -121,7 +117,7 @@ class Pairs(Sequence):
         """The labels of a picture as they are in the file, all of them known."""
         index = self.indices[index]
         name = self.label_name(index)
-        labels = decoded(self.labels[index], name, mode=None)
+        labels = decoded_samples(self.labels[index], name)
         labels = _one_channel(labels, name, self.advice)
         unknown = self.table[labels] == _UNKNOWN
         if unknown.any():
@@ -190,17 +186,19 @@ def check_classes(number):
         )
 
 
-def _one_channel(picture, name, advice):
-    """The labels in a picture; TFDS may have written one channel three times."""
-    labels = np.asarray(picture)  # of a palette: its indices
-    if labels.dtype == bool:
-        labels = labels.astype("uint8")
+def _one_channel(labels, name, advice):
+    """Labels of 0–255; TFDS may have written one channel three times."""
     if labels.ndim == 3 and (labels == labels[..., :1]).all():
         labels = labels[..., 0]
-    if labels.ndim != 2 or labels.dtype != np.uint8:
+    if labels.ndim != 2:
         raise ValueError(
-            f"{name} is a picture of mode {picture.mode}; labels are one channel of 8 "
-            f"bits, the class of each pixel.{advice and f' {advice}'}"
+            f"{name} has {labels.shape[2]} channels that differ; labels are one "
+            f"channel, the class of each pixel.{advice and f' {advice}'}"
+        )
+    if labels.max() > 255:
+        raise ValueError(
+            f"{name} has the label {labels.max()}; labels go from 0 to 255, "
+            f"{IGNORED - 1} classes at most."
         )
     return labels
 
@@ -219,10 +217,7 @@ def load_pairs(data):
     is_of_tfds = any(folder.glob("*/dataset_info.json"))
     is_path = named.is_absolute() or data.dataset.startswith(".")
     if is_path or (folder.is_dir() and not is_of_tfds):
-        train, test = (
-            _folder(data, folder, split)
-            for split in (data.train_split, data.test_split)
-        )
+        train, test = _folder(data, folder)
         description = folder.name
     else:
         try:
@@ -241,8 +236,19 @@ def load_pairs(data):
     return Dataset(train, test, names, description)
 
 
-def _folder(data, folder, split):
-    """The pairs of a split in a folder of one of the `LAYOUTS`."""
+def _folder(data, folder):
+    """The training and test pairs in a folder of one of the `LAYOUTS`."""
+    splits = data.train_split, data.test_split
+    places = [_places(folder, split) for split in splits]
+    # If only one split is wanted, the others are not left out.
+    contents = Contents(*places[0]) if splits[0] == splits[1] else Contents(folder)
+    pairs = [_folder_pairs(data, contents, *place) for place in places]
+    contents.warn()
+    return pairs
+
+
+def _places(folder, split):
+    """Where the pictures of a split and their labels are."""
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold {split}/images and "
@@ -252,56 +258,58 @@ def _folder(data, folder, split):
     for places in LAYOUTS:
         images, labels = (folder / place.format(split=split) for place in places)
         if images.is_dir() and labels.is_dir():
-            break
-    else:
-        wanted = " nor ".join(
-            " and ".join(place.format(split=split) for place in places)
-            for places in LAYOUTS
-        )
-        found = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        raise MissingDatasetError(
-            f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
-            "--train-split and --test-split."
-        )
-    pictures, masks = _by_stem(images, pictures_in), _by_stem(labels, _masks_in)
-    for one, other, place, endings in (
-        (pictures, masks, labels, (".png",)),
-        (masks, pictures, images, PICTURES),
-    ):
+            return images, labels
+    wanted = " nor ".join(
+        " and ".join(place.format(split=split) for place in places)
+        for places in LAYOUTS
+    )
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    raise MissingDatasetError(
+        f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
+        "--train-split and --test-split."
+    )
+
+
+def _folder_pairs(data, contents, images, labels):
+    """The pairs of a folder of pictures and one of labels."""
+    pictures = _by_stem(images, contents.images_in(images))
+    masks = _by_stem(labels, _masks_in(labels, contents))
+    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
         alone = sorted(one.keys() - other.keys())
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise ValueError(
-                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; files "
-                f"there end in {', '.join(endings)}."
+                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; labels "
+                "end in .png, pictures as a format that Pillow decodes."
             )
     stems = sorted(pictures)
     pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
     return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
 
 
-def _by_stem(folder, files):
-    """The files of a folder, as a function lists them, by the stems of their names."""
-    found = {}
-    for path in files(folder):
-        stem = str(Path(path).relative_to(folder).with_suffix(""))
-        if stem in found:
-            raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
-        found[stem] = path
-    return found
-
-
-def _masks_in(folder):
+def _masks_in(folder, contents):
     """Paths of the labels in a folder: PNG, since JPEG would not keep each class."""
-    found = files_in(folder, (*PICTURES, ".tif", ".tiff"))
-    if not found:
-        raise MissingDatasetError(f"{folder} has no labels; they must be PNG files.")
+    try:
+        found = contents.images_in(folder)
+    except MissingDatasetError as error:
+        raise MissingDatasetError(f"{error} Labels must be PNG files.") from None
     for path in found:
         if not path.lower().endswith(".png"):
             raise ValueError(
                 f"{path} is not a PNG file; labels must be PNG, which keeps the class "
                 "of each pixel."
             )
+    return found
+
+
+def _by_stem(folder, paths):
+    """The files of a folder by the stems of their names."""
+    found = {}
+    for path in paths:
+        stem = str(Path(path).relative_to(folder).with_suffix(""))
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
+        found[stem] = path
     return found
 
 
@@ -314,6 +322,7 @@ def _tfds(data, builder, split):
             f"{', '.join(sorted(builder.info.features))}; segmentation needs both "
             "image and annotation."
         )
+    refuse_float_images(builder, "image", "annotation")
     images = Records(builder, split, label=None, feature="image")
     labels = images.of("annotation")
     return _pairs(

@@ -7,8 +7,9 @@ from keras import ops
 from PIL import Image
 
 from recipes.data.batches import Batches, TrainingBatches
+from recipes.data.decoding import BrokenImageError
 from recipes.data.on_host import augment
-from recipes.data.pictures import BrokenImageError, Pictures, Split
+from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
 from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.augmented import Augmented

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data.pictures import BrokenImageError, Pictures
+from recipes.data.decoding import BrokenImageError
+from recipes.data.pictures import Pictures
 from recipes.experiment import Data
 
 

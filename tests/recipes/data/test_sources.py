@@ -11,8 +11,10 @@ from sklearn.datasets import load_digits
 
 from recipes.data import pictures
 from recipes.data.batches import Batches
-from recipes.data.pictures import BrokenImageError, Pictures
-from recipes.data.sources import MissingDatasetError, load_dataset
+from recipes.data.decoding import BrokenImageError
+from recipes.data.folders import MissingDatasetError
+from recipes.data.pictures import Pictures
+from recipes.data.sources import load_dataset
 from recipes.experiment import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
 from tests.recipes import imagenet
@@ -222,6 +224,48 @@ def test_the_first_images_leave_broken_ones_out(tmp_path, monkeypatch):
         first = train.first(4)
     assert colours(first) == [(0, 100, 0), (2, 100, 0), (3, 100, 0)]
     assert first.broken == 1
+
+
+def test_images_are_upright_in_8_bits(tmp_path):
+    """As any viewer shows them, from a folder and in every way they are fed."""
+    upright = np.zeros((8, 8, 3), "uint8")
+    upright[:4], upright[4:] = (80, 160, 255), (30, 120, 30)  # sky above grass
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter to the right to be seen
+    ramp = np.tile(np.arange(8, dtype="uint16") * 30, (8, 1))
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright)))
+        stored.save(folder / "0.png", exif=exif)
+        Image.fromarray(ramp * 257).save(folder / "1.png")
+        Image.fromarray(ramp.astype("float32")).save(folder / "2.tif")
+    with pytest.warns(UserWarning) as caught:
+        dataset = load(tmp_path)
+    for split, warning in zip(("train", "test"), caught, strict=True):
+        assert str(warning.message).startswith(
+            f"2 of 6 images are left out: {tmp_path}/{split}/a/2.tif has "
+            "floating-point samples (Pillow's mode F), for which"
+        )
+    grey = np.stack([ramp] * 3, axis=-1)
+    for split in (dataset.train, dataset.test):
+        np.testing.assert_array_equal(split.images, [upright, grey] * 2)
+        assert (split.labels.tolist(), split.broken) == ([0, 0, 1, 1], 2)
+    originals = load_dataset(
+        Data(dataset=str(tmp_path), image_size=(8, 8)), originals=True
+    ).train.images
+    np.testing.assert_array_equal(originals.open(0), upright)
+    np.testing.assert_array_equal(originals.open(1), grey)
+
+
+def test_images_of_a_mode_that_is_refused_stop_a_run_without_others(tmp_path):
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("I", (8, 8)).save(tmp_path / name / "0.tif")
+    with pytest.raises(
+        BrokenImageError, match="0.tif has samples of 32 bits or signed"
+    ):
+        load(tmp_path)
 
 
 # Original pictures
@@ -490,6 +534,16 @@ def test_a_data_set_without_images_and_labels_names_what_it_has(tmp_path):
     file.write_text(text.replace('"label": {', '"kind": {'))
     (folder / "label.labels.txt").rename(folder / "kind.labels.txt")
     with pytest.raises(ValueError, match=r"but image \(Image\), kind \(ClassLabel\);"):
+        load_tiny(data_dir)
+
+
+def test_tfds_of_floating_point_numbers_is_refused(tmp_path):
+    data_dir, folder = copy_tiny(tmp_path)
+    file = folder / "features.json"
+    file.write_text(file.read_text().replace("uint8", "float32").replace('"3"', '"1"'))
+    with pytest.raises(
+        ValueError, match="^tiny/1.0.0 has floating-point numbers as imag"
+    ):
         load_tiny(data_dir)
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from recipes.data.sources import MissingDatasetError
+from recipes.data.folders import MissingDatasetError
 from recipes.evaluation import measure
 from recipes.evaluation.classifiers import Classifier
 from recipes.evaluation.matching import matched

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from recipes import machine, train
-from recipes.data.sources import MissingDatasetError
+from recipes.data.folders import MissingDatasetError
 from recipes.paper import tasks
 from recipes.paper.__main__ import main
 from recipes.paper.entries import ENTRIES

@@ -5,14 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from recipes.data.pictures import BrokenImageError
+from recipes.data.decoding import BrokenImageError
+from recipes.data.folders import MissingDatasetError
 from recipes.data.segmentation import pairs as sources
 from recipes.data.segmentation.pairs import IGNORED, class_of_label, load_pairs
-from recipes.data.sources import MissingDatasetError
 from recipes.segmentation_experiment import Data
+from tests.recipes.data.image_files import png
 
 LABELS = np.array([[0, 1, 2], [2, 11, 0]], "uint8")
 
@@ -88,6 +90,119 @@ def test_classes_are_counted_without_the_ignored_label(classes, ignored, table):
     assert known.items() >= table.items()
 
 
+# Rows of red, green, blue and so on, and the class of each pixel.
+COLORS = np.array([[(250, 0, 0)] * 8, [(0, 250, 0)] * 8, [(0, 0, 250)] * 8], "uint8")
+CLASSES = np.repeat([[0], [1], [2]], 8, axis=1)
+
+
+def save_turned(path, array, orientation):
+    """Saves an array as a camera does that was turned: as stored, with a tag."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(array)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize(
+    ("orientation", "stored"),
+    [
+        (1, lambda upright: upright),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (6, lambda upright: np.rot90(upright)),
+        (8, lambda upright: np.rot90(upright, -1)),
+    ],
+)
+def test_labels_are_of_the_image_as_it_is_shown(folder, orientation, stored, tagged):
+    (folder / "train/images/a.jpg").unlink()
+    save_turned(folder / "train/images/a.png", stored(COLORS), orientation)
+    labels = folder / "train/labels/a.png"
+    if tagged:
+        save_turned(labels, stored(CLASSES).astype("uint8"), orientation)
+    else:
+        Image.fromarray(CLASSES.astype("uint8")).save(labels)
+    image, classes = load_pairs(data_of(folder)).train[0]
+    np.testing.assert_array_equal(image, COLORS)
+    np.testing.assert_array_equal(classes, CLASSES)
+
+
+def test_labels_of_the_image_as_it_is_stored_are_refused(folder):
+    (folder / "train/images/a.jpg").unlink()
+    save_turned(folder / "train/images/a.png", np.rot90(COLORS), 6)
+    stored = Image.fromarray(np.rot90(CLASSES).astype("uint8"))
+    stored.save(folder / "train/labels/a.png")
+    message = (
+        r"a\.png has 8x3 pixels, its labels .*a\.png have 3x8; .* EXIF orientation"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_pairs(data_of(folder)).train[0]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("transparency", [b"", struct.pack(">H", 1)])
+def test_grey_labels_of_any_depth_are_read_as_they_are(folder, bits, transparency):
+    labels = np.array([[0, 1, 0], [1, 1, min(2, 2**bits - 1)]])
+    file = png(labels[..., None], bits, transparency=transparency)
+    (folder / "train/labels/a.png").write_bytes(file)
+    found = load_pairs(data_of(folder)).train[0][1]
+    np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_indices_of_a_palette_of_any_depth_are_the_labels(folder, bits):
+    labels = np.array([[0, 1, 0], [1, 1, min(2, 2**bits - 1)]])
+    palette = np.full((2**bits, 3), 200)
+    file = png(labels[..., None], bits, palette, transparency=b"\0\x80")
+    (folder / "train/labels/a.png").write_bytes(file)
+    found = load_pairs(data_of(folder)).train[0][1]
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_labels_beyond_255_are_refused(folder):
+    file = png(np.full((2, 3, 1), 256), 16)
+    (folder / "train/labels/a.png").write_bytes(file)
+    with pytest.raises(
+        ValueError, match=r"a\.png has the label 256; labels go from 0 to"
+    ):
+        load_pairs(data_of(folder)).train[0]
+
+
+def test_a_jpeg_file_called_png_is_refused(folder):
+    Image.fromarray(LABELS).save(folder / "train/labels/a.png", "JPEG")
+    message = r"labels/a\.png is a JPEG file, whatever its name says; save it as PNG"
+    with pytest.raises(ValueError, match=message):
+        load_pairs(data_of(folder)).train[0]
+
+
+def test_what_a_folder_holds_beside_the_pairs_is_named(folder):
+    (folder / "train/images/notes.txt").touch()
+    (folder / "train/labels/a.json").touch()
+    (folder / "train/depth").mkdir()
+    (folder / "classes.txt").touch()
+    (folder / "other").mkdir()
+    with pytest.warns(UserWarning) as caught:
+        load_pairs(data_of(folder))
+    assert [str(warning.message) for warning in caught] == [
+        f"Not used in {folder}: 2 .txt, 1 .json, 1 folder depth, 1 folder other."
+    ]
+    # Of one split alone the others are not asked for.
+    with pytest.warns(UserWarning) as caught:
+        load_pairs(data_of(folder, test_split="train"))
+    assert [str(warning.message) for warning in caught] == [
+        f"Not used in {folder}/train/images and {folder}/train/labels: 1 .json, 1 .txt."
+    ]
+
+
+def test_linked_folders_of_pairs_are_followed(folder, tmp_path_factory):
+    disk = tmp_path_factory.mktemp("disk")
+    write(disk, "e", [[1, 1, 1]])
+    for place in ("images", "labels"):
+        (folder / "train" / place / "more").symlink_to(disk / place)
+    pairs = load_pairs(data_of(folder)).train
+    assert len(pairs) == 4
+    assert pairs[3][1].tolist() == [[1, 1, 1]]
+
+
 def test_a_palette_is_read_as_indices(folder):
     labels = Image.fromarray(LABELS).convert("P")
     labels.putdata(LABELS.ravel().tolist())
@@ -139,14 +254,15 @@ def test_labels_that_are_not_png_are_named(folder):
         (labels / name).unlink()
     for file in labels.iterdir():
         file.rename(file.with_suffix(".npy"))
-    with pytest.raises(MissingDatasetError, match="labels has no labels; .* be PNG"):
+    message = r"labels has no images.* It holds 3 \.npy\. Labels must be PNG files\.$"
+    with pytest.raises(MissingDatasetError, match=message):
         load_pairs(data_of(folder))
 
 
 def test_a_picture_of_another_ending_is_no_partner(folder):
     images = folder / "train/images"
-    (images / "b.jpg").rename(images / "b.tif")
-    message = r"no partner b\.\* in .*images; files there end in \.jpg, \.jpeg, \.png, "
+    (images / "b.jpg").rename(images / "b.heic")
+    message = r"no partner b\.\* in .*images; labels end in \.png, pictures as a format"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder))
 
@@ -168,7 +284,7 @@ def test_labels_in_colours_are_refused(folder):
     colours = np.zeros((2, 3, 3), "uint8")
     colours[..., 1] = LABELS
     Image.fromarray(colours).save(folder / "train/labels/a.png")
-    message = r"a\.png is a picture of mode RGB; labels are .* class of each pixel\.$"
+    message = r"a\.png has 3 channels that differ; labels are .* of each pixel\.$"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
 
@@ -241,7 +357,7 @@ def test_tfds_is_read_by_index_without_tensorflow(tfds_builder):
         assert labels.tolist() == [[0, 1, 2], [2, IGNORED, 0]]
     with pytest.raises(
         ValueError,
-        match=r"The annotation of .*test\.tfrecord, record 2 .* is a picture of mode"
+        match=r"The annotation of .*test\.tfrecord, record 2 .* has 3 channels that"
         " .*TFDS's scene_parse150 may",
     ):
         dataset.test[2]
@@ -251,3 +367,13 @@ def test_tfds_without_annotation_is_refused(tfds_builder):
     del tfds_builder.info.features["annotation"]
     with pytest.raises(ValueError, match="cifar10 has no annotation, but image; segm"):
         load_pairs(data_of("cifar10"))
+
+
+def test_tfds_of_floating_point_numbers_is_refused(tfds_builder):
+    tfds_builder.info.full_name = "depths/1.0.0"
+    depth = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
+    tfds_builder.info.features["annotation"] = depth
+    with pytest.raises(
+        ValueError, match="^depths/1.0.0 has floating-point numbers as a"
+    ):
+        load_pairs(data_of("depths"))

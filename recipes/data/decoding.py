@@ -1,0 +1,267 @@
+"""The one decoder of image files: from a path or bytes to the pixels that are meant.
+
+Images are decoded by Pillow whatever the backend, so that a model sees the same pixels
+on each.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import stat
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+
+BACKGROUND = (255, 255, 255)
+"""What is seen where an image is transparent: white."""
+# Decoding EPS would run Ghostscript; of MPEG, a video, Pillow decodes nothing; XBM is
+# a mask without colors, which Pillow shows the other way round than X11.
+_NOT_READ = ("EPS", "MPEG", "XBM")
+# How an image is turned upright, by its EXIF orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow multiplies grey of 2 and 4 bits by, to fill 8.
+_FACTORS = {"L;2": 85, "L;4": 17}
+# Modes whose samples have no range of their own.
+_UNKNOWN = {
+    "I": "samples of 32 bits or signed",
+    "F": "floating-point samples",
+    "LAB": "CIELAB samples",
+}
+_UNSIGNED = (1, 4)  # TIFF's SampleFormat; 4 is undefined
+
+# `_opened` refuses such images with their names.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BrokenImageError(ValueError):
+    """An image cannot be decoded; the message names it."""
+
+
+@functools.cache
+def formats():
+    """Pillow's names of the formats that are read, whatever a file's name says.
+
+    Those that have an ending and that Pillow itself decodes into pixels. The usual
+    ones come first, since they are tried in this order.
+    """
+    Image.init()
+    with_ending = set(Image.registered_extensions().values()) - set(_NOT_READ)
+    return tuple(
+        name
+        for name in sorted(Image.ID, key=lambda name: name not in ("JPEG", "PNG"))
+        if name in with_ending and not _is_stub(Image.OPEN[name][0])
+    )
+
+
+def _is_stub(reader):
+    """Whether a reader of Pillow needs another program's decoder."""
+    return isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+
+
+@functools.cache
+def endings():
+    """The endings of the names of files that are read, lower case, with the dot."""
+    known = {*formats(), "MPO"}  # which the reader of JPEG reads
+    extensions = Image.registered_extensions().items()
+    return frozenset(ending for ending, name in extensions if name in known)
+
+
+def decoded(picture, name):
+    """A picture as it is meant to be seen: a `PIL.Image`, upright, RGB of 8 bits.
+
+    - It is turned as its EXIF orientation says. Unreadable EXIF data say nothing.
+    - 16-bit grey is scaled from 0–65535, a 12-bit TIFF from 0–4095, whatever values
+      occur. Of other 16-bit channels Pillow keeps the upper 8 bits.
+    - Transparency is laid over white, `BACKGROUND`.
+    - Of several frames or pages, the first one counts. Color profiles do not.
+
+    Args:
+        picture: its path, its encoded bytes, or a uint8 array of shape
+            `(height, width)` or `(height, width, channels)` of 1, 3 or 4 channels.
+        name: what messages call it.
+
+    Raises:
+        BrokenImageError: if it cannot be decoded, has more pixels than Pillow's
+            `MAX_IMAGE_PIXELS`, or has samples that do not say what is white: of 32
+            bits, signed or floating point; or is in CIELAB.
+        OSError: if its file cannot be read.
+    """
+    with _naming(name):
+        if isinstance(picture, np.ndarray):
+            one_channel = picture.ndim == 3 and picture.shape[-1] == 1
+            return _rgb(Image.fromarray(picture[..., 0] if one_channel else picture))
+        with _opened(picture) as image:
+            raw_mode = _raw_mode(image)
+            image.load()  # reads and decodes all of it
+            return _upright(_rgb(image, raw_mode), image)
+
+
+def decoded_samples(picture, name):
+    """The numbers in a PNG file or an array as they are, upright: labels of pixels.
+
+    Grey of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
+    the indices.
+
+    Args:
+        picture: its path, its encoded bytes, or an array, which is returned.
+        name: what messages call it.
+
+    Returns:
+        An array of shape `(height, width)` or `(height, width, channels)`, uint8, or
+        uint16 of 16-bit grey.
+
+    Raises:
+        BrokenImageError: if it cannot be decoded, is in another format or has several
+            channels of 16 bits.
+        OSError: if its file cannot be read.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
+    with _naming(name), _opened(picture) as image:
+        if image.format != "PNG":
+            raise BrokenImageError(
+                f"is a {image.format} file, whatever its name says; save it as PNG, "
+                "which keeps every value."
+            )
+        raw_mode = _raw_mode(image)
+        image.load()
+        if ";16" in raw_mode and not image.mode.startswith("I"):
+            raise BrokenImageError(
+                "has several channels of 16 bits, of which Pillow reads 8; save it "
+                "with one channel."
+            )
+        samples = np.asarray(_upright(image, image))
+    if samples.dtype == bool:
+        return samples.astype("uint8")
+    return samples // _FACTORS.get(raw_mode, 1)
+
+
+@contextlib.contextmanager
+def _naming(name):
+    """Has the message of whatever goes wrong with one picture begin with its name."""
+    try:
+        yield
+    except BrokenImageError as error:
+        raise BrokenImageError(f"{name} {error}") from None
+    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+        # A missing file, a disk that fails, no memory: more than one bad picture.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise
+        raise BrokenImageError(
+            f"{name} is not a readable image ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _opened(picture):
+    """An image whose header is read, as a context manager."""
+    if isinstance(picture, bytes):
+        picture = io.BytesIO(picture)
+    else:
+        kind = os.stat(picture).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            # Opening a named pipe would wait for a writer.
+            raise BrokenImageError("is not a regular file.")
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        image = Image.open(picture, formats=formats())
+        width, height = image.size
+        if limit is None or width * height <= limit:
+            return image
+        image.close()
+    except Image.DecompressionBombError:
+        pass
+    raise BrokenImageError(
+        f"has more than {limit:,} pixels, which are not decoded; make it smaller."
+    )
+
+
+def _raw_mode(image):
+    """How samples are stored in an image that is not loaded yet, in Pillow's words."""
+    arguments = image.tile[0][3] if image.tile else None
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _upright(image, file):
+    """An image, turned as its loaded file says."""
+    try:
+        orientation = file.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of many kinds; the pixels are good
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image, raw_mode=""):
+    """A loaded image in RGB of 8 bits, upright or not."""
+    _refuse_unknown_range(image)
+    if image.mode.startswith("I"):
+        image = _grey(image, raw_mode)
+    if image.has_transparency_data:
+        return _over_background(image, raw_mode)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _refuse_unknown_range(image):
+    """Refuses a loaded image whose samples do not say what is black and white."""
+    found = image.mode
+    what = _UNKNOWN.get(found)
+    if found == "I" and image.format in ("PNG", "PPM"):  # of 16 bits, by the formats
+        what = None
+    elif found.startswith("I;16") and image.format == "FITS":
+        what = "signed samples"
+    elif image.format == "TIFF":
+        tags = image.tag_v2
+        kinds = tags.get(ExifTags.Base.SampleFormat, (1,))
+        planar = tags.get(ExifTags.Base.PlanarConfiguration) == 2
+        bits = max(tags.get(ExifTags.Base.BitsPerSample, (1,)))
+        if what is None and not all(kind in _UNSIGNED for kind in kinds):
+            what = "signed samples"
+        elif planar and (bits > 8 or found not in ("RGB", "RGBA", "CMYK")):
+            what = "planes that Pillow misreads"
+    if what:
+        raise BrokenImageError(
+            f"has {what} (Pillow's mode {found}), for which there is no one way to 8 "
+            "bits; save it as RGB or grey of 8 or 16 bits."
+        )
+
+
+def _grey(image, raw_mode):
+    """Grey of 16 bits in 8, with an alpha channel if one value is transparent."""
+    highest = 4095 if raw_mode == "I;12" else 65535
+    values = np.asarray(image).astype("uint32")
+    key = image.info.get("transparency")
+    alpha = None if key is None else np.where(values == key, 0, 255).astype("uint8")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white
+        values = highest - values
+    grey = (values * 255 + highest // 2) // highest
+    image = Image.fromarray(grey.astype("uint8"))
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def _over_background(image, raw_mode):
+    if image.mode == "RGB" and ";16" in raw_mode:
+        raise BrokenImageError(
+            "has a transparent color of 16 bits a channel, of which Pillow reads 8; "
+            "save it with 8 bits a channel or with an alpha channel."
+        )
+    if raw_mode in _FACTORS:
+        image.info["transparency"] *= _FACTORS[raw_mode]
+    if image.mode == "La":
+        image = image.convert("LA")  # from which alone Pillow knows the way
+    image = image.convert("RGBA")
+    background = Image.new("RGB", image.size, BACKGROUND)
+    background.paste(image, mask=image)
+    return background
