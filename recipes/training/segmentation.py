@@ -1,6 +1,7 @@
 """The task of training segmentation models."""
 
 import dataclasses
+import io
 
 from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
 from recipes.data.segmentation.batches import TrainingCrops
@@ -8,6 +9,7 @@ from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted_pictures
 from recipes.evaluation.segmenters import refuse_other_tag
 from recipes.figures import draw_segmentations
+from recipes.files import write
 from recipes.publish import measure_and_publish_segmenter
 from recipes.segmentation_experiment import build_model, with_auxiliary_head
 from recipes.training import callbacks
@@ -119,8 +121,9 @@ class Segmentation(Task):
             experiment.data.scale,
             experiment.training.global_batch_size,
         )
-        file = experiment.run.folder / "predictions.png"
+        file = io.BytesIO()
         draw_segmentations(rows, dataset.class_names, file)
+        write(experiment.run.folder / "predictions.png", file.getbuffer())
 
     def publish(self, model, dataset, experiment, command):
         run = experiment.run

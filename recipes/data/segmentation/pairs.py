@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recipes.data.fingerprints import NO_CLASS, fingerprint, marks_of
 from recipes.data.pictures import decoded
 from recipes.data.sources import (
     PICTURES,
@@ -119,6 +120,12 @@ class Pairs(Sequence):
                 "and --ignored-label."
             )
         return image, classes
+
+    def fingerprint(self):
+        """What tells these from others; see `recipes.data.fingerprints`."""
+        marks = (marks_of(each, self.indices) for each in (self.images, self.labels))
+        pairs = (b"\n".join(pair) for pair in zip(*marks, strict=True))
+        return fingerprint(pairs, np.full(len(self), NO_CLASS))
 
     def first(self, number):
         """The first so many pictures, at most all."""
