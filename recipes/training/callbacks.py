@@ -181,7 +181,7 @@ class Checkpoints(keras.callbacks.Callback):
                 continue
             try:
                 self.restored = states.load(model, file)
-            except (KeyError, ValueError) as error:
+            except (ValueError, KeyError, UserWarning) as error:
                 raise ValueError(
                     f"The checkpoint {path} is of another model ({error!s:.200}); "
                     f"remove {self.folder} to start anew."

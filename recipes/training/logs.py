@@ -27,8 +27,8 @@ def read_log(file):
                 raise ValueError(f"epoch {entry['epoch']} has other values")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is damaged ({error:.200}); remove it to go on without the epochs "
-            "that it holds."
+            f"{file} is damaged ({error!s:.200}); remove it to go on without the "
+            "epochs that it holds."
         ) from error
     return epochs
 

@@ -80,8 +80,8 @@ def read_config(folder):
     try:
         found = read_object(file)
         check_form(found, _FORM)
-        if "data" in found:
-            check_form(found["data"], FORM)
+        if "data" in found:  # not of a run that is only printed
+            check_form(found, _TO_GO_ON)
     except (FileNotFoundError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
@@ -101,6 +101,7 @@ _FORM = {
     "cpu": str,
     "cores": int,
 }
+_TO_GO_ON = {"data": FORM, "device": str, "threads": int, "thread_variables": dict}
 
 
 def refuse_others(experiment, backend=None):
@@ -144,9 +145,9 @@ def warn_elsewhere(folder):
     packages = ("python", "keras", "numpy", "pillow", backend)
     now = {each: versions().get(each) for each in packages} | {"device": device()}
     before = found | found["versions"]
-    if now["device"] == before.get("device") == "CPU":
+    if now["device"] == found["device"] == "CPU":
         now |= {"cpu": run_on()["cpu"], "threads": threads(), **thread_variables()}
-        before |= found.get("thread_variables", {})
+        before |= found["thread_variables"]
     differences = [
         f"{key} {before.get(key)!s:.80}, now {value!s:.80}"
         for key, value in now.items()

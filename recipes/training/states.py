@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 
 import h5py
 import keras
@@ -63,10 +64,12 @@ def load(model, file):
     """Brings a model back to what `read` gave; returns the values of the metrics.
 
     Raises:
-        ValueError: if it is of another model.
-        KeyError: likewise.
+        ValueError, KeyError, UserWarning: if it is of another model.
     """
-    model.load_weights(file)
+    with warnings.catch_warnings():
+        # Keras leaves an optimizer as it is whose variables are of another number.
+        warnings.filterwarnings("error", "Skipping variable loading")
+        model.load_weights(file)
     with h5py.File(file) as content:
         values = _arrays(content, "random_states")
         for state, value in zip(random_states(model), values, strict=True):
