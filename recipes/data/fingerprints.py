@@ -12,9 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from recipes.data.tfrecords import Records
+
 NO_CLASS = -1
 _LISTS = ("classes", "images", "digests")
-_SPLIT = {"classes": [int], "images": [int], "digests": [str], "order": str}
+_SPLIT = {
+    "classes": [int],
+    "images": [int],
+    "digests": [str],
+    "order": str,
+    "left_out": int,
+}
 FORM = {"description": str, "class_names": [str], "train": _SPLIT, "test": _SPLIT}
 """Of what `of_dataset` gives, for `recipes.files.check_form`."""
 
@@ -34,16 +42,17 @@ def of_dataset(dataset):
     }
 
 
-def fingerprint(marks, labels):
+def fingerprint(marks, labels, left_out=0):
     """What tells some images from others.
 
     Args:
         marks: bytes for each image, see `marks_of`.
         labels: the class of each; `NO_CLASS`, or of two axes, if it has no single one.
+        left_out: how many of them are, because they cannot be decoded.
 
     Returns:
         A dict of the `classes` that occur, the number of `images` of each, `digests`
-        of the marks of these, and `order`, a digest of all labels.
+        of the marks of these, `order`, a digest of all labels, and `left_out`.
     """
     if labels.ndim != 1:
         labels = np.full(len(labels), NO_CLASS)
@@ -56,6 +65,7 @@ def fingerprint(marks, labels):
         "images": counts.tolist(),
         "digests": [each.hexdigest()[:16] for each in hashes],
         "order": hashlib.sha256(groups.astype("<i8").tobytes()).hexdigest()[:16],
+        "left_out": left_out,
     }
 
 
@@ -66,10 +76,10 @@ def marks_of(encoded, indices):
         encoded: a sequence of paths, of uint8 arrays, or of what TFDS has.
         indices: which of them.
     """
+    if isinstance(encoded, Records):  # which would be read
+        return [b""] * len(indices)
     if isinstance(encoded, np.ndarray):
         return (_pixels(encoded[i]) for i in indices)
-    if not isinstance(encoded, list | tuple):  # records that are read when asked for
-        return [b""] * len(indices)
     chosen = [encoded[i] for i in indices]
     if chosen and isinstance(chosen[0], str | os.PathLike):
         return _names_and_sizes([os.fspath(path) for path in chosen])
@@ -115,13 +125,14 @@ def differences_of(before, now):
 
 
 def _other_classes(before, now):
-    gone = [name for name in before if name not in set(now)]
-    new = [name for name in now if name not in set(before)]
+    known, found = set(before), set(now)
+    gone = [name for name in before if name not in found]
+    new = [name for name in now if name not in known]
     if len(gone) == len(new) == 1:
         return f"class {gone[0]!r:.40} is now {new[0]!r:.40}"
-    lost = [f"without {_named(gone)}"] if gone else []
-    found = [f"with the new {_named(new)}"] if new else []
-    return " and ".join(lost + found) or "the classes are in another order"
+    parts = [f"without {_named(gone)}"] if gone else []
+    parts += [f"with the new {_named(new)}"] if new else []
+    return " and ".join(parts) or "the classes are in another order"
 
 
 def _named(names):
@@ -144,5 +155,7 @@ def _other_images(before, now, kind, class_names):
             yield f"{number} {kind} images{of}, now {count}"
         elif digest != found:
             yield f"{number} {kind} images{of} with other names, sizes or pixels"
-    if one == other:
+    if before["left_out"] != now["left_out"]:
+        yield f"{before['left_out']} {kind} images left out, now {now['left_out']}"
+    elif one == other:
         yield f"the {kind} images in another order"

@@ -121,7 +121,7 @@ class Pictures(Sequence):
                 if self.data.strict or len(broken) == len(self) - 1:
                     raise
                 broken.append(error)
-        listed = self.fingerprint(labels)
+        listed = self.fingerprint(labels, len(broken))
         if not broken:
             return Split(images, labels, listed=listed)
         shown = " ".join(str(error) for error in broken[:5])
@@ -132,9 +132,10 @@ class Pictures(Sequence):
         )
         return Split(images[: len(good)], labels[good], len(broken), listed)
 
-    def fingerprint(self, labels):
+    def fingerprint(self, labels, left_out=0):
         """What tells these images, with their labels, from others."""
-        return fingerprint(marks_of(self.encoded, self.indices), labels)
+        marks = marks_of(self.encoded, self.indices)
+        return fingerprint(marks, labels, left_out)
 
 
 def decoded(picture, name, mode="RGB"):

@@ -143,7 +143,8 @@ def warn_elsewhere(folder):
     """Warns if a run goes on with what may change the last bits of its numbers."""
     found, backend = read_config(folder), keras.backend.backend()
     packages = ("python", "keras", "numpy", "pillow", backend)
-    now = {each: versions().get(each) for each in packages} | {"device": device()}
+    now = {each: versions().get(each) for each in packages}
+    now |= {"commit": git_commit(), "device": device()}
     before = found | found["versions"]
     if now["device"] == found["device"] == "CPU":
         now |= {"cpu": run_on()["cpu"], "threads": threads(), **thread_variables()}
