@@ -2,7 +2,7 @@
 
 A file counts by its name and size, an array by its pixels, a record of TFDS by its
 label, since TFDS has versions. So a folder may be moved or copied, and ImageNet takes
-seconds; an image that is edited in its place and keeps its size is not noticed.
+half a minute; an image that is edited in its place and keeps its size is not noticed.
 """
 
 import hashlib

@@ -123,6 +123,8 @@ def by_epoch(names, file):
     try:
         with file.open() as log:
             rows = list(csv.DictReader(log))
+        if not rows:
+            raise ValueError("it has no epochs")
         for name in names:
             column, factor = BY_EPOCH[name]
             found[name] = [factor * float(row[column]) for row in rows]
