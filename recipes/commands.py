@@ -79,7 +79,8 @@ def say_errors():
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
+        said = " ".join([str(error), *getattr(error, "__notes__", ())])
         # On a line of its own, also behind a progress bar.
-        sys.exit(f"\n{type(error).__name__}: {error}")
+        sys.exit(f"\n{type(error).__name__}: {said}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted.")

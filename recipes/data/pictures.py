@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from recipes.data.decoding import BrokenImageError, decoded
+from recipes.data.fingerprints import fingerprint, marks_of
 
 # Decoded images are kept up to this size, larger sets are decoded at each use.
 MEMORY_BYTES = 2 << 30
@@ -23,6 +24,8 @@ class Split:
     """Classes, int64; if several may be right, bool of shape `(images, classes)`."""
     broken: int = 0
     """How many images were left out because they cannot be decoded."""
+    listed: dict | None = None
+    """The fingerprint with those that were left out, if it is known."""
 
     def __len__(self):
         return len(self.labels)
@@ -33,6 +36,15 @@ class Split:
         if isinstance(self.images, Pictures):
             return self.images.first(number).split(labels)
         return Split(np.asarray(self.images[:number]), labels, self.broken)
+
+    def fingerprint(self):
+        """What tells these images from others; see `recipes.data.fingerprints`."""
+        if self.listed is not None:
+            return self.listed
+        if isinstance(self.images, Pictures):
+            return self.images.fingerprint(self.labels)
+        marks = marks_of(self.images, range(len(self)))
+        return fingerprint(marks, self.labels)
 
 
 class Pictures(Sequence):
@@ -101,15 +113,21 @@ class Pictures(Sequence):
                 if self.data.strict or len(broken) == len(self) - 1:
                     raise
                 broken.append(error)
+        listed = self.fingerprint(labels, len(broken))
         if not broken:
-            return Split(images, labels)
+            return Split(images, labels, listed=listed)
         shown = " ".join(str(error) for error in broken[:5])
         more = " …" if len(broken) > 5 else ""
         warnings.warn(
             f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
             stacklevel=2,
         )
-        return Split(images[: len(good)], labels[good], len(broken))
+        return Split(images[: len(good)], labels[good], len(broken), listed)
+
+    def fingerprint(self, labels, left_out=0):
+        """What tells these images, with their labels, from others."""
+        marks = marks_of(self.encoded, self.indices)
+        return fingerprint(marks, labels, left_out)
 
 
 def fitted(image, size, crop_fraction=1.0):

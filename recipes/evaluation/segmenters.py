@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import json
 import warnings
 from pathlib import Path
 
@@ -16,11 +15,21 @@ from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.matching import matched_pairs
 from recipes.evaluation.pixels import left_out, measure, predicted_pictures
 from recipes.figures import draw_segmentations, short_titles
+from recipes.files import check_form, read_object
 from recipes.segmentation_experiment import Data
 from recipes.training.run_folder import model_file
 
 # What of the `Data` decides what a model is measured on, beside the folder.
 MEASURED = ("test_split", "class_names", "ignored_label", "scale")
+# Of a `Data`, as JSON has it.
+_FORM = {
+    **dict.fromkeys(("dataset", "train_split", "test_split"), str),
+    "data_dir": (str, type(None)),
+    "class_names": [str],
+    "ignored_label": int,
+    "scale": [int, int],
+    "image_size": [int, int],
+}
 
 
 def measure_segmenters(models, on, options, batch_size, report=lambda row: None):
@@ -182,10 +191,12 @@ def _data_of_config(name):
 def _data_of_run(file):
     """The `Data` that a run's config.json has."""
     try:
-        found = Data(**json.loads(file.read_text())["experiment"]["data"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        found = read_object(file)
+        check_form(found, {"experiment": {"data": _FORM}})
+        found = Data(**found["experiment"]["data"])
+    except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{file} is not that of a run of recipes.segment ({error})."
+            f"{file} is not that of a run of recipes.segment ({error!s:.200})."
         ) from error
     # JSON has no tuples.
     lists = {key: tuple(v) for key, v in vars(found).items() if isinstance(v, list)}

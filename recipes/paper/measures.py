@@ -117,12 +117,17 @@ def measure_pixels(model, pairs, experiment):
 
 def by_epoch(names, file):
     """Training curves, lists by the names of `BY_EPOCH`, from a run's log.csv."""
-    with file.open() as log:
-        rows = list(csv.DictReader(log))
     found = {}
-    for name in names:
-        column, factor = BY_EPOCH[name]
-        found[name] = [factor * float(row[column]) for row in rows]
+    try:
+        with file.open() as log:
+            rows = list(csv.DictReader(log))
+        if not rows:
+            raise ValueError("it has no epochs")
+        for name in names:
+            column, factor = BY_EPOCH[name]
+            found[name] = [factor * float(row[column]) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"{file} is damaged ({error!s:.200}).") from error
     return found
 
 

@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 import importlib
-import json
-import os
 from pathlib import Path
 
 import keras
 
+from recipes.files import read_object, write_object
 from recipes.paper.measures import BY_EPOCH, by_epoch
 from recipes.paper.tasks import TASK_OF
 from recipes.training import run_folder
@@ -65,7 +64,7 @@ class Runs:
     def settings(self, name, size, seed):
         """How a model was trained: settings, backend, versions, machine of its run."""
         experiment = self.task.as_run(self.experiment(name, size, seed))
-        config = json.loads((experiment.run.folder / "config.json").read_text())
+        config = run_folder.read_config(experiment.run.folder)
         groups = ("data", "augmentation", "training")
         return {
             **{group: config["experiment"][group] for group in groups},
@@ -94,9 +93,7 @@ class Runs:
                 dataset = _test_images(self.task, experiment.data)
                 as_run = self.task.as_run(experiment)
                 known |= self.task.measure(missing, model, dataset, as_run)
-            partial = folder / "partial_measures.json"
-            partial.write_text(json.dumps(known, indent=2) + "\n")
-            os.replace(partial, folder / "measures.json")
+            write_object(folder / "measures.json", known)
         curves = [each for each in measures if each in BY_EPOCH]
         if curves:
             known |= by_epoch(curves, folder / "log.csv")
@@ -141,8 +138,8 @@ class Runs:
 
 def _read(file):
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        return read_object(file)
+    except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); remove it.") from error
 
 

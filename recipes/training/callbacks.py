@@ -1,20 +1,25 @@
 """Checkpoints, logs and the alarm of a training run."""
 
 import contextlib
-import csv
-import json
 import math
-import os
+import re
 import sys
 import time
 import warnings
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import tqdm
 
+from recipes.training import states
+from recipes.training.logs import (
+    Scalars,
+    draw_curves,
+    read_log,
+    write_log,
+    write_table,
+)
 from recipes.training.optimizer import moving_averages
 
 
@@ -40,7 +45,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         if not math.isfinite(logs["loss"]):
             self._stop(f"The loss is {logs['loss']}", step)
         if self.checkpoints.is_due(step):
-            sync(self.model)
+            states.sync(self.model)
             self._check_weights(step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -71,7 +76,7 @@ class Checkpoints(keras.callbacks.Callback):
     That is the model, the optimizer with its moving averages, the random states and the
     metrics so far; what a batch holds follows from the number of the step, which is the
     checkpoint's name. The last three are kept. A checkpoint appears under its name only
-    when it is complete.
+    when it is complete, and ends with a checksum.
 
     Args:
         folder: where to.
@@ -89,18 +94,35 @@ class Checkpoints(keras.callbacks.Callback):
         self.keep = keep
         self.write = write
         self.step = 0
+        self.restored = []
+        self.damaged = set()
 
     def path(self, step):
         """The checkpoint after so many steps."""
         return self.folder / f"step_{step:08d}.weights.h5"
 
     def saved(self):
-        """The checkpoints there are, the oldest first."""
-        return sorted(self.folder.glob("step_*.weights.h5"))
+        """The checkpoints there are, the oldest first, but for damaged ones."""
+        found = set(self.folder.glob("step_*.weights.h5")) - self.damaged
+        return sorted((path for path in found if _step(path) is not None), key=_step)
 
     def newest(self):
         """The last checkpoint, or `None`."""
         return self.saved()[-1] if self.saved() else None
+
+    @contextlib.contextmanager
+    def noted(self):
+        """Within it, errors of the disk say which checkpoint is kept."""
+        try:
+            yield
+        except OSError as error:
+            last = self.newest()
+            error.add_note(
+                f"The last good checkpoint is {last}; the same command goes on there."
+                if last
+                else "No checkpoint was saved."
+            )
+            raise
 
     def is_due(self, step):
         """Whether one is saved after this step, within its epoch."""
@@ -108,14 +130,15 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         # `fit` has reset the metrics; an epoch that was interrupted goes on with them.
-        for variable, value in zip(self._metrics(), self.restored, strict=False):
-            variable.assign(value)
+        if self.restored:
+            for variable, value in zip(self._metrics(), self.restored, strict=True):
+                variable.assign(value)
         self.restored = []
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.is_due(self.step):
-            sync(self.model)
+            states.sync(self.model)
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -125,24 +148,10 @@ class Checkpoints(keras.callbacks.Callback):
         if not self.write:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "partial.weights.h5"
-        # Keras makes a variable while it saves, which the other processes would have to
-        # take part in under a distribution.
-        distribution = keras.distribution.distribution()
-        keras.distribution.set_distribution(None)
-        try:
-            self.model.save_weights(partial, overwrite=True)
-        finally:
-            keras.distribution.set_distribution(distribution)
-        with h5py.File(partial, "a") as file:
-            for i, state in enumerate(random_states(self.model)):
-                file[f"random_states/{i}"] = keras.ops.convert_to_numpy(state)
-            if self.step % self.steps_per_epoch:
-                for i, variable in enumerate(self._metrics()):
-                    file[f"metrics/{i}"] = keras.ops.convert_to_numpy(variable)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, self.path(self.step))
+        path = self.path(self.step)
+        unfinished = self.step % self.steps_per_epoch
+        states.save(self.model, path, self._metrics() if unfinished else ())
+        self.damaged.discard(path)
         for old in self.saved()[: -self.keep]:
             old.unlink()
 
@@ -156,25 +165,28 @@ class Checkpoints(keras.callbacks.Callback):
             How many steps were done, 0 if there is no checkpoint.
 
         Raises:
-            ValueError: if there are checkpoints, but none that can be read.
+            ValueError: if there are checkpoints, but none that can be read, or one of
+                another model.
         """
-        self.restored = []
         saved = self.saved()
         for path in reversed(saved):
             try:
-                model.load_weights(path)
-                with h5py.File(path) as file:
-                    for i, state in enumerate(random_states(model)):
-                        state.assign(file[f"random_states/{i}"][()])
-                    metrics = file.get("metrics", {})
-                    self.restored = [metrics[str(i)][()] for i in range(len(metrics))]
-            except (OSError, KeyError, ValueError) as error:
+                file = states.read(path)
+            except (OSError, ValueError) as error:
                 warnings.warn(
                     f"The checkpoint {path} is damaged and passed over ({error}).",
                     stacklevel=2,
                 )
+                self.damaged.add(path)
                 continue
-            self.step = int(path.name.removeprefix("step_").partition(".")[0])
+            try:
+                self.restored = states.load(model, file)
+            except (ValueError, KeyError, UserWarning) as error:
+                raise ValueError(
+                    f"The checkpoint {path} is of another model ({error!s:.200}); "
+                    f"remove {self.folder} to start anew."
+                ) from error
+            self.step = _step(path)
             return self.step
         if saved:
             raise ValueError(
@@ -184,16 +196,10 @@ class Checkpoints(keras.callbacks.Callback):
         return 0
 
 
-def sync(model):
-    """Brings a model's variables up to date; JAX trains on copies of them."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
-
-
-def random_states(model):
-    """States of a model's generators, which Keras does not save with its weights."""
-    saved = {id(v) for v in (*model.weights, *model.metrics_variables)}
-    return [v for v in model.variables if id(v) not in saved]
+def _step(path):
+    """The number in a checkpoint's name; `None` if it is another file's."""
+    found = re.fullmatch(r"step_(\d+)\.weights\.h5", path.name)
+    return int(found[1]) if found else None
 
 
 class EvaluateAverages(keras.callbacks.Callback):
@@ -226,7 +232,7 @@ class Evaluate(keras.callbacks.Callback):
         self.measure = measure
 
     def on_epoch_end(self, epoch, logs=None):
-        sync(self.model)
+        states.sync(self.model)
         found = self.measure()
         logs.update({f"val_{name}": value for name, value in found.items()})
 
@@ -292,6 +298,9 @@ class EpochLog(keras.callbacks.Callback):
         first_epoch: the epoch that training goes on with.
         images_per_step: how many are trained on in a step.
         broken_images: function that counts the pictures left out so far.
+
+    Raises:
+        ValueError: if the log of the epochs before is damaged.
     """
 
     def __init__(self, folder, first_epoch, images_per_step, broken_images):
@@ -301,17 +310,14 @@ class EpochLog(keras.callbacks.Callback):
         self.broken_images = broken_images
         self.file = self.folder / "log.jsonl"
         # An epoch that is repeated after an interruption is logged once.
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        self.epochs = [json.loads(line) for line in lines][:first_epoch]
+        self.epochs = [
+            entry for entry in read_log(self.file) if entry["epoch"] < first_epoch
+        ]
 
     def on_train_begin(self, logs=None):
-        from tensorboardX import SummaryWriter
-
-        # TensorBoard forgets the files of earlier starts, which may lack an epoch or
-        # have one too many.
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=0)
+        self.scalars = Scalars(self.folder / "tensorboard")
         for entry in self.epochs:
-            self._add_scalars(entry)
+            self.scalars.add(entry)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -328,54 +334,7 @@ class EpochLog(keras.callbacks.Callback):
         values["images_per_second"] = self.images / seconds
         values["broken_images"] = self.broken_images()
         self.epochs.append({"epoch": epoch, **values})
-        text = "".join(json.dumps(entry) + "\n" for entry in self.epochs)
-        partial = self.folder / "partial.jsonl"
-        partial.write_text(text)
-        os.replace(partial, self.file)
-        with open(self.folder / "log.csv", "w", newline="") as file:
-            table = csv.DictWriter(file, self.epochs[0])
-            table.writeheader()
-            table.writerows(self.epochs)
-        self._add_scalars(self.epochs[-1])
+        write_log(self.epochs, self.file)
+        write_table(self.epochs, self.folder / "log.csv")
+        self.scalars.add(self.epochs[-1])
         draw_curves(self.epochs, self.folder / "curves.png")
-
-    def _add_scalars(self, entry):
-        for name, value in entry.items():
-            if name != "epoch":
-                self.writer.add_scalar(name, value, entry["epoch"])
-        self.writer.flush()
-
-    def on_train_end(self, logs=None):
-        self.writer.close()
-
-
-# What is drawn of a log, as far as it has it.
-_CURVES = {
-    "loss": "loss (training: of augmented images)",
-    "accuracy": "top-1 accuracy",
-    "mean_iou": "mean IoU",
-}
-
-
-def draw_curves(epochs, path):
-    """Draws loss and accuracy, or mean IoU, over the epochs of a log."""
-    from matplotlib.figure import Figure
-
-    numbers = [entry["epoch"] + 1 for entry in epochs]
-    marker = "o" if len(epochs) < 3 else None
-    drawn = [name for name in _CURVES if {name, f"val_{name}"} & epochs[0].keys()]
-    figure = Figure(figsize=(4.5 * len(drawn), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axis, name in zip(axes, drawn, strict=True):
-        for key, style, kind in (
-            (name, "--", "training"),
-            (f"val_{name}", "-", "test"),
-        ):
-            if key in epochs[0]:
-                values = [entry[key] for entry in epochs]
-                axis.plot(numbers, values, style, marker=marker, label=kind)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(_CURVES[name])
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.savefig(path, dpi=120)

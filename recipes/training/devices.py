@@ -5,6 +5,8 @@ import os
 
 import keras
 
+from recipes.machine import cores
+
 
 def distribute(devices, global_batch_size):
     """Prepares the devices; build and train the model in the context it gives.
@@ -56,6 +58,57 @@ def is_mirrored():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
+def device():
+    """What computes, in words: `"CPU"`, or how many GPUs of what name."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        on_gpu = keras.ops.zeros(()).device.type == "cuda"
+        names = [torch.cuda.get_device_name()] if on_gpu else []
+    elif backend == "jax":
+        import jax
+
+        found = jax.local_devices() if jax.default_backend() == "gpu" else []
+        names = [each.device_kind for each in found]
+    else:
+        import tensorflow as tf
+
+        names = [
+            tf.config.experimental.get_device_details(each).get("device_name", "GPU")
+            for each in tf.config.list_physical_devices("GPU")
+        ]
+    return f"{len(names)} {names[0]}" if names else "CPU"
+
+
+def threads():
+    """How many the CPU computes with, on which the last bits depend.
+
+    Those of torch, else the cores that this process may use, unless TensorFlow or one
+    of `thread_variables` was told otherwise.
+    """
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.get_num_threads()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.threading.get_intra_op_parallelism_threads() or cores()
+    return cores()
+
+
+def thread_variables():
+    """What the environment says of the threads, by its variables; `None` if nothing."""
+    names = {
+        "jax": ("NPROC", "OMP_NUM_THREADS", "XLA_FLAGS"),
+        "tensorflow": ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"),
+        "torch": (),  # which has read it
+    }
+    return {name: os.environ.get(name) for name in names[keras.backend.backend()]}
 
 
 def _mirrored(devices, global_batch_size):

@@ -6,6 +6,7 @@ What tasks do each in their own way is a `Task`:
 """
 
 import abc
+import contextlib
 import dataclasses
 import math
 
@@ -86,11 +87,18 @@ def train(task, experiment, command):
 
     Raises:
         ValueError: on settings that do not go together, or a run folder of another
-            experiment.
+            experiment, of other data, or that another process is training in.
+        OSError: if the disk is full.
         MissingDatasetError: if the data set is not there.
         NonFiniteLossError: if the loss becomes NaN.
     """
     experiment = as_run(task, experiment)
+    with contextlib.ExitStack() as held:
+        return _train(task, experiment, command, held)
+
+
+def _train(task, experiment, command, held):
+    """Trains while what `held` holds, an `ExitStack`, is held."""
     training, run = experiment.training, experiment.run
     # Before anything else wakes the backend, which then has the devices it has.
     with distribute(run.devices, training.global_batch_size):
@@ -111,15 +119,22 @@ def train(task, experiment, command):
             task.refuse_unpublishable(model, experiment)
         trainer = task.compiled(model, experiment, batches)
         if is_first:
-            run_folder.claim(experiment, command)
+            held.enter_context(run_folder.claimed(experiment, dataset, command))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
                 f"{len(dataset.test)} test images of {len(dataset.class_names)} "
                 f"classes, {batches[0].steps_per_epoch} steps per epoch, on "
                 f"{keras.backend.backend()}."
             )
+        checkpoints = callbacks.Checkpoints(
+            run.folder / "checkpoints",
+            batches[0].steps_per_epoch,
+            run.checkpoint_steps,
+            write=is_first,
+        )
+        held.enter_context(checkpoints.noted())
         evaluating = task.evaluating(model, experiment, batches)
-        _fit(trainer, batches, *evaluating, training, run)
+        _fit(trainer, batches, *evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} pictures could not be decoded and were left out.")
     finished = task.finished(model, experiment)
@@ -148,21 +163,16 @@ def notes(experiment, length):
     )
 
 
-def _fit(trainer, batches, validation_data, evaluating, training, run):
+def _fit(trainer, batches, validation_data, evaluating, checkpoints, training, run):
     """Trains to the end, from the last checkpoint in the run folder if there is one."""
     is_first = this_process()[0] == 0
     train_batches = batches[0]
     steps_per_epoch = train_batches.steps_per_epoch
-    checkpoints = callbacks.Checkpoints(
-        run.folder / "checkpoints",
-        steps_per_epoch,
-        run.checkpoint_steps,
-        write=is_first,
-    )
     step = checkpoints.restore(trainer)
     epoch, done = divmod(step, steps_per_epoch)
     if is_first and 0 < step < training.epochs * steps_per_epoch:
         print(f"Going on after step {done} of epoch {epoch + 1} in {run.folder}.")
+        run_folder.warn_elsewhere(run.folder)
     watching = [*evaluating, callbacks.StopOnNonFiniteLoss(checkpoints)]
     if is_first:
         images, epochs = train_batches.batch_size, training.epochs

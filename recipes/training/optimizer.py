@@ -49,7 +49,8 @@ def build_optimizer(training, schedule, model):
         **average,
     )
     optimizer.exclude_from_weight_decay(undecayed(model))
-    if model.dtype_policy.name == "mixed_float16":
+    # A functional model's own policy says nothing of its layers'.
+    if any(layer.compute_dtype == "float16" for layer in model._flatten_layers(False)):
         return LossScaleOptimizer(optimizer)
     return optimizer
 

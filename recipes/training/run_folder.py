@@ -3,37 +3,106 @@
 import contextlib
 import dataclasses
 import json
-import os
 import platform
 import subprocess
+import warnings
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import filelock
 import keras
 
 from keras_cbvit.pretrained.files import locate
+from keras_cbvit.pretrained.writing import InMemory, write
+from recipes.data.fingerprints import FORM, differences_of, of_dataset
+from recipes.files import check_form, read_object, write_object
 from recipes.machine import run_on
+from recipes.training.devices import device, thread_variables, threads
 
 
-def claim(experiment, command):
-    """Writes `config.json`, or checks that it is of the same experiment and backend."""
+@contextlib.contextmanager
+def claimed(experiment, dataset, command):
+    """Within it, no other process trains in the experiment's run folder.
+
+    Writes `config.json`, or checks that it is of the same experiment, backend and
+    data. The lock is gone with this process, however it ends.
+
+    Raises:
+        ValueError: if another process trains there, or the folder is of another run.
+        OSError: if the folder cannot be written into.
+    """
     folder = experiment.run.folder
-    if (folder / "config.json").exists():
-        refuse_others(experiment, keras.backend.backend())
-        return
     folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise ValueError(
+            f"Another process is training in {folder}; wait for it, or give another "
+            "folder."
+        ) from error
+    try:
+        _check_or_write(experiment, of_dataset(dataset), command)
+        yield
+    finally:
+        lock.release()
+
+
+def _check_or_write(experiment, data, command):
+    folder = experiment.run.folder
+    # Checkpoints without it would be gone on with, whatever they are of.
+    if (folder / "config.json").exists() or (folder / "checkpoints").exists():
+        refuse_others(experiment, keras.backend.backend())
+        _refuse_other_data(folder, data)
+        return
     config = {
         "command": command,
         "experiment": _settings(experiment),
+        "data": data,
         "backend": keras.backend.backend(),
         "versions": versions(),
         "commit": git_commit(),
         **run_on(),
+        "device": device(),
+        "threads": threads(),
+        "thread_variables": thread_variables(),
     }
-    partial = folder / "partial.json"
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, folder / "config.json")
+    write_object(folder / "config.json", config)
+
+
+def read_config(folder):
+    """What `config.json` of a run folder says, as a dict.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    file = folder / "config.json"
+    try:
+        found = read_object(file)
+        check_form(found, _FORM)
+        if "data" in found:  # not of a run that is only printed
+            check_form(found, _TO_GO_ON)
+    except (FileNotFoundError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(
+            f"{file} is missing or damaged ({reason}); remove {folder}, or give "
+            "another folder."
+        ) from error
+    return found
+
+
+_GROUPS = ("network", "data", "augmentation", "training", "run")
+_FORM = {
+    "experiment": dict.fromkeys(_GROUPS, dict),
+    "backend": str,
+    "versions": dict,
+    "commit": (str, type(None)),
+    "date": str,
+    "cpu": str,
+    "cores": int,
+}
+_TO_GO_ON = {"data": FORM, "device": str, "threads": int, "thread_variables": dict}
 
 
 def refuse_others(experiment, backend=None):
@@ -44,21 +113,53 @@ def refuse_others(experiment, backend=None):
         backend: what it must have been trained on; `None` for any.
     """
     folder = experiment.run.folder
-    file = folder / "config.json"
-    try:
-        found = json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{file} is missing or damaged ({error}); remove {folder}, or give another "
-            "folder."
-        ) from error
+    found = read_config(folder)
     differences = list(_differences(found["experiment"], _settings(experiment)))
     if backend not in (None, found["backend"]):
-        differences.append(f"backend={found['backend']!r}, not {backend!r}")
-    if differences:
+        differences.append(f"backend={found['backend']!r:.80}, not {backend!r}")
+    _refuse(folder, "with other settings", differences, ", ")
+
+
+def _refuse_other_data(folder, data):
+    found = read_config(folder)
+    if "data" not in found:
         raise ValueError(
-            f"{folder} holds a run with other settings ({', '.join(differences)}); "
+            f"{folder / 'config.json'} does not say what data the run was trained on; "
             "give another folder, or remove it."
+        )
+    differences = list(differences_of(found["data"], data))
+    _refuse(folder, "on other data", differences, "; ")
+
+
+def _refuse(folder, how, differences, separator):
+    if differences:
+        more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise ValueError(
+            f"{folder} holds a run {how} ({separator.join(differences[:5])}{more}); "
+            "give another folder, or remove it."
+        )
+
+
+def warn_elsewhere(folder):
+    """Warns if a run goes on with what may change the last bits of its numbers."""
+    found, backend = read_config(folder), keras.backend.backend()
+    packages = ("python", "keras", "numpy", "pillow", backend)
+    now = {each: versions().get(each) for each in packages}
+    now |= {"commit": git_commit(), "device": device()}
+    before = found | found["versions"]
+    if now["device"] == found["device"] == "CPU":
+        now |= {"cpu": run_on()["cpu"], "threads": threads(), **thread_variables()}
+        before |= found["thread_variables"]
+    differences = [
+        f"{key} {before.get(key)!s:.80}, now {value!s:.80}"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    if differences:
+        warnings.warn(
+            f"{folder} was begun with {'; '.join(differences)}: its weights will not "
+            "be bit for bit those of an uninterrupted run.",
+            stacklevel=2,
         )
 
 
@@ -82,14 +183,14 @@ _FREE = (
 def _differences(found, settings):
     for group, values in settings.items():
         for key, value in values.items():
-            if key not in _FREE and found.get(group, {}).get(key) != value:
-                yield f"{key}={found.get(group, {}).get(key)!r}, not {value!r}"
+            if key not in _FREE and found[group].get(key) != value:
+                yield f"{key}={found[group].get(key)!r:.80}, not {value!r:.80}"
 
 
 def versions():
     """Of Python and the packages that decide what a run computes."""
     found = {"python": platform.python_version()}
-    for package in ("keras", "tensorflow", "jax", "torch", "numpy"):
+    for package in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
@@ -127,6 +228,6 @@ def model_file(name):
 
 def save(model, path):
     """Saves a `.keras` file, which is there as a whole or not at all."""
-    partial = path.with_name("partial.keras")
-    model.save(partial)
-    os.replace(partial, path)
+    file = InMemory(path.name)
+    model.save(file)
+    write(path, file.getbuffer())

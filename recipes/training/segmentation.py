@@ -1,8 +1,10 @@
 """The task of training segmentation models."""
 
 import dataclasses
+import io
 
 from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
+from keras_cbvit.pretrained.writing import write
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.occurrence import check_occurrence
 from recipes.data.segmentation.pairs import load_pairs
@@ -124,8 +126,9 @@ class Segmentation(Task):
             experiment.data.scale,
             experiment.training.global_batch_size,
         )
-        file = experiment.run.folder / "predictions.png"
+        file = io.BytesIO()
         draw_segmentations(rows, dataset.class_names, file)
+        write(experiment.run.folder / "predictions.png", file.getbuffer())
 
     def publish(self, model, dataset, experiment, command):
         run = experiment.run

@@ -175,11 +175,10 @@ def test_a_folder_of_other_settings_is_refused(finished, folder):
         recipe.segment(experiment)
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_stays_near_float32(finished, folder, tmp_path, precision):
+def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     options = {"iterations": 3, "learning_rate": 1e-3}
     losses = []
-    for each in ("float32", precision):
+    for each in ("float32", "mixed_bfloat16"):
         experiment = small(folder, tmp_path / each, precision=each, **options)
         model, _ = recipe.segment(experiment)
         losses.append(read_log(tmp_path / each)[0]["loss"])

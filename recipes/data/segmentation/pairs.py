@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_cbvit.pretrained.classes import checked_names
 from recipes.data.decoding import decoded, decoded_samples
+from recipes.data.fingerprints import NO_CLASS, fingerprint, marks_of
 from recipes.data.folders import Contents, MissingDatasetError
 from recipes.data.tfds import UnknownDatasetError, prepared, refuse_float_images
 from recipes.data.tfrecords import Records
@@ -131,6 +132,12 @@ class Pairs(Sequence):
                 "and --ignored-label."
             )
         return labels
+
+    def fingerprint(self):
+        """What tells these from others; see `recipes.data.fingerprints`."""
+        marks = (marks_of(each, self.indices) for each in (self.images, self.labels))
+        pairs = (b"\n".join(pair) for pair in zip(*marks, strict=True))
+        return fingerprint(pairs, np.full(len(self), NO_CLASS))
 
     def first(self, number):
         """The first so many pictures, at most all."""

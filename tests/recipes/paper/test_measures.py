@@ -124,3 +124,15 @@ def test_cost_counts_what_cb_adds_by_itself():
     assert cb["macs"] == plain["macs"]
     # In each of 3 blocks 17 tokens of 8 channels: the sum, and twice a half of them.
     assert (plain["context_macs"], cb["context_macs"]) == (0, 3 * (2 * 17 + 1) * 8)
+
+
+@pytest.mark.parametrize("text", ["", "epoch\n0\n", "epoch,val_loss\n0,x\n0", "\xff"])
+def test_a_log_that_is_damaged_is_said(tmp_path, text):
+    file = tmp_path / "log.csv"
+    file.write_text("epoch,val_loss,val_accuracy\n0,2.5,0.25\n1,1.5,0.5\n")
+    names = ("test_loss", "test_top1")
+    curves = measures.by_epoch(names, file)
+    assert curves == {"test_loss": [2.5, 1.5], "test_top1": [25, 50]}
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"log\.csv is damaged \("):
+        measures.by_epoch(names, file)

@@ -120,9 +120,10 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
     (tmp_path / place / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json is missing or damaged"):
         found.values("cbs_from_one", "mini", 0, ["scale_mean"])
-    (tmp_path / place / "measures.json").write_text("{")
-    with pytest.raises(ValueError, match=r"measures\.json is damaged"):
-        found.values("cbs_from_one", "mini", 0, ["scale_mean"])
+    for text in ("{", "[]", "null"):
+        (tmp_path / place / "measures.json").write_text(text)
+        with pytest.raises(ValueError, match=r"measures\.json is damaged"):
+            found.values("cbs_from_one", "mini", 0, ["scale_mean"])
 
 
 def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path, monkeypatch):

@@ -1,33 +1,17 @@
-import csv
-import json
 import math
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from PIL import Image
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from keras_cbvit.layers import DropPath
 from recipes.training.callbacks import (
     Checkpoints,
-    EpochLog,
     NonFiniteLossError,
     StopOnNonFiniteLoss,
 )
-
-
-def compiled_model(seed=0, scaled=False):
-    keras.utils.set_random_seed(seed)
-    model = keras.Sequential([keras.layers.Dense(8), DropPath(0.5)])
-    model.build((None, 3))
-    optimizer = keras.optimizers.AdamW(0.01)
-    if scaled:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer=optimizer, loss="mse")
-    optimizer.build(model.trainable_variables)
-    return model
+from tests.full_disk import files_in, no_file_over
+from tests.recipes.training.compiled import compiled_model
 
 
 def train(model, steps=1):
@@ -74,18 +58,26 @@ def test_the_last_three_checkpoints_are_kept_under_their_step(tmp_path):
     assert checkpoints.newest() == tmp_path / "new" / "step_00000005.weights.h5"
 
 
-def test_a_checkpoint_is_not_there_before_it_is_whole(tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_leaves_those_before(tmp_path, capfd):
     model = compiled_model()
-    checkpoints, _ = checkpoints_of(model, tmp_path)
-
-    def disk_is_full(path, **options):
-        path.write_bytes(b"the first bytes")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(model, "save_weights", disk_is_full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.on_epoch_end(1)
-    assert checkpoints.saved() == [tmp_path / "step_00000001.weights.h5"]
+    checkpoints, states = checkpoints_of(model, tmp_path, 2)
+    before = files_in(tmp_path)
+    train(model)
+    checkpoints.on_train_batch_end(0)
+    with (
+        no_file_over(checkpoints.newest().stat().st_size - 1),
+        pytest.raises(OSError, match=r"step_00000003\..* cannot be written") as caught,
+        checkpoints.noted(),
+    ):
+        checkpoints.on_epoch_end(2)
+    newest = tmp_path / "step_00000002.weights.h5"
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"The last good checkpoint is {newest};")
+    assert files_in(tmp_path) == before
+    assert capfd.readouterr() == ("", "")  # HDF5 prints what it cannot write
+    other = compiled_model(seed=1)
+    assert checkpoints.restore(other) == 2
+    assert_same_state(state(other), states[1])
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -124,6 +116,92 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, kept, scal
     with pytest.warns(UserWarning, match=r"step_00000002.* is damaged and passed over"):
         assert checkpoints.restore(other) == 1
     assert_same_state(state(other), states[0])
+
+
+DAMAGES = {
+    "bit": lambda content, at, random: (
+        content[:at]
+        + bytes([content[at] ^ 1 << random.integers(8)])
+        + content[at + 1 :]
+    ),
+    "zeros": lambda content, at, random: (
+        content[:at] + bytes(len(content[at : at + 512])) + content[at + 512 :]
+    ),
+    "noise": lambda content, at, random: (
+        content[:at] + random.bytes(len(content[at : at + 64])) + content[at + 64 :]
+    ),
+    "truncated": lambda content, at, random: content[:at],
+    "missing": lambda content, at, random: content[:at] + content[at + 8 :],
+    "longer": lambda content, at, random: content + random.bytes(8),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_no_damage_is_gone_on_with(tmp_path, kind):
+    checkpoints, states = checkpoints_of(compiled_model(), tmp_path, 2)
+    newest = checkpoints.newest()
+    whole = newest.read_bytes()
+    other = compiled_model(seed=1)
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        damaged = DAMAGES[kind](whole, random.integers(len(whole)), random)
+        if damaged == whole:  # zeros that were
+            continue
+        newest.write_bytes(damaged)
+        other.set_weights([np.zeros(w.shape) for w in other.weights])
+        with pytest.warns(UserWarning, match=r"step_00000002.* damaged and passed"):
+            assert Checkpoints(tmp_path, 1, 100).restore(other) == 1
+        assert_same_state(state(other), states[0])
+
+
+def test_a_checkpoint_of_another_step_is_damaged(tmp_path):
+    checkpoints, states = checkpoints_of(compiled_model(), tmp_path, 2)
+    checkpoints.newest().rename(checkpoints.path(9))
+    other = compiled_model(seed=1)
+    with pytest.warns(UserWarning, match=r"step_00000009.* \(its checksum is wrong"):
+        assert checkpoints.restore(other) == 1
+    assert_same_state(state(other), states[0])
+
+
+def test_a_checkpoint_is_weights_for_keras(tmp_path):
+    model = compiled_model()
+    checkpoints, _ = checkpoints_of(model, tmp_path)
+    other = compiled_model(seed=1)
+    other.load_weights(checkpoints.newest())
+    assert_same_state(other.get_weights(), model.get_weights())
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
+    checkpoints_of(compiled_model(), tmp_path, 6)
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    for step in (7, 8):
+        (tmp_path / f"step_0000000{step}.weights.h5").write_bytes(b"nothing")
+    (tmp_path / names[-1]).write_bytes(b"nothing")
+    (tmp_path / "step_x.weights.h5").write_bytes(b"of somebody else")
+    model = compiled_model(seed=1)
+    checkpoints = Checkpoints(tmp_path, steps_per_epoch=1, every=100)
+    checkpoints.set_model(model)
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert checkpoints.restore(model) == 5
+    assert checkpoints.newest().name == names[1]
+    train(model)
+    checkpoints.on_train_batch_end(0)
+    checkpoints.on_epoch_end(5)
+    assert [path.name for path in checkpoints.saved()] == names
+    with pytest.warns(UserWarning, match="step_00000008.* is damaged"):
+        assert Checkpoints(tmp_path, 1, 100).restore(compiled_model()) == 6
+
+
+def test_a_checkpoint_of_another_model_is_not_passed_over(tmp_path):
+    checkpoints, _ = checkpoints_of(compiled_model(), tmp_path, 2)
+    wider = keras.Sequential([keras.layers.Dense(5)])
+    wider.build((None, 3))
+    wider.compile(optimizer="adamw", loss="mse")
+    other_optimizer = compiled_model(seed=1)
+    other_optimizer.compile(optimizer="sgd", loss="mse")
+    for model in (wider, other_optimizer):
+        with pytest.raises(ValueError, match="step_00000002.* is of another model"):
+            checkpoints.restore(model)
 
 
 def test_if_every_checkpoint_is_damaged_training_does_not_start_anew(tmp_path):
@@ -186,82 +264,3 @@ def test_a_weight_that_is_not_finite_stops(tmp_path):
         NonFiniteLossError, match="kernel is not finite after step 1 of"
     ):
         stop.on_epoch_end(0, {"loss": 1.0})
-
-
-# Logs
-
-
-def log_epochs(folder, first_epoch, losses):
-    """Logs these losses as those of the epochs from `first_epoch` on."""
-    log = EpochLog(folder, first_epoch, 100, broken_images=lambda: 7)
-    log.set_model(compiled_model())
-    log.on_train_begin()
-    for epoch, loss in enumerate(losses, first_epoch):
-        log.on_epoch_begin(epoch)
-        log.on_train_batch_end(0)
-        log.on_epoch_end(
-            epoch,
-            {"loss": loss, "val_loss": loss, "accuracy": 0.5, "val_accuracy": 0.25},
-        )
-    log.on_train_end()
-
-
-def read_jsonl(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").open()]
-
-
-def read_csv(folder):
-    with (folder / "log.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def read_tensorboard(folder, tag):
-    """What TensorBoard shows: a start at a step hides earlier values from there on."""
-    shown = []
-    for path in sorted((folder / "tensorboard").iterdir()):
-        data, start = path.read_bytes(), 0
-        while start < len(data):  # length, its checksum, event, its checksum
-            length = int.from_bytes(data[start : start + 8], "little")
-            event = Event.FromString(data[start + 12 : start + 12 + length])
-            if event.session_log.status == SessionLog.START:
-                shown = [(step, value) for step, value in shown if step < event.step]
-            shown += [
-                (event.step, v.simple_value)
-                for v in event.summary.value
-                if v.tag == tag
-            ]
-            start += length + 16
-    return shown
-
-
-def test_each_epoch_is_logged_everywhere(tmp_path):
-    log_epochs(tmp_path, 0, [3.0, 2.0])
-    jsonl, table = read_jsonl(tmp_path), read_csv(tmp_path)
-    assert [(e["epoch"], e["loss"]) for e in jsonl] == [(0, 3.0), (1, 2.0)]
-    assert [(e["epoch"], e["loss"]) for e in table] == [("0", "3.0"), ("1", "2.0")]
-    for entry in jsonl:
-        assert entry["val_accuracy"] == 0.25
-        assert entry["learning_rate"] == pytest.approx(0.01)
-        assert entry["images_per_second"] > 0
-        assert entry["broken_images"] == 7
-    assert read_tensorboard(tmp_path, "loss") == [(0, 3.0), (1, 2.0)]
-    assert read_tensorboard(tmp_path, "val_accuracy") == [(0, 0.25), (1, 0.25)]
-
-
-def test_curves_are_drawn(tmp_path):
-    log_epochs(tmp_path, 0, [3.0])
-    before = np.asarray(Image.open(tmp_path / "curves.png").convert("L"))
-    log_epochs(tmp_path, 1, [2.0, 1.0])
-    after = np.asarray(Image.open(tmp_path / "curves.png").convert("L"))
-    assert before.shape == after.shape == (432, 1080)
-    assert (before < 200).sum() > 1000
-    assert (before != after).sum() > 1000
-
-
-def test_an_epoch_that_is_repeated_is_logged_once(tmp_path):
-    log_epochs(tmp_path, 0, [3.0, 2.0, 9.0])
-    log_epochs(tmp_path, 2, [1.5, 1.0])
-    losses = [(0, 3.0), (1, 2.0), (2, 1.5), (3, 1.0)]
-    assert [(e["epoch"], e["loss"]) for e in read_jsonl(tmp_path)] == losses
-    assert [(int(e["epoch"]), float(e["loss"])) for e in read_csv(tmp_path)] == losses
-    assert read_tensorboard(tmp_path, "loss") == losses

@@ -1,0 +1,161 @@
+"""What a run's data were, in a few numbers, so that it is not gone on with others.
+
+A file counts by its name and size, an array by its pixels, a record of TFDS by its
+label, since TFDS has versions. So a folder may be moved or copied, and ImageNet takes
+half a minute; an image that is edited in its place and keeps its size is not noticed.
+"""
+
+import hashlib
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from recipes.data.tfrecords import Records
+
+NO_CLASS = -1
+_LISTS = ("classes", "images", "digests")
+_SPLIT = {
+    "classes": [int],
+    "images": [int],
+    "digests": [str],
+    "order": str,
+    "left_out": int,
+}
+FORM = {"description": str, "class_names": [str], "train": _SPLIT, "test": _SPLIT}
+"""Of what `of_dataset` gives, for `recipes.files.check_form`."""
+
+
+def of_dataset(dataset):
+    """The data of a training run, as `config.json` has them.
+
+    Args:
+        dataset: has `class_names` and `description`, and `train` and `test`, each with
+            a function `fingerprint()`.
+    """
+    return {
+        "description": dataset.description,
+        "class_names": [str(name) for name in dataset.class_names],
+        "train": dataset.train.fingerprint(),
+        "test": dataset.test.fingerprint(),
+    }
+
+
+def fingerprint(marks, labels, left_out=0):
+    """What tells some images from others.
+
+    Args:
+        marks: bytes for each image, see `marks_of`.
+        labels: the class of each; `NO_CLASS`, or of two axes, if it has no single one.
+        left_out: how many of them are, because they cannot be decoded.
+
+    Returns:
+        A dict of the `classes` that occur, the number of `images` of each, `digests`
+        of the marks of these, `order`, a digest of all labels, and `left_out`.
+    """
+    if labels.ndim != 1:
+        labels = np.full(len(labels), NO_CLASS)
+    classes, groups, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    hashes = [hashlib.sha256() for _ in classes]
+    for mark, group in zip(marks, groups.tolist(), strict=True):
+        hashes[group].update(len(mark).to_bytes(8, "little") + mark)
+    return {
+        "classes": classes.tolist(),
+        "images": counts.tolist(),
+        "digests": [each.hexdigest()[:16] for each in hashes],
+        "order": hashlib.sha256(groups.astype("<i8").tobytes()).hexdigest()[:16],
+        "left_out": left_out,
+    }
+
+
+def marks_of(encoded, indices):
+    """What tells each of some images from others, an iterable of bytes.
+
+    Args:
+        encoded: a sequence of paths, of uint8 arrays, or of what TFDS has.
+        indices: which of them.
+    """
+    if isinstance(encoded, Records):  # which would be read
+        return [b""] * len(indices)
+    if isinstance(encoded, np.ndarray):
+        return (_pixels(encoded[i]) for i in indices)
+    chosen = [encoded[i] for i in indices]
+    if chosen and isinstance(chosen[0], str | os.PathLike):
+        return _names_and_sizes([os.fspath(path) for path in chosen])
+    return (_pixels(i) if isinstance(i, np.ndarray) else b"" for i in chosen)
+
+
+def _pixels(array):
+    return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+
+
+def _names_and_sizes(paths):
+    """Of files, from the folder on that all of them are in."""
+    ends = min(paths), max(paths)
+    folder = os.path.commonpath([os.path.dirname(path) for path in ends])
+    # Some at once: disks in a network answer late, but many together.
+    some = [paths[i : i + 1000] for i in range(0, len(paths), 1000)]
+    with ThreadPoolExecutor(32) as pool:
+        sizes = pool.map(lambda part: [os.path.getsize(path) for path in part], some)
+        sizes = list(itertools.chain.from_iterable(sizes))
+    return [
+        os.fsencode(path[len(folder) :]) + b"\0%d" % size
+        for path, size in zip(paths, sizes, strict=True)
+    ]
+
+
+def differences_of(before, now):
+    """Yields in words what of the data of a run is not as it was.
+
+    Args:
+        before: what `of_dataset` gave, in the form `FORM`.
+        now: what it gives.
+    """
+    if before["description"] != now["description"]:
+        yield f"{before['description']:.80}, now {now['description']:.80}"
+    if before["class_names"] != now["class_names"]:
+        yield _other_classes(before["class_names"], now["class_names"])
+    for split, kind in (("train", "training"), ("test", "test")):
+        one, other = before[split], now[split]
+        if sum(one["images"]) != sum(other["images"]):
+            yield f"{sum(one['images'])} {kind} images, now {sum(other['images'])}"
+        elif before["class_names"] == now["class_names"] and one != other:
+            yield from _other_images(one, other, kind, now["class_names"])
+
+
+def _other_classes(before, now):
+    known, found = set(before), set(now)
+    gone = [name for name in before if name not in found]
+    new = [name for name in now if name not in known]
+    if len(gone) == len(new) == 1:
+        return f"class {gone[0]!r:.40} is now {new[0]!r:.40}"
+    parts = [f"without {_named(gone)}"] if gone else []
+    parts += [f"with the new {_named(new)}"] if new else []
+    return " and ".join(parts) or "the classes are in another order"
+
+
+def _named(names):
+    shown = ", ".join(f"{name!r:.40}" for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _other_images(before, now, kind, class_names):
+    one, other = (
+        {label: each for label, *each in zip(*map(split.get, _LISTS), strict=False)}
+        for split in (before, now)
+    )
+    for label in sorted(one.keys() | other.keys()):
+        number, digest = one.get(label, (0, ""))
+        count, found = other.get(label, (0, ""))
+        name = class_names[label : label + 1]
+        of = "" if label == NO_CLASS else f" of {_named(name)}"
+        if number != count:
+            yield f"{number} {kind} images{of}, now {count}"
+        elif digest != found:
+            yield f"{number} {kind} images{of} with other names, sizes or pixels"
+    if before["left_out"] != now["left_out"]:
+        yield f"{before['left_out']} {kind} images left out, now {now['left_out']}"
+    elif one == other:
+        yield f"the {kind} images in another order"

@@ -1,0 +1,132 @@
+"""What a training run leaves of its epochs: a log, a table, scalars, curves."""
+
+import csv
+import io
+import json
+import socket
+import struct
+import time
+
+from keras_cbvit.pretrained.writing import write
+from recipes.files import append, check_form
+
+
+def read_log(file):
+    """The epochs in a `log.jsonl`, dicts of numbers; none if there is no such file.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        epochs = [json.loads(line) for line in file.read_bytes().decode().splitlines()]
+        for entry in epochs:
+            check_form(entry, {"epoch": int}, "an epoch")
+            check_form(list(entry.values()), [(int, float)], "an epoch")
+            if entry.keys() != epochs[0].keys():
+                raise ValueError(f"epoch {entry['epoch']} has other values")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error!s:.200}); remove it to go on without the "
+            "epochs that it holds."
+        ) from error
+    return epochs
+
+
+def write_log(epochs, file):
+    """Writes a `log.jsonl`."""
+    lines = [json.dumps(entry) + "\n" for entry in epochs]
+    write(file, "".join(lines).encode())
+
+
+def write_table(epochs, file):
+    """Writes a `log.csv`."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, epochs[0])
+    table.writeheader()
+    table.writerows(epochs)
+    write(file, text.getvalue().encode())
+
+
+class Scalars:
+    """TensorBoard's file of a start of a run.
+
+    Written without tensorboardX's writer, whose thread dies without a word where the
+    disk is full, and has the training wait for it for ever.
+
+    Args:
+        folder: where TensorBoard looks for it.
+    """
+
+    def __init__(self, folder):
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        start = f"{time.time():.0f}.{socket.gethostname()}"
+        self.file = folder / f"events.out.tfevents.{start}"
+        # TensorBoard forgets the files of earlier starts, which may lack an epoch or
+        # have one too many.
+        start = Event(session_log=SessionLog(status=SessionLog.START))
+        self._write(Event(file_version="brain.Event:2"), start)
+
+    def add(self, entry):
+        """Adds the numbers of an epoch."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in entry.items()
+            if name != "epoch"
+        ]
+        self._write(Event(step=entry["epoch"], summary=Summary(value=values)))
+
+    def _write(self, *events):
+        append(self.file, b"".join(map(_record, events)))
+
+
+def _record(event):
+    """An event as TFRecord files have it: length and content, each with a checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    event.wall_time = time.time()
+    content = event.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    return b"".join(
+        part + struct.pack("<I", masked_crc32c(part)) for part in (length, content)
+    )
+
+
+# What is drawn of a log, as far as it has it.
+_CURVES = {
+    "loss": "loss (training: of augmented images)",
+    "accuracy": "top-1 accuracy",
+    "mean_iou": "mean IoU",
+}
+
+
+def draw_curves(epochs, path):
+    """Draws loss and accuracy, or mean IoU, over the epochs of a log."""
+    from matplotlib.figure import Figure
+
+    numbers = [entry["epoch"] + 1 for entry in epochs]
+    marker = "o" if len(epochs) < 3 else None
+    drawn = [name for name in _CURVES if {name, f"val_{name}"} & epochs[0].keys()]
+    figure = Figure(figsize=(4.5 * len(drawn), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axis, name in zip(axes, drawn, strict=True):
+        for key, style, kind in (
+            (name, "--", "training"),
+            (f"val_{name}", "-", "test"),
+        ):
+            if key in epochs[0]:
+                values = [entry[key] for entry in epochs]
+                axis.plot(numbers, values, style, marker=marker, label=kind)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(_CURVES[name])
+        axis.grid(alpha=0.3)
+        axis.legend()
+    file = io.BytesIO()
+    figure.savefig(file, dpi=120)
+    write(path, file.getbuffer())

@@ -1,0 +1,57 @@
+import json
+import zipfile
+
+import pytest
+
+from recipes.evaluation.segmenters import data_of
+from recipes.segmentation_experiment import Data
+
+DATA = {
+    "dataset": "camvid",
+    "data_dir": None,
+    "train_split": "train",
+    "test_split": "val",
+    "class_names": ["sky", "road"],
+    "ignored_label": 11,
+    "scale": [360, 480],
+    "image_size": [64, 64],
+}
+NOTHING = {"dataset": None, "data_dir": None, "test_split": None}
+
+
+def run_with(folder, config):
+    """A run folder of a configuration; the model's file is not read."""
+    with zipfile.ZipFile(folder / "model.keras", "w"):
+        pass
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_the_data_of_a_run_are_those_of_its_configuration(tmp_path):
+    run = run_with(tmp_path, {"experiment": {"data": DATA}})
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in DATA.items()}
+    assert data_of(run, NOTHING) == Data(**tuples | {"train_split": "val"})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        [],
+        {},
+        {"experiment": None},
+        {"experiment": {"data": []}},
+        {"experiment": {"data": {"dataset": "digits"}}},
+        {"experiment": {"data": DATA | {"class_names": "sky"}}},
+        {"experiment": {"data": DATA | {"class_names": [1, 2]}}},
+        {"experiment": {"data": DATA | {"scale": 360}}},
+        {"experiment": {"data": DATA | {"scale": [1, 2, 3]}}},
+        {"experiment": {"data": DATA | {"ignored_label": "11"}}},
+        {"experiment": {"data": DATA | {"more": 1}}},
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, config):
+    message = r"config\.json is not that of a run of recipes\.segment \(.+\)\.$"
+    with pytest.raises(ValueError, match=message) as caught:
+        data_of(run_with(tmp_path, config), NOTHING)
+    assert len(str(caught.value)) < 400
