@@ -214,6 +214,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
         ({"dataset": "./none"}, "There is no folder none"),
         ({"class_names": ()}, "There are 0 class names"),
+        ({"class_names": ("red", "green", "red")}, "--class-names has 'red' twice"),
     ],
 )
 def test_settings_that_cannot_work_end_with_a_sentence(
@@ -221,6 +222,27 @@ def test_settings_that_cannot_work_end_with_a_sentence(
 ):
     with pytest.raises((ValueError, OSError), match=message):
         recipe.segment(small(folder, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
+    for split in ("train", "val"):
+        for place in ("images", "labels"):
+            (tmp_path / split / place).mkdir(parents=True)
+        for i in range(4):
+            mask = np.zeros((24, 32), "uint8")
+            mask[4 * i : 4 * i + 8] = 255
+            Image.fromarray(mask).convert("RGB").save(
+                tmp_path / split / f"images/{i}.png"
+            )
+            Image.fromarray(mask).save(tmp_path / split / f"labels/{i}.png")
+    masks = {"class_names": ("background", "object"), "ignored_label": 255}
+    message = (
+        r"none of the 4 training pictures has a pixel of object \(label 1\); the "
+        r"labels found are 0, 255 \(ignored\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        recipe.segment(small(tmp_path, tmp_path / "run", **masks))
     assert not (tmp_path / "run").exists()
 
 

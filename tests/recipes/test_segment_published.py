@@ -121,6 +121,110 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     assert list(rows[0]["class_iou"].values()) == pytest.approx(found["class_iou"])
 
 
+def test_its_files_know_its_classes(run, place, known):
+    names = camvid_mini.config().data.class_names
+    for model in (
+        keras_cbvit.load_model(run / "model.keras"),
+        keras.saving.load_model(place / "weights" / f"{NAME}.keras"),
+        keras_cbvit.load_model(NAME),
+    ):
+        assert type(model) is keras_cbvit.SegmentationModel
+        assert model.class_names == names
+        assert keras_cbvit.class_names(model) == [*names]
+
+
+def permuted(run, folder, order):
+    """A copy of a run whose model has its classes in another order; not its config."""
+    shutil.copytree(run, folder)
+    model = keras_cbvit.load_model(folder / "model.keras")
+    classifier = model.get_layer("uper_head").head.classifier
+    classifier.kernel.assign(classifier.kernel.numpy()[..., order])
+    classifier.bias.assign(classifier.bias.numpy()[order])
+    model.class_names = [model.class_names[number] for number in order]
+    model.save(folder / "model.keras")
+    return str(folder)
+
+
+@on_torch
+def test_classes_in_another_order_are_measured_by_name(
+    run, place, tmp_path, monkeypatch
+):
+    other = permuted(run, tmp_path / "other", [3, 0, 1, 2, *range(4, 11)])
+    drawn = []
+    monkeypatch.setattr(
+        segmenters, "draw_segmentations", lambda *args: drawn.append(args)
+    )
+    options = ["--data-dir", str(place), "--pictures", str(tmp_path / "both.png")]
+    first, second = evaluated(tmp_path, str(run), other, *options)
+    assert first["class_iou"] == second["class_iou"]
+    assert list(first["class_iou"]) != list(second["class_iou"])
+    for key in ("mean_iou", "pixel_accuracy", "classes_counted", "majority_mean_iou"):
+        assert first[key] == second[key]
+    for key in ("not_labelled", "never_predicted"):
+        assert set(first[key]) == set(second[key])
+    ((rows, names, *_),) = drawn
+    assert tuple(names) == camvid_mini.config().data.class_names
+    for _, _, one, two in rows:
+        np.testing.assert_array_equal(one, two)
+    facts = ["--trained-on", "noise", "--recipe", "by hand", "--data-dir", str(place)]
+    file = f"{other}/model.keras"
+    publish.main([file, "upernet_toy.own", *facts, "--weights-dir", str(tmp_path)])
+    record = read_catalog(tmp_path)["upernet_toy.own"]
+    assert record.value == pytest.approx(first["mean_iou"], abs=1e-6)
+    assert record.class_names == list(second["class_iou"])
+
+
+@on_torch
+def test_classes_that_the_model_does_not_know_are_refused(run, place, tmp_path):
+    model = keras_cbvit.load_model(run / "model.keras")
+    shutil.copytree(run, tmp_path / "run")
+    model.class_names = ["heaven", *model.class_names[1:]]
+    model.save(tmp_path / "run" / "model.keras")
+    message = "The labels are of the classes sky, which .*run has not; .* are heaven, b"
+    options = ["--data-dir", str(place)]
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([str(tmp_path / "run"), *options])
+    facts = ["--trained-on", "noise", "--recipe", "by hand", "--weights-dir"]
+    with pytest.raises(SystemExit, match="The labels are of the classes sky, which"):
+        file = str(tmp_path / "run" / "model.keras")
+        publish.main([file, "upernet_toy.own", *facts, str(tmp_path / "w"), *options])
+
+
+@on_torch
+def test_a_model_without_names_is_measured_by_position_and_said_to_be(
+    run, place, tmp_path
+):
+    shutil.copytree(run, tmp_path / "run")
+    model = keras_cbvit.load_model(run / "model.keras")
+    # As files held it before they had names.
+    old = keras.Model(model.input, model.output, name=model.name)
+    old.save(tmp_path / "run" / "model.keras")
+    with pytest.warns(
+        UserWarning, match="does not know the names of its classes: they"
+    ):
+        first, second = evaluated(
+            tmp_path, str(run), str(tmp_path / "run"), "--data-dir", str(place)
+        )
+    assert first["class_iou"] == second["class_iou"]
+
+
+def test_classes_without_pixels_are_named_in_the_result(run, place, tmp_path, capsys):
+    with pytest.warns(
+        UserWarning, match="mean IoU over .* of 11 classes: neither label"
+    ):
+        (row,) = evaluated(tmp_path, str(run), "--data-dir", str(place))
+    names = camvid_mini.config().data.class_names
+    assert row["not_labelled"] == list(names[3:])
+    nowhere = [n for n in row["not_labelled"] if n in row["never_predicted"]]
+    assert nowhere == [name for name, iou in row["class_iou"].items() if iou is None]
+    assert row["classes_counted"] == 11 - len(nowhere)
+    counted = [iou for iou in row["class_iou"].values() if iou is not None]
+    assert row["mean_iou"] == pytest.approx(np.mean(counted))
+    sentence = capsys.readouterr().out.splitlines()[0]
+    assert f"over {len(counted)} of 11 classes, pixel accuracy" in sentence
+    assert f". Neither labelled nor predicted: {', '.join(nowhere)}" in sentence
+
+
 @on_torch
 def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkeypatch):
     drawn = {}

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from recipes.data.segmentation.pairs import IGNORED, Pairs
-from recipes.evaluation.pixels import confusion_matrix, largest, measure, measures
+from recipes.evaluation.pixels import (
+    confusion_matrix,
+    largest,
+    left_out,
+    measure,
+    measures,
+)
 
 
 def test_a_confusion_matrix_counts_truth_by_row_and_prediction_by_column():
@@ -35,6 +41,22 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean():
     assert found["class_iou"] == [0.75, None, 0.8]
     assert found["mean_iou"] == pytest.approx(0.775)
     assert found["majority_mean_iou"] == pytest.approx(4 / 8 / 2)
+    assert found["classes_counted"] == 2
+    assert left_out(found, ("sky", "pole", "car")) == (
+        "mean IoU over 2 of 3 classes: neither labelled nor predicted is pole"
+    )
+
+
+def test_classes_without_pixels_are_told_apart():
+    # Class 1 is only predicted, 2 only labelled, 3 neither.
+    found = measures([[3, 1, 0, 0], [0] * 4, [0, 2, 0, 0], [0] * 4])
+    assert (found["not_labelled"], found["never_predicted"]) == ([1, 3], [2, 3])
+    assert found["classes_counted"] == 3
+    assert found["class_iou"] == [0.75, 0, 0, None]
+    assert found["mean_iou"] == 0.25
+    everywhere = measures(np.eye(4))
+    assert (everywhere["not_labelled"], everywhere["never_predicted"]) == ([], [])
+    assert left_out(everywhere, [*"abcd"]) is None
 
 
 def test_a_class_that_is_only_predicted_or_only_there_counts_as_0():

@@ -300,11 +300,34 @@ def test_labels_in_colours_are_refused(folder):
         ({"class_names": ()}, "There are 0 class names; .* Set --class-names"),
         ({"class_names": ("a",) * 254}, "There are 254 class names"),
         ({"ignored_label": 256}, "ignored_label=256 must be between 0 and 255"),
+        ({"class_names": ("a", "b", "a ")}, "--class-names has 'a' twice"),
+        ({"class_names": ("a", "", "b")}, r"--class-names\[1\] is empty"),
     ],
 )
 def test_data_that_are_not_there_or_make_no_sense_are_refused(folder, changes, message):
     with pytest.raises((ValueError, MissingDatasetError), match=message):
         load_pairs(data_of(folder, **changes))
+
+
+def test_class_names_have_one_form(folder):
+    names = ("cafe\u0301", " tea", "the\u0301")
+    dataset = load_pairs(data_of(folder, class_names=names))
+    assert dataset.class_names == ("caf\u00e9", "tea", "th\u00e9")
+
+
+def test_classes_get_other_numbers(folder):
+    pairs = load_pairs(data_of(folder)).train
+    other = pairs.renumbered(np.array([4, 0, 2]), 5)
+    assert other.classes == 5
+    assert other.first(1)[0][1].tolist() == [[4, 0, 2], [2, IGNORED, 4]]
+    assert pairs[0][1].tolist() == [[0, 1, 2], [2, IGNORED, 0]]
+    write(folder / "train", "a", [[0, 3], [7, 11]])
+    with pytest.raises(
+        ValueError, match="labels 3, 7; the 3 classes are 0 to 2, and 1"
+    ):
+        other[0]
+    with pytest.raises(ValueError, match="There are 254 class names"):
+        pairs.renumbered(np.array([0, 1, 2]), 254)
 
 
 @pytest.mark.parametrize("dataset", ["nosuch", "no/such", "nosuch.npz"])
