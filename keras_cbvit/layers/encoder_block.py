@@ -5,13 +5,13 @@ import keras
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import CompositeLayer, part_from_config
 
 PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(CompositeLayer):
     """A pre-norm transformer block with four places for layers such as CB.
 
     ::
@@ -69,11 +69,18 @@ class EncoderBlock(keras.layers.Layer):
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
         self.attention = attention or MultiHeadSelfAttention(
-            num_heads, dtype=dtype, name="attention"
+            num_heads, **self.part_arguments("attention"), name="attention"
         )
         self.drop_path1 = DropPath(drop_path_rate, dtype=dtype, name="drop_path1")
         self.norm2 = self._norm("norm2")
-        self.mlp = MLP(mlp_dim, mlp_front, mlp_mid, mlp_end, dtype=dtype, name="mlp")
+        self.mlp = MLP(
+            mlp_dim,
+            mlp_front,
+            mlp_mid,
+            mlp_end,
+            **self.part_arguments("mlp"),
+            name="mlp",
+        )
         self.drop_path2 = DropPath(drop_path_rate, dtype=dtype, name="drop_path2")
 
     def _norm(self, name):

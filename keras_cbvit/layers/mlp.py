@@ -4,12 +4,12 @@ import keras
 
 from keras_cbvit.layers import fast
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import part_from_config
+from keras_cbvit.layers.parts import CompositeLayer, part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class MLP(keras.layers.Layer):
+class MLP(CompositeLayer):
     """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
 
     The first fully connected layer widens the tokens to `hidden_dim` and is
@@ -40,7 +40,7 @@ class MLP(keras.layers.Layer):
         self.fc1 = TokenDense(
             hidden_dim,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments("fc1"),
             name="fc1",
         )
 
@@ -48,7 +48,7 @@ class MLP(keras.layers.Layer):
         self.fc2 = TokenDense(
             input_shape[-1],
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments("fc2"),
             name="fc2",
         )
         hidden_shape = (*input_shape[:-1], self.hidden_dim)

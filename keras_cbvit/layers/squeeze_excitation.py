@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.parts import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class SqueezeExcitation(keras.layers.Layer):
+class SqueezeExcitation(CompositeLayer):
     """Weights the channels of all tokens by what the mean token says.
 
     ::
@@ -52,7 +53,7 @@ class SqueezeExcitation(keras.layers.Layer):
             channels,
             activation=activation,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments(name),
             name=name,
         )
 

@@ -81,7 +81,7 @@ def saved_config(path):
             "VisionTransformer that ViTCB builds; load it with keras_cbvit.load_model."
         )
     config = model["config"]
-    if config["dtype"]["class_name"] == "DTypePolicyMap":
+    if "quantized" in config:
         raise ValueError(
             f"{path} holds a quantised model; load it with keras_cbvit.load_model."
         )
