@@ -13,13 +13,13 @@ from keras_cbvit.layers.arguments import (
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
-from keras_cbvit.layers.parts import check_part, part_from_config
+from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
 
 PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(CompositeLayer):
     """A pre-norm transformer block with four places for layers such as CB.
 
     ::
@@ -80,12 +80,12 @@ class EncoderBlock(keras.layers.Layer):
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
         self.attention = layer("attention", attention) or MultiHeadSelfAttention(
-            self.num_heads, dtype=dtype, name="attention"
+            self.num_heads, **self.part_arguments("attention"), name="attention"
         )
         self.drop_path1 = DropPath(rate, dtype=dtype, name="drop_path1")
         self.norm2 = self._norm("norm2")
         places = (mlp_front, mlp_mid, mlp_end)
-        self.mlp = MLP(self.mlp_dim, *places, dtype=dtype, name="mlp")
+        self.mlp = MLP(self.mlp_dim, *places, **self.part_arguments("mlp"), name="mlp")
         self.drop_path2 = DropPath(rate, dtype=dtype, name="drop_path2")
 
     def _norm(self, name):

@@ -11,12 +11,12 @@ from keras_cbvit.layers.arguments import (
     whole_number,
 )
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import check_part, part_from_config
+from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
 from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class MLP(keras.layers.Layer):
+class MLP(CompositeLayer):
     """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
 
     The first fully connected layer widens the tokens to `hidden_dim` and is
@@ -53,7 +53,7 @@ class MLP(keras.layers.Layer):
         self.fc1 = TokenDense(
             self.hidden_dim,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments("fc1"),
             name="fc1",
         )
 
@@ -64,7 +64,7 @@ class MLP(keras.layers.Layer):
         self.fc2 = TokenDense(
             channels,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments("fc2"),
             name="fc2",
         )
         hidden_shape = (*input_shape[:-1], self.hidden_dim)

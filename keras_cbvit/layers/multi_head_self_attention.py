@@ -6,11 +6,12 @@ from keras import ops
 from keras_cbvit.layers import fast
 from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class MultiHeadSelfAttention(keras.layers.Layer):
+class MultiHeadSelfAttention(CompositeLayer):
     """Scaled dot-product attention of tokens to each other, in several heads.
 
     Queries, keys and values come from one dense layer with bias; its output
@@ -57,7 +58,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return TokenDense(
             channels,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments(name),
             name=name,
         )
 

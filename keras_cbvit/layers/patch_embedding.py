@@ -6,11 +6,12 @@ from keras import ops
 from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.grid import check_patches
 from keras_cbvit.layers.initializers import patch_kernel
+from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(CompositeLayer):
     """Cuts images into square patches and maps each linearly to a token.
 
     This is the convolution with kernel and stride `patch_size` of other
@@ -43,7 +44,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.projection = TokenDense(
             self.hidden_dim,
             kernel_initializer=patch_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments("projection"),
             name="projection",
         )
 

@@ -6,11 +6,12 @@ from keras import ops
 from keras_cbvit.layers import fast
 from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class SqueezeExcitation(keras.layers.Layer):
+class SqueezeExcitation(CompositeLayer):
     """Weights the channels of all tokens by what the mean token says.
 
     ::
@@ -55,7 +56,7 @@ class SqueezeExcitation(keras.layers.Layer):
             channels,
             activation=activation,
             kernel_initializer=dense_kernel(),
-            dtype=self.dtype_policy,
+            **self.part_arguments(name),
             name=name,
         )
 

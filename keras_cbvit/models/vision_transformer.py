@@ -1,5 +1,7 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
+import json
+
 import keras
 
 from keras_cbvit.layers import (
@@ -17,6 +19,7 @@ from keras_cbvit.layers.arguments import (
     text,
 )
 from keras_cbvit.layers.initializers import dense_kernel
+from keras_cbvit.layers.parts import quantized_layers
 from keras_cbvit.models.arguments import (
     BROADCAST_PLACES,
     block_indices,
@@ -86,6 +89,7 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         trainable = flag("trainable", trainable)
         name = None if name is None else text("name", name)
         dtype = dtype_policy("dtype", dtype)
+        _refuse_quantized(dtype)
         check_size(config, dtype.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
         wide = fast.wide_dtype(dtype.compute_dtype)
@@ -123,12 +127,6 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
             )(x)
 
         super().__init__(inputs=images, outputs=x, name=name, trainable=trainable)
-        if isinstance(dtype, keras.dtype_policies.DTypePolicyMap):
-            # From a quantised model's file. Dense cannot save under a map.
-            for layer in self._flatten_layers(include_self=False):
-                if layer.dtype_policy is dtype:
-                    layer._dtype_policy = dtype[layer.path or ""]
-            dtype = dtype.default_policy
         self.dtype_policy = dtype
         self._config = config
         self.class_names = class_names
@@ -176,17 +174,11 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         )
 
     def get_config(self):
-        dtype = self.dtype_policy
-        quantized = {
-            layer.path: layer.dtype_policy
-            for layer in self._flatten_layers(include_self=False)
-            if layer.quantization_mode is not None
-        }
-        if quantized:
-            dtype = keras.dtype_policies.DTypePolicyMap(dtype, quantized)
+        quantized = quantized_layers(self)
         return {
             **self._config,
-            "dtype": keras.dtype_policies.serialize(dtype),
+            **({"quantized": quantized} if quantized else {}),
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
             "frozen_layers": [
@@ -203,7 +195,15 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        quantized = config.get("quantized", {})
+        model = cls(**{key: config[key] for key in config.keys() - {"quantized"}})
+        for how in {json.dumps(each): each for each in quantized.values()}.values():
+            model.quantize(
+                keras.dtype_policies.get(how["dtype"]).quantization_mode,
+                keras.saving.deserialize_keras_object(how["quantization_config"]),
+                filters=lambda layer, how=how: quantized.get(layer.path) == how,
+            )
+        return model
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -241,3 +241,14 @@ class TokenPooling(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "pooling": self.pooling}
+
+
+def _refuse_quantized(dtype):
+    """A model is built in floats; Keras's layers compute wrongly under a mixed map."""
+    is_map = isinstance(dtype, keras.dtype_policies.DTypePolicyMap)
+    policies = [dtype, *(dtype.values() if is_map else ())]
+    if any(policy.quantization_mode is not None for policy in policies):
+        raise ValueError(
+            f"dtype={dtype.name!r} quantizes layers that have no weights yet; build "
+            "the model in floats, then call model.quantize(...)."
+        )

@@ -27,7 +27,7 @@ LARGEST_WEIGHT = 1e8
 """No trained weight is as large; of damaged ones, nearly every second is."""
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 # What a configuration says of a trained model, and the builders are asked for anew.
-_STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names")
+_STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names", "quantized")
 
 
 def model_config(path):
@@ -68,8 +68,7 @@ def saved_config(path):
             "keras_cbvit.load_model."
         )
     config = found["config"]
-    dtype = config.get("dtype")
-    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicyMap":
+    if "quantized" in config:
         raise ValueError(
             f"{path} holds a quantized model; load it with keras_cbvit.load_model."
         )

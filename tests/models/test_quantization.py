@@ -1,0 +1,167 @@
+"""Whatever is quantized comes back from its file as it was."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.models.ablations import ablate
+from tests.tiny import fill, images, predict, tiny, values
+
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+
+
+def headless(**changes):
+    return tiny(depth=1, include_top=False, classes=None, **changes)
+
+
+def upernet():
+    vit = tiny(depth=4, include_top=False, classes=None, pooling=None)
+    backbone = keras_cbvit.feature_pyramid(vit, range(4))
+    model = keras_cbvit.UperNet(backbone, 3, 4)
+    return fill_positive_variances(model)
+
+
+def fill_positive_variances(model):
+    fill(model)
+    for weight in model.weights:
+        if weight.path.endswith("variance"):
+            weight.assign(np.abs(weight.numpy()) + 0.5)
+    return model
+
+
+def clone(model):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def part(model):
+    return keras.Model(model.input, model.get_layer("block_0").output)
+
+
+MODELS = {
+    "classifier": lambda: fill(tiny(depth=1)),
+    "feature extractor": lambda: fill(headless()),
+    "tokens": lambda: fill(headless(pooling=None)),
+    "UperNet": upernet,
+    "clone": lambda: clone(fill(tiny(depth=1))),
+    "part": lambda: part(fill(tiny(depth=1, broadcast="cbs"))),
+    "nested": lambda: keras.Sequential([keras.Input((8, 12, 3)), fill(headless())]),
+    "nested part": lambda: keras.Sequential(
+        [keras.Input((8, 12, 3)), part(fill(tiny(depth=1)))]
+    ),
+    **{
+        name: lambda name=name: fill(ablate(tiny(depth=1, broadcast=None), name))
+        for name in ("uniform_attached", "squeeze_excitation", "extra_msa")
+    },
+}
+
+
+def inputs(model):
+    if None in model.input_shape[1:]:
+        return np.random.default_rng(1).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+    return images(model, 2)
+
+
+def modes(model):
+    """How each layer that is quantized is so, by its path."""
+    found = {
+        layer.path: [layer.dtype_policy.name, layer.quantization_config.get_config()]
+        for layer in model._flatten_layers()
+        if layer.quantization_mode is not None
+    }
+    return json.loads(json.dumps(found))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_quantized_model_comes_back_from_its_file(name, tmp_path):
+    model = MODELS[name]()
+    x = inputs(model)
+    before = predict(model, x)
+    model.quantize("int8")
+    after = predict(model, x)
+    assert 0 < np.abs(after - before).max() < 0.2 * np.abs(before).max()
+    kernels = [value for value in values(model).values() if value.dtype == "int8"]
+    assert len(kernels) == len(modes(model)) >= 5
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(loaded, x), after)
+    assert modes(loaded) == modes(model)
+
+
+WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+
+
+@pytest.mark.parametrize("name", ["classifier", "part"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"config": WEIGHTS_ONLY},
+        {"mode": "int4"},
+        {"config": keras.quantizers.Int4QuantizationConfig(block_size=8)},
+        {"mode": "float8"},
+        {"mode": "int8", "filters": "fc1"},
+    ],
+    ids=str,
+)
+def test_how_it_is_quantized_comes_back_too(how, name, tmp_path):
+    model = MODELS[name]()
+    model.quantize(**how)
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.load_model(tmp_path / "model.keras")
+    assert modes(loaded) == modes(model) != {}
+    np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
+def test_two_ways_of_quantizing_in_one_model_come_back_again_and_again(tmp_path):
+    model = fill(tiny(depth=1))
+    model.quantize("int8", filters="fc1|head")
+    model.quantize("int4", filters="qkv")
+    loaded = model
+    for _ in range(2):
+        loaded.save(tmp_path / "model.keras")
+        loaded = keras_cbvit.load_model(tmp_path / "model.keras")
+        assert modes(loaded) == modes(model)
+        assert len(modes(model)) == 3
+        np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
+def test_the_configuration_of_a_quantized_model_builds_one(tmp_path):
+    model = fill(tiny(depth=1))
+    model.quantize("int8")
+    copy = type(model).from_config(model.get_config())
+    assert copy.get_config() == model.get_config()
+    copy.set_weights(model.get_weights())
+    np.testing.assert_array_equal(predict(copy), predict(model))
+
+
+def test_a_block_keeps_how_its_parts_are_quantized():
+    block = keras_cbvit.layers.EncoderBlock(2, 8, name="other_name")
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, block(inputs))
+    model.quantize("int8")
+    config = block.get_config()
+    parts = {"attention/qkv", "attention/projection", "mlp/fc1", "mlp/fc2"}
+    assert config["quantized"].keys() == parts
+    unbuilt = keras_cbvit.layers.EncoderBlock.from_config(config)
+    assert unbuilt.get_config()["quantized"] == config["quantized"]
+    again = keras_cbvit.layers.EncoderBlock.from_config({**config, "name": "renamed"})
+    again.build((None, 5, 4))
+    assert again.mlp.fc1.kernel.dtype == "int8"
+    again.set_weights(block.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    found, expected = (keras.ops.convert_to_numpy(each(x)) for each in (again, block))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("as_map", [False, True])
+def test_a_model_is_not_built_quantized(as_map):
+    dtype = keras.dtype_policies.get("int8_from_float32")
+    if as_map:
+        layers = {"block_0/mlp/fc1": dtype}
+        dtype = keras.dtype_policies.DTypePolicyMap("float32", layers)
+    with pytest.raises(ValueError, match=r"dtype=.* then call model\.quantize"):
+        tiny(depth=1, dtype=dtype)
