@@ -131,6 +131,7 @@ def ViTCB(
         saved = saved_config(path)
         refuse_other_architecture(path, saved, given)
         config = {**defaults, **saved, **given}
+        config.pop("class_names", None)  # which come along with the head
         architecture = architecture_name(config)
     if name is None:
         name = architecture or FAMILIES[config["broadcast"]]

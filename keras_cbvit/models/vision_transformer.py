@@ -1,6 +1,7 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
 import json
+import os
 
 import keras
 
@@ -29,6 +30,7 @@ from keras_cbvit.models.arguments import (
     plain_arguments,
 )
 from keras_cbvit.models.class_names import HasClassNames
+from keras_cbvit.pretrained.contents import sign
 
 # What a configuration says of a trained model, beside the arguments of the builders.
 STATE = ("trainable", "frozen_layers", "class_names")
@@ -188,6 +190,16 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
             ],
             "class_names": self.class_names and list(self.class_names),
         }
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """Keras's; a `.weights.h5` file also gets a digest of its weights.
+
+        `ViTCB(weights=...)` refuses the file if it is damaged.
+        """
+        super().save_weights(filepath, *args, **kwargs)
+        is_path = isinstance(filepath, str | os.PathLike)
+        if is_path and str(filepath).endswith(".weights.h5"):
+            sign(filepath)
 
     @property
     def _number_of_classes(self):

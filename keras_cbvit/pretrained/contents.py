@@ -4,6 +4,7 @@ A file may be damaged, or made to take all memory: everything is checked against
 size of the file first.
 """
 
+import hashlib
 import io
 import json
 import zipfile
@@ -26,8 +27,9 @@ MOST_PER_BYTE = 4  # weights; int4 has two
 LARGEST_WEIGHT = 1e8
 """No trained weight is as large; of damaged ones, nearly every second is."""
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-# What a configuration says of a trained model, and the builders are asked for anew.
-_STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names", "quantized")
+_DIGEST = "keras_cbvit_sha256"
+# What a configuration says beside the arguments, and a caller says anew.
+_STATE = ("dtype", "name", "trainable", "frozen_layers", "quantized")
 
 
 def model_config(path):
@@ -54,6 +56,8 @@ def model_config(path):
 
 def saved_config(path):
     """The arguments of the model in a `.keras` file; empty for a `.weights.h5` file.
+
+    With `class_names`, if the file has them.
 
     Raises:
         ValueError: if the file is damaged, or holds another kind of model.
@@ -86,10 +90,11 @@ def check_saved(path, config):
     config.setdefault("remat", False)  # which is younger than some files
     if missing := [name for name in ARGUMENTS if name not in config]:
         raise damaged(path, f"its model lacks the argument {missing[0]}")
-    if unknown := [name for name in config if name not in ARGUMENTS]:
+    known = (*ARGUMENTS, "class_names")
+    if unknown := [name for name in config if name not in known]:
         raise damaged(path, f"its model has the unknown argument {unknown[0]:.80}")
     try:
-        config = plain_arguments(config)
+        config |= plain_arguments({name: config[name] for name in ARGUMENTS})
         check_arguments(config)
     except ValueError as error:
         raise damaged(path, f"of its model, {error}") from error
@@ -102,15 +107,39 @@ def check_saved(path, config):
 def check_h5(path):
     """Checks that a `.weights.h5` file is whole, and no larger than it looks.
 
+    That its numbers are those that were saved is only known of a file that is signed.
+
     Raises:
         ValueError: if it is damaged.
     """
     try:
         _check_weights(path)
+        with h5py.File(path, "r") as file:
+            digest = file.attrs.get(_DIGEST)
+            if digest is not None and digest != _digest(file):
+                raise ValueError("its weights are not those that were saved")
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of many kinds, by h5py
         raise damaged(path, error) from error
+
+
+def sign(path):
+    """Adds a digest of its content to a `.weights.h5` file; Keras writes no checksum."""
+    with h5py.File(path, "a") as file:
+        file.attrs[_DIGEST] = _digest(file)
+
+
+def _digest(file):
+    digest = hashlib.sha256()
+
+    def add(name, item):
+        digest.update(name.encode())
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"{item.dtype} {item.shape}".encode() + item[()].tobytes())
+
+    file.visititems(add)
+    return digest.hexdigest()
 
 
 def check_values(path, model):

@@ -105,7 +105,7 @@ WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None
         {"mode": "float8"},
         {"mode": "int8", "filters": "fc1"},
     ],
-    ids=str,
+    ids=["weights_only", "int4", "int4_blocks", "float8", "fc1"],
 )
 def test_how_it_is_quantized_comes_back_too(how, name, tmp_path):
     model = MODELS[name]()

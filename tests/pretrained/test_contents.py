@@ -76,6 +76,24 @@ def test_a_damaged_file_is_refused_or_gives_the_same_weights(
     assert refused >= 15
 
 
+def test_a_single_wrong_bit_is_noticed(saved, tmp_path):
+    model, folder = saved
+    content = bytearray((folder / "good.weights.h5").read_bytes())
+    kernel = model.get_layer("head").kernel.numpy().tobytes()
+    content[content.index(kernel)] ^= 1  # the last bit of the first weight
+    path = tmp_path / "x.weights.h5"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.weights\.h5 is damaged .*not those that"):
+        load(path)
+
+
+def test_a_file_of_weights_that_keras_alone_wrote_is_loaded(saved, tmp_path):
+    model = saved[0]
+    path = tmp_path / "x.weights.h5"
+    keras.Model.save_weights(model, path)
+    assert_same_values(values(load(path)), values(model))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
 def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_path):
