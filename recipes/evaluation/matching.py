@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from recipes.evaluation.logits import gives_logits
 from recipes.evaluation.metrics import Among
 from recipes.evaluation.sets import imagenet_classes, protocol
 
@@ -37,7 +38,8 @@ def matched(classifier, on, dataset):
     if is_imagenet and protocol(on)[0] == "imagenet-a":
         # Hendrycks et al.: the prediction is the best of the classes that occur.
         classes, labels = np.unique(labels, return_inverse=True)
-        model = keras.Model(model.inputs, Among(classes)(model.outputs[0]))
+        among = Among(classes, gives_logits(model))
+        model = keras.Model(model.inputs, among(model.outputs[0]))
         description += f", among its {len(classes)} classes"
     return dataclasses.replace(split, labels=labels), model, description
 
