@@ -125,7 +125,7 @@ def check_h5(path):
 
 
 def sign(path):
-    """Adds a digest of its content to a `.weights.h5` file; Keras writes no checksum."""
+    """Adds a digest of its content to a `.weights.h5` file, where Keras writes none."""
     with h5py.File(path, "a") as file:
         file.attrs[_DIGEST] = _digest(file)
 

@@ -7,6 +7,7 @@ the gradient goes through it. All functions take tensors of any backend:
     right: of shape `(images, classes)`, not 0 where a class is right.
     epsilon: the most that a value is changed by, in pixel values: 1 is 1/255 of the
         range. The paper does not say which it took; 1 is the project's choice.
+    logits: whether the classifier gives logits, see `recipes.evaluation.logits`.
 """
 
 import keras
@@ -17,7 +18,7 @@ from recipes.evaluation.metrics import negative_log_likelihood
 STEPS = 10
 
 
-def input_gradient(model, images, right):
+def input_gradient(model, images, right, logits):
     """The gradient of each image's loss with respect to the image.
 
     The model predicts as for inference. Nothing is left in it: its weights, and on
@@ -26,7 +27,7 @@ def input_gradient(model, images, right):
 
     def loss(images):
         predictions = model(images, training=False)
-        return ops.sum(negative_log_likelihood(predictions, right))
+        return ops.sum(negative_log_likelihood(predictions, right, logits))
 
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -52,23 +53,23 @@ def input_gradient(model, images, right):
     )
 
 
-def fgsm(model, images, right, epsilon):
+def fgsm(model, images, right, epsilon, logits):
     """One step of `epsilon` along the sign of the gradient, clipped to 0-255.
 
     The fast gradient sign method (Goodfellow et al., "Explaining and Harnessing
     Adversarial Examples", 2015).
     """
-    return _step(model, images, right, epsilon)
+    return _step(model, images, right, epsilon, logits)
 
 
-def pgd(model, images, right, epsilon, start, steps=STEPS, step_size=None):
+def pgd(model, images, right, epsilon, logits, start, steps=STEPS, step_size=None):
     """Steps along the sign of the gradient that stay within `epsilon` and 0-255.
 
     Projected gradient descent (Madry et al., "Towards Deep Learning Models Resistant to
     Adversarial Attacks", 2018).
 
     Args:
-        model, images, right, epsilon: see the module.
+        model, images, right, epsilon, logits: see the module.
         start: tensor of the shape of `images`, from -1 to 1: where in the ball of
             radius `epsilon` to start.
         steps: how many.
@@ -80,14 +81,14 @@ def pgd(model, images, right, epsilon, start, steps=STEPS, step_size=None):
     highest = ops.minimum(images + epsilon, 255)
 
     def step(_, attacked):
-        attacked = _step(model, attacked, right, step_size)
+        attacked = _step(model, attacked, right, step_size, logits)
         return ops.clip(attacked, lowest, highest)
 
     return ops.fori_loop(0, steps, step, _valid(images + epsilon * start))
 
 
-def _step(model, images, right, size):
-    direction = ops.sign(input_gradient(model, images, right))
+def _step(model, images, right, size, logits):
+    direction = ops.sign(input_gradient(model, images, right, logits))
     return _valid(images + size * direction)
 
 
@@ -102,14 +103,14 @@ class Attacked(keras.Model):
     devices. Its input is a dict of the arguments that an attack takes beside the model.
     """
 
-    def __init__(self, model, attack, epsilon):
+    def __init__(self, model, attack, epsilon, logits):
         super().__init__()
         self.model = model
         self.attack = attack
-        self.epsilon = epsilon
+        self.options = {"epsilon": epsilon, "logits": logits}
         self.built = True  # as the model is
 
     def call(self, inputs):
         inputs = {**inputs, "images": ops.cast(inputs["images"], "float32")}
-        attacked = self.attack(self.model, epsilon=self.epsilon, **inputs)
+        attacked = self.attack(self.model, **inputs, **self.options)
         return self.model(attacked, training=False)

@@ -10,6 +10,7 @@ import numpy as np
 from keras_cbvit.pretrained.classes import listed
 from recipes.data.labels import places, such
 from recipes.evaluation.classifiers import Classifier
+from recipes.evaluation.logits import gives_logits
 from recipes.evaluation.metrics import Among
 from recipes.evaluation.sets import imagenet_classes, protocol
 
@@ -50,7 +51,8 @@ def matched(classifier, on, dataset):
     if set_protocol == "imagenet-a":
         # Hendrycks et al.: the prediction is the best of the classes that occur.
         classes, labels = np.unique(labels, return_inverse=True)
-        model = keras.Model(model.inputs, Among(classes)(model.outputs[0]))
+        among = Among(classes, gives_logits(model))
+        model = keras.Model(model.inputs, among(model.outputs[0]))
         description += f", among its {len(classes)} classes"
     elif missing := such(names, counts == 0):
         warnings.warn(

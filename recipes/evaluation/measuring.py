@@ -4,6 +4,7 @@ import numpy as np
 
 from recipes.data.batches import Batches
 from recipes.evaluation.attacks import Attacked, fgsm, pgd
+from recipes.evaluation.logits import gives_logits
 from recipes.evaluation.metrics import measures
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
@@ -26,8 +27,8 @@ def measure(
 
     Args:
         model: a Keras model that takes images of values 0-255 and gives probabilities
-            or logits. To measure on several devices, build it and call this in
-            `recipes.training.devices.distribute`.
+            or logits; `recipes.evaluation.logits` decides which. To measure on several
+            devices, build it and call this in `recipes.training.devices.distribute`.
         split: a `recipes.data.pictures.Split`. Its labels are classes, or bool of shape
             `(images, classes)` where several may be right, as in ReaL.
         under: "clean"; "occlusion", see `occluded`; "fgsm" or "pgd", see
@@ -51,12 +52,13 @@ def measure(
     if not epsilon >= 0:
         raise ValueError(f"epsilon={epsilon} must not be negative.")
     batches = _Inputs(split, model.output_shape[-1], under, batch_size, strict)
+    logits = gives_logits(model)
     if under in ATTACKS:
-        model = Attacked(model, ATTACKS[under], epsilon)
+        model = Attacked(model, ATTACKS[under], epsilon, logits)
     predictions = model.predict(batches, verbose=int(progress))[: len(split)]
     counts = batches.right.any(axis=1)
     counts[list(batches.broken)] = False
-    return measures(predictions[counts], batches.right[counts])
+    return measures(predictions[counts], batches.right[counts], logits)
 
 
 def occluded(images):

@@ -9,43 +9,40 @@ from keras import ops
 
 TOP = 5
 BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", 2017
-# Sums of 1000 probabilities in bfloat16 or float16 are not nearer to 1.
-SUM_TOLERANCE = 1e-2
 TINY = float(np.finfo("float32").tiny)
 NEVER = -1e30  # a logarithm, finite so that its gradient is
 
 
-def log_probabilities(predictions):
-    """Natural logarithms of what a classifier gives, be it probabilities or logits.
+def log_probabilities(predictions, logits):
+    """Natural logarithms of the probabilities that a classifier gives.
 
-    Rows that are not negative and sum to 1 are probabilities. Unlike in Keras's losses,
-    they are not kept away from 0 and 1 by 1e-7, where an attack would find no gradient.
+    Unlike in Keras's losses, they are not kept away from 0 and 1 by 1e-7, where an
+    attack would find no gradient.
 
     Args:
         predictions: tensor of shape `(images, classes)`.
+        logits: whether they are logits, see `recipes.evaluation.logits`. Probabilities
+            are taken as they are, those of a sigmoid, too.
 
     Returns:
         A float32 tensor of this shape.
     """
     predictions = ops.cast(predictions, "float32")
-    sums = ops.sum(predictions, axis=-1)
-    are_probabilities = ops.logical_and(
-        ops.all(predictions >= 0), ops.all(ops.abs(sums - 1) < SUM_TOLERANCE)
-    )
-    logs = ops.log(ops.maximum(predictions, TINY))
-    return ops.where(are_probabilities, logs, ops.log_softmax(predictions))
+    if logits:
+        return ops.log_softmax(predictions)
+    return ops.log(ops.maximum(predictions, TINY))
 
 
-def negative_log_likelihood(predictions, right):
+def negative_log_likelihood(predictions, right, logits):
     """The loss of each image in nats: -ln of the probability of its right classes.
 
     With one right class that is the cross-entropy.
 
     Args:
-        predictions: tensor of shape `(images, classes)`, probabilities or logits.
+        predictions, logits: see `log_probabilities`.
         right: tensor of this shape, not 0 where a class is right.
     """
-    logs = log_probabilities(predictions)
+    logs = log_probabilities(predictions, logits)
     return -ops.logsumexp(ops.where(right, logs, NEVER), axis=-1)
 
 
@@ -64,11 +61,11 @@ def expected_calibration_error(confidences, hits):
     return float(np.abs(np.bincount(bins, hits - confidences)).sum() / len(bins))
 
 
-def measures(predictions, right):
+def measures(predictions, right, logits):
     """Everything that is measured, over images that each have a right class.
 
     Args:
-        predictions: array of shape `(images, classes)`, probabilities or logits.
+        predictions, logits: see `log_probabilities`.
         right: bool array of this shape. A prediction is right if it is one of these
             classes.
 
@@ -93,8 +90,8 @@ def measures(predictions, right):
             "infinite."
         )
     ranks = _ranks(predictions, right)
-    losses = ops.convert_to_numpy(negative_log_likelihood(predictions, right))
-    logs = ops.convert_to_numpy(log_probabilities(predictions))
+    losses = ops.convert_to_numpy(negative_log_likelihood(predictions, right, logits))
+    logs = ops.convert_to_numpy(log_probabilities(predictions, logits))
     confidences = np.exp(logs.max(axis=1).astype("float64"))
     return {
         "images": len(ranks),
@@ -119,15 +116,20 @@ def _ranks(predictions, right):
 
 
 class Among(keras.layers.Layer):
-    """Restricts predictions to some of the classes: their logits.
+    """Restricts predictions to some of the classes: the logarithms of their shares.
 
-    What a model gives is brought to the logarithms of its probabilities, whose softmax
-    over fewer classes is that of the model's own logits.
+    Args:
+        classes: the indices of these classes.
+        logits: whether the predictions are logits, see `recipes.evaluation.logits`.
     """
 
-    def __init__(self, classes, **options):
+    activation = staticmethod(keras.activations.log_softmax)  # so its outputs are known
+
+    def __init__(self, classes, logits, **options):
         super().__init__(**options)
         self.classes = classes
+        self.logits = logits
 
     def call(self, predictions):
-        return ops.take(log_probabilities(predictions), self.classes, axis=-1)
+        logs = log_probabilities(predictions, self.logits)
+        return self.activation(ops.take(logs, self.classes, axis=-1))

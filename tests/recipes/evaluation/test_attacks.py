@@ -51,7 +51,8 @@ def as_tensors(*arrays):
 @pytest.mark.parametrize("activation", [None, "softmax"])
 def test_the_gradient_of_a_linear_model_is_that_by_hand(activation):
     model, kernel = linear(activation)
-    found = input_gradient(model, *as_tensors(pictures(), RIGHT))
+    logits = activation is None
+    found = input_gradient(model, *as_tensors(pictures(), RIGHT), logits)
     expected = gradient_by_hand(pictures(), kernel)
     np.testing.assert_allclose(
         ops.convert_to_numpy(found), expected, rtol=1e-3, atol=1e-6
@@ -63,7 +64,8 @@ def test_the_gradient_of_a_vision_transformer_is_the_slope_of_its_loss():
     model = fill(tiny(depth=1))
     pixels = images(model)
     right = np.eye(3, dtype=bool)[[0, 1, 2, 0]]
-    gradient = ops.convert_to_numpy(input_gradient(model, *as_tensors(pixels, right)))
+    gradient = input_gradient(model, *as_tensors(pixels, right), logits=False)
+    gradient = ops.convert_to_numpy(gradient)
 
     def losses(x):
         return -np.log(predict(model, x)[right].astype("float64"))
@@ -79,7 +81,7 @@ def test_the_gradient_of_a_vision_transformer_is_the_slope_of_its_loss():
 def test_fgsm_steps_along_the_sign_and_stays_valid(epsilon):
     model, kernel = linear()
     images = pictures()
-    found = fgsm(model, *as_tensors(images, RIGHT), epsilon)
+    found = fgsm(model, *as_tensors(images, RIGHT), epsilon, logits=True)
     signs = np.sign(gradient_by_hand(images, kernel))
     expected = np.clip(images + epsilon * signs, 0, 255)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-4)
@@ -93,7 +95,8 @@ def test_fgsm_finds_the_way_where_a_softmax_is_certain():
     probabilities = ops.convert_to_numpy(model(images))
     certain = probabilities[:, 0] > 1 - 1e-7
     assert certain.any()
-    found = ops.convert_to_numpy(fgsm(model, *as_tensors(images, right), 1.0))
+    found = fgsm(model, *as_tensors(images, right), 1.0, logits=False)
+    found = ops.convert_to_numpy(found)
     assert np.all((found != images).any(axis=(1, 2, 3)))
 
 
@@ -104,7 +107,8 @@ def test_pgd_comes_to_the_same_corner_on_a_linear_model():
     model.set_weights([kernel, np.array([0, 0, -1e9])])
     images, right = pictures(), np.array([[1, 0, 0], [0, 1, 0]] * 2, bool)
     start = np.random.default_rng(2).uniform(-1, 1, images.shape).astype("float32")
-    found = pgd(model, *as_tensors(images, right), 5.0, ops.convert_to_tensor(start))
+    start = ops.convert_to_tensor(start)
+    found = pgd(model, *as_tensors(images, right), 5.0, True, start)
     away = np.sign(kernel[:, 1] - kernel[:, 0]).reshape(SHAPE)
     signs = np.where(right[:, :1, None, None], away, -away)
     expected = np.clip(images + 5 * signs, 0, 255)
@@ -121,7 +125,7 @@ def test_pgd_finds_what_fgsm_does_not():
     model.set_weights([kernel, np.array([0, 1])])
     at_top = np.full((4, *SHAPE), 100, "float32")
     right = np.tile([False, True], (4, 1))
-    arguments = [model, *as_tensors(at_top, right), 3.0]
+    arguments = [model, *as_tensors(at_top, right), 3.0, True]
     np.testing.assert_array_equal(ops.convert_to_numpy(fgsm(*arguments)), at_top)
     start = np.random.default_rng(0).uniform(-1, 1, at_top.shape).astype("float32")
     found = ops.convert_to_numpy(pgd(*arguments, ops.convert_to_tensor(start)))
@@ -138,6 +142,7 @@ def test_pgd_stays_near_and_valid_whatever_the_step(steps):
             model,
             *as_tensors(images, RIGHT),
             4.0,
+            True,
             ops.convert_to_tensor(start),
             steps=steps,
             step_size=100.0,
@@ -160,7 +165,7 @@ def test_nothing_is_left_in_the_model():
     )
     before = [weight.numpy().copy() for weight in model.weights]
     images, right = as_tensors(pictures(), RIGHT)
-    first, second = (input_gradient(model, images, right) for _ in range(2))
+    first, second = (input_gradient(model, images, right, True) for _ in range(2))
     # No dropout.
     np.testing.assert_array_equal(
         ops.convert_to_numpy(first), ops.convert_to_numpy(second)

@@ -49,6 +49,34 @@ def test_every_image_is_counted_once(brightness, under, batch_size):
     assert found["ece"] == pytest.approx(0.4, abs=1e-3)
 
 
+def shares(activation):
+    """A model that gives 0.2, 0.3 and 0.5 of any image, then an activation."""
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(images)
+    dense = keras.layers.Dense(3, kernel_initializer="zeros", activation=activation)
+    model = keras.Model(images, dense(x))
+    dense.bias.assign([0.2, 0.3, 0.5])
+    return model
+
+
+@pytest.mark.parametrize("under", ["clean", "occlusion", "fgsm", "pgd"])
+def test_what_a_model_is_decides_whether_it_gives_logits(under):
+    """Not the values: these logits are as probabilities are."""
+    split = split_of([0, 128, 255], [0, 1, 2])
+    values = np.array([0.2, 0.3, 0.5])
+    softmax = np.exp(values) / np.exp(values).sum()
+    sigmoid = 1 / (1 + np.exp(-values))
+    for activation, expected in (
+        (None, softmax),
+        ("softmax", softmax),
+        ("sigmoid", sigmoid),
+    ):
+        found = measure(shares(activation), split, under)
+        assert found["loss"] == pytest.approx(-np.log(expected).mean(), rel=1e-5)
+        ece = abs(expected[2] - 1 / 3)
+        assert found["ece"] == pytest.approx(ece, rel=1e-5)
+
+
 def test_images_without_a_right_class_do_not_count(brightness):
     right = [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 1]]
     split = split_of([0, 0, 0, 255, 128], np.array(right, bool))
