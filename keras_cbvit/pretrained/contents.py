@@ -4,12 +4,16 @@ A file may be damaged, or made to take all memory: everything is checked against
 size of the file first.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
+import keras
 import numpy as np
 
 from keras_cbvit.models.arguments import (
@@ -98,10 +102,36 @@ def check_saved(path, config):
         check_arguments(config)
     except ValueError as error:
         raise damaged(path, f"of its model, {error}") from error
-    weights, size = count_weights(config), path.stat().st_size
+    _check_count(path, count_weights(config))
+    return config
+
+
+def check_size_of(path, found):
+    """Raises a ValueError if a file is too small for the weights of its model.
+
+    Nothing is allocated to count them. What cannot be built is for the loader to say.
+
+    Args:
+        path: the file.
+        found: its `model_config`.
+    """
+
+    def count():
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(found)
+            return sum(math.prod(weight.shape) for weight in model.weights)
+
+    weights = 0
+    # Keras would initialize the variables later in the same thread.
+    with ThreadPoolExecutor(1) as thread, contextlib.suppress(Exception):
+        weights = thread.submit(count).result()
+    _check_count(path, weights)
+
+
+def _check_count(path, weights):
+    size = path.stat().st_size
     if weights > MOST_PER_BYTE * size:
         raise damaged(path, f"its model has {weights:.3g} weights, it {size:,} bytes")
-    return config
 
 
 def check_h5(path):

@@ -10,6 +10,7 @@ from keras_cbvit.pretrained.contents import (
     MODEL,
     check_h5,
     check_saved,
+    check_size_of,
     check_values,
     damaged,
     model_config,
@@ -57,6 +58,8 @@ def load_model(weights):
     found = model_config(path)
     if found.get("registered_name") == MODEL:
         check_saved(path, found["config"])
+    else:
+        check_size_of(path, found)
     try:
         model = keras.saving.load_model(path, compile=False)
     except (MemoryError, PermissionError):

@@ -236,3 +236,21 @@ def test_models_of_others_are_loaded(tmp_path):
     model.save(tmp_path / "other.keras")
     loaded = keras_cbvit.load_model(tmp_path / "other.keras")
     np.testing.assert_array_equal(loaded.weights[0].numpy(), model.weights[0].numpy())
+
+
+def test_a_segmentation_model_larger_than_its_file_is_refused(tmp_path):
+    size = {**SMALL, "depth": 4, "classes": None}
+    vit = keras_cbvit.ViTCB(**size, include_top=False, pooling=None)
+    pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
+    model = keras_cbvit.UperNet(pyramid, classes=3, channels=8)
+    good, path = tmp_path / "good.keras", tmp_path / "x.keras"
+    model.save(good)
+    keras_cbvit.load_model(good)
+    config = json.dumps(config_of(good))
+    assert '"channels": 8' in config
+    config = config.replace('"channels": 8', '"channels": 2000')
+    changed(good, path, {"config.json": config})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"x\.keras is damaged .*weights, it .* bytes"):
+        keras_cbvit.load_model(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
