@@ -13,6 +13,7 @@ import numpy as np
 from keras_cbvit.pretrained.architectures import (
     UPERNET,
     architecture_of,
+    as_segmentation_model,
     check_weights_name,
     is_upernet,
 )
@@ -91,6 +92,7 @@ def publish(
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
+    model = as_segmentation_model(model)
     refuse_unpublishable(model, name, directory, overwrite)
     names = _names_to_publish(model, class_names)
     if images is None:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import math
+import warnings
 
 from keras_cbvit.pretrained.classes import checked_names
 
@@ -106,10 +107,12 @@ def measure_pixels(model, pairs, experiment):
     if experiment.run.smoke:
         pairs = pairs.first(Segmentation.smoke_images)
     names = checked_names(experiment.data.class_names)
-    pairs, _ = matched_pairs("the model", model, pairs, names)
+    pairs, names = matched_pairs("the model", model, pairs, names)
     # In the batches of training's evaluation: nothing else has to fit into memory.
     batch_size = experiment.training.global_batch_size
     found = pixels.measure(model, pairs, experiment.data.scale, batch_size)
+    if few := pixels.left_out(found, names):
+        warnings.warn(f"{experiment.data.dataset}: {few}.", stacklevel=2)
     class_iou = [None if iou is None else 100 * iou for iou in found["class_iou"]]
     numbers = {name: 100 * found[name] for name in ("mean_iou", "pixel_accuracy")}
     return {**numbers, "class_iou": class_iou}

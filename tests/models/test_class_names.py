@@ -91,6 +91,20 @@ def test_a_upernet_of_an_old_file_becomes_a_segmentation_model(tmp_path):
     again = keras_cbvit.load_model(tmp_path / "new.keras")
     assert again.class_names == NAMES
     assert_same_values(values(again), values(model))
+    facts = dict.fromkeys(
+        ("dataset", "metric", "measured_on", "recipe", "licence"), "-"
+    )
+    record = keras_cbvit.publish(
+        plain(model),
+        "upernet_toy.old",
+        tmp_path,
+        class_names=NAMES,
+        value=0,
+        images=pictures(),
+        **facts,
+    )
+    published = keras.saving.load_model(tmp_path / record.filename)
+    assert (type(published), published.class_names) == (type(loaded), NAMES)
     # With an auxiliary head, or of another kind, a model stays as it is.
     keras_cbvit.with_auxiliary_head(loaded).save(tmp_path / "training.keras")
     training = keras_cbvit.load_model(tmp_path / "training.keras")
