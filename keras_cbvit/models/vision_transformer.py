@@ -14,7 +14,7 @@ from keras_cbvit.layers.arguments import (
     choice,
     dtype_policy,
     flag,
-    text,
+    name_of_model,
 )
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.models.arguments import (
@@ -81,7 +81,7 @@ class VisionTransformer(fast.InferenceByXLA, keras.Model):
         config = plain_arguments(config)
         check_arguments(config)
         trainable = flag("trainable", trainable)
-        name = None if name is None else text("name", name)
+        name = None if name is None else name_of_model("name", name)
         dtype = dtype_policy("dtype", dtype)
         check_size(config, dtype.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
