@@ -122,7 +122,7 @@ def _measured(model, options):
     """All numbers of a model, in Python's own types."""
     blocks = encoder_blocks(model)
     found = {"blocks": [block.name for block in blocks]}
-    found["tokens"] = blocks[0].input.shape[1]
+    found["tokens"] = blocks[0].get_build_config()["input_shape"][1]
     found["entropy_of_uniform"] = math.log(found["tokens"])
     if options.on is not None:
         images = _images(model, options)

@@ -77,7 +77,7 @@ class Augmentation:
     shift: int = 0
     """Up to so many pixels that images are moved by."""
     flip: bool = True
-    """Whether to mirror every other image."""
+    """Whether to mirror each image with probability 1/2."""
     rand_augment: float = 9.0
     """RandAugment's mean magnitude, up to 10; 0 for none."""
     erasing: float = 0.25

@@ -76,10 +76,10 @@ class Augmentation:
     """A crop whose counted pixels are of one class to this share or more is drawn
     again, up to ten times; 1 for any crop."""
     flip: bool = True
-    """Whether to mirror every other picture."""
+    """Whether to mirror each picture with probability 1/2."""
     photometric: bool = True
-    """Whether to change brightness, contrast, saturation and hue, each of every other
-    picture."""
+    """Whether to change brightness, contrast, saturation and hue, each with probability
+    1/2."""
 
 
 NO_AUGMENTATION = Augmentation((1.0, 1.0), 1.0, False, False)

@@ -1,5 +1,6 @@
 """How the tokens of a model attend to each other (the paper's Figures 3 and 5)."""
 
+import functools
 import itertools
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_cbvit.layers import EncoderBlock, PatchEmbedding
+from keras_cbvit.layers.arguments import shown, whole_number
 
 
 def attention_maps(model, images):
@@ -16,22 +18,23 @@ def attention_maps(model, images):
     images, see `attention_statistics`.
 
     Args:
-        model: a `VisionTransformer` or another functional model of `EncoderBlock`s.
+        model: a `VisionTransformer` or another model of one input with `EncoderBlock`s
+            in it, or in a model in it.
         images: array of shape `(batch, height, width, channels)`, as the model takes
             them.
 
     Returns:
         A list with a float32 NumPy array of shape `(batch, heads, tokens, tokens)` for
-        each block, whose last axis adds up to 1.
+        each block, in the order they run in, whose last axis adds up to 1.
 
     Raises:
         ValueError: if the model has no encoder blocks, or the images are not of its
             input's shape.
     """
     images = np.asarray(images)
+    measuring = _Measuring(model, lambda maps: maps)
     _check_images(model, images)
-    measuring = _measuring(model, lambda maps: maps)
-    return _by_block(model, measuring.predict(images, verbose=0))
+    return measuring.predict(images, verbose=0)
 
 
 def attention_entropy(maps):
@@ -118,8 +121,8 @@ def attention_statistics(model, images, batch_size=16):
     The maps are reduced batch by batch, so any number of images can be measured.
 
     Args:
-        model: a `VisionTransformer` or another functional model of a `PatchEmbedding`
-            and `EncoderBlock`s.
+        model: a `VisionTransformer` or another model of one input with a
+            `PatchEmbedding` and `EncoderBlock`s in it, or in a model in it.
         images: an array of images, or an iterable that gives one at a time, each of
             shape `(height, width, channels)`, as the model takes them.
         batch_size: images that are measured at once.
@@ -133,8 +136,7 @@ def attention_statistics(model, images, batch_size=16):
         ValueError: if the model has no encoder blocks, or there are no images, or they
             are not of its input's shape.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1.")
+    batch_size = whole_number("batch_size", batch_size)
     grid = token_grid(model)
 
     def measure(maps):
@@ -145,13 +147,13 @@ def attention_statistics(model, images, batch_size=16):
         )
         return ops.stack([ops.mean(x, axis=-1) for x in by_head], axis=-1)
 
-    measuring = _measuring(model, measure)
+    measuring = _Measuring(model, measure)
     images = iter(images)
     total, count = 0.0, 0
     while batch := list(itertools.islice(images, batch_size)):
         batch = np.stack(batch)
         _check_images(model, batch)
-        found = np.array(_by_block(model, measuring.predict_on_batch(batch)))
+        found = np.array(measuring.predict_on_batch(batch))
         total = total + found.sum(axis=1, dtype="float64")
         count += len(batch)
     if not count:
@@ -162,64 +164,79 @@ def attention_statistics(model, images, batch_size=16):
 
 def token_grid(model):
     """The `(rows, columns)` of patches that a model cuts its images into."""
-    for layer in model.layers:
-        if isinstance(layer, PatchEmbedding):
-            _, height, width, _ = layer.input.shape
-            return height // layer.patch_size, width // layer.patch_size
+    for layer in _layers(model, PatchEmbedding):
+        if layer.built:
+            _, height, width, _ = layer.get_build_config()["input_shape"]
+            if None not in (height, width):
+                return height // layer.patch_size, width // layer.patch_size
     raise ValueError(
-        f"{model.name} has no PatchEmbedding among its layers, so the places of its "
-        "tokens are unknown."
+        f"{model.name} has no PatchEmbedding among its layers that is built for images "
+        "of one size, so the places of its tokens are unknown."
     )
 
 
 def encoder_blocks(model):
     """The encoder blocks of a model, in order; a ValueError if there are none."""
-    blocks = [layer for layer in model.layers if isinstance(layer, EncoderBlock)]
+    blocks = _layers(model, EncoderBlock)
     if not blocks:
         raise ValueError(
             f"{model.name} has no EncoderBlock among its layers, so it has no "
-            "attention to look at; give a model of this package, not one around it."
+            "attention to look at; give a model with those of this package."
         )
     return blocks
 
 
-class _Measure(keras.layers.Layer):
-    """A function of the attention maps of an encoder block, given its input.
+def _layers(model, kind):
+    """The layers of a kind in a model, and in the models and layers in it."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model={shown(model)} must be a keras.Model.")
+    layers = model._flatten_layers(include_self=False)
+    return [layer for layer in dict.fromkeys(layers) if isinstance(layer, kind)]
 
-    As a layer of its own it adds nothing to the graph that the block is in.
+
+class _Measuring(keras.Model):
+    """A function of the attention maps of each encoder block of a model.
+
+    The blocks say what they are given while the model runs, so that nothing is added
+    to its graph, and it may be in any other model.
     """
 
-    def __init__(self, block, measure):
-        # The block casts its input itself.
-        super().__init__(autocast=False, dtype="float32")
-        self.block = block
+    def __init__(self, model, measure):
+        super().__init__(name="measuring", dtype="float32")
+        encoder_blocks(model)  # there must be some
+        self.model = model
         self.measure = measure
+        self.built = True  # as the model is
 
-    def call(self, inputs):
-        attention, norm = self.block.attention, self.block.norm1
-        _, maps = attention(norm(inputs), return_attention_scores=True, training=False)
-        return self.measure(ops.cast(maps, "float32"))
+    def call(self, images):
+        measured = []
 
+        def observe(block, inputs):
+            _, maps = block.attention(
+                block.norm1(inputs), return_attention_scores=True, training=False
+            )
+            measured.append(self.measure(ops.cast(maps, "float32")))
 
-def _measuring(model, measure):
-    """A model that gives a function of each encoder block's maps, by its name."""
-    return keras.Model(
-        model.input,
-        {
-            block.name: _Measure(block, measure)(block.input)
-            for block in encoder_blocks(model)
-        },
-    )
-
-
-def _by_block(model, measured):
-    """What such a model gave, in the order of the blocks; Keras sorts the names."""
-    return [measured[block.name] for block in encoder_blocks(model)]
+        blocks = encoder_blocks(self.model)
+        for block in blocks:
+            block.observer = functools.partial(observe, block)
+        try:
+            self.model(images, training=False)
+        finally:
+            for block in blocks:
+                block.observer = None
+        return measured
 
 
 def _check_images(model, images):
-    if images.shape[1:] != model.input_shape[1:]:
+    shape = getattr(model, "input_shape", None)
+    if shape is None:  # of a model that is not functional
+        return
+    if not isinstance(shape, tuple):
+        raise ValueError(f"{model.name} has several inputs; give a model of one.")
+    sizes = list(itertools.zip_longest(images.shape[1:], shape[1:], fillvalue=-1))
+    if any(wanted not in (None, found) for found, wanted in sizes):
         raise ValueError(
             f"images of shape {images.shape[1:]} do not fit {model.name}, which takes "
-            f"{model.input_shape[1:]}."
+            f"{shape[1:]}."
         )

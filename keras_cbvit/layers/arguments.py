@@ -8,6 +8,7 @@ import collections.abc
 import math
 import operator
 import os
+import re
 import reprlib
 
 import keras
@@ -92,11 +93,19 @@ def items(value, most=LARGEST):
         return None
 
 
-def text(argument, value):
-    """A string that can be a name of Keras's."""
+def name_of_model(argument, value):
+    """A string that can be the name of a model on this backend."""
     is_name = isinstance(value, str) and value and value.isprintable()
     if not is_name or "/" in value:
         refuse(argument, value, "must be a string of printable characters without /.")
+    is_on_tensorflow = keras.backend.backend() == "tensorflow"
+    if is_on_tensorflow and not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*", value, re.ASCII):
+        refuse(
+            argument,
+            value,
+            "must be of the letters, digits and signs _ . > - that TensorFlow takes, "
+            "and not begin with _ > or -.",
+        )
     return str(value)
 
 

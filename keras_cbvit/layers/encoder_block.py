@@ -49,6 +49,10 @@ class EncoderBlock(CompositeLayer):
             is not honoured.
         training: whether to drop paths.
 
+    Attributes:
+        observer: `None`, or a function that is called with the block's inputs at each
+            call (see `keras_cbvit.analysis`).
+
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
 
@@ -76,6 +80,7 @@ class EncoderBlock(CompositeLayer):
         self.drop_path_rate = rate = drop_rate("drop_path_rate", drop_path_rate)
         self.remat = flag("remat", remat)
         self.msa_end = layer("msa_end", msa_end)
+        self.observer = None
         self.input_spec = keras.layers.InputSpec(ndim=3)
         dtype = self.dtype_policy
         self.norm1 = self._norm("norm1")
@@ -114,6 +119,8 @@ class EncoderBlock(CompositeLayer):
         def mlp(x):
             return self.mlp(self.norm2(x))
 
+        if self.observer is not None:
+            self.observer(inputs)
         if self.remat and training:
             # Not `keras.RematScope`, which would draw the paths to drop again.
             msa, mlp = keras.remat(msa), keras.remat(mlp)

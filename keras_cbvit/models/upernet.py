@@ -17,9 +17,9 @@ from keras_cbvit.layers.arguments import (
     activation,
     dtype_policy,
     items,
+    name_of_model,
     refuse,
     shown,
-    text,
     whole_number,
 )
 from keras_cbvit.models.builders import ViTCB_B, ViTCB_S, ViTCB_Ti
@@ -72,7 +72,7 @@ def UperNet(
     channels = whole_number("channels", channels)
     function = activation("classifier_activation", classifier_activation)
     dtype = dtype_policy("dtype", dtype)
-    name = text("name", name)
+    name = name_of_model("name", name)
     images = backbone.inputs[0]
     head = UperHead(classes, channels, dtype=dtype, name="uper_head")
     predictions = _predict(head(backbone.outputs), images, function, "predictions")

@@ -17,7 +17,7 @@ from keras_cbvit.layers.arguments import (
     choice,
     dtype_policy,
     flag,
-    text,
+    name_of_model,
 )
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import quantized_layers
@@ -89,7 +89,7 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         config = plain_arguments(config)
         check_arguments(config)
         trainable = flag("trainable", trainable)
-        name = None if name is None else text("name", name)
+        name = None if name is None else name_of_model("name", name)
         dtype = dtype_policy("dtype", dtype)
         _refuse_quantized(dtype)
         check_size(config, dtype.variable_dtype)

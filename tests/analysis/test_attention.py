@@ -1,9 +1,13 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
 
 import keras_cbvit
 from keras_cbvit import analysis
+from keras_cbvit.analysis import attention
 from keras_cbvit.layers import EncoderBlock, UniformHeadSelfAttention
 from tests.compare import assert_close, dtype_of, to_numpy
 from tests.tiny import assert_same_values, fill, images, predict, tiny, train, values
@@ -219,6 +223,124 @@ def test_the_model_stays_as_it_is():
     assert model.compiled and model.optimizer.iterations.numpy() == 1
 
 
+def nodes(model):
+    """How many nodes come in and go out of everything in a model, and inside it."""
+    layers = {id(x): x for x in [*model._flatten_layers(), *model.operations]}
+    return [
+        (x.name, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layers.values()
+    ]
+
+
+def test_no_nodes_are_left_in_the_model(tmp_path):
+    model = fill(tiny())
+    before = nodes(model)
+    for _ in range(3):
+        analysis.attention_maps(model, images(model))
+        analysis.attention_statistics(model, images(model))
+    assert nodes(model) == before
+    assert all(block.observer is None for block in model.layers[4:6])
+
+
+def test_nothing_is_kept_of_what_was_measured(monkeypatch):
+    kept = []
+
+    class Recorded(attention._Measuring):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            kept.append(weakref.ref(self))
+
+    monkeypatch.setattr(attention, "_Measuring", Recorded)
+    model = fill(tiny(depth=1))
+    counts = []
+    for calls in (5, 45) if keras.backend.backend() == "torch" else (3,):
+        for _ in range(calls):
+            analysis.attention_maps(model, images(model))
+        gc.collect()
+        counts.append(len(gc.get_objects()))
+    assert len(kept) >= 3
+    assert not any(reference() for reference in kept)
+    assert counts[-1] - counts[0] < 100  # each call makes thousands
+
+
+def sequential(vit):
+    return keras.Sequential([keras.Input(vit.input_shape[1:]), vit])
+
+
+def functional(vit):
+    x = keras.Input(vit.input_shape[1:])
+    return keras.Model(x, keras.layers.Dense(2)(vit(keras.layers.Rescaling(0.5)(x))))
+
+
+class Subclassed(keras.Model):
+    def __init__(self, vit):
+        super().__init__()
+        self.vit = vit
+        self.built = True
+
+    def call(self, inputs):
+        return self.vit(0.5 * inputs)
+
+
+@pytest.mark.parametrize(
+    ("around", "factor"),
+    [
+        (sequential, 1),
+        (functional, 0.5),
+        (Subclassed, 0.5),
+        (lambda vit: sequential(sequential(functional(vit))), 0.5),
+    ],
+)
+def test_a_model_may_be_in_any_other(around, factor):
+    vit = fill(tiny(depth=2))
+    x = images(vit)
+    expected = analysis.attention_maps(vit, factor * x)
+    numbers = analysis.attention_statistics(vit, factor * x)
+    model = around(vit)
+    for found, maps in zip(analysis.attention_maps(model, x), expected, strict=True):
+        assert_close(found, maps, atol=1e-5)
+        assert np.ptp(found) > 0.01
+    found = analysis.attention_statistics(model, x)
+    for name, number in numbers.items():
+        assert_close(found[name], number, atol=1e-5)
+
+
+def test_blocks_of_two_models_of_the_same_names_are_in_the_order_they_run_in():
+    first, second = (fill(tiny(name=name), seed=i) for i, name in enumerate("ab"))
+    x = keras.Input(first.input_shape[1:])
+    model = keras.Model(x, keras.layers.Average()([first(x), second(x)]))
+    pixels = images(first)
+    maps = analysis.attention_maps(model, pixels)
+    expected = [
+        *analysis.attention_maps(first, pixels),
+        *analysis.attention_maps(second, pixels),
+    ]
+    for found, other in zip(maps, expected, strict=True):
+        assert_close(found, other, atol=1e-5)
+
+
+def test_a_model_that_shares_its_blocks_is_measured():
+    vit = fill(tiny(depth=4, input_shape=(16, 16, 3)))
+    pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
+    x = images(vit)
+    pairs = zip(
+        analysis.attention_maps(pyramid, x),
+        analysis.attention_maps(vit, x),
+        strict=True,
+    )
+    for found, expected in pairs:
+        assert_close(found, expected, atol=1e-5)
+
+
+def test_what_is_no_model_of_one_input_is_refused():
+    with pytest.raises(ValueError, match="model=3 must be a keras.Model"):
+        analysis.attention_maps(3, np.zeros((1, 8, 12, 3)))
+    vit = tiny()
+    inputs = [keras.Input((8, 12, 3)) for _ in range(2)]
+    model = keras.Model(inputs, [vit(x) for x in inputs], name="two")
+    with pytest.raises(ValueError, match="two has several inputs"):
+        analysis.attention_maps(model, np.zeros((1, 8, 12, 3)))
+
+
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_analysed_in_float32(dtype):
     mixed, wide = fill(tiny(dtype=dtype)), fill(tiny())
@@ -265,5 +387,5 @@ def test_no_images_are_refused():
 
 
 def test_batches_of_no_images_are_refused():
-    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size=0 must be a whole number"):
         analysis.attention_statistics(tiny(), np.zeros((2, 8, 12, 3)), batch_size=0)

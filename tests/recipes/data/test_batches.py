@@ -225,6 +225,17 @@ def test_processes_share_a_batch():
     assert numbers(test[0][1][0]) + numbers(test[1][1][0]) == list(range(8, 16))
 
 
+def test_each_image_is_mirrored_with_probability_one_half_whatever_the_others_are():
+    batches = training_batches(split_of(1000), batch_size=1000, flip=True)
+    flips = np.concatenate([as_numpy(batches[step])[0]["flip"] for step in range(16)])
+    flips = flips.astype(bool)
+    # Within five standard deviations of 16,000 draws.
+    assert flips.mean() == pytest.approx(1 / 2, abs=0.02)
+    for apart in (1, 2, 1000):
+        both = flips[apart:] & flips[:-apart]
+        assert both.mean() == pytest.approx(1 / 4, abs=0.02)
+
+
 def test_a_batch_of_more_than_all_images_is_refused():
     with pytest.raises(
         ValueError, match="global_batch_size=9 is more than the 8 training images"

@@ -147,6 +147,8 @@ def test_what_is_drawn_has_the_distributions_of_the_recipe():
     assert 0.5 <= ratio.min() < 0.51 and 1.99 < ratio.max() <= 2
     assert ratio.mean() == pytest.approx(1.25, abs=0.01)
     assert drawn["flip"].mean() == pytest.approx(0.5, abs=0.02)
+    both = drawn["flip"][1:] & drawn["flip"][:-1]
+    assert both.mean() == pytest.approx(0.25, abs=0.02)
     nothing, ranges = (0, 1, 1, 0), (32, 0.5, 0.5, 36)
     for values, none, most in zip(
         drawn["photometric"].T, nothing, ranges, strict=False
