@@ -12,6 +12,7 @@ import math
 
 import keras
 
+from recipes.data.fingerprints import of_dataset
 from recipes.training import callbacks, run_folder
 from recipes.training.devices import distribute, this_process
 
@@ -119,7 +120,8 @@ def _train(task, experiment, command, held):
             task.refuse_unpublishable(model, experiment)
         trainer = task.compiled(model, experiment, batches)
         if is_first:
-            held.enter_context(run_folder.claimed(experiment, dataset, command))
+            held.enter_context(run_folder.locked(run.folder))
+            run_folder.claim(experiment, command, of_dataset(dataset))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
                 f"{len(dataset.test)} test images of {len(dataset.class_names)} "

@@ -15,24 +15,22 @@ import keras
 
 from keras_cbvit.pretrained.files import locate
 from keras_cbvit.pretrained.writing import InMemory, write
-from recipes.data.fingerprints import FORM, differences_of, of_dataset
+from recipes.data.fingerprints import FORM, differences_of
 from recipes.files import check_form, read_object, write_object
 from recipes.machine import run_on
 from recipes.training.devices import device, thread_variables, threads
 
 
 @contextlib.contextmanager
-def claimed(experiment, dataset, command):
-    """Within it, no other process trains in the experiment's run folder.
+def locked(folder):
+    """Within it, no other process trains in a run folder, which is made.
 
-    Writes `config.json`, or checks that it is of the same experiment, backend and
-    data. The lock is gone with this process, however it ends.
+    The lock is gone with this process, however it ends.
 
     Raises:
-        ValueError: if another process trains there, or the folder is of another run.
+        ValueError: if another process trains there.
         OSError: if the folder cannot be written into.
     """
-    folder = experiment.run.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
@@ -43,23 +41,34 @@ def claimed(experiment, dataset, command):
             "folder."
         ) from error
     try:
-        _check_or_write(experiment, of_dataset(dataset), command)
         yield
     finally:
         lock.release()
 
 
-def _check_or_write(experiment, data, command):
+def claim(experiment, command, data=None):
+    """Writes `config.json`, or checks that it is of the same experiment and backend.
+
+    Args:
+        experiment: whose run folder it is.
+        command: what it is run by.
+        data: what `recipes.data.fingerprints.of_dataset` gives, which must be the
+            same, too; `None` for a run that is not gone on with.
+
+    Raises:
+        ValueError: if the folder is of another run.
+    """
     folder = experiment.run.folder
     # Checkpoints without it would be gone on with, whatever they are of.
     if (folder / "config.json").exists() or (folder / "checkpoints").exists():
         refuse_others(experiment, keras.backend.backend())
-        _refuse_other_data(folder, data)
+        if data is not None:
+            _refuse_other_data(folder, data)
         return
+    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "command": command,
         "experiment": _settings(experiment),
-        "data": data,
         "backend": keras.backend.backend(),
         "versions": versions(),
         "commit": git_commit(),
@@ -68,6 +77,8 @@ def _check_or_write(experiment, data, command):
         "threads": threads(),
         "thread_variables": thread_variables(),
     }
+    if data is not None:
+        config["data"] = data
     write_object(folder / "config.json", config)
 
 
@@ -81,7 +92,7 @@ def read_config(folder):
     try:
         found = read_object(file)
         check_form(found, _FORM)
-        if "data" in found:  # not of a run that is only printed
+        if "data" in found:  # else it is only printed
             check_form(found, _TO_GO_ON)
     except (FileNotFoundError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -14,11 +14,13 @@ from PIL import Image
 
 import keras_cbvit
 from recipes.commands import say_errors
+from recipes.data.fingerprints import of_dataset
 from recipes.data.sources import load_dataset
 from recipes.train import train
+from recipes.training import run_folder
 from recipes.training.callbacks import Checkpoints
 from recipes.training.devices import threads
-from recipes.training.run_folder import claimed, read_config, refuse_others
+from recipes.training.run_folder import read_config, refuse_others
 from tests.full_disk import files_in, no_file_over
 from tests.recipes.small import interrupted, read_log, small
 from tests.tiny import assert_same_values, values
@@ -48,8 +50,8 @@ def of_images(folder, run_dir):
 
 def claim(experiment):
     """What training does in the run folder before its first step."""
-    with claimed(experiment, load_dataset(experiment.data), "the command"):
-        pass
+    data = of_dataset(load_dataset(experiment.data))
+    run_folder.claim(experiment, "the command", data)
 
 
 def test_other_data_are_refused_before_anything_is_touched(tmp_path):
@@ -213,12 +215,9 @@ def test_the_threads_are_those_that_torch_computes_with():
 HOLDER = """
 import sys, time
 from pathlib import Path
-from recipes.data.sources import load_dataset
-from recipes.training.run_folder import claimed
-from tests.recipes.small import small
+from recipes.training.run_folder import locked
 
-experiment = small(Path(sys.argv[1]), epochs=1)
-with claimed(experiment, load_dataset(experiment.data), "the other process"):
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -239,7 +238,6 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
         holder.kill()
         holder.communicate()
     train(small(tmp_path, epochs=1))
-    assert read_config(tmp_path)["command"] == "the other process"
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(
