@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import hypothesis
 import keras
 import numpy as np
 import pytest
@@ -11,11 +10,6 @@ from hypothesis import settings
 # The same examples in every run, however slow the machine.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.load_profile("same")
-
-hypothesis.settings.register_profile(
-    "ci", derandomize=True, deadline=None, database=None
-)
-hypothesis.settings.load_profile("ci")
 DATA = Path(__file__).parent / "data"
 
 
