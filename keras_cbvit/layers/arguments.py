@@ -95,9 +95,13 @@ def items(value, most=LARGEST):
 
 def name_of_model(argument, value):
     """A string that can be the name of a model on this backend."""
-    is_name = isinstance(value, str) and value and value.isprintable()
-    if not is_name or "/" in value:
-        refuse(argument, value, "must be a string of printable characters without /.")
+    is_name = isinstance(value, str) and value.isprintable() and "/" not in value
+    if not is_name or not 1 <= len(value) <= 255:
+        refuse(
+            argument,
+            value,
+            "must be a string of 1 to 255 printable characters without /.",
+        )
     is_on_tensorflow = keras.backend.backend() == "tensorflow"
     if is_on_tensorflow and not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*", value, re.ASCII):
         refuse(
@@ -121,6 +125,8 @@ def activation(argument, value):
     if value is None:
         return None
     try:
+        if getattr(value, "__name__", None) == "<lambda>":
+            raise ValueError
         found = keras.activations.serialize(keras.activations.get(value))
         keras.activations.get(found)
     except Exception:
@@ -136,7 +142,10 @@ def activation(argument, value):
 def of_keras(argument, value, module):
     """What the `get` of a module of Keras gives, such as `keras.initializers`."""
     try:
-        return module.get(value)
+        found = module.get(value)
+        if found is not None:
+            module.get(module.serialize(found))  # as the configuration will have it
+        return found
     except Exception:
         kind = module.__name__.rpartition(".")[2]
         return refuse(argument, value, f"is not one of keras.{kind}.")

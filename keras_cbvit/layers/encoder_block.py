@@ -89,8 +89,14 @@ class EncoderBlock(CompositeLayer):
         )
         self.drop_path1 = DropPath(rate, dtype=dtype, name="drop_path1")
         self.norm2 = self._norm("norm2")
-        places = (mlp_front, mlp_mid, mlp_end)
-        self.mlp = MLP(self.mlp_dim, *places, **self.part_arguments("mlp"), name="mlp")
+        self.mlp = MLP(
+            self.mlp_dim,
+            layer("mlp_front", mlp_front),
+            layer("mlp_mid", mlp_mid),
+            layer("mlp_end", mlp_end),
+            **self.part_arguments("mlp"),
+            name="mlp",
+        )
         self.drop_path2 = DropPath(rate, dtype=dtype, name="drop_path2")
 
     def _norm(self, name):
