@@ -18,6 +18,7 @@ import tyro
 from keras_cbvit import analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
 from keras_cbvit.pretrained.architectures import is_upernet
+from keras_cbvit.pretrained.writing import write
 from recipes import figures
 from recipes.data.decoding import decoded
 from recipes.data.pictures import fitted
@@ -110,7 +111,7 @@ def analyze(options):
         "models": found,
     }
     text = json.dumps(result, indent=2, default=str, allow_nan=False)
-    (options.out / "results.json").write_text(text + "\n")
+    write(options.out / "results.json", f"{text}\n".encode())
     scales = {titles[name]: _scales(model) for name, model in models.items()}
     named = {titles[name]: numbers for name, numbers in found.items()}
     _draw(named, scales, photos, options.out)

@@ -19,6 +19,7 @@ import keras
 import tyro
 
 from keras_cbvit.pretrained.architectures import is_upernet
+from keras_cbvit.pretrained.writing import write
 from recipes.evaluation import pixels
 from recipes.evaluation.classifiers import as_classifier, is_published, load_model
 from recipes.evaluation.matching import matched
@@ -230,9 +231,9 @@ def main(arguments=None):
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
         rows = evaluate(options, lambda row: print(sentence(row), flush=True))
+        print(f"\n{table(rows)}")
         if options.json is not None:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"\n{table(rows)}")
+            write(options.json, f"{json.dumps(rows, indent=1)}\n".encode())
 
 
 if __name__ == "__main__":

@@ -4,16 +4,25 @@ Colours are Okabe and Ito's, which the colour-blind can tell apart; lines differ
 style and marker as well, so that a print in black and white can be read.
 """
 
+import io
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_cbvit.analysis import attention_entropy, softmax_jacobian_norm
+from keras_cbvit.pretrained.writing import write
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def save(figure, file):
+    """Writes a figure as PNG, as a whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write(Path(file), content.getbuffer())
 
 
 def draw_panels(panels, file, along="block", first=0):
@@ -39,7 +48,7 @@ def draw_panels(panels, file, along="block", first=0):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(file, dpi=120)
+    save(figure, file)
 
 
 def draw_softmax_jacobian(file, tokens=197):
@@ -82,7 +91,7 @@ def draw_softmax_jacobian(file, tokens=197):
     curves.set_ylabel("nuclear norm of the softmax's Jacobian")
     curves.grid(alpha=0.3)
     curves.legend(fontsize=8, loc="lower right")
-    figure.savefig(file, dpi=120)
+    save(figure, file)
 
 
 def draw_attention(rows, file, blocks=None):
@@ -120,7 +129,7 @@ def draw_attention(rows, file, blocks=None):
             axis.set_title(f"block {block}\n{entropy:.2f} nats", fontsize=9)
         for axis in row:
             axis.axis("off")
-    figure.savefig(file, dpi=120)
+    save(figure, file)
 
 
 def draw_scales(scales_of, file):
@@ -155,7 +164,7 @@ def draw_scales(scales_of, file):
         axis.tick_params("x", labelrotation=90)
         axis.set_ylabel("λ (share of the context's mean)")
         axis.set_title(title, fontsize=10)
-    figure.savefig(file, dpi=120)
+    save(figure, file)
 
 
 def draw_segmentations(rows, class_names, file, titles=("prediction",)):
@@ -197,7 +206,7 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
     figure.legend(
         handles=patches, loc="outside lower center", ncols=columns, fontsize=8
     )
-    figure.savefig(file, dpi=120)
+    save(figure, file)
 
 
 def short_titles(names):

@@ -38,11 +38,11 @@ def read_object(path):
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is no file, too large, or not JSON of an object in UTF-8.
+        ValueError: if it is not a regular file, too large, or not JSON of an object in UTF-8.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no file")
+        raise ValueError("it is not a regular file")
     if status.st_size > LARGEST_JSON:
         raise ValueError(f"it has {status.st_size:,} bytes")
     with open(path, "rb") as file:

@@ -133,10 +133,13 @@ def measure_and_publish(model, name, weights_dir, dataset, **facts):
     split, *_ = matched(Classifier(name, model, names), None, dataset)
     measured = measure(model, split)
     right, total = measured["right"], measured["images"]
+    measured_on = f"{dataset.description}, {right} of {total} test images right"
+    if left_out := split.broken + len(split) - total:
+        measured_on += f", without {left_out} that cannot be decoded"
     facts |= {
         "metric": "top-1 accuracy",
         "value": measured["top1"],
-        "measured_on": f"{dataset.description}, {right} of {total} test images right",
+        "measured_on": measured_on,
         "images": dataset.test.first(16).images,
         "class_names": names or dataset.class_names,
     }

@@ -69,7 +69,7 @@ def difference(what, names, others_what, others):
         (others_what, others, what, names),
     ):
         if alone := [name for name in own if name not in set(other)]:
-            return f"{one} has {listed(alone)}, which {two} has not"
+            return f"{one} has {listed(alone)}, but {two} does not"
     for place, (name, other) in enumerate(zip(names, others, strict=True)):
         if name != other:
             return (

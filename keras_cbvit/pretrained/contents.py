@@ -196,11 +196,12 @@ def _check_parts(archive, path):
     parts = archive.infolist()
     if len({part.filename for part in parts}) < len(parts):
         raise ValueError("it has two parts of one name")
-    most = EXPANSION * path.stat().st_size
-    for part in parts:
-        limit = LARGEST_CONFIG if part.filename == _CONFIG else most
-        if part.file_size > limit:
-            raise ValueError(f"{part.filename:.80} has {part.file_size:,} bytes")
+    sizes = {part.filename: part.file_size for part in parts}
+    if sizes[_CONFIG] > LARGEST_CONFIG:
+        raise ValueError(f"{_CONFIG} has {sizes[_CONFIG]:,} bytes")
+    total, size = sum(sizes.values()), path.stat().st_size
+    if total > EXPANSION * size:
+        raise ValueError(f"it has {size:,} bytes, and its parts have {total:,}")
     if (name := archive.testzip()) is not None:
         raise ValueError(f"the checksum of {name:.80} is wrong")
 

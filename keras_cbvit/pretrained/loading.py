@@ -136,7 +136,7 @@ def load_pretrained(
         model: a `VisionTransformer`.
         path: a `.keras` or `.weights.h5` file.
         new_classes: whether the caller asked for the model's number of classes, so
-            that a head of another number may start anew.
+            that a head of another number may be reinitialized.
         record: of the file, if it has one.
         allow_other_function: whether the model may compute something else with the
             weights than that of the file.
@@ -256,7 +256,7 @@ def _grid(model):
 
 
 def _needs_new_head(path, config, source_config, new_classes):
-    """Whether the head is to start anew, which only the caller may ask for."""
+    """Whether the head is reinitialized, which only the caller may ask for."""
     if not config["include_top"]:
         return False
     if not source_config["include_top"]:

@@ -1,7 +1,9 @@
 """Images and labels in the arrays of an .npz file."""
 
 import functools
+import math
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -60,6 +62,7 @@ def read_arrays(path, data, originals):
 
 def _read(arrays, name, path):
     try:
+        _check_size(arrays, name)
         return arrays[name]
     except ValueError as error:
         if "allow_pickle" not in str(error):
@@ -68,8 +71,31 @@ def _read(arrays, name, path):
             f"{path}: {name} holds Python objects, which are not read since they could "
             "run code; save numbers (.astype('int64')) or text (.astype(str))."
         ) from error
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise ValueError(f"{path}: {name} is damaged ({error}).") from error
+
+
+def _check_size(arrays, name):
+    """Raises a ValueError if an array is not as large as its header says."""
+    stored = arrays.zip.getinfo(f"{name}.npy").file_size
+    with arrays.zip.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            return  # of names of fields in Unicode, which is no image or label
+        shape, _, dtype = read(file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > stored:
+        raise ValueError(f"its header says {shape}, but it has {stored:,} bytes")
 
 
 def _split(arrays, split, labels, path, data, originals):
@@ -118,8 +144,13 @@ def _classes(path, found, names):
 
 
 def _numbered(path, labels):
-    """The names of classes that have none: their numbers, of which none is missing."""
+    """Class names for a file without any: the label numbers, which have no gaps."""
     numbers = np.unique(labels)
+    if numbers.size and numbers[0] < 0:
+        raise ValueError(
+            f"{path}: y_train has the label {numbers[0]}; labels are whole numbers "
+            "from 0."
+        )
     wrong = np.flatnonzero(numbers != np.arange(len(numbers)))
     if wrong.size:
         number, expected = numbers[wrong[0]], wrong[0]

@@ -1,4 +1,4 @@
-"""What a run's data were, in a few numbers, so that it is not gone on with others.
+"""A short description of a run's data, so that it is not resumed with other data.
 
 A file counts by its name and size, an array by its pixels, a record of TFDS by its
 label, since TFDS has versions. So a folder may be moved or copied, and ImageNet takes

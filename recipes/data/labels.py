@@ -92,8 +92,7 @@ def places(found, known, found_where, known_where):
     numbers = {name: number for number, name in enumerate(known)}
     if unknown := sorted(set(found) - numbers.keys()):
         raise ValueError(
-            f"{found_where} {listed(unknown)}, which {known_where} not; the known ones "
-            f"are {listed(known)}."
+            f"{found_where} {listed(unknown)}, but {known_where} only {listed(known)}."
         )
     return np.array([numbers[name] for name in found], "int64")
 

@@ -130,6 +130,8 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
     """The class names; paths and labels of the splits."""
     # The training images' folders say which classes there are, used or not.
     with_names = train_folder if train or _folders(train_folder) else test_folder
+    # No image may be in both, unless this is what was asked for.
+    walked = None if train_folder == test_folder else {}
     if _folders(test_folder):
         if data.test_labels is not None:
             raise ValueError(
@@ -141,9 +143,9 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
         of_test = folders_by_name(test_folder, _folders(test_folder))
         found_where = f"{test_folder} has the class folders"
         places(of_test, names, found_where, "the training images have")
-        test = _files_of(contents, test_folder, of_test, names)
+        test = _files_of(contents, test_folder, of_test, names, walked)
     else:
-        paths, classes = _flat_files(contents, test_folder, data.test_labels)
+        paths, classes = _flat_files(contents, test_folder, data.test_labels, walked)
         flat = with_names == test_folder
         folders = {} if flat else _class_folders(with_names)
         names = tuple(folders) or tuple(sorted(set(classes)))
@@ -151,7 +153,7 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
         test = paths, places(classes, names, found_where, "the training images have")
     if not train:
         return names, {"test": test}
-    train = _files_of(contents, train_folder, folders, names)
+    train = _files_of(contents, train_folder, folders, names, walked)
     return names, {"train": train, "test": test}
 
 
@@ -227,17 +229,19 @@ def _class_folders(folder):
     return folders_by_name(folder, found)
 
 
-def _files_of(contents, folder, folders, names):
+def _files_of(contents, folder, folders, names, walked=None):
     """Paths and labels of the images in class folders, by the names of classes."""
-    paths, labels, walked = [], [], {}
+    paths, labels = [], []
+    walked = {} if walked is None else walked
+    numbers = {name: number for number, name in enumerate(names)}
     for name, its_folder in folders.items():
         found = contents.images_in(folder / its_folder, walked)
         paths += found
-        labels += [names.index(name)] * len(found)
+        labels += [numbers[name]] * len(found)
     return paths, np.array(labels, "int64")
 
 
-def _flat_files(contents, folder, labels_file):
+def _flat_files(contents, folder, labels_file, walked):
     """Paths of the pictures in a folder, and the class of each by its name."""
     if labels_file is None:
         raise MissingDatasetError(
@@ -251,7 +255,7 @@ def _flat_files(contents, folder, labels_file):
     if not Path(labels_file).is_file():
         raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
     contents.use(labels_file)
-    paths = contents.images_in(folder)
+    paths = contents.images_in(folder, walked)
     classes = read_names(labels_file)
     if len(classes) != len(paths):
         raise ValueError(

@@ -67,7 +67,7 @@ def _download(builder, name):
             advice += (
                 " Before, put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, "
                 "from https://image-net.org/download-images, into "
-                "DIR/downloads/manual. A folder in ImageNet's own layout does, too: "
+                "DIR/downloads/manual. A folder in ImageNet's own layout also works: "
                 "--dataset FOLDER with train/n01440764/*.JPEG and so on, val/*.JPEG, "
                 "--test-split val and --test-labels FILE."
             )

@@ -1,13 +1,14 @@
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import tyro
 
 import recipes.paper
+from keras_cbvit.pretrained.writing import write
 from recipes.commands import parse, say_errors
 from recipes.experiment import Precision
+from recipes.files import write_object
 from recipes.paper.entries import ENTRIES
 from recipes.paper.report import markdown, measured
 from recipes.paper.runs import Runs
@@ -63,8 +64,8 @@ class Paper:
         name = f"{self.entry}_smoke" if self.smoke else self.entry
         file = self.out / dataset / f"{name}.md"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        file.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+        write(file, text.encode())
+        write_object(file.with_suffix(".json"), result)
         entry.draw(result, file.with_suffix(".png"))
         return text
 

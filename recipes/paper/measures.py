@@ -126,6 +126,8 @@ def by_epoch(names, file):
             rows = list(csv.DictReader(log))
         if not rows:
             raise ValueError("it has no epochs")
+        if [int(row["epoch"]) for row in rows] != list(range(len(rows))):
+            raise ValueError("it lacks epochs")
         for name in names:
             column, factor = BY_EPOCH[name]
             found[name] = [factor * float(row[column]) for row in rows]

@@ -27,7 +27,7 @@ def bars(result, file):
             axis.set_ylabel(TITLES[measure])
             axis.set_title(f"{result['dataset']}, {size}", fontsize=10)
             axis.grid(alpha=0.3, axis="y")
-    figure.savefig(file, dpi=120)
+    figures.save(figure, file)
 
 
 def along(result, file):
@@ -61,7 +61,7 @@ def over_heads(result, file):
         axis.set_title(f"{result['dataset']}, {size}", fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(file, dpi=120)
+    figures.save(figure, file)
 
 
 def costs(result, file):
@@ -88,7 +88,7 @@ def costs(result, file):
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(file, dpi=120)
+    figures.save(figure, file)
 
 
 def _grid(rows, columns):

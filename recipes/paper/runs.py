@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+import keras_cbvit
 from recipes.files import read_object, write_object
 from recipes.paper.measures import BY_EPOCH, by_epoch
 from recipes.paper.tasks import TASK_OF
@@ -92,6 +93,8 @@ class Runs:
             if missing:
                 dataset = _test_images(self.task, experiment.data)
                 as_run = self.task.as_run(experiment)
+                if not as_run.run.smoke:  # which evaluates on some of them
+                    run_folder.refuse_other_test_data(folder, dataset)
                 known |= self.task.measure(missing, model, dataset, as_run)
             write_object(folder / "measures.json", known)
         curves = [each for each in measures if each in BY_EPOCH]
@@ -131,7 +134,7 @@ class Runs:
         """The model of an experiment, trained now if it is not yet."""
         folder = experiment.run.folder
         if (folder / "model.keras").exists():
-            return keras.models.load_model(folder / "model.keras", compile=False)
+            return keras_cbvit.load_model(folder / "model.keras")
         keras.utils.clear_session()  # of the model before
         return self.task.train(experiment, f"recipes.paper, into {folder}")
 

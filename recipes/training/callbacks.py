@@ -118,7 +118,7 @@ class Checkpoints(keras.callbacks.Callback):
         except OSError as error:
             last = self.newest()
             error.add_note(
-                f"The last good checkpoint is {last}; the same command goes on there."
+                f"The last good checkpoint is {last}; the same command resumes from it."
                 if last
                 else "No checkpoint was saved."
             )
@@ -184,14 +184,14 @@ class Checkpoints(keras.callbacks.Callback):
             except (ValueError, KeyError, UserWarning) as error:
                 raise ValueError(
                     f"The checkpoint {path} is of another model ({error!s:.200}); "
-                    f"remove {self.folder} to start anew."
+                    f"remove {self.folder} to start over."
                 ) from error
             self.step = _step(path)
             return self.step
         if saved:
             raise ValueError(
                 f"None of the checkpoints in {self.folder} can be read; remove them to "
-                "start anew."
+                "start over."
             )
         return 0
 

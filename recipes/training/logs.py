@@ -8,6 +8,7 @@ import struct
 import time
 
 from keras_cbvit.pretrained.writing import write
+from recipes.figures import save
 from recipes.files import append, check_form
 
 
@@ -26,9 +27,12 @@ def read_log(file):
             check_form(list(entry.values()), [(int, float)], "an epoch")
             if entry.keys() != epochs[0].keys():
                 raise ValueError(f"epoch {entry['epoch']} has other values")
+        numbers = [entry["epoch"] for entry in epochs]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("its epochs are not in order")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is damaged ({error!s:.200}); remove it to go on without the "
+            f"{file} is damaged ({error!s:.200}); remove it to continue without the "
             "epochs that it holds."
         ) from error
     return epochs
@@ -127,6 +131,4 @@ def draw_curves(epochs, path):
         axis.set_ylabel(_CURVES[name])
         axis.grid(alpha=0.3)
         axis.legend()
-    file = io.BytesIO()
-    figure.savefig(file, dpi=120)
-    write(path, file.getbuffer())
+    save(figure, path)

@@ -53,18 +53,21 @@ def claim(experiment, command, data=None):
         experiment: whose run folder it is.
         command: what it is run by.
         data: what `recipes.data.fingerprints.of_dataset` gives, which must be the
-            same, too; `None` for a run that is not gone on with.
+            same, too; `None` for a run that will not be resumed.
 
     Raises:
         ValueError: if the folder is of another run.
     """
     folder = experiment.run.folder
-    # Checkpoints without it would be gone on with, whatever they are of.
-    if (folder / "config.json").exists() or (folder / "checkpoints").exists():
+    has_checkpoints = any(folder.glob("checkpoints/step_*"))
+    # Checkpoints without it would be resumed, whatever they are of.
+    if (folder / "config.json").exists() or has_checkpoints:
         refuse_others(experiment, keras.backend.backend())
         if data is not None:
             _refuse_other_data(folder, data)
-        return
+        if has_checkpoints or (folder / "model.keras").exists():
+            return
+        # Nothing was trained yet: what is written is of this start.
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "command": command,
@@ -140,6 +143,16 @@ def _refuse_other_data(folder, data):
         )
     differences = list(differences_of(found["data"], data))
     _refuse(folder, "on other data", differences, "; ")
+
+
+def refuse_other_test_data(folder, dataset):
+    """Raises a ValueError if a run's test images were others, as far as it says so."""
+    recorded = read_config(folder).get("data")
+    if recorded is not None and recorded["test"] != dataset.test.fingerprint():
+        raise ValueError(
+            f"{folder} holds a run that was evaluated on other test images; give its "
+            "--data-dir, or another --runs."
+        )
 
 
 def _refuse(folder, how, differences, separator):

@@ -1,10 +1,8 @@
 """The task of training segmentation models."""
 
 import dataclasses
-import io
 
 from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
-from keras_cbvit.pretrained.writing import write
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.occurrence import check_occurrence
 from recipes.data.segmentation.pairs import load_pairs
@@ -126,9 +124,8 @@ class Segmentation(Task):
             experiment.data.scale,
             experiment.training.global_batch_size,
         )
-        file = io.BytesIO()
+        file = experiment.run.folder / "predictions.png"
         draw_segmentations(rows, dataset.class_names, file)
-        write(experiment.run.folder / "predictions.png", file.getbuffer())
 
     def publish(self, model, dataset, experiment, command):
         run = experiment.run

@@ -163,5 +163,5 @@ def test_a_model_is_not_built_quantized(as_map):
     if as_map:
         layers = {"block_0/mlp/fc1": dtype}
         dtype = keras.dtype_policies.DTypePolicyMap("float32", layers)
-    with pytest.raises(ValueError, match=r"dtype=.* then call model\.quantize"):
+    with pytest.raises(ValueError, match="dtype="):
         tiny(depth=1, dtype=dtype)

@@ -53,8 +53,8 @@ def test_lists_of_names_are_compared():
     assert difference("one", names, "two", names) is None
     for other, expected in (
         (("a", "c", "b"), "number 1 is 'b' in one, 'c' in two"),
-        (("a", "b"), "one has c, which two has not"),
-        (("a", "b", "c", "d", "e"), "two has d, e, which one has not"),
+        (("a", "b"), "one has c, but two does not"),
+        (("a", "b", "c", "d", "e"), "two has d, e, but one does not"),
     ):
         assert difference("one", names, "two", other) == expected
     assert listed([*"abcdefg"]) == "a, b, c, d, e and 2 more"

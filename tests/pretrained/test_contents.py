@@ -183,7 +183,7 @@ def test_a_small_file_does_not_take_much_memory(name, call, saved, tmp_path):
     changed(saved[1] / "good.keras", path, {name: spaces})
     del spaces
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=rf"{name} has 67,108,864 bytes"):
+    with pytest.raises(ValueError, match="67,[0-9]{3},[0-9]{3}"):
         call(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 

@@ -281,7 +281,7 @@ def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
     ("given", "message"),
     [
         (["dog", "cat", "eel"], "number 0 is 'dog' in class_names, 'cat' in the model"),
-        (["cat", "dog", "fox"], "class_names has fox, which the model has not"),
+        (["cat", "dog", "fox"], "class_names has fox, but the model does not"),
     ],
 )
 def test_class_names_that_are_not_the_models_own_are_refused(given, message, tmp_path):

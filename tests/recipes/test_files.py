@@ -43,8 +43,8 @@ def huge(path):
         (b'{"a":' * 10**6, "nested too deeply"),
         (b'{"a": ' + b"1" * 5000 + b"}", "5000 digits"),
         (huge, "it has 1,000,000,000 bytes"),
-        (os.mkfifo, "it is no file"),
-        (os.mkdir, "it is no file"),
+        (os.mkfifo, "it is not a regular file"),
+        (os.mkdir, "it is not a regular file"),
     ],
 )
 def test_what_is_no_object_is_said_in_short(tmp_path, content, message):

@@ -263,7 +263,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(
     assert str(caught.value).splitlines() == [
         "",
         f"OSError: {file} cannot be written (File too large). The last good checkpoint "
-        f"is {kept[1]}; the same command goes on there.",
+        f"is {kept[1]}; the same command resumes from it.",
     ]
     assert "HDF5" not in capfd.readouterr().err
     assert sorted(file.parent.iterdir()) == kept

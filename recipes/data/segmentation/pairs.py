@@ -249,7 +249,11 @@ def _folder(data, folder):
     places = [_places(folder, split) for split in splits]
     # If only one split is wanted, the others are not left out.
     contents = Contents(*places[0]) if splits[0] == splits[1] else Contents(folder)
-    pairs = [_folder_pairs(data, contents, *place) for place in places]
+    if splits[0] == splits[1]:
+        pairs = [_folder_pairs(data, contents, *places[0])] * 2
+    else:
+        walked = {}  # no image may be in both
+        pairs = [_folder_pairs(data, contents, *place, walked) for place in places]
     contents.warn()
     return pairs
 
@@ -277,9 +281,9 @@ def _places(folder, split):
     )
 
 
-def _folder_pairs(data, contents, images, labels):
+def _folder_pairs(data, contents, images, labels, walked=None):
     """The pairs of a folder of pictures and one of labels."""
-    pictures = _by_stem(images, contents.images_in(images))
+    pictures = _by_stem(images, contents.images_in(images, walked))
     masks = _by_stem(labels, _masks_in(labels, contents))
     for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
         alone = sorted(one.keys() - other.keys())

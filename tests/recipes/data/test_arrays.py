@@ -210,11 +210,11 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ({"y_train": NAMES}, "y_train holds names, but y_test numbers; take one of"),
         (
             {"y_train": NAMES, "y_test": ["cat", "fox", "owl"]},
-            "y_test has fox, owl, which y_train has not; the known ones are cat",
+            "y_test has fox, owl, but y_train has only cat",
         ),
         (
             {"y_train": NAMES, "class_names": ["cat", "dog"]},
-            "y_train has eel, which class_names has not",
+            "y_train has eel, but class_names has only cat, dog",
         ),
         ({"y_train": ["dog", "", *NAMES[2:]]}, "y_train has no name for image 1"),
         (
