@@ -38,7 +38,8 @@ def read_object(path):
 
     Raises:
         FileNotFoundError: if it is not there.
-        ValueError: if it is not a regular file, too large, or not JSON of an object in UTF-8.
+        ValueError: if it is not a regular file, is too large, or is not JSON of an
+            object in UTF-8.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):

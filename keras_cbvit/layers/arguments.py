@@ -94,21 +94,15 @@ def items(value, most=LARGEST):
 
 
 def name_of_model(argument, value):
-    """A string that can be the name of a model on this backend."""
-    is_name = isinstance(value, str) and value.isprintable() and "/" not in value
-    if not is_name or not 1 <= len(value) <= 255:
+    """A string that can be the name of a model on every backend."""
+    is_name = isinstance(value, str) and len(value) <= 255
+    # TensorFlow takes no others.
+    if not is_name or not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*", value, re.ASCII):
         refuse(
             argument,
             value,
-            "must be a string of 1 to 255 printable characters without /.",
-        )
-    is_on_tensorflow = keras.backend.backend() == "tensorflow"
-    if is_on_tensorflow and not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*", value, re.ASCII):
-        refuse(
-            argument,
-            value,
-            "must be of the letters, digits and signs _ . > - that TensorFlow takes, "
-            "and not begin with _ > or -.",
+            "must be a string of letters, digits and _ . > - that begins with a letter "
+            "or digit.",
         )
     return str(value)
 

@@ -31,6 +31,8 @@ class TokenDense(keras.layers.Dense):
 
     def __init__(self, units, **kwargs):
         super().__init__(whole_number("units", units), **kwargs)
+        if not self.use_bias:
+            raise ValueError("use_bias=False: a TokenDense always has a bias.")
 
     def build(self, input_shape):
         weights = fixed_channels(self, input_shape) * self.units

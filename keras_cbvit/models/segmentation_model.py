@@ -3,15 +3,16 @@
 import keras
 
 from keras_cbvit.models.class_names import HasClassNames
+from keras_cbvit.models.signed_weights import SignedWeights
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class SegmentationModel(HasClassNames, keras.Model):
+class SegmentationModel(HasClassNames, SignedWeights, keras.Model):
     """A functional model from images to the classes of their pixels.
 
     `UperNet` builds it. The class adds only `class_names`, which its `.keras` file
-    keeps; files of before it hold a plain functional model, which
-    `keras_cbvit.load_model` brings to this class.
+    keeps; older files hold a plain functional model, which
+    `keras_cbvit.load_model` converts to this class.
 
     Args:
         inputs: the images, of shape `(batch, height, width, channels)`.

@@ -1,7 +1,6 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
 import json
-import os
 
 import keras
 
@@ -30,7 +29,8 @@ from keras_cbvit.models.arguments import (
     plain_arguments,
 )
 from keras_cbvit.models.class_names import HasClassNames
-from keras_cbvit.pretrained.contents import sign
+from keras_cbvit.models.signed_weights import SignedWeights
+from keras_cbvit.pretrained.functions import name_scope
 
 # What a configuration says of a trained model, beside the arguments of the builders.
 STATE = ("trainable", "frozen_layers", "class_names")
@@ -39,7 +39,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
+class VisionTransformer(HasClassNames, SignedWeights, fast.InferenceByXLA, keras.Model):
     """A functional model: normalise, patches, tokens, blocks, norm, pool, head.
 
     `keras_cbvit.ViTCB` and its sizes build it, with defaults and weights, and
@@ -132,8 +132,9 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         self.dtype_policy = dtype
         self._config = config
         self.class_names = class_names
+        scope = name_scope(self)
         for layer in self._flatten_layers(include_self=False):
-            if layer.path in frozen_layers:
+            if layer.path and layer.path.removeprefix(scope) in frozen_layers:
                 layer.trainable = False
 
     @classmethod
@@ -176,7 +177,11 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
         )
 
     def get_config(self):
-        quantized = quantized_layers(self)
+        scope = name_scope(self)
+        quantized = {
+            path.removeprefix(scope): how
+            for path, how in quantized_layers(self).items()
+        }
         return {
             **self._config,
             **({"quantized": quantized} if quantized else {}),
@@ -184,22 +189,12 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "frozen_layers": [
-                layer.path
+                layer.path.removeprefix(scope)
                 for layer in self._flatten_layers(include_self=False)
                 if layer.path and not layer.trainable
             ],
             "class_names": self.class_names and list(self.class_names),
         }
-
-    def save_weights(self, filepath, *args, **kwargs):
-        """Keras's; a `.weights.h5` file also gets a digest of its weights.
-
-        `ViTCB(weights=...)` refuses the file if it is damaged.
-        """
-        super().save_weights(filepath, *args, **kwargs)
-        is_path = isinstance(filepath, str | os.PathLike)
-        if is_path and str(filepath).endswith(".weights.h5"):
-            sign(filepath)
 
     @property
     def _number_of_classes(self):
@@ -209,11 +204,14 @@ class VisionTransformer(HasClassNames, fast.InferenceByXLA, keras.Model):
     def from_config(cls, config, custom_objects=None):
         quantized = config.get("quantized", {})
         model = cls(**{key: config[key] for key in config.keys() - {"quantized"}})
+        scope = name_scope(model)
         for how in {json.dumps(each): each for each in quantized.values()}.values():
             model.quantize(
                 keras.dtype_policies.get(how["dtype"]).quantization_mode,
                 keras.saving.deserialize_keras_object(how["quantization_config"]),
-                filters=lambda layer, how=how: quantized.get(layer.path) == how,
+                filters=lambda layer, how=how: (
+                    quantized.get((layer.path or "").removeprefix(scope)) == how
+                ),
             )
         return model
 

@@ -50,7 +50,7 @@ def as_segmentation_model(model):
     if keras.saving.get_registered_name(type(model)) != "Functional":
         return model
     names = [layer.name for layer in model.layers]
-    if "uper_head" not in names or len(model.outputs) != 1:
+    if "uper_head" not in names or model.output_names != ["predictions"]:
         return model
     build = keras.saving.get_registered_object(SEGMENTATION_MODEL)
     return build(model.input, model.output, name=model.name)
@@ -59,7 +59,7 @@ def as_segmentation_model(model):
 def architecture_of(model):
     """The architecture of a `VisionTransformer` or a UperNet; `None` if not known.
 
-    A UperNet of one of the sizes is told by its name, which its builder gives it.
+    A UperNet of one of the sizes is recognized by its name, which its builder gives it.
     """
     if is_upernet(model):
         return model.name if model.name in known_architectures() else None

@@ -8,9 +8,9 @@ is part of the checkout and of the installed package.
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from keras_cbvit.pretrained.writing import write
 
 PLACE_VARIABLE = "KERAS_CBVIT_WEIGHTS"
 CATALOG = "catalog.json"
+LARGEST_FILE = 1 << 50  # bytes
 LARGEST_CATALOG = 16 << 20  # bytes; a record of 20,000 classes takes half a million
 
 
@@ -113,12 +114,12 @@ def _records_of(place):
         if not is_url(place):
             raise
         copy = _copy_of(place)
-        if copy.is_file():
-            instead = f"Its catalog as it was before, {copy}, is used."
+        try:
             records = parse_catalog(_read_file(copy), copy)
-        else:
-            instead = "Its weights are not known, only the package's own."
+            instead = f"Its catalog as it was before, {copy}, is used."
+        except (OSError, ValueError):  # there is none, or it is damaged
             records = {}
+            instead = "Its weights are not known, only the package's own."
         warnings.warn(f"{error} {instead}", stacklevel=4)
         return records
 
@@ -212,6 +213,14 @@ def parse_catalog(text, where):
     return by_name
 
 
+def check_record(record):
+    """Raises a ValueError that names the field of a record that cannot be kept."""
+    try:
+        _record(dataclasses.asdict(record))
+    except ValueError as error:
+        raise ValueError(f"This cannot be published: {error}.") from error
+
+
 def format_catalog(records):
     """The JSON text of a catalog of these records, sorted by name."""
     entries = [
@@ -230,7 +239,9 @@ def _reason(error):
 _TYPES = {
     str: lambda value: isinstance(value, str),
     int: lambda value: type(value) is int,
-    float: lambda value: type(value) in (int, float) and math.isfinite(value),
+    float: lambda value: (
+        type(value) in (int, float) and abs(value) <= sys.float_info.max
+    ),
     list[int | None]: lambda value: (
         isinstance(value, list)
         and all(item is None or type(item) is int for item in value)
@@ -266,6 +277,6 @@ def _record(entry):
                 f"the field {field!r} of the record {name!r:.80} is "
                 f"{entry[field]!r:.80}, which does not match {pattern}"
             )
-    if entry["bytes"] < 1:
+    if not 1 <= entry["bytes"] < LARGEST_FILE:
         raise ValueError(f"the file of the record {name!r} has {entry['bytes']} bytes")
     return WeightsRecord(**entry)

@@ -32,7 +32,7 @@ LARGEST_WEIGHT = 1e8
 """No trained weight is as large; of damaged ones, nearly every second is."""
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _DIGEST = "keras_cbvit_sha256"
-# What a configuration says beside the arguments, and a caller says anew.
+# What a configuration says beside the arguments, and the caller decides again.
 _STATE = ("dtype", "name", "trainable", "frozen_layers", "quantized")
 
 
@@ -47,8 +47,7 @@ def model_config(path):
         with zipfile.ZipFile(path) as archive:
             _check_parts(archive, path)
             found = json.loads(archive.read(_CONFIG))
-            if _WEIGHTS in archive.namelist():
-                _check_weights(io.BytesIO(archive.read(_WEIGHTS)))
+            _check_weights(io.BytesIO(archive.read(_WEIGHTS)))
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of many kinds, by zipfile, zlib, json and h5py
@@ -97,6 +96,9 @@ def check_saved(path, config):
     known = (*ARGUMENTS, "class_names")
     if unknown := [name for name in config if name not in known]:
         raise damaged(path, f"its model has the unknown argument {unknown[0]:.80}")
+    names = config.get("class_names")
+    if names is not None and not isinstance(names, list):
+        raise damaged(path, "the class names of its model are not a list")
     try:
         config |= plain_arguments({name: config[name] for name in ARGUMENTS})
         check_arguments(config)
@@ -129,9 +131,10 @@ def check_size_of(path, found):
 
 
 def _check_count(path, weights):
-    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo(_WEIGHTS).file_size
     if weights > MOST_PER_BYTE * size:
-        raise damaged(path, f"its model has {weights:.3g} weights, it {size:,} bytes")
+        raise damaged(path, f"its model has {weights:.3g} weights in {size:,} bytes")
 
 
 def check_h5(path):
@@ -173,10 +176,14 @@ def _digest(file):
 
 
 def check_values(path, model):
-    """Raises a ValueError unless the loaded weights of a model can be trained ones."""
-    for weight in model.weights:
-        values = weight.numpy()
-        if not (np.abs(values, dtype="float64") <= LARGEST_WEIGHT).all():
+    """Raises a ValueError unless the loaded weights of a model can be trained ones.
+
+    Those of a `.keras` file, which has checksums, only have to be finite.
+    """
+    most = LARGEST_WEIGHT if path.suffix == ".h5" else np.finfo("float64").max
+    for weight in model.trainable_weights:
+        values = keras.ops.convert_to_numpy(weight)
+        if not -most <= values.min(initial=0) <= values.max(initial=0) <= most:
             raise damaged(path, f"{weight.path} has values that no training gives")
 
 

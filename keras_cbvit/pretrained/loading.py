@@ -65,7 +65,7 @@ def load_model(weights):
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # of many kinds, by whatever is built of the file
-        if "Could not locate class" in str(error):
+        if "Could not locate" in str(error):
             raise ValueError(
                 f"{path} has parts that are neither Keras's nor this package's "
                 f"({_cause(error)}); register them, or load it with "

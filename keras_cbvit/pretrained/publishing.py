@@ -20,8 +20,8 @@ from keras_cbvit.pretrained.architectures import (
 from keras_cbvit.pretrained.catalog import (
     CATALOG,
     WeightsRecord,
+    check_record,
     format_catalog,
-    parse_catalog,
     read_catalog,
 )
 from keras_cbvit.pretrained.classes import checked_names, difference
@@ -131,7 +131,7 @@ def publish(
         date=datetime.date.today().isoformat(),
         url=url,
     )
-    parse_catalog(format_catalog([record]), "What was given")  # or nobody could read it
+    check_record(record)
     directory.mkdir(parents=True, exist_ok=True)
     with _locked(directory):
         _put(record, content, model_card(record, notes), directory, overwrite)

@@ -31,12 +31,12 @@ _TOKENS = {
 _KINDS = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 
 
-def load_timm_weights(model, state_dict):
+def load_timm_weights(model, state_dict, allow_other_function=False):
     """Copies the weights of a timm or DeiT Vision Transformer into a model.
 
-    A CB model computes something else with them than the plain ViT they are from.
-    A CB_S model keeps its Λ; with the Λ of 0 that it starts with it gives the
-    plain ViT's predictions (the project's reading of section 3.2).
+    They are those of a plain ViT, whose class token is classified. A CB_S model keeps
+    its Λ; with the Λ of 0 that it starts with it gives the plain ViT's predictions
+    (the project's reading of section 3.2).
 
     Args:
         model: a model built by `ViTCB` or one of its sizes. With
@@ -44,9 +44,12 @@ def load_timm_weights(model, state_dict):
             the "augreg" family are trained with mean and standard deviation 0.5.
         state_dict: timm's names, such as `"blocks.0.attn.qkv.weight"`, with NumPy
             arrays or torch tensors.
+        allow_other_function: whether the model may compute something else with the
+            weights: CB, or a head on the mean of the tokens.
 
     Raises:
-        ValueError: if the model is of another kind; if a weight is missing, left over
+        ValueError: if the model is of another kind, quantized or computes something
+            else; if a weight is not finite; if a weight is missing, left over
             or of another shape, by name and before anything is copied. To load into
             a model with `include_top=False`, leave out `head.weight` and
             `head.bias`.
@@ -60,6 +63,11 @@ def load_timm_weights(model, state_dict):
     if "model" in state_dict:
         raise ValueError(
             "state_dict is a whole checkpoint; give its weights, state_dict['model']."
+        )
+    if any(_is_unknown(name) for name in weights_by_name(model)):
+        raise ValueError(
+            "The model has weights that a plain ViT does not have, as of quantized "
+            "layers or LoRA; load into a model without them."
         )
     targets = {
         _timm_name(name): weight
@@ -81,8 +89,31 @@ def load_timm_weights(model, state_dict):
             if name in state_dict and tuple(state_dict[name].shape) != shape
         ),
     )
+    if not allow_other_function:
+        _refuse_other_function(model.get_config())
+    arrays = {name: _to_numpy(state_dict[name]) for name in targets}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} of the state dict is not finite.")
     for name, weight in targets.items():
-        weight.assign(_from_timm(_to_numpy(state_dict[name])).reshape(weight.shape))
+        weight.assign(_from_timm(arrays[name]).reshape(weight.shape))
+    model.class_names = None  # those of the head before
+
+
+def _refuse_other_function(config):
+    for key, value in (("broadcast", "cb"), ("pooling", "avg")):
+        if config[key] == value:
+            raise ValueError(
+                "The weights are those of a plain ViT whose class token is classified; "
+                f"with {key}={value!r} they compute something else. Build the model "
+                "with broadcast=None or 'cbs' and pooling='token', or give "
+                "allow_other_function=True."
+            )
+
+
+def _is_unknown(path):
+    kind = path.rpartition("/")[2]
+    return kind not in (*_KINDS, "scale") and path not in _TOKENS
 
 
 def _timm_name(path):

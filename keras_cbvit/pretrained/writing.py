@@ -32,7 +32,7 @@ def write(path, content):
     Raises:
         OSError: if it cannot be written, with what is missing if that is space.
     """
-    partial = path.with_name("partial" + "".join(path.suffixes))
+    partial = path.with_name(f"partial.{path.name}")
     with naming(path, len(content)):
         try:
             with open(partial, "wb") as file:

@@ -11,6 +11,15 @@ from recipes.data.labels import check_numbers, class_names_of, numbers_or_names,
 from recipes.data.pictures import Pictures
 
 SPLITS = ("train", "test")
+# What zipfile and NumPy raise of damaged files.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def read_arrays(path, data, originals):
@@ -31,7 +40,7 @@ def read_arrays(path, data, originals):
     """
     try:
         arrays = np.load(path)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (*_DAMAGES, ValueError) as error:
         raise ValueError(f"{path} is not a readable .npz file ({error}).") from error
     if isinstance(arrays, np.ndarray):
         raise ValueError(f"{path} is not an .npz file, but holds a single array.")
@@ -71,14 +80,7 @@ def _read(arrays, name, path):
             f"{path}: {name} holds Python objects, which are not read since they could "
             "run code; save numbers (.astype('int64')) or text (.astype(str))."
         ) from error
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGES as error:
         raise ValueError(f"{path}: {name} is damaged ({error}).") from error
 
 

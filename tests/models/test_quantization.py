@@ -165,3 +165,17 @@ def test_a_model_is_not_built_quantized(as_map):
         dtype = keras.dtype_policies.DTypePolicyMap("float32", layers)
     with pytest.raises(ValueError, match="dtype="):
         tiny(depth=1, dtype=dtype)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_model_of_a_name_scope_comes_back_with_its_state(quantized, tmp_path):
+    with keras.name_scope("student"):
+        model = tiny(depth=1)
+    model.get_layer("block_0").trainable = False
+    if quantized:
+        model.quantize("int8")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    trainable = len(model.trainable_weights)
+    assert 0 < trainable == len(loaded.trainable_weights) < len(loaded.weights)
+    np.testing.assert_array_equal(predict(loaded), predict(model))

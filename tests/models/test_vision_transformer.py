@@ -46,7 +46,7 @@ CASES = {
 def case(request, oracle, oracle_arguments, timm_state):
     """A case's name, and our model of it."""
     model = keras_cbvit.ViTCB(**oracle_arguments, **CASES[request.param])
-    keras_cbvit.load_timm_weights(model, timm_state)
+    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
     if request.param == "cbs_mlp_end":
         for i, scale in enumerate(oracle["scales"]):
             model.get_layer(f"block_{i}").mlp.end.channel_scale.assign(scale)

@@ -64,6 +64,8 @@ def without(field):
         ([entry("../../x.y")], "field 'name' .*which does not match"),
         ([entry("a.b\n")], "field 'name' .*which does not match"),
         ([entry(sha256="../../../../..")], "field 'sha256' .*which does not match"),
+        ([entry(value=-(10**400))], "field 'value' .* not a float"),
+        ([entry(bytes=10**30)], "file of the record 'vitcb_s.toy' has 1000"),
         ([entry(bytes=-1)], "file of the record 'vitcb_s.toy' has -1 bytes"),
         ("[" * 100_000, "recursion"),
         ([entry(url=3)], "field 'url' .* is 3, not a"),

@@ -87,6 +87,26 @@ def test_a_single_wrong_bit_is_noticed(saved, tmp_path):
         load(path)
 
 
+def test_a_wrong_bit_is_noticed_by_the_models_own_loader(tmp_path):
+    vit = keras_cbvit.ViTCB(
+        **{**SMALL, "depth": 4, "classes": None}, include_top=False, pooling=None
+    )
+    pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
+    upernet = keras_cbvit.UperNet(pyramid, classes=3, channels=8)
+    for model in (keras_cbvit.ViTCB(**SMALL), upernet):
+        path = tmp_path / f"{model.name}.weights.h5"
+        model.save_weights(path)
+        model.load_weights(path)
+        content = bytearray(path.read_bytes())
+        weight = model.trainable_weights[0].numpy().tobytes()
+        content[content.index(weight)] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"weights\.h5 is damaged .*not those that"
+        ):
+            model.load_weights(path)
+
+
 def test_a_file_of_weights_that_keras_alone_wrote_is_loaded(saved, tmp_path):
     model = saved[0]
     path = tmp_path / "x.weights.h5"
@@ -94,8 +114,15 @@ def test_a_file_of_weights_that_keras_alone_wrote_is_loaded(saved, tmp_path):
     assert_same_values(values(load(path)), values(model))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    "ending, value",
+    [
+        (".keras", np.nan),
+        (".keras", -np.inf),
+        (".weights.h5", np.nan),
+        (".weights.h5", 1e30),
+    ],
+)
 def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_path):
     model = fill(keras_cbvit.ViTCB(**SMALL), 0)
     bias = model.get_layer("head").bias
@@ -251,6 +278,14 @@ def test_a_segmentation_model_larger_than_its_file_is_refused(tmp_path):
     config = config.replace('"channels": 8', '"channels": 2000')
     changed(good, path, {"config.json": config})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"x\.keras is damaged .*weights, it .* bytes"):
+    with pytest.raises(ValueError, match=r"x\.keras is damaged .*weights in .* bytes"):
         keras_cbvit.load_model(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_many_parts_together_are_not_larger_than_their_file(saved, tmp_path):
+    path = tmp_path / "x.keras"
+    zeros = bytes(1 << 20)
+    changed(saved[1] / "good.keras", path, {f"assets/{i}": zeros for i in range(30)})
+    with pytest.raises(ValueError, match=r"x\.keras is damaged .*its parts have 31,"):
+        keras_cbvit.load_model(path)

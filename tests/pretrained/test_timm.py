@@ -96,7 +96,7 @@ def state():
 
 
 def test_every_weight_is_copied_with_its_axes_in_our_order(state):
-    model = tiny()
+    model = tiny(broadcast=None)
     keras_cbvit.load_timm_weights(model, state)
     found = values(model)
     state = {name: array.astype("float32") for name, array in state.items()}
@@ -115,7 +115,7 @@ def test_every_weight_is_copied_with_its_axes_in_our_order(state):
 
 
 def test_a_model_without_a_head_takes_a_state_dict_without_one(state):
-    model = tiny(include_top=False, classes=None)
+    model = tiny(broadcast=None, include_top=False, classes=None)
     with pytest.raises(ValueError, match=r"left over in the source: head\.bias, head"):
         keras_cbvit.load_timm_weights(model, state)
     del state["head.weight"], state["head.bias"]
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_copied(changes, message, stat
 
 def test_a_model_in_a_name_scope_takes_them(state):
     with keras.name_scope("teacher"):
-        model = tiny()
+        model = tiny(broadcast=None)
     keras_cbvit.load_timm_weights(model, state)
     assert_close(model.get_layer("norm").gamma, state["norm.weight"])
 
@@ -188,3 +188,30 @@ def test_a_model_that_is_not_of_this_package_is_refused(state):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="model is a Sequential, not a VisionTransfor"):
         keras_cbvit.load_timm_weights(model, state)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"broadcast": "cb"}, {"broadcast": None, "pooling": "avg"}]
+)
+def test_a_model_that_computes_something_else_is_refused(
+    changes, oracle_arguments, timm_state
+):
+    model = keras_cbvit.ViTCB(**{**oracle_arguments, **changes})
+    with pytest.raises(ValueError, match="something else.*allow_other_function"):
+        keras_cbvit.load_timm_weights(model, timm_state)
+    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
+
+
+def test_values_that_are_not_finite_are_refused(oracle_arguments, timm_state):
+    model = keras_cbvit.ViTCB(**{**oracle_arguments, "broadcast": None})
+    state = {
+        **timm_state,
+        "norm.weight": np.full_like(timm_state["norm.weight"], np.nan),
+    }
+    with pytest.raises(
+        ValueError, match=r"norm\.weight of the state dict is not finite"
+    ):
+        keras_cbvit.load_timm_weights(model, state)
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="as of quantized layers or LoRA"):
+        keras_cbvit.load_timm_weights(model, timm_state)

@@ -23,7 +23,7 @@ def test_what_does_not_fit_leaves_the_file_as_it_was(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux alone has it")
 def test_a_full_disk_says_how_much_is_needed_and_free(tmp_path):
-    (tmp_path / "partial.txt").symlink_to("/dev/full")
+    (tmp_path / "partial.a.txt").symlink_to("/dev/full")
     with pytest.raises(OSError) as caught:
         write(tmp_path / "a.txt", bytes(2000))
     assert caught.value.errno == errno.ENOSPC

@@ -109,6 +109,20 @@ def test_a_run_that_does_not_say_what_its_data_were_is_refused(finished, tmp_pat
         claim(experiment)
 
 
+def test_a_start_before_the_first_checkpoint_is_not_recorded(tmp_path):
+    experiment = small(tmp_path)
+    claim(experiment)
+    config = read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "threads": 99}))
+    claim(experiment)
+    assert read_config(tmp_path) == config
+    (tmp_path / "config.json").write_text(json.dumps({**config, "threads": 99}))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_00000004.weights.h5").touch()
+    claim(experiment)
+    assert read_config(tmp_path)["threads"] == 99
+
+
 def test_checkpoints_without_a_configuration_are_refused(tmp_path):
     with interrupted(step=4):
         train(small(tmp_path))

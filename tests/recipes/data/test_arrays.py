@@ -1,4 +1,7 @@
+import io
+import random
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -287,3 +290,37 @@ def test_a_damaged_array_is_named(tmp_path):
     path.write_bytes(content[:place] + b"\1" + content[place + 1 :])
     with pytest.raises(ValueError, match=r"set\.npz: y_train is damaged \(Bad CRC-32"):
         load(path)
+
+
+def test_any_damage_of_a_compressed_file_is_a_sentence(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, **arrays())
+    good = path.read_bytes()
+    chance = random.Random(0)
+    for _ in range(100):
+        content = bytearray(good)
+        for _ in range(3):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        path.write_bytes(content)
+        try:
+            load(path)
+        except (ValueError, MissingDatasetError) as error:
+            assert "set.npz" in str(error)
+
+
+def test_an_array_that_is_not_in_its_file_takes_no_memory(tmp_path):
+    header = io.BytesIO()
+    huge = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)}
+    np.lib.format.write_array_header_1_0(header, huge)
+    path = tmp_path / "set.npz"
+    np.savez(path, **{k: v for k, v in arrays().items() if k != "x_train"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+    with pytest.raises(ValueError, match=r"x_train is damaged \(its header says"):
+        load(path)
+
+
+def test_a_negative_label_is_named(tmp_path):
+    np.savez(tmp_path / "set.npz", **arrays(y_train=[-1, 0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="label -1; labels are whole numbers from 0"):
+        load(tmp_path / "set.npz")

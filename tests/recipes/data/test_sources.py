@@ -105,6 +105,21 @@ def test_a_folder_that_is_divided_already_stays_so(tmp_path):
     assert colours(dataset.test) == [(0, 50, 0), (0, 150, 1)]
 
 
+@pytest.mark.parametrize("link, target", [("val", "train"), ("val/cat", "train/cat")])
+def test_images_that_are_in_both_splits_are_refused(link, target, tmp_path):
+    for name in ("cat", "dog"):
+        save_pictures(tmp_path / "train" / name, 3, 200)
+        if link != "val":
+            save_pictures(tmp_path / "val" / name, 3, 200)
+    if link != "val":
+        (tmp_path / link).rename(tmp_path / "elsewhere")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match="share one folder, whose images cannot be"):
+        load(tmp_path, test_split="val")
+    both = load(tmp_path, test_split="train")  # asked for in words
+    assert colours(both.test) == colours(both.train)
+
+
 def test_too_few_pictures_to_divide_are_refused(tmp_path):
     save_pictures(tmp_path / "cat", 4, 0)
     save_pictures(tmp_path / "dog", 1, 0)

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -101,6 +103,9 @@ def test_where_a_model_does_not_say_random_images_decide():
     halves = [LAYERS.Dense(3, activation="softmax") for _ in range(2)]
     mean = functional(lambda x: LAYERS.Average()([half(x) for half in halves]))
     assert not gives_logits(mean)
+    assert not gives_logits(functional(dense, Own(ops.sigmoid)))
+    own = LAYERS.Dense(3, activation=functools.partial(ops.softmax, axis=-1))
+    assert not gives_logits(functional(own))
     assert not gives_logits(Subclassed("softmax"))
     assert gives_logits(Subclassed(None))
 

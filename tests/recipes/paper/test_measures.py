@@ -126,7 +126,16 @@ def test_cost_counts_what_cb_adds_by_itself():
     assert (plain["context_macs"], cb["context_macs"]) == (0, 3 * (2 * 17 + 1) * 8)
 
 
-@pytest.mark.parametrize("text", ["", "epoch\n0\n", "epoch,val_loss\n0,x\n0", "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "epoch\n0\n",
+        "epoch,val_loss\n0,x\n0",
+        "\xff",
+        "epoch,val_loss,val_accuracy\n5,2.5,0.25\n6,1.5,0.5\n",
+    ],
+)
 def test_a_log_that_is_damaged_is_said(tmp_path, text):
     file = tmp_path / "log.csv"
     file.write_text("epoch,val_loss,val_accuracy\n0,2.5,0.25\n1,1.5,0.5\n")

@@ -107,6 +107,14 @@ def test_a_damaged_log_is_said(tmp_path, line):
         log_epochs(tmp_path, 2, [1.0])
 
 
+def test_a_log_with_an_epoch_twice_is_said(tmp_path):
+    log_epochs(tmp_path, 0, [3.0])
+    line = (tmp_path / "log.jsonl").read_bytes()
+    (tmp_path / "log.jsonl").write_bytes(line * 2)
+    with pytest.raises(ValueError, match="its epochs are not in order"):
+        log_epochs(tmp_path, 1, [1.0])
+
+
 @pytest.mark.parametrize("name", ["log.jsonl", "log.csv", "curves.png"])
 def test_a_log_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / name).mkdir()
