@@ -8,6 +8,8 @@ import socketserver
 import threading
 from contextlib import contextmanager
 
+from keras_cbvit.pretrained.catalog import read_catalog
+
 FILE = b"the bytes of a file"
 FILENAME = f"vitcb_s.toy-{hashlib.sha256(FILE).hexdigest()[:12]}.keras"
 
@@ -31,6 +33,11 @@ def entry(name="vitcb_s.toy", content=FILE, **changes):
         "date": "2026-01-31",
         **changes,
     }
+
+
+def published_file(folder, name, ending=".keras"):
+    """The path of the published file of a name, or of its card."""
+    return (folder / read_catalog(folder)[name].filename).with_suffix(ending)
 
 
 def write_catalog(folder, *entries):

@@ -18,7 +18,7 @@ from keras_cbvit.pretrained import publishing
 from keras_cbvit.pretrained.architectures import SIZES
 from keras_cbvit.pretrained.catalog import WeightsRecord, read_catalog
 from tests.compare import assert_close
-from tests.pretrained.places import entry
+from tests.pretrained.places import entry, published_file
 from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
 
 FACTS = {
@@ -40,11 +40,6 @@ def toy(seed=0, **changes):
 def publish(folder, model=None, name=NAME, **changes):
     model = model or toy()
     return keras_cbvit.publish(model, name, folder, **{**FACTS, **changes})
-
-
-def the_file(folder, ending=".keras", name=NAME):
-    """The path of the published file of a name, or of its card."""
-    return (folder / read_catalog(folder)[name].filename).with_suffix(ending)
 
 
 def contents(folder):
@@ -80,7 +75,7 @@ def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
 def test_the_record_says_what_was_published(tmp_path):
     model = toy()
     record = publish(tmp_path, model, url="https://example.org/a.keras")
-    content = the_file(tmp_path).read_bytes()
+    content = published_file(tmp_path, NAME).read_bytes()
     assert vars(record) == {
         **FACTS,
         "name": NAME,
@@ -99,7 +94,7 @@ def test_the_record_says_what_was_published(tmp_path):
 
 def test_the_card_says_it_to_people(tmp_path):
     record = publish(tmp_path, notes="Three seeds: 0.98, 0.99, 0.99.")
-    card = the_file(tmp_path, ".md").read_text()
+    card = published_file(tmp_path, NAME, ".md").read_text()
     for fact in (
         f"# {NAME}\n",
         "top-1 accuracy 0.9877 on the 10 toys of the shelf",
@@ -122,7 +117,7 @@ def test_the_card_says_it_to_people(tmp_path):
 def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_path):
     model = toy(dtype=dtype, drop_path_rate=0.1)
     publish(tmp_path, model)
-    loaded = keras.saving.load_model(the_file(tmp_path))
+    loaded = keras.saving.load_model(published_file(tmp_path, NAME))
     assert {layer.dtype_policy.name for layer in loaded._flatten_layers()} == {
         "float32"
     }
@@ -132,7 +127,7 @@ def test_a_model_trained_in_mixed_precision_is_published_in_float32(dtype, tmp_p
 
 def test_a_trained_model_is_published_without_its_optimizer(trained, tmp_path):
     publish(tmp_path, trained)
-    loaded = keras.saving.load_model(the_file(tmp_path))
+    loaded = keras.saving.load_model(published_file(tmp_path, NAME))
     assert not loaded.compiled
     assert_same_values(values(loaded), values(trained))
 
@@ -141,7 +136,10 @@ def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
     model = toy(include_top=False, classes=None, pooling=None)
     record = publish(tmp_path, model, class_names=[])
     assert record.class_names == []
-    assert "none, the model has no head" in the_file(tmp_path, ".md").read_text()
+    assert (
+        "none, the model has no head"
+        in published_file(tmp_path, NAME, ".md").read_text()
+    )
 
 
 def upernet(**changes):
@@ -165,7 +163,7 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
     name = "upernet_toy.v1"
     record = publish(tmp_path, model, name, images=PICTURES)
     assert record.input_shape == [None, None, 3]
-    file = keras.saving.load_model(the_file(tmp_path, name=name))
+    file = keras.saving.load_model(published_file(tmp_path, name))
     assert list(file.class_names) == record.class_names == FACTS["class_names"]
     assert record.parameters == model.count_params()
     assert read_catalog(tmp_path) == {name: record}
@@ -181,7 +179,7 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
         scale = np.abs(expected).max()
         tolerance = 1e-5 if dtype == "float32" else 0.1
         assert_close(found, expected, atol=tolerance * scale)
-    card = the_file(tmp_path, ".md", name).read_text()
+    card = published_file(tmp_path, name, ".md").read_text()
     assert "any height and width that patches divide, 3 channels, values 0–255" in card
     assert f'model = keras_cbvit.load_model("{name}")' in card
     with pytest.raises(ValueError, match=r"load it with keras_cbvit\.load_model"):
@@ -239,8 +237,8 @@ def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
     publish(tmp_path, newer, value=0.5, overwrite=True)
     assert len(contents(tmp_path)) == len(before)
     assert read_catalog(tmp_path)[NAME].value == 0.5
-    assert " 0.5 on" in the_file(tmp_path, ".md").read_text()
-    loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path))
+    assert " 0.5 on" in published_file(tmp_path, NAME, ".md").read_text()
+    loaded = keras_cbvit.ViTCB(weights=published_file(tmp_path, NAME))
     assert_same_values(values(loaded), values(newer))
 
 
@@ -265,7 +263,7 @@ def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
     model = toy()
     publish(tmp_path, model)
     assert model.class_names is None  # which is not the published one
-    path = the_file(tmp_path)
+    path = published_file(tmp_path, NAME)
     names = tuple(FACTS["class_names"])
     assert keras.saving.load_model(path).class_names == names
     # Published again under another name, it brings them along.
@@ -339,7 +337,7 @@ def test_lora_is_merged(tmp_path):
     head.lora_kernel_a.assign(a)
     head.lora_kernel_b.assign(b)
     publish(tmp_path, model)
-    loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path))
+    loaded = keras_cbvit.ViTCB(weights=published_file(tmp_path, NAME))
     scale = head.lora_alpha / head.lora_rank
     merged = loaded.get_layer("head").kernel.numpy()
     np.testing.assert_allclose(merged, kernel + scale * a @ b, atol=1e-6)
@@ -451,7 +449,7 @@ def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
         records = list(pool.map(run, models, names))
     assert read_catalog(tmp_path) == dict(zip(names, records, strict=True))
     for model, name in zip(models, names, strict=True):
-        loaded = keras_cbvit.ViTCB(weights=the_file(tmp_path, name=name))
+        loaded = keras_cbvit.ViTCB(weights=published_file(tmp_path, name))
         assert_same_values(values(loaded), values(model))
 
 

@@ -4,6 +4,7 @@ from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import publish
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
+from tests.pretrained.places import published_file
 from tests.tiny import fill, tiny
 
 
@@ -40,13 +41,16 @@ def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     assert f"{right} of 360 test images right" in record.measured_on
     assert (record.dataset, record.recipe) == ("noise", "by hand")
     assert record.class_names == list("0123456789")
-    assert "by hand" in (tmp_path / "weights" / "vitcb_toy.digits.md").read_text()
+    assert (
+        "by hand"
+        in published_file(tmp_path / "weights", "vitcb_toy.digits", ".md").read_text()
+    )
 
 
 def test_licence_and_notes_are_on_the_card(checkpoint, tmp_path):
     options = ("--licence", "MIT", "--notes", "Do *not* use it.")
     publish.main(arguments(checkpoint[0], "vitcb_toy.digits", tmp_path, *options))
-    card = (tmp_path / "vitcb_toy.digits.md").read_text()
+    card = published_file(tmp_path, "vitcb_toy.digits", ".md").read_text()
     assert "| Licence | MIT |" in card
     assert "Do *not* use it." in card
 

@@ -17,6 +17,7 @@ from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation import segmenters
 from recipes.evaluation.pixels import measure, predicted
 from recipes.evaluation.segmenters import data_of
+from tests.pretrained.places import published_file
 from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
 from tests.tiny import assert_same_values, tiny, values
@@ -125,7 +126,7 @@ def test_its_files_know_its_classes(run, place, known):
     names = camvid_mini.config().data.class_names
     for model in (
         keras_cbvit.load_model(run / "model.keras"),
-        keras.saving.load_model(place / "weights" / f"{NAME}.keras"),
+        keras.saving.load_model(published_file(place / "weights", NAME)),
         keras_cbvit.load_model(NAME),
     ):
         assert type(model) is keras_cbvit.SegmentationModel
@@ -279,7 +280,7 @@ def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
         for f in (tmp_path, place / "weights")
     ]
     assert_same_values(*map(values, models))
-    card = (tmp_path / f"{NAME}.md").read_text()
+    card = published_file(tmp_path, NAME, ".md").read_text()
     assert "No *use*." in card and "load_model" in card
 
 

@@ -18,6 +18,7 @@ from recipes.evaluate import Evaluation, evaluate
 from recipes.evaluation import measure
 from recipes.experiment import build_model
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
+from tests.pretrained.places import published_file
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
 
@@ -33,7 +34,7 @@ def test_smoke_runs_the_whole_command(tmp_path):
     assert model.output_shape == (None, 10)
     assert model.get_config()["classifier_activation"] == "softmax"
     # The card tells how little it was, and what to type.
-    card = (tmp_path / "vitcb_toy.smoke.md").read_text()
+    card = published_file(tmp_path, "vitcb_toy.smoke", ".md").read_text()
     assert "2 epochs in batches of 16" in card
     assert "of 100 test images right" in card
     assert "scikit-learn's digits, 32 images" in card
@@ -310,7 +311,7 @@ def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
     record = read_catalog(finished.run.weights_dir)[published_digits]
     assert record.value == right / 360
     assert measured["images"] == 360
-    card = (finished.run.weights_dir / f"{published_digits}.md").read_text()
+    card = published_file(finished.run.weights_dir, published_digits, ".md").read_text()
     assert f"{right} of 360 test images right" in card
     assert "3 epochs in batches of 256, float32, seed 0, on" in card
 

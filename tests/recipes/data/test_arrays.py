@@ -190,7 +190,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
             "y_train has the label 1, but none is 0; without",
         ),
         ({"y_train": [0, 1, 3, 0, 1]}, "the label 3, but none is 2; .* go from 0 to 2"),
-        ({"y_train": [0, 1, -1, 0, 1]}, "y_train has the label -1, but none is 0"),
+        ({"y_train": [0, 1, -1, 0, 1]}, "y_train has the label -1; labels are"),
         ({"y_train": TEN_TO_THE_12}, "the label 1000000000000, but none is 3; without"),
         ({"y_train": TEN_TO_THE_12.astype(float)}, "the label 1000000000000, but"),
         (

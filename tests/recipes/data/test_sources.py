@@ -137,7 +137,7 @@ def test_an_empty_class_folder_is_named(tmp_path):
 def test_a_class_of_test_images_alone_is_refused(tmp_path):
     for folder in ("train/cat", "train/dog", "test/cat", "test/dog", "test/eel"):
         save_pictures(tmp_path / folder, 1, 0)
-    with pytest.raises(ValueError, match=r"has the class folders eel, which .*train"):
+    with pytest.raises(ValueError, match=r"has the class folders eel, but the train"):
         load(tmp_path)
 
 
@@ -382,7 +382,9 @@ def test_as_many_labels_as_test_images_are_needed(tmp_path, number):
 def test_labels_of_unknown_classes_are_named(tmp_path):
     file = imagenet.write_folder(tmp_path)
     file.write_text("n01440764\nn2\nn1\nn01440764\nn2\n")
-    with pytest.raises(ValueError, match=r"labels\.txt has the classes n1, n2, which"):
+    with pytest.raises(
+        ValueError, match=r"labels\.txt has the classes n1, n2, but the"
+    ):
         load_flat(tmp_path, test_labels=file)
 
 
