@@ -276,7 +276,7 @@ def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
     )
     assert (record.dataset, record.recipe) == ("noise", "by hand")
     models = [
-        keras_cbvit.load_model(f / f"{NAME}.keras")
+        keras_cbvit.load_model(published_file(f, NAME))
         for f in (tmp_path, place / "weights")
     ]
     assert_same_values(*map(values, models))
