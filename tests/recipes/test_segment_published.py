@@ -186,7 +186,7 @@ def test_classes_that_the_model_does_not_know_are_refused(run, place, tmp_path):
     with pytest.raises(SystemExit, match=message):
         evaluate.main([str(tmp_path / "run"), *options])
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--weights-dir"]
-    with pytest.raises(SystemExit, match="The labels are of the classes sky, which"):
+    with pytest.raises(SystemExit, match="The labels are of the classes sky, but"):
         file = str(tmp_path / "run" / "model.keras")
         publish.main([file, "upernet_toy.own", *facts, str(tmp_path / "w"), *options])
 
