@@ -111,7 +111,7 @@ def main(arguments=None):
     print(
         f"{time.perf_counter() - start:.0f} seconds on {keras.backend.backend()}. "
         f"Look at {folder / 'predictions.png'}, {folder / 'run' / 'curves.png'} and "
-        f"{folder / 'weights' / NAME}.md."
+        f"the card in {folder / 'weights'}."
     )
 
 

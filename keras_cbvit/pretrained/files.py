@@ -6,8 +6,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import filelock
-
 from keras_cbvit.layers.arguments import shown
 from keras_cbvit.pretrained import network
 from keras_cbvit.pretrained.architectures import FAMILIES, SIZES
@@ -17,6 +15,7 @@ from keras_cbvit.pretrained.catalog import (
     catalogs,
     is_url,
 )
+from keras_cbvit.pretrained.writing import locked
 
 SUFFIXES = (".keras", ".weights.h5")
 
@@ -170,7 +169,7 @@ def _partial_file(folder):
     os.close(handle)
     partial = _locked_by(lock)
     try:
-        with filelock.FileLock(lock):
+        with locked(lock):
             partial.touch()
             yield partial
     finally:
@@ -181,8 +180,8 @@ def _partial_file(folder):
 def _remove_partial_files(folder):
     """Removes what processes left that were killed while they downloaded."""
     for lock in folder.glob("*.lock"):
-        with contextlib.suppress(filelock.Timeout, OSError):
-            with filelock.FileLock(lock, timeout=0):
+        with contextlib.suppress(OSError):  # a TimeoutError if it is in use
+            with locked(lock, timeout=0):
                 _locked_by(lock).unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
 

@@ -6,7 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-import filelock
 import keras
 import numpy as np
 
@@ -27,7 +26,7 @@ from keras_cbvit.pretrained.catalog import (
 from keras_cbvit.pretrained.classes import checked_names, difference
 from keras_cbvit.pretrained.files import sha256
 from keras_cbvit.pretrained.loading import refuse_other_model
-from keras_cbvit.pretrained.writing import InMemory, write
+from keras_cbvit.pretrained.writing import InMemory, locked, write
 
 # How far the float32 model may be from the given one, relative to its largest
 # prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
@@ -314,9 +313,9 @@ def _locked(directory):
     The lock is gone with the process that has it, however that ends.
     """
     try:
-        with filelock.FileLock(directory / LOCK, timeout=LOCK_SECONDS):
+        with locked(directory / LOCK, LOCK_SECONDS):
             yield
-    except filelock.Timeout:
+    except TimeoutError:
         raise TimeoutError(
             f"Another process has been publishing into {directory} for "
             f"{LOCK_SECONDS} seconds; publish again when it has ended."

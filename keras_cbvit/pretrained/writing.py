@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all."""
+"""Files that are written as a whole or not at all, and by one process at a time."""
 
 import contextlib
 import errno
@@ -59,3 +59,17 @@ def naming(path, size):
         named = type(error)(f"{path} cannot be written ({reason}).")
         named.errno = error.errno
         raise named from error
+
+
+def locked(path, timeout=-1):
+    """A context in which no other process is that asks for the lock of this path.
+
+    The lock is gone with the process that has it, however that ends.
+
+    Args:
+        path: of a file for the lock alone.
+        timeout: seconds to wait for it before a `TimeoutError`; -1 for ever.
+    """
+    import filelock  # takes a fifth of the time that importing this package may add
+
+    return filelock.FileLock(path, timeout=timeout)

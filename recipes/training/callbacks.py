@@ -131,7 +131,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         # `fit` has reset the metrics; an epoch that was interrupted goes on with them.
         if self.restored:
-            for variable, value in zip(self._metrics(), self.restored, strict=True):
+            # TensorFlow builds some only in the first step.
+            for variable, value in zip(self._metrics(), self.restored, strict=False):
                 variable.assign(value)
         self.restored = []
 

@@ -8,6 +8,7 @@ from recipes import quickstart
 from recipes.configs import digits
 from recipes.data.pictures import Split
 from recipes.experiment import Data
+from tests.pretrained.places import published_file
 
 
 def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
@@ -26,7 +27,7 @@ def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     assert np.all((accuracies > 0) & (accuracies <= 1))
     out = capsys.readouterr().out
     assert f"Digits: {accuracies[0] * 360:.0f} of 360 test images right" in out
-    card = (tmp_path / "weights" / f"{quickstart.NAME}.md").read_text()
+    card = published_file(tmp_path / "weights", quickstart.NAME, ".md").read_text()
     assert f"{accuracies[0] * 360:.0f} of 360 test images right" in card
     for picture in ("predictions.png", "run/curves.png"):
         with Image.open(tmp_path / picture) as image:
