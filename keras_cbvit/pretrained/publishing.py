@@ -312,11 +312,15 @@ def _locked(directory):
 
     The lock is gone with the process that has it, however that ends.
     """
+    lock = locked(directory / LOCK, LOCK_SECONDS)
     try:
-        with locked(directory / LOCK, LOCK_SECONDS):
-            yield
+        lock.acquire()
     except TimeoutError:
         raise TimeoutError(
             f"Another process has been publishing into {directory} for "
             f"{LOCK_SECONDS} seconds; publish again when it has ended."
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
