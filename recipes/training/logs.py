@@ -21,6 +21,8 @@ def read_log(file):
     if not file.exists():
         return []
     try:
+        if not file.is_file():  # reading a named pipe would wait for a writer
+            raise ValueError("it is not a regular file")
         epochs = [json.loads(line) for line in file.read_bytes().decode().splitlines()]
         for entry in epochs:
             check_form(entry, {"epoch": int}, "an epoch")

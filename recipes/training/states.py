@@ -54,6 +54,8 @@ def read(path):
         ValueError: if it is damaged.
         OSError: if it cannot be read.
     """
+    if not path.is_file():  # reading a named pipe would wait for a writer
+        raise ValueError("it is not a regular file")
     content = path.read_bytes()
     if content[-32:] != _digest(path, memoryview(content)[:-32]):
         raise ValueError("its checksum is wrong")

@@ -1,13 +1,15 @@
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from recipes.training import states
 from recipes.training.callbacks import EpochLog
-from recipes.training.logs import Scalars
+from recipes.training.logs import Scalars, read_log
 from tests.full_disk import files_in, no_file_over
 from tests.recipes.training.compiled import compiled_model
 
@@ -107,6 +109,15 @@ def test_a_damaged_log_is_said(tmp_path, line):
         log_epochs(tmp_path, 2, [1.0])
 
 
+def test_a_pipe_in_the_place_of_a_log_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        read_log(tmp_path / "log.jsonl")
+    os.mkfifo(tmp_path / "step_00000001.weights.h5")
+    with pytest.raises(ValueError, match="is not a regular file"):
+        states.read(tmp_path / "step_00000001.weights.h5")
+
+
 def test_a_log_with_an_epoch_twice_is_said(tmp_path):
     log_epochs(tmp_path, 0, [3.0])
     line = (tmp_path / "log.jsonl").read_bytes()
@@ -119,7 +130,7 @@ def test_a_log_with_an_epoch_twice_is_said(tmp_path):
 def test_a_log_that_cannot_be_written_is_named(tmp_path, name):
     (tmp_path / name).mkdir()
     if name == "log.jsonl":
-        with pytest.raises(OSError, match="log.jsonl"):
+        with pytest.raises(ValueError, match=r"log\.jsonl is damaged"):
             log_epochs(tmp_path, 0, [3.0])
         return
     with pytest.raises(OSError, match=f"{name} cannot be written"):
