@@ -5,30 +5,40 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 
 from keras_cbvit import analysis, layers
 from keras_cbvit.layers import ContextBroadcast
-from keras_cbvit.models import ablations
-from keras_cbvit.models.builders import ViTCB, ViTCB_B, ViTCB_S, ViTCB_Ti
-from keras_cbvit.models.segmentation_model import SegmentationModel
-from keras_cbvit.models.segmenting import predict_sliding, predict_whole
-from keras_cbvit.models.upernet import (
-    UperNet,
+from keras_cbvit.models.inference import predict_sliding, predict_whole
+from keras_cbvit.models.registry import register_model
+from keras_cbvit.models.segmentation import (
+    FeaturePyramid,
+    SegmentationModel,
+    feature_pyramid,
+)
+from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.loading import load_model, load_timm_weights
+from keras_cbvit.pretrained.predictions import class_names, decode_predictions
+from keras_cbvit.pretrained.publishing import publish
+from keras_cbvit.pretrained.records import Evaluation
+from keras_cbvit.pretrained.sources import list_weights
+from keras_cbvit.zoo import (
+    UperNet_ViTCB,
     UperNet_ViTCB_B,
     UperNet_ViTCB_S,
     UperNet_ViTCB_Ti,
-    feature_pyramid,
-    with_auxiliary_head,
+    ViTCB,
+    ViTCB_B,
+    ViTCB_S,
+    ViTCB_Ti,
+    create_model,
+    list_models,
 )
-from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained.catalog import list_weights
-from keras_cbvit.pretrained.loading import load_model
-from keras_cbvit.pretrained.predictions import class_names, decode_predictions
-from keras_cbvit.pretrained.publishing import publish
-from keras_cbvit.pretrained.timm import load_timm_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "ContextBroadcast",
+    "Evaluation",
+    "FeaturePyramid",
     "SegmentationModel",
-    "UperNet",
+    "UperNet_ViTCB",
     "UperNet_ViTCB_B",
     "UperNet_ViTCB_S",
     "UperNet_ViTCB_Ti",
@@ -36,18 +46,20 @@ __all__ = [
     "ViTCB_B",
     "ViTCB_S",
     "ViTCB_Ti",
+    "ViTSpec",
     "VisionTransformer",
-    "ablations",
     "analysis",
     "class_names",
+    "create_model",
     "decode_predictions",
     "feature_pyramid",
     "layers",
+    "list_models",
     "list_weights",
     "load_model",
     "load_timm_weights",
     "predict_sliding",
     "predict_whole",
     "publish",
-    "with_auxiliary_head",
+    "register_model",
 ]

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import EncoderBlock, PatchEmbedding
-from keras_cbvit.layers.arguments import shown, whole_number
+from keras_cbvit.arguments import shown, whole_number
 
 
 def attention_maps(model, images):
@@ -58,7 +59,7 @@ def attention_entropy(maps):
 def relative_distance(maps, grid):
     """Distance between tokens, weighted by their attention (Figure 5b).
 
-    The paper's formula is lost from the text we have; this is the project's reading::
+    This is the project's reading of the paper's formula::
 
         (1/N) Σ_i Σ_{j≠i} a_ij ‖p_i - p_j‖₂
 
@@ -190,7 +191,7 @@ def _layers(model, kind):
     """The layers of a kind in a model, and in the models and layers in it."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"model={shown(model)} must be a keras.Model.")
-    layers = model._flatten_layers(include_self=False)
+    layers = layers_within(model)
     return [layer for layer in dict.fromkeys(layers) if isinstance(layer, kind)]
 
 

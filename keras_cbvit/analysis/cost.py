@@ -5,6 +5,7 @@ import math
 
 import keras
 
+from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import (
     ContextBroadcast,
     MultiHeadSelfAttention,
@@ -76,7 +77,7 @@ def total_cost(model):
 def _macs(layer):
     """Multiply-accumulates of the products of matrices, and of what gives context."""
     matmul, context = 0, 0
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
+    for inner in layers_within(layer, recursive=False):
         inner_matmul, inner_context = _macs(inner)
         matmul += inner_matmul
         context += inner_context

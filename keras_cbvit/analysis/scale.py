@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import ContextBroadcast
 
 
@@ -21,7 +22,7 @@ def scale_layers(model):
     """
     layers = {
         layer.path: layer
-        for layer in model._flatten_layers(include_self=False)
+        for layer in layers_within(model)
         if isinstance(layer, ContextBroadcast) and layer.scale
     }
     if not layers:

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape, whole_number
 
 MOST_BINS = 1000  # along a side
 
@@ -41,7 +41,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
 
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)
-        x = fast.wide(inputs)
+        x = backend.wide(inputs)
         x = ops.einsum("Hh,bhwc->bHwc", self._means(height, x.dtype), x)
         x = ops.einsum("Ww,bhwc->bhWc", self._means(width, x.dtype), x)
         return ops.cast(x, inputs.dtype)

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import (
+from keras_cbvit import backend
+from keras_cbvit.arguments import (
     LARGEST,
     check_shape,
     choice,
@@ -15,12 +15,13 @@ from keras_cbvit.layers.arguments import (
     shown,
     whole_number,
 )
+from keras_cbvit.layers.parts import Part
 
 CONTEXTS = ("mean", "max", "token")
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class ContextBroadcast(keras.layers.Layer):
+class ContextBroadcast(Part, keras.layers.Layer):
     """Gives every token a share of a context common to all tokens.
 
     Without `scale` (CB, section 3.2 of "Scratching Visual Transformer's Back
@@ -30,8 +31,7 @@ class ContextBroadcast(keras.layers.Layer):
         y_i = 0.5 * x_i + 0.5 * context(x)
 
     With `scale` (CB_S, same section) the context is weighted by one learnable
-    number per channel. The formula's image is lost from the text we have; this
-    is the project's reading of it::
+    number per channel, the project's reading of the paper's formula::
 
         y_i = x_i + Λ ⊙ context(x)
 
@@ -145,7 +145,7 @@ class ContextBroadcast(keras.layers.Layer):
             return ops.max(x, axis=self.axis, keepdims=True)
         if self.context == "token":
             return ops.take(x, [0], axis=self.axis)
-        return fast.mean(x, axis=self.axis, keepdims=True)
+        return backend.mean(x, axis=self.axis, keepdims=True)
 
     def _masked_context_of(self, x, counts):
         if self.context == "max":
@@ -155,7 +155,7 @@ class ContextBroadcast(keras.layers.Layer):
             return self._context_of(ops.where(counts, x, lowest))
         if self.context == "token":
             return self._context_of(x)
-        x_wide = fast.wide(ops.where(counts, x, ops.zeros_like(x)))
+        x_wide = backend.wide(ops.where(counts, x, ops.zeros_like(x)))
         total = ops.sum(x_wide, axis=self.axis, keepdims=True)
         number = ops.sum(ops.cast(counts, total.dtype), axis=self.axis, keepdims=True)
         return ops.cast(total / ops.maximum(number, 1), x.dtype)

@@ -3,12 +3,13 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, drop_rate, whole_number
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape, drop_rate, whole_number
+from keras_cbvit.layers.parts import Part
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class DropPath(keras.layers.Layer):
+class DropPath(Part, keras.layers.Layer):
     """Drops a whole branch of a residual block for some samples of a batch.
 
     While training, each sample's values are all set to zero with probability
@@ -55,7 +56,7 @@ class DropPath(keras.layers.Layer):
             noise_shape=one_per_sample,  # without it torch ignores the generator
             seed=self.seed_generator,
         )
-        kept = ops.cast(mask > 0, fast.wide_dtype(inputs.dtype))
+        kept = ops.cast(mask > 0, backend.wide_dtype(inputs.dtype))
         return inputs * ops.cast(kept * (1 / (1 - self.rate)), inputs.dtype)
 
     def compute_output_shape(self, input_shape):

@@ -2,20 +2,28 @@
 
 import keras
 
-from keras_cbvit.layers.arguments import (
+from keras_cbvit.arguments import (
     check_shape,
     drop_rate,
     fixed_channels,
     flag,
     layer,
+    positive,
     whole_number,
 )
 from keras_cbvit.layers.drop_path import DropPath
 from keras_cbvit.layers.mlp import MLP
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
+from keras_cbvit.layers.places import (
+    build_at,
+    from_config_at,
+    layers_at,
+    serialize_at,
+)
 
-PARTS = ("attention", "msa_end", "mlp_front", "mlp_mid", "mlp_end")
+PLACES = ("msa_end", "mlp_front", "mlp_mid", "mlp_end")
+"""Where layers can be put into a block."""
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -24,11 +32,12 @@ class EncoderBlock(CompositeLayer):
 
     ::
 
-        x = x + drop_path(msa_end(attention(norm1(x))))
+        x = x + drop_path(<msa_end> attention(norm1(x)))
         x = x + drop_path(mlp(norm2(x)))      mlp: <front> FC <mid> FC <end>
 
     It is one layer, not a handful of nodes in the model's graph, because Keras
-    keeps the output of every node alive until a call ends, which is slow on torch.
+    keeps the output of every node alive until a call ends, which is slow on torch. For
+    the same reason it runs its parts without calls of Keras's (`CompositeLayer.run`).
 
     Args:
         num_heads: number of attention heads; must divide the number of channels.
@@ -37,16 +46,18 @@ class EncoderBlock(CompositeLayer):
         remat: whether to compute each branch again in the backward pass rather than
             keep what is in between, which takes less memory and more time. Nothing
             random may be in a branch then.
+        epsilon: small number that the layer norms add to the variance.
         attention: optional layer in the place of the `MultiHeadSelfAttention`.
-        msa_end: optional layer for the output of the attention, on the branch. Like
-            the others it keeps its input's shape.
-        mlp_front, mlp_mid, mlp_end: optional layers for the places in the MLP;
+        msa_end: layers for the output of the attention, on the branch, in the order
+            they run in: a list, one layer, or `None`. Like the others they keep the
+            shape of their inputs.
+        mlp_front, mlp_mid, mlp_end: layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tensor of shape `(batch, tokens, channels)`. All tokens count: a mask
-            is not honoured.
+            is not honored.
         training: whether to drop paths.
 
     Attributes:
@@ -67,6 +78,7 @@ class EncoderBlock(CompositeLayer):
         mlp_dim,
         drop_path_rate=0.0,
         remat=False,
+        epsilon=1e-6,
         attention=None,
         msa_end=None,
         mlp_front=None,
@@ -79,87 +91,77 @@ class EncoderBlock(CompositeLayer):
         self.mlp_dim = whole_number("mlp_dim", mlp_dim)
         self.drop_path_rate = rate = drop_rate("drop_path_rate", drop_path_rate)
         self.remat = flag("remat", remat)
-        self.msa_end = layer("msa_end", msa_end)
+        self.epsilon = positive("epsilon", epsilon)
+        self.msa_end = layers_at("msa_end", msa_end)
         self.observer = None
         self.input_spec = keras.layers.InputSpec(ndim=3)
         dtype = self.dtype_policy
-        self.norm1 = self._norm("norm1")
+        self.norm1 = self.layer_norm("norm1", self.epsilon)
         self.attention = layer("attention", attention) or MultiHeadSelfAttention(
             self.num_heads, **self.part_arguments("attention"), name="attention"
         )
         self.drop_path1 = DropPath(rate, dtype=dtype, name="drop_path1")
-        self.norm2 = self._norm("norm2")
+        self.norm2 = self.layer_norm("norm2", self.epsilon)
         self.mlp = MLP(
             self.mlp_dim,
-            layer("mlp_front", mlp_front),
-            layer("mlp_mid", mlp_mid),
-            layer("mlp_end", mlp_end),
+            layers_at("mlp_front", mlp_front),
+            layers_at("mlp_mid", mlp_mid),
+            layers_at("mlp_end", mlp_end),
             **self.part_arguments("mlp"),
             name="mlp",
         )
         self.drop_path2 = DropPath(rate, dtype=dtype, name="drop_path2")
 
-    def _norm(self, name):
-        return keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=self.dtype_policy, name=name
-        )
-
     def build(self, input_shape):
         fixed_channels(self, input_shape)
-        for part in (
-            self.norm1,
-            self.attention,
-            self.msa_end,
-            self.norm2,
-            self.mlp,
-        ):
-            if part is not None:
-                part.build(input_shape)
-        check_part(self.msa_end, input_shape)
+        for part in (self.norm1, self.attention, self.norm2, self.mlp):
+            part.build(input_shape)
+        build_at(self.msa_end, input_shape)
 
     def call(self, inputs, training=None):
         def msa(x):
-            x = self.attention(self.norm1(x), training=training)
-            return x if self.msa_end is None else self.msa_end(x)
+            x = self.run(self.norm1, x)
+            x = self.run(self.attention, x, training=training)
+            for each in self.msa_end:
+                x = self.run(each, x)
+            return x
 
         def mlp(x):
-            return self.mlp(self.norm2(x))
+            return self.run(self.mlp, self.run(self.norm2, x))
 
         if self.observer is not None:
             self.observer(inputs)
         if self.remat and training:
             # Not `keras.RematScope`, which would draw the paths to drop again.
             msa, mlp = keras.remat(msa), keras.remat(mlp)
-        x = inputs + self.drop_path1(msa(inputs), training=training)
-        return x + self.drop_path2(mlp(x), training=training)
+        x = inputs + self.run(self.drop_path1, msa(inputs), training=training)
+        return x + self.run(self.drop_path2, mlp(x), training=training)
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
-        check_part(self.msa_end, input_shape)
+        for each in self.msa_end:
+            check_part(each, input_shape)
         self.mlp.compute_output_shape(input_shape)
         return input_shape
 
     def get_config(self):
-        parts = {
-            "attention": self.attention,
-            "msa_end": self.msa_end,
-            "mlp_front": self.mlp.front,
-            "mlp_mid": self.mlp.mid,
-            "mlp_end": self.mlp.end,
-        }
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
             "drop_path_rate": self.drop_path_rate,
             "remat": self.remat,
-            **{
-                place: keras.saving.serialize_keras_object(part)
-                for place, part in parts.items()
-            },
+            "epsilon": self.epsilon,
+            "attention": keras.saving.serialize_keras_object(self.attention),
+            "msa_end": serialize_at(self.msa_end),
+            "mlp_front": serialize_at(self.mlp.front),
+            "mlp_mid": serialize_at(self.mlp.mid),
+            "mlp_end": serialize_at(self.mlp.end),
         }
 
     @classmethod
     def from_config(cls, config):
-        layers = {part: part_from_config(config.get(part)) for part in PARTS}
+        layers = {place: from_config_at(config.get(place)) for place in PLACES}
+        if config.get("attention"):
+            layers["attention"] = part_from_config(config["attention"])
         return cls(**{**config, **layers})

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_cbvit.layers.arguments import (
+from keras_cbvit.arguments import (
     check_memory,
     check_shape,
     drop_rate,

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_maps
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_maps
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.synchronized_batch_normalization import (
     SynchronizedBatchNormalization,
@@ -72,7 +72,7 @@ class FeatureScales(keras.layers.Layer):
         self._check([tuple(x.shape) for x in inputs])
         finest, fine, middle, coarse = inputs
         finest = self.norm(self.up4_first(finest), training=training)
-        finest = self.up4_second(fast.gelu(finest))
+        finest = self.up4_second(backend.gelu(finest))
         return [finest, self.up2(fine), middle, self.pool(coarse)]
 
     def _check(self, shapes):

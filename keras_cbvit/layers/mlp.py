@@ -2,16 +2,21 @@
 
 import keras
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import (
+from keras_cbvit import backend
+from keras_cbvit.arguments import (
     check_memory,
     check_shape,
     fixed_channels,
-    layer,
     whole_number,
 )
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
+from keras_cbvit.layers.parts import CompositeLayer, check_part
+from keras_cbvit.layers.places import (
+    build_at,
+    from_config_at,
+    layers_at,
+    serialize_at,
+)
 from keras_cbvit.layers.token_dense import TokenDense
 
 
@@ -20,15 +25,16 @@ class MLP(CompositeLayer):
     """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
 
     The first fully connected layer widens the tokens to `hidden_dim` and is
-    followed by GELU (the exact one), the second brings them back. Any layer that
-    keeps its input's shape can be put at the three places; the paper puts
+    followed by GELU (the exact one), the second brings them back. Any layers that
+    keep the shape of their inputs can be put at the three places; the paper puts
     `ContextBroadcast` at the end.
 
     Args:
         hidden_dim: channels of the hidden tokens.
-        front: optional layer for the input of the first FC.
-        mid: optional layer for the hidden tokens, after the activation.
-        end: optional layer for the output of the second FC.
+        front: layers for the input of the first FC, in the order they run in: a list,
+            one layer, or `None`.
+        mid: layers for the hidden tokens, after the activation.
+        end: layers for the output of the second FC.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -46,77 +52,64 @@ class MLP(CompositeLayer):
     def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = whole_number("hidden_dim", hidden_dim)
-        self.front = layer("front", front)
-        self.mid = layer("mid", mid)
-        self.end = layer("end", end)
+        self.front = layers_at("front", front)
+        self.mid = layers_at("mid", mid)
+        self.end = layers_at("end", end)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
-        self.fc1 = TokenDense(
-            self.hidden_dim,
+        self.fc1 = self._dense(self.hidden_dim, "fc1")
+
+    def _dense(self, channels, name):
+        return TokenDense(
+            channels,
             kernel_initializer=dense_kernel(),
-            **self.part_arguments("fc1"),
-            name="fc1",
+            **self.part_arguments(name),
+            name=name,
         )
 
     def build(self, input_shape):
         channels = fixed_channels(self, input_shape)
         weights = 2 * channels * self.hidden_dim
         check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
-        self.fc2 = TokenDense(
-            channels,
-            kernel_initializer=dense_kernel(),
-            **self.part_arguments("fc2"),
-            name="fc2",
-        )
+        self.fc2 = self._dense(channels, "fc2")
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
-        for step, shape in (
-            (self.front, input_shape),
-            (self.fc1, input_shape),
-            (self.mid, hidden_shape),
-            (self.fc2, hidden_shape),
-            (self.end, input_shape),
-        ):
-            if step is not None:
-                step.build(shape)
-        self._check_parts(input_shape)
-
-    def _check_parts(self, input_shape):
-        hidden_shape = (*input_shape[:-1], self.hidden_dim)
-        check_part(self.front, input_shape)
-        check_part(self.mid, hidden_shape)
-        check_part(self.end, input_shape)
+        build_at(self.front, input_shape)
+        self.fc1.build(input_shape)
+        build_at(self.mid, hidden_shape)
+        self.fc2.build(hidden_shape)
+        build_at(self.end, input_shape)
 
     def call(self, inputs):
         x = inputs
-        for step in (
-            self.front,
-            self.fc1,
-            fast.gelu,
-            self.mid,
-            self.fc2,
-            self.end,
-        ):
-            if step is not None:
-                x = step(x)
+        steps = *self.front, self.fc1, backend.gelu, *self.mid, self.fc2, *self.end
+        for step in steps:
+            x = step(x) if step is backend.gelu else self.run(step, x)
         return x
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
-        self._check_parts(input_shape)
+        hidden_shape = (*input_shape[:-1], self.hidden_dim)
+        for layers, shape in (
+            (self.front, input_shape),
+            (self.mid, hidden_shape),
+            (self.end, input_shape),
+        ):
+            for each in layers:
+                check_part(each, shape)
         return input_shape
 
     def get_config(self):
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
-            "front": keras.saving.serialize_keras_object(self.front),
-            "mid": keras.saving.serialize_keras_object(self.mid),
-            "end": keras.saving.serialize_keras_object(self.end),
+            "front": serialize_at(self.front),
+            "mid": serialize_at(self.mid),
+            "end": serialize_at(self.end),
         }
 
     @classmethod
     def from_config(cls, config):
         layers = {
-            place: part_from_config(config.get(place))
+            place: from_config_at(config.get(place))
             for place in ("front", "mid", "end")
         }
         return cls(**{**config, **layers})

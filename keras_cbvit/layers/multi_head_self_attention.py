@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
@@ -64,7 +64,7 @@ class MultiHeadSelfAttention(CompositeLayer):
 
     def call(self, inputs, return_attention_scores=False, training=None):
         x, scores = self.attend(inputs, return_attention_scores, training)
-        x = self.projection(x)
+        x = self.run(self.projection, x)
         return (x, scores) if return_attention_scores else x
 
     def attend(self, inputs, return_attention_scores, training):
@@ -73,12 +73,12 @@ class MultiHeadSelfAttention(CompositeLayer):
         channels = self.qkv.units // 3
         query, key, value = (
             ops.reshape(x, (-1, tokens, self.num_heads, channels // self.num_heads))
-            for x in ops.split(self.qkv(inputs), 3, axis=-1)
+            for x in ops.split(self.run(self.qkv, inputs), 3, axis=-1)
         )
         if return_attention_scores:
-            x, scores = fast.attention_with_scores(query, key, value)
+            x, scores = backend.attention_with_scores(query, key, value)
         else:
-            x, scores = fast.attention(query, key, value, training), None
+            x, scores = backend.attention(query, key, value, training), None
         return ops.reshape(x, (-1, tokens, channels)), scores
 
     @property

@@ -2,23 +2,22 @@
 
 import keras
 
-
-def check_part(part, shape):
-    """Raises a ValueError unless a layer, or `None`, keeps this shape of its inputs."""
-    found = shape if part is None else part.compute_output_shape(shape)
-    if tuple(found) != tuple(shape):
-        raise ValueError(
-            f"{part.name} makes {tuple(found)} of inputs of shape {tuple(shape)}, but "
-            "has to keep their shape where it is put."
-        )
+from keras_cbvit.internals import layers_within
 
 
-class CompositeLayer(keras.layers.Layer):
+class Part:
+    """Marks layers whose `call` needs nothing of what Keras does around a call.
+
+    Keras's `Layer.__call__` takes about 0.1 ms on torch, as long as a small product.
+    """
+
+
+class CompositeLayer(Part, keras.layers.Layer):
     """A layer of layers, whose configuration says how its parts are quantized.
 
-    Keras quantizes a model's innermost layers one by one, and keeps it in their
-    configurations. Those of a composite layer's parts are in no file, so that the
-    composite layer has to keep it for them.
+    Keras quantizes a model's innermost layers one by one, and keeps the mode in their
+    configurations. The parts of a composite layer are in no file, so the composite
+    layer keeps it for them.
 
     Args:
         quantized: how parts are quantized, by their path within this layer, as
@@ -45,10 +44,24 @@ class CompositeLayer(keras.layers.Layer):
         arguments = {"dtype": self.dtype_policy}
         return {**arguments, "quantized": inner} if inner else arguments
 
+    def layer_norm(self, name, epsilon):
+        """A layer norm to be a part of this layer."""
+        return LayerNorm(epsilon=epsilon, dtype=self.dtype_policy, name=name)
+
+    def run(self, part, *args, **kwargs):
+        """Calls a part, without what Keras does around a call where that is nothing."""
+        if isinstance(part, Part) and part.dtype_policy == self.dtype_policy:
+            return part.call(*args, **kwargs)
+        return part(*args, **kwargs)
+
     def get_config(self):
         config = super().get_config()
         found = quantized_layers(self) if self.built else self._quantized
         return {**config, "quantized": dict(found)} if found else config
+
+
+class LayerNorm(Part, keras.layers.LayerNormalization):
+    """Keras's layer norm as a part of another layer."""
 
 
 def quantized_layers(layer):
@@ -65,17 +78,25 @@ def quantized_layers(layer):
                 getattr(part, "quantization_config", None)
             ),
         }
-        for part in layer._flatten_layers(include_self=False)
+        for part in layers_within(layer)
         if part.quantization_mode is not None
     }
 
 
-def part_from_config(config):
-    """A layer of its serialised configuration, or `None` of `None`, not built yet.
+def check_part(part, shape):
+    """Raises a ValueError unless a layer keeps this shape of its inputs."""
+    found = part.compute_output_shape(shape)
+    if tuple(found) != tuple(shape):
+        raise ValueError(
+            f"{part.name} makes {tuple(found)} of inputs of shape {tuple(shape)}, but "
+            "has to keep their shape at its place."
+        )
 
-    Keras would build it at once, in no name scope: the layer that it is part of does,
-    so that its weights have the same paths as before it was saved.
+
+def part_from_config(config):
+    """A layer of its serialized configuration, not built yet.
+
+    Keras would build it at once, in no name scope. The layer that it is part of builds
+    it, so that its weights have the same paths as before it was saved.
     """
-    if config is None:
-        return None
     return keras.saving.deserialize_keras_object({**config, "build_config": None})

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.grid import check_patches
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.parts import CompositeLayer
@@ -62,7 +62,7 @@ class PatchEmbedding(CompositeLayer):
         x = ops.reshape(inputs, (-1, rows, p, columns, p, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
         x = ops.reshape(x, (-1, rows * columns, p * p * channels))
-        return self.projection(x)
+        return self.run(self.projection, x)
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)

@@ -2,16 +2,23 @@
 
 import keras
 
-from keras_cbvit.layers.arguments import check_shape, fixed_channels, layer, refuse
-from keras_cbvit.layers.parts import check_part, part_from_config
+from keras_cbvit.arguments import (
+    check_shape,
+    fixed_channels,
+    layer,
+    positive,
+    refuse,
+)
+from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class Residual(keras.layers.Layer):
+class Residual(CompositeLayer):
     """`x + branch(norm(x))`: an encoder block has an MSA and an MLP of this kind.
 
     Args:
         branch: a layer that keeps its input's shape, `MultiHeadSelfAttention` or `MLP`.
+        epsilon: small number that the layer norm adds to the variance.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -25,15 +32,14 @@ class Residual(keras.layers.Layer):
             of another rank.
     """
 
-    def __init__(self, branch, **kwargs):
+    def __init__(self, branch, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         if branch is None:
             refuse("branch", branch, "must be a keras.layers.Layer.")
         self.branch = layer("branch", branch)
         self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=self.dtype_policy, name="norm"
-        )
+        self.epsilon = positive("epsilon", epsilon)
+        self.norm = self.layer_norm("norm", self.epsilon)
 
     def build(self, input_shape):
         fixed_channels(self, input_shape)
@@ -42,7 +48,7 @@ class Residual(keras.layers.Layer):
         check_part(self.branch, input_shape)
 
     def call(self, inputs):
-        return inputs + self.branch(self.norm(inputs))
+        return inputs + self.run(self.branch, self.run(self.norm, inputs))
 
     def compute_output_shape(self, input_shape):
         check_shape(self, input_shape)
@@ -51,7 +57,7 @@ class Residual(keras.layers.Layer):
 
     def get_config(self):
         branch = keras.saving.serialize_keras_object(self.branch)
-        return {**super().get_config(), "branch": branch}
+        return {**super().get_config(), "branch": branch, "epsilon": self.epsilon}
 
     @classmethod
     def from_config(cls, config):

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape
 
 
 def resize_like(x, like):
@@ -21,7 +21,7 @@ def resize_like(x, like):
         A tensor of shape `(batch, new_height, new_width, channels)` and the dtype of
         `x`.
     """
-    return fast.resize(x, ops.shape(like)[1:3])
+    return backend.resize(x, ops.shape(like)[1:3])
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
@@ -12,14 +12,14 @@ from keras_cbvit.layers.token_dense import TokenDense
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class SqueezeExcitation(CompositeLayer):
-    """Weights the channels of all tokens by what the mean token says.
+    """Scales the channels of all tokens by gates computed from the mean token.
 
     ::
 
         y = x ⊙ sigmoid(FC(relu(FC(mean of x over the tokens))))
 
-    The baseline of the paper's Tables 2 and 3, at the place of CB. Its ratio is lost
-    from the text we have; 16 is that of "Squeeze-and-Excitation Networks" (CVPR 2018).
+    The baseline of the paper's Tables 2 and 3, at the place of CB. The default ratio is
+    that of "Squeeze-and-Excitation Networks" (CVPR 2018).
 
     Args:
         ratio: how many times fewer channels there are between the two dense layers;
@@ -61,7 +61,8 @@ class SqueezeExcitation(CompositeLayer):
         )
 
     def call(self, inputs):
-        gate = self.fc2(self.fc1(fast.mean(inputs, axis=1)))
+        mean = backend.mean(inputs, axis=1)
+        gate = self.run(self.fc2, self.run(self.fc1, mean))
         return inputs * ops.expand_dims(gate, 1)
 
     def compute_output_shape(self, input_shape):

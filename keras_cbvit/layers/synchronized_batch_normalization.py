@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import check_shape
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -32,7 +32,7 @@ class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(
             momentum=0.9,
             epsilon=1e-5,
-            synchronized=fast.BACKEND == "tensorflow",
+            synchronized=backend.BACKEND == "tensorflow",
             **kwargs,
         )
         self.input_spec = keras.layers.InputSpec(min_ndim=2)

@@ -2,18 +2,19 @@
 
 import keras
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import (
+from keras_cbvit import backend
+from keras_cbvit.arguments import (
     check_memory,
     check_shape,
     fixed_channels,
     whole_number,
 )
+from keras_cbvit.layers.parts import Part
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class TokenDense(keras.layers.Dense):
-    """Keras's `Dense` for tokens: the same values, faster (`keras_cbvit.layers.fast`).
+class TokenDense(Part, keras.layers.Dense):
+    """Keras's `Dense` for tokens: the same values, faster (`keras_cbvit.backend`).
 
     Args:
         units: output channels.
@@ -44,7 +45,7 @@ class TokenDense(keras.layers.Dense):
         return super().compute_output_shape(input_shape)
 
     def call(self, inputs, training=None):
-        x = fast.dense(inputs, self.kernel, self.bias)
+        x = backend.dense(inputs, self.kernel, self.bias)
         return x if self.activation is None else self.activation(x)
 
     def quantize(self, mode=None, type_check=True, config=None):

@@ -3,20 +3,22 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.arguments import check_shape, whole_number
+from keras_cbvit.arguments import check_shape, whole_number
 from keras_cbvit.layers.grid import check_patches
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenMap(keras.layers.Layer):
-    """Puts the tokens of the patches where the patches are, without the class token.
+    """Puts the tokens of the patches where the patches are, without prefix tokens.
 
     Args:
         patch_size: side of a patch in pixels.
+        num_prefix_tokens: how many tokens come before those of the patches, such as
+            the class token.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tokens of shape `(batch, 1 + tokens, channels)`, the class token first.
+        inputs: tokens of shape `(batch, prefix + tokens, channels)`.
         images: the images they are of, of shape `(batch, height, width, channels)`,
             of which only the size is used.
 
@@ -28,9 +30,12 @@ class TokenMap(keras.layers.Layer):
             that are not those of the images.
     """
 
-    def __init__(self, patch_size, **kwargs):
+    def __init__(self, patch_size, num_prefix_tokens=1, **kwargs):
         super().__init__(**kwargs)
         self.patch_size = whole_number("patch_size", patch_size)
+        self.num_prefix_tokens = whole_number(
+            "num_prefix_tokens", num_prefix_tokens, least=0
+        )
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 
@@ -38,12 +43,14 @@ class TokenMap(keras.layers.Layer):
         self._check(inputs.shape, images.shape)
         _, height, width, _ = ops.shape(images)
         grid = (height // self.patch_size, width // self.patch_size)
-        return ops.reshape(inputs[:, 1:], (-1, *grid, inputs.shape[-1]))
+        return ops.reshape(
+            inputs[:, self.num_prefix_tokens :], (-1, *grid, inputs.shape[-1])
+        )
 
     def _check(self, inputs_shape, images_shape):
         check_shape(self, inputs_shape)
         tokens = inputs_shape[1]
-        patches = None if tokens is None else tokens - 1
+        patches = None if tokens is None else tokens - self.num_prefix_tokens
         check_patches(self, self.patch_size, images_shape, patches)
 
     def compute_output_shape(self, inputs_shape, images_shape):
@@ -52,4 +59,8 @@ class TokenMap(keras.layers.Layer):
         return (inputs_shape[0], *grid, inputs_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "patch_size": self.patch_size}
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers import fast
-from keras_cbvit.layers.arguments import fixed_channels, whole_number
+from keras_cbvit import backend
+from keras_cbvit.arguments import fixed_channels, whole_number
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
 
@@ -53,7 +53,8 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
     def attend(self, inputs, return_attention_scores, training):
         x, scores = super().attend(inputs, return_attention_scores, training)
         tokens = ops.shape(inputs)[1]
-        uniform = self.uniform_value(fast.mean(inputs, axis=1, keepdims=True))
+        mean = backend.mean(inputs, axis=1, keepdims=True)
+        uniform = self.run(self.uniform_value, mean)
         x = ops.concatenate([x, ops.repeat(uniform, tokens, axis=1)], axis=-1)
         if return_attention_scores:
             uniform_scores = ops.ones_like(scores[:, :1]) / tokens

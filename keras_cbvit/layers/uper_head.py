@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.arguments import check_maps, drop_rate, whole_number
+from keras_cbvit.arguments import check_maps, drop_rate, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.fcn_head import FCNHead
 from keras_cbvit.layers.pyramid_pooling import PyramidPooling

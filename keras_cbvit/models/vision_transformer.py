@@ -1,264 +1,239 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
-import json
-
 import keras
 
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_memory, items, refuse, whole_number
 from keras_cbvit.layers import (
-    ClassTokenAndPosition,
+    MLP,
     ContextBroadcast,
     EncoderBlock,
+    LayerScale,
+    MultiHeadSelfAttention,
     PatchEmbedding,
-    fast,
+    Residual,
+    SqueezeExcitation,
+    TokenEmbedding,
+    TokenMap,
+    TokenPooling,
+    UniformHeadSelfAttention,
 )
-from keras_cbvit.layers.arguments import (
-    check_shape,
-    choice,
-    dtype_policy,
-    flag,
-    name_of_model,
-)
+from keras_cbvit.layers.encoder_block import PLACES
 from keras_cbvit.layers.initializers import dense_kernel
-from keras_cbvit.layers.parts import quantized_layers
-from keras_cbvit.models.arguments import (
-    BROADCAST_PLACES,
-    block_indices,
-    check_arguments,
-    check_size,
-    mlp_dim,
-    plain_arguments,
-)
-from keras_cbvit.models.class_names import HasClassNames
-from keras_cbvit.models.signed_weights import SignedWeights
-from keras_cbvit.pretrained.functions import name_scope
+from keras_cbvit.models.base import ZooModel, float_policy
+from keras_cbvit.models.spec import SE_RATIO, ViTSpec
 
-# What a configuration says of a trained model, beside the arguments of the builders.
-STATE = ("trainable", "frozen_layers", "class_names")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+# Names of layers, which are for ever, as those of their weights are.
+NORMALIZATION = "normalization"
+PATCHES = "patch_embedding"
+TOKENS = "token_embedding"
+HEAD = "head"
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class VisionTransformer(HasClassNames, SignedWeights, fast.InferenceByXLA, keras.Model):
-    """A functional model: normalise, patches, tokens, blocks, norm, pool, head.
+class VisionTransformer(backend.InferenceByXLA, ZooModel):
+    """A functional model: normalize, patches, tokens, blocks, norm, pool, head.
 
-    `keras_cbvit.ViTCB` and its sizes build it, with defaults and weights, and
-    document the arguments; here all of them are required. The class adds only its
-    configuration, so that a `.keras` file tells how to build the model again, and
-    `class_names`, which that file keeps.
+    `keras_cbvit.create_model`, `ViTCB` and its sizes build it with weights.
 
-    Its layers, whose names are for ever: `images`, `normalization`,
-    `patch_embedding`, `class_token_and_position`, `block_0` to `block_{depth-1}`,
-    `norm`, `pool`, `head`, `predictions`.
+    Its layers are `images`, `normalization`, `patch_embedding`, `token_embedding`,
+    `block_0` to `block_{depth-1}`, `extra_branch`, `norm`, `pool`, `head` and
+    `predictions`, as far as the spec has them.
+
+    Args:
+        spec: a `ViTSpec`, or its fields as a dict.
+        dtype: dtype or dtype policy of the layers, for instance `"mixed_bfloat16"`.
+            Pixels are normalized and predictions given in at least float32.
+        name: name of the model.
+        trainable: whether its weights are trained.
+        frozen_layers: paths of layers that are not trained.
+        class_names: names of the classes in order, which files of the model keep.
+        images: the `keras.Input` of the model, if there is one already.
+
+    Call arguments:
+        inputs: images of shape `(batch, height, width, channels)`, of values 0-255 if
+            the spec includes preprocessing.
+
+    Returns:
+        Predictions of shape `(batch, classes)` with a head, else `(batch, hidden_dim)`,
+        or `(batch, tokens, hidden_dim)` without pooling; at least float32 with a head.
 
     Raises:
-        ValueError: on an argument that cannot work, named with what would.
+        ValueError: on an argument that cannot work, by name, with what would.
     """
+
+    anchor = PATCHES
 
     def __init__(
         self,
+        spec,
         *,
-        input_shape,
-        patch_size,
-        hidden_dim,
-        depth,
-        num_heads,
-        mlp_ratio,
-        broadcast,
-        broadcast_place,
-        broadcast_blocks,
-        context,
-        drop_path_rate,
-        include_preprocessing,
-        include_top,
-        pooling,
-        classes,
-        classifier_activation,
-        remat=False,
         dtype=None,
         name=None,
         trainable=True,
         frozen_layers=(),
         class_names=None,
+        images=None,
     ):
-        config = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "__class__", "dtype", "name", *STATE)
-        }
-        config = plain_arguments(config)
-        check_arguments(config)
-        trainable = flag("trainable", trainable)
-        name = None if name is None else name_of_model("name", name)
-        dtype = dtype_policy("dtype", dtype)
-        _refuse_quantized(dtype)
-        check_size(config, dtype.variable_dtype)
+        spec = spec if isinstance(spec, ViTSpec) else ViTSpec(**spec)
+        dtype = float_policy(dtype)
+        names = ("hidden_dim", "depth", "input_shape", "patch_size")
+        size = ", ".join(f"{name}={getattr(spec, name)}" for name in names)
+        check_memory(f"A model of {size}", spec.count_weights(), dtype.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
-        wide = fast.wide_dtype(dtype.compute_dtype)
+        wide = backend.wide_dtype(dtype.compute_dtype)
 
-        images = keras.Input(config["input_shape"], name="images")
+        images = (
+            keras.Input(spec.input_shape, name="images") if images is None else images
+        )
         x = images
-        if config["include_preprocessing"]:
+        if spec.include_preprocessing:
             x = keras.layers.Normalization(
-                mean=[255 * value for value in IMAGENET_MEAN],
-                variance=[(255 * value) ** 2 for value in IMAGENET_STD],
+                mean=[255 * value for value in spec.mean],
+                variance=[(255 * value) ** 2 for value in spec.std],
                 dtype=wide,
-                name="normalization",
+                name=NORMALIZATION,
             )(x)
-        x = PatchEmbedding(
-            config["patch_size"],
-            config["hidden_dim"],
+        x = PatchEmbedding(spec.patch_size, spec.hidden_dim, dtype=dtype, name=PATCHES)(
+            x
+        )
+        x = TokenEmbedding(
+            spec.patch_size,
+            spec.grid,
+            spec.num_register_tokens,
+            spec.prefix_position_embedding,
             dtype=dtype,
-            name="patch_embedding",
+            name=TOKENS,
+        )(x, images)
+        for i in range(spec.depth):
+            x = self.encoder_block(i, spec, dtype)(x)
+        if spec.extra_branch != "none":
+            x = _extra_branch(spec, dtype)(x)
+        x = keras.layers.LayerNormalization(
+            epsilon=spec.epsilon, dtype=dtype, name="norm"
         )(x)
-        x = ClassTokenAndPosition(dtype=dtype, name="class_token_and_position")(x)
-        for block in self.encoder_blocks(config, dtype):
-            x = block(x)
-        x = keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")(x)
-        if config["pooling"] is not None:
-            x = TokenPooling(config["pooling"], dtype=dtype, name="pool")(x)
-        if config["include_top"]:
+        if spec.pooling is not None:
+            x = TokenPooling(
+                spec.pooling, spec.num_prefix_tokens, dtype=dtype, name="pool"
+            )(x)
+        if spec.classes is not None:
             x = keras.layers.Dense(
-                config["classes"],
+                spec.classes,
                 kernel_initializer=dense_kernel(),
                 dtype=dtype,
-                name="head",
+                name=HEAD,
             )(x)
             x = keras.layers.Activation(
-                config["classifier_activation"], dtype=wide, name="predictions"
+                spec.classifier_activation, dtype=wide, name="predictions"
             )(x)
-
-        super().__init__(inputs=images, outputs=x, name=name, trainable=trainable)
-        self.dtype_policy = dtype
-        self._config = config
-        self.class_names = class_names
-        scope = name_scope(self)
-        for layer in self._flatten_layers(include_self=False):
-            if layer.path and layer.path.removeprefix(scope) in frozen_layers:
-                layer.trainable = False
-
-    @classmethod
-    def encoder_blocks(cls, config, dtype):
-        """The layers between the tokens and the norm, in order.
-
-        Ablations (`keras_cbvit.models.ablations`) override this or `encoder_block`.
-
-        Args:
-            config: the arguments of the class by name.
-            dtype: the dtype policy of the layers.
-        """
-        return [cls.encoder_block(i, config, dtype) for i in range(config["depth"])]
+        # Before the model is a functional one, which has no other attributes.
+        self._spec = spec
+        super().__init__(
+            images,
+            x,
+            dtype=dtype,
+            name=name,
+            trainable=trainable,
+            frozen_layers=frozen_layers,
+            class_names=class_names,
+        )
 
     @classmethod
-    def encoder_block(cls, i, config, dtype, **parts):
-        """The block of index `i`; `parts` are other arguments of `EncoderBlock`."""
-        depth, broadcast = config["depth"], config["broadcast"]
-        if broadcast and i in block_indices(config["broadcast_blocks"], depth):
-            for place in BROADCAST_PLACES[config["broadcast_place"]]:
-                if place in parts:
-                    raise ValueError(
-                        f"broadcast={broadcast!r} and {parts[place].name} cannot both "
-                        f"be at {place}; set broadcast=None."
-                    )
-                parts[place] = ContextBroadcast(
-                    scale=broadcast == "cbs",
-                    context=config["context"],
-                    dtype=dtype,
-                    name="context_broadcast",
+    def encoder_block(cls, i, spec, dtype):
+        """The block of index `i`, which a subclass may build in another way."""
+        at = {place: [] for place in PLACES}
+        contexts = spec.contexts()
+        for place in PLACES:
+            if (i, place) in contexts:
+                scale, context = contexts[i, place]
+                broadcast = ContextBroadcast(
+                    scale, context, dtype=dtype, name="context_broadcast"
                 )
+                at[place].append(broadcast)
+        if spec.squeeze_excitation:
+            excitation = SqueezeExcitation(
+                SE_RATIO, dtype=dtype, name="squeeze_excitation"
+            )
+            at["mlp_end"].append(excitation)
+        if spec.layer_scale is not None:
+            for place in ("msa_end", "mlp_end"):
+                scale = LayerScale(spec.layer_scale, dtype=dtype, name="layer_scale")
+                at[place].append(scale)
+        if spec.uniform_head != "none":
+            at["attention"] = UniformHeadSelfAttention(
+                *spec.uniform_heads, dtype=dtype, name="attention"
+            )
         return EncoderBlock(
-            config["num_heads"],
-            mlp_dim(config),
-            drop_path_rate=config["drop_path_rate"] * i / max(depth - 1, 1),
-            remat=config["remat"],
-            **parts,
+            spec.num_heads,
+            spec.mlp_dim,
+            drop_path_rate=spec.drop_path_rate * i / max(spec.depth - 1, 1),
+            remat=spec.remat,
+            epsilon=spec.epsilon,
+            **at,
             dtype=dtype,
             name=f"block_{i}",
         )
 
-    def get_config(self):
-        scope = name_scope(self)
-        quantized = {
-            path.removeprefix(scope): how
-            for path, how in quantized_layers(self).items()
-        }
-        return {
-            **self._config,
-            **({"quantized": quantized} if quantized else {}),
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-            "name": self.name,
-            "trainable": self.trainable,
-            "frozen_layers": [
-                layer.path.removeprefix(scope)
-                for layer in self._flatten_layers(include_self=False)
-                if layer.path and not layer.trainable
-            ],
-            "class_names": self.class_names and list(self.class_names),
-        }
+    @property
+    def spec(self):
+        """The `ViTSpec` that the model is built from."""
+        return self._spec
 
     @property
-    def _number_of_classes(self):
-        return self._config["classes"] if self._config["include_top"] else 0
+    def blocks(self):
+        """The encoder blocks, in order."""
+        return [self.get_layer(f"block_{i}") for i in range(self.spec.depth)]
 
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        quantized = config.get("quantized", {})
-        model = cls(**{key: config[key] for key in config.keys() - {"quantized"}})
-        scope = name_scope(model)
-        for how in {json.dumps(each): each for each in quantized.values()}.values():
-            model.quantize(
-                keras.dtype_policies.get(how["dtype"]).quantization_mode,
-                keras.saving.deserialize_keras_object(how["quantization_config"]),
-                filters=lambda layer, how=how: (
-                    quantized.get((layer.path or "").removeprefix(scope)) == how
-                ),
+    @property
+    def head(self):
+        """The dense layer that classifies, or `None`."""
+        return None if self.spec.classes is None else self.get_layer(HEAD)
+
+    @property
+    def num_classes(self):
+        return self.spec.classes
+
+    @property
+    def own_config(self):
+        return {"spec": self.spec.to_json()}
+
+    def pyramid_outputs(self, indices):
+        """The tokens of the patches after some blocks as feature maps.
+
+        Args:
+            indices: of blocks, counted from 0, in ascending order.
+
+        Returns:
+            A list of symbolic tensors of shape `(batch, height/patch_size,
+            width/patch_size, hidden_dim)` that belong to the model's graph.
+
+        Raises:
+            ValueError: if there are no such blocks.
+        """
+        depth, dtype = self.spec.depth, self.dtype_policy
+        try:
+            found = [whole_number("blocks", i, 0) for i in items(indices, most=depth)]
+        except (TypeError, ValueError):
+            found = []
+        if not found or sorted({*found} & {*range(depth)}) != found:
+            refuse(
+                "blocks",
+                indices,
+                f"must be ascending indices of the {depth} blocks, 0 to {depth - 1}.",
             )
-        return model
+        sizes = self.spec.patch_size, self.spec.num_prefix_tokens
+        return [
+            TokenMap(*sizes, dtype=dtype, name=f"map_{i}")(
+                self.blocks[i].output, self.inputs[0]
+            )
+            for i in found
+        ]
 
 
-@keras.saving.register_keras_serializable(package="keras_cbvit")
-class TokenPooling(keras.layers.Layer):
-    """From tokens to one vector: the class token, or the mean of the others.
-
-    Args:
-        pooling: `"token"` or `"avg"`.
-        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
-
-    Call arguments:
-        inputs: tensor of shape `(batch, 1 + tokens, channels)`.
-
-    Returns:
-        A tensor of shape `(batch, channels)`.
-
-    Raises:
-        ValueError: on an unknown `pooling`, or inputs of another rank.
-    """
-
-    def __init__(self, pooling, **kwargs):
-        super().__init__(**kwargs)
-        self.pooling = choice("pooling", pooling, ("token", "avg"))
-        self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.built = True
-
-    def call(self, inputs):
-        if self.pooling == "token":
-            return inputs[:, 0]
-        return fast.mean(inputs[:, 1:], axis=1)
-
-    def compute_output_shape(self, input_shape):
-        check_shape(self, input_shape)
-        return (input_shape[0], input_shape[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "pooling": self.pooling}
-
-
-def _refuse_quantized(dtype):
-    """A model is built in floats; Keras's layers compute wrongly under a mixed map."""
-    is_map = isinstance(dtype, keras.dtype_policies.DTypePolicyMap)
-    policies = [dtype, *(dtype.values() if is_map else ())]
-    if any(policy.quantization_mode is not None for policy in policies):
-        raise ValueError(
-            f"dtype={dtype.name!r} quantizes layers that have no weights yet; build "
-            "the model in floats, then call model.quantize(...)."
-        )
+def _extra_branch(spec, dtype):
+    """One more MSA or MLP, with its norm (Figure 2)."""
+    if spec.extra_branch == "msa":
+        branch = MultiHeadSelfAttention(spec.num_heads, dtype=dtype, name="attention")
+    else:
+        branch = MLP(spec.mlp_dim, dtype=dtype, name="mlp")
+    return Residual(branch, spec.epsilon, dtype=dtype, name="extra_branch")

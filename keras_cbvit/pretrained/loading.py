@@ -1,28 +1,18 @@
-"""From a verified file to a model that has its weights, all of them."""
+"""From a file of weights to a model that has them, all of them."""
 
-import h5py
-import keras
 import numpy as np
 
-from keras_cbvit.pretrained.architectures import as_segmentation_model
-from keras_cbvit.pretrained.classes import checked_names, difference
-from keras_cbvit.pretrained.contents import (
-    MODEL,
-    check_h5,
-    check_saved,
-    check_size_of,
-    check_values,
-    damaged,
-    model_config,
-    saved_config,
-)
-from keras_cbvit.pretrained.files import located
-from keras_cbvit.pretrained.functions import name_scope, refuse_other_function
-from keras_cbvit.pretrained.position_embedding import resample_position_embedding
+from keras_cbvit.classes import check_names, difference
+from keras_cbvit.layers.token_embedding import resample_position_embedding
+from keras_cbvit.models import spec as specs
+from keras_cbvit.models.segmentation import check_vision_transformer
+from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.vision_transformer import HEAD, TOKENS, VisionTransformer
+from keras_cbvit.pretrained.formats import Content, keras_files, timm
+from keras_cbvit.pretrained.sources import locate
 
-POSITION_EMBEDDING = "class_token_and_position/position_embedding"
-HEAD = "head/"
-CHANNEL_SCALE = "context_broadcast/scale"
+CHANNEL_SCALE = "context_broadcast"
+"""What the layer of a Λ is called, at any place."""
 # Two models that differ in one of these cannot share weights, or not their meaning.
 ARCHITECTURE = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
 
@@ -35,53 +25,206 @@ def load_model(weights):
 
     Args:
         weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, or the
-            path of a `.keras` file. The file of a name is verified, and fetched if need
-            be.
+            path of a `.keras` file. The file of a name is verified, and downloaded if
+            need be.
 
     Returns:
         The `keras.Model` in the file, not compiled. A model of this package has
-        `class_names`, those of its record if its file is older than they are.
+        `class_names`, those of its record if its file has none.
 
     Raises:
         ValueError: on an unknown name, a file that is damaged or has no model, or a
             model with parts that Keras does not know or would not load, or whose class
             names are not those of its record.
         FileNotFoundError: on the path of a file that does not exist.
-        OSError: if the file cannot be fetched, or is not the one of its record.
+        OSError: if the file cannot be downloaded, or is not the one of its record.
     """
-    path, record = located(weights)
+    path, record = locate(weights)
     if path.suffix != ".keras":
         raise ValueError(
             f"{path} holds weights alone, without their model; build the model with "
-            "ViTCB(weights=...) and its other arguments."
+            "ViTCB(weights=...) and the arguments it was built with."
         )
-    found = model_config(path)
-    if found.get("registered_name") == MODEL:
-        check_saved(path, found["config"])
-    else:
-        check_size_of(path, found)
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # of many kinds, by whatever is built of the file
-        if "Could not locate" in str(error):
-            raise ValueError(
-                f"{path} has parts that are neither Keras's nor this package's "
-                f"({_cause(error)}); register them, or load it with "
-                "keras.saving.load_model(..., custom_objects=...)."
-            ) from error
-        if "safe_mode" in str(error):
-            raise ValueError(
-                f"{path} has a Lambda layer, which would run code of the file; if you "
-                "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
-            ) from error
-        raise damaged(path, error) from error
-    check_values(path, model)
-    model = as_segmentation_model(model)
+    model = keras_files.load(path)
     if record is not None:
         name_classes(model, record)
     return model
+
+
+def load_timm_weights(model, state_dict, allow_other_function=False):
+    """Copies the weights of a timm or DeiT Vision Transformer into a model.
+
+    They are those of a plain ViT, whose class token is classified. A CB_S model keeps
+    its Λ; with the Λ of 0 that it starts with it gives the plain ViT's predictions
+    (the project's reading of section 3.2).
+
+    Args:
+        model: a `VisionTransformer`. With `include_preprocessing=True` it normalizes by
+            its spec's `mean` and `std`; timm's models of the "augreg" family are
+            trained with 0.5 for both.
+        state_dict: timm's names, such as `"blocks.0.attn.qkv.weight"`, with NumPy
+            arrays or torch tensors.
+        allow_other_function: whether the model may compute something else with the
+            weights: CB, or a head on the mean of the tokens.
+
+    Raises:
+        ValueError: if the model is of another kind, quantized or computes something
+            else; if a weight is not finite; if a weight is missing, left over
+            or of another shape, by name and before anything is copied. To load into
+            a model with `include_top=False`, leave out `head.weight` and
+            `head.bias`.
+    """
+    check_vision_transformer("model", model)
+    content = timm.read(state_dict, model.spec)
+    if model.spec.classes is None and HEAD in content.weights:
+        raise ValueError(
+            "The state dict has a head, but the model does not; leave out head.weight "
+            "and head.bias."
+        )
+    assign(model, content, allow_other_function=allow_other_function)
+
+
+def merge(content: Content, given: dict) -> ViTSpec:
+    """The spec of a model that is to get some weights.
+
+    Args:
+        content: the weights.
+        given: fields of `ViTSpec` that the user asks for, which go before what the
+            content says.
+
+    Raises:
+        ValueError: if the two cannot share weights, or the fields do not go together.
+    """
+    found = content.spec
+    if found is None:
+        return ViTSpec(**given)
+    for key in ARCHITECTURE:
+        if key in given and getattr(found.replace(**{key: given[key]}), key) != getattr(
+            found, key
+        ):
+            raise ValueError(
+                f"The weights of {content.source} are of another architecture: their "
+                f"{key} is {getattr(found, key)}, not {given[key]}. Use a file of this "
+                "model, or ViTCB(weights=...), which takes the architecture of the "
+                "file."
+            )
+    given = dict(given)
+    if None in given.get("input_shape", ()) and "position_grid" not in given:
+        given["position_grid"] = found.grid
+    elif "input_shape" in given:
+        given.setdefault("position_grid", None)
+    return found.replace(**given)
+
+
+def assign(
+    model: VisionTransformer,
+    content: Content,
+    new_head: bool = False,
+    allow_other_function: bool = False,
+) -> None:
+    """Gives a model the weights of some content, and with the head the class names.
+
+    Only what the caller asked to differ is not from the content: a head of another
+    number of classes, the Λ of CB_S where there is none, and the position embedding,
+    which is resampled where the grids of patches differ.
+
+    Args:
+        model: the model.
+        content: the weights.
+        new_head: whether the head of the model stays as it is.
+        allow_other_function: whether the model may compute something else with the
+            weights than the model they are of.
+
+    Raises:
+        ValueError: if a weight is missing, left over or of another shape, or the model
+            computes something else, before anything is copied.
+    """
+    spec = model.spec
+    values = dict(content.weights)
+    if new_head or spec.classes is None:
+        values.pop(HEAD, None)
+    targets = {}
+    for name, weight in model.weights_by_name().items():
+        targets.setdefault(name.rpartition("/")[0], []).append((name, weight))
+    if new_head:
+        targets.pop(HEAD, None)
+    if TOKENS in values and content.spec is not None:
+        *others, position = values[TOKENS]
+        grids = content.spec.grid, spec.grid
+        if grids[0] != grids[1]:
+            prefix = spec.num_prefix_tokens if spec.prefix_position_embedding else 0
+            position = resample_position_embedding(position, *grids, prefix)
+        values[TOKENS] = [*others, position]
+    kept = [
+        path
+        for path in targets
+        if path not in values and path.rpartition("/")[2] == CHANNEL_SCALE
+    ]
+    if content.spec is None and kept:  # it is of the very model
+        kept = []
+    targets = {path: pairs for path, pairs in targets.items() if path not in kept}
+    _check_fit(content, values, targets)
+    if content.spec is not None and not allow_other_function:
+        _check_function(content, spec, new_head)
+    for path, pairs in targets.items():
+        for (_, weight), value in zip(pairs, values[path], strict=True):
+            weight.assign(value)
+    if spec.classes is not None and not new_head:
+        model.class_names = content.class_names
+
+
+def _check_fit(content, values, targets):
+    """Raises a ValueError that lists the weights that do not fit, if there are any."""
+    problems = {
+        "missing": [n for p in targets.keys() - values.keys() for n, _ in targets[p]],
+        "left over": [*(values.keys() - targets.keys())],
+        "of another shape": [],
+    }
+    for path in targets.keys() & values.keys():
+        names = [name for name, _ in targets[path]]
+        found = [np.shape(value) for value in values[path]]
+        wanted = [tuple(weight.shape) for _, weight in targets[path]]
+        if len(found) != len(wanted):
+            problems["of another shape"].append(
+                f"{path} has {len(found)} weights, not {len(wanted)}"
+            )
+            continue
+        problems["of another shape"] += [
+            f"{name} {one} for {two}"
+            for name, one, two in zip(names, found, wanted, strict=True)
+            if one != two
+        ]
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{what}: {', '.join(sorted(names)[:8])}"
+            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            for what, names in problems.items()
+            if names
+        )
+        hint = (
+            ""
+            if content.spec
+            else (
+                " A .weights.h5 file does not say what model it is of: give the arguments "
+                "it was built with, or use a .keras file."
+            )
+        )
+        raise ValueError(
+            f"The weights of {content.source} do not fit this model; nothing was "
+            f"loaded. {listed}.{hint}"
+        )
+
+
+def _check_function(content, spec, new_head):
+    key = specs.difference(content.spec, spec, new_head)
+    if key is None:
+        return
+    found, asked = getattr(content.spec, key), getattr(spec, key)
+    raise ValueError(
+        f"The weights of {content.source} are of a model with {key}={found!r:.80}; with "
+        f"{key}={asked!r:.80} they compute something else. Ask for {key}="
+        f"{found!r:.80}, or give allow_other_function=True."
+    )
 
 
 def name_classes(model, record):
@@ -98,229 +241,6 @@ def name_classes(model, record):
     if model.class_names is None:
         model.class_names = names
     elif other := difference(
-        "the record", checked_names(names, what=what), "the file", model.class_names
+        "the record", check_names(names, what=what), "the file", model.class_names
     ):
         raise ValueError(f"{what} are not those of its file: {other}.")
-
-
-def refuse_other_model(model):
-    """Raises a ValueError unless a model is a `VisionTransformer` of this package."""
-    if keras.saving.get_registered_name(type(model)) != MODEL:
-        raise ValueError(
-            f"model is a {type(model).__name__}, not a VisionTransformer as ViTCB and "
-            "its sizes give it. (A clone is not one: use "
-            "type(model).from_config(model.get_config()) for a copy.)"
-        )
-
-
-def refuse_other_architecture(path, saved, given):
-    """Raises a ValueError if a file's model cannot share weights with the asked one."""
-    for key in ARCHITECTURE:
-        if key in saved and key in given and saved[key] != given[key]:
-            raise ValueError(
-                f"The weights of {path} are of another architecture: their {key} is "
-                f"{saved[key]}, not {given[key]}. Use a file of this model, or "
-                "ViTCB(weights=...), which takes the architecture of the file."
-            )
-
-
-def load_pretrained(
-    model, path, new_classes=False, record=None, allow_other_function=False
-):
-    """Gives a model the weights of a file, and with its head the class names.
-
-    Only what the caller asked to differ is not from the file: a head for another
-    number of classes, or the Λ of CB_S where the file has none.
-
-    Args:
-        model: a `VisionTransformer`.
-        path: a `.keras` or `.weights.h5` file.
-        new_classes: whether the caller asked for the model's number of classes, so
-            that a head of another number may be reinitialized.
-        record: of the file, if it has one.
-        allow_other_function: whether the model may compute something else with the
-            weights than that of the file.
-
-    Raises:
-        ValueError: if the weights do not fit the model, the file's model computes
-            something else with them, or the file is damaged.
-    """
-    config = model.get_config()
-    source_config = saved_config(path) or _config_of_h5(path, config)
-    new_head = _needs_new_head(path, config, source_config, new_classes)
-    source_config = {**config, **source_config, "dtype": "float32"}
-    source = type(model).from_config(source_config)
-    if not allow_other_function:
-        refuse_other_function(path, source, model, new_head)
-    try:
-        if path.suffix == ".h5":
-            _refuse_other_number(path, source)
-        source.load_weights(path)
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # of many kinds, by h5py
-        if path.suffix == ".keras":
-            raise damaged(path, error) from error
-        raise ValueError(
-            f"The weights of {path} do not fit this model, or are damaged. A "
-            ".weights.h5 file does not say what model it is of: give the arguments it "
-            f"was built with, or use a .keras file. {error!s:.300}"
-        ) from error
-    check_values(path, source)
-    transfer_weights(source, model, new_head, path)
-    if config["include_top"] and not new_head:
-        if record is not None:
-            name_classes(source, record)
-        model.class_names = source.class_names
-
-
-def transfer_weights(source, model, new_head=False, path="the source"):
-    """Copies every weight of one Vision Transformer into another.
-
-    The position embedding is resampled where the grids of patches differ.
-
-    Args:
-        source: the model to copy from.
-        model: the model to copy to.
-        new_head: whether the head of `model` stays as it is.
-        path: what to call `source` in messages.
-
-    Raises:
-        ValueError: if a weight has no counterpart, or one of another shape, before
-            anything is copied. A model may lack the source's head, and may have a Λ
-            that the source lacks.
-    """
-
-    def is_head(name):
-        return name.startswith(HEAD)
-
-    values = {name: weight.numpy() for name, weight in weights_by_name(source).items()}
-    targets = weights_by_name(model)
-    if new_head:
-        values = {name: v for name, v in values.items() if not is_head(name)}
-        targets = {name: w for name, w in targets.items() if not is_head(name)}
-    if POSITION_EMBEDDING in values and _grid(source) != _grid(model):
-        values[POSITION_EMBEDDING] = resample_position_embedding(
-            values[POSITION_EMBEDDING], _grid(source), _grid(model)
-        )
-    targets = {
-        name: weight
-        for name, weight in targets.items()
-        if name in values or not name.endswith(CHANNEL_SCALE)
-    }
-    headless = not any(map(is_head, targets))
-    missing = sorted(targets.keys() - values.keys())
-    left_over = sorted(
-        name
-        for name in values.keys() - targets.keys()
-        if not (headless and is_head(name))
-    )
-    other_shape = sorted(
-        f"{name} {values[name].shape} for {tuple(weight.shape)}"
-        for name, weight in targets.items()
-        if name in values and values[name].shape != tuple(weight.shape)
-    )
-    refuse_mismatch(path, missing, left_over, other_shape)
-    for name, weight in targets.items():
-        weight.assign(values[name])
-
-
-def weights_by_name(model):
-    """A model's weights by their paths, without the name scope it was built in."""
-    scope = name_scope(model)
-    return {weight.path.removeprefix(scope): weight for weight in model.weights}
-
-
-def refuse_mismatch(source, missing, left_over, other_shape):
-    """Raises a ValueError that lists the names, if there are any."""
-    problems = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("missing in the source", missing),
-            ("left over in the source", left_over),
-            ("of another shape", other_shape),
-        )
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"The weights of {source} do not fit this model; nothing was loaded. "
-            + "; ".join(problems)
-            + "."
-        )
-
-
-def _grid(model):
-    config = model.get_config()
-    return tuple(side // config["patch_size"] for side in config["input_shape"][:2])
-
-
-def _needs_new_head(path, config, source_config, new_classes):
-    """Whether the head is reinitialized, which only the caller may ask for."""
-    if not config["include_top"]:
-        return False
-    if not source_config["include_top"]:
-        found = "has no classification head"
-    elif source_config["classes"] != config["classes"]:
-        found = f"has a head for {source_config['classes']} classes"
-    else:
-        return False
-    if not new_classes:
-        raise ValueError(
-            f"{path} {found}, which disagrees with include_top=True and the default "
-            f"classes={config['classes']}: give classes=... for a head that starts "
-            "anew, or include_top=False."
-        )
-    return True
-
-
-def _config_of_h5(path, config):
-    """What the shapes in a `.weights.h5` file tell of the model it was saved from."""
-    check_h5(path)
-    try:
-        with h5py.File(path) as file:
-            shapes = {
-                layer["vars"].attrs.get("name"): [
-                    v.shape for v in layer["vars"].values()
-                ]
-                for layer in file["layers"].values()
-            }
-            tokens = shapes["class_token_and_position"][1][1] - 1
-            source = {"include_top": "head" in shapes}
-            if source["include_top"]:
-                source["classes"] = shapes["head"][0][-1]
-    except Exception as error:  # of many kinds, by h5py
-        raise damaged(path, error) from error
-    patch_size = config["patch_size"]
-    grid = tuple(side // patch_size for side in config["input_shape"][:2])
-    if tokens != np.prod(grid):
-        side = round(tokens**0.5)
-        if side**2 != tokens:
-            raise ValueError(
-                f"{path} holds position embeddings of {tokens} patches, which is not "
-                f"the {grid[0]}x{grid[1]} of input_shape={config['input_shape']} and "
-                "not a square. Build the model with the input_shape it was saved with."
-            )
-        channels = config["input_shape"][2]
-        source["input_shape"] = (side * patch_size, side * patch_size, channels)
-    return source
-
-
-def _refuse_other_number(path, model):
-    """Keras passes over what it has no place for, such as blocks, or a Λ."""
-    names = []
-    with h5py.File(path) as file:
-        file["layers"].visititems(
-            lambda name, item: names.append(name) if hasattr(item, "shape") else None
-        )
-    number = sum("seed_generator" not in name for name in names)
-    if number != len(model.weights):
-        raise ValueError(
-            f"The file holds {number} weights, the model has {len(model.weights)}."
-        )
-
-
-def _cause(error):
-    """The innermost of Keras's sentences, without the configuration that follows."""
-    cause = str(error).rpartition("Exception encountered: ")[2]
-    return cause.partition("\n")[0].partition(". ")[0]

@@ -52,4 +52,4 @@ def _failures_of(url):
     # urllib lets through what its lower layers raise: of HTTP, of encodings, of ports.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(f"{url!s:.500} cannot be fetched ({reason:.200}).") from error
+        raise OSError(f"{url!s:.500} cannot be downloaded ({reason:.200}).") from error

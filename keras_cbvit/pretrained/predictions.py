@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from keras_cbvit.layers.arguments import whole_number
-from keras_cbvit.pretrained.catalog import catalogs
+from keras_cbvit.arguments import whole_number
+from keras_cbvit.pretrained.sources import known_records
 
 
 def decode_predictions(predictions, weights_or_names, top=5):
@@ -65,9 +65,7 @@ def class_names(weights):
                 "model.class_names, or give the names."
             )
         return list(own)
-    known, found = {}, {}
-    for _, records in reversed(catalogs()):
-        known |= records
+    known, found = known_records(), {}
     for name, record in sorted(known.items()):
         if weights in (name, name.partition(".")[2]) and record.class_names:
             found[name] = record.class_names

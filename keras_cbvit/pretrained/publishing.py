@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -9,24 +10,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_cbvit.pretrained.architectures import (
-    UPERNET,
-    architecture_of,
-    as_segmentation_model,
-    check_weights_name,
-    is_upernet,
-)
-from keras_cbvit.pretrained.catalog import (
+from keras_cbvit.classes import check_names, difference
+from keras_cbvit.files import InMemory, locked, write
+from keras_cbvit.internals import layers_within
+from keras_cbvit.models.base import ZooModel
+from keras_cbvit.models.registry import UPERNET, architecture_of, known_models
+from keras_cbvit.models.segmentation import SegmentationModel
+from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.cache import sha256
+from keras_cbvit.pretrained.records import (
     CATALOG,
+    NAME,
+    Evaluation,
+    Preprocessing,
     WeightsRecord,
     check_record,
     format_catalog,
-    read_catalog,
 )
-from keras_cbvit.pretrained.classes import checked_names, difference
-from keras_cbvit.pretrained.files import sha256
-from keras_cbvit.pretrained.loading import refuse_other_model
-from keras_cbvit.pretrained.writing import InMemory, locked, write
+from keras_cbvit.pretrained.sources import Folder
 
 # How far the float32 model may be from the given one, relative to its largest
 # prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
@@ -36,22 +37,21 @@ LOCK_SECONDS = 60  # how long another publisher is waited for
 
 
 def publish(
-    model,
-    name,
-    directory,
+    model: ZooModel,
+    name: str,
+    directory: str | os.PathLike,
     *,
+    evaluations: list[Evaluation],
+    trained_on: str,
+    recipe: str,
+    license: str,
+    crop_fraction: float = 1.0,
     class_names=None,
-    dataset,
-    metric,
-    value,
-    measured_on,
-    recipe,
-    licence,
-    notes="",
+    notes: str = "",
     images=None,
-    url=None,
-    overwrite=False,
-):
+    url: str | None = None,
+    overwrite: bool = False,
+) -> WeightsRecord:
     """Publishes a model as a `.keras` file with its record and its model card.
 
     The model is rebuilt in float32, whatever precision it was trained in, and must
@@ -61,23 +61,22 @@ def publish(
     of the file's SHA-256.
 
     Args:
-        model: a model built by `ViTCB`, `UperNet` or one of their sizes.
+        model: a `VisionTransformer` or a `SegmentationModel`.
         name: `architecture.tag`, for instance `"vitcb_s.imagenet"`; of a UperNet, it
             begins with `upernet_`.
         directory: folder to publish into; made if need be.
+        evaluations: what was measured of the model.
+        trained_on: what the model was trained on.
+        recipe: the command that made the model.
+        license: SPDX identifier of the file's license.
+        crop_fraction: the centered share of an image that the model is fed with.
         class_names: the names of the classes in the order of the predictions, which the
             file keeps; the model's own, if it has them; empty for a model without a
             head.
-        dataset: what the model was trained on.
-        metric: what was measured, for instance `"top-1 accuracy"`.
-        value: the measured value.
-        measured_on: the images it was measured on, with their number.
-        recipe: the command that made the model.
-        licence: SPDX identifier of the file's licence.
         notes: more Markdown for the card: seeds, limits, how to measure again.
         images: images to compare predictions on, of shape `(batch, height, width,
             channels)`; random ones if not given, of a model of images of one size.
-        url: where the file can be fetched if it is not kept beside the catalog.
+        url: where the file can be downloaded from if it is not kept beside the catalog.
         overwrite: whether to replace published weights of this name.
 
     Returns:
@@ -91,8 +90,7 @@ def publish(
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
-    model = as_segmentation_model(model)
-    refuse_unpublishable(model, name, directory, overwrite)
+    check_publishable(model, name, directory, overwrite)
     names = _names_to_publish(model, class_names)
     if images is None:
         shape = (4, *model.input_shape[1:])
@@ -117,15 +115,15 @@ def publish(
         name=name,
         sha256=digest,
         bytes=len(content),
-        input_shape=list(model.input_shape[1:]),
-        class_names=list(names),
+        architecture={"class": type(model).__name__, **model.own_config},
         parameters=published.count_params(),
-        dataset=dataset,
-        metric=metric,
-        value=float(value),
-        measured_on=measured_on,
+        input_shape=list(model.input_shape[1:]),
+        preprocessing=_preprocessing(model, crop_fraction),
+        class_names=list(names),
+        evaluations=list(evaluations),
+        trained_on=trained_on,
         recipe=recipe,
-        licence=licence,
+        license=license,
         keras_version=keras.__version__,
         date=datetime.date.today().isoformat(),
         url=url,
@@ -137,6 +135,21 @@ def publish(
     return record
 
 
+def _preprocessing(model, crop_fraction):
+    size = list(model.input_shape[1:3])
+    found = Preprocessing(None if None in size else size, float(crop_fraction))
+    if isinstance(model, VisionTransformer):
+        spec = model.spec
+        return Preprocessing(
+            found.image_size,
+            found.crop_fraction,
+            normalized=spec.include_preprocessing,
+            mean=list(spec.mean),
+            std=list(spec.std),
+        )
+    return found
+
+
 def _put(record, content, card, directory, overwrite):
     """Puts a file, its card and its record into a folder, which is locked.
 
@@ -146,7 +159,7 @@ def _put(record, content, card, directory, overwrite):
     """
     for left in directory.glob("partial.*"):
         left.unlink()  # by a process that was killed
-    records = read_catalog(directory)
+    records = Folder(directory).records()
     _refuse_published(record.name, records, directory, overwrite)
     records[record.name] = record
     new = {
@@ -171,32 +184,65 @@ def _put(record, content, card, directory, overwrite):
             path.unlink()
 
 
-def refuse_unpublishable(model, name, directory, overwrite=False):
+def check_publishable(model, name, directory, overwrite=False):
     """Raises what `publish` would raise of model, name and directory.
 
     For those who want to know before a long training.
     """
-    upernet = is_upernet(model)
-    if not upernet:
-        refuse_other_model(model)
-    if any(layer.quantization_mode for layer in model._flatten_layers()):
-        raise ValueError("The model is quantised; publish it before it is quantised.")
-    check_weights_name(name, architecture_of(model), upernet)
+    if not isinstance(model, VisionTransformer | SegmentationModel):
+        raise ValueError(
+            f"model is a {type(model).__name__}, not a VisionTransformer or "
+            "SegmentationModel."
+        )
+    if any(layer.quantization_mode for layer in layers_within(model)):
+        raise ValueError("The model is quantized; publish it before it is quantized.")
+    check_weights_name(model, name)
     if Path(directory).is_dir():
-        _refuse_published(name, read_catalog(directory), directory, overwrite)
+        _refuse_published(name, Folder(directory).records(), directory, overwrite)
+
+
+def check_weights_name(model, name):
+    """Raises a ValueError unless weights of a model may be called `name`.
+
+    `vitcb_s.imagenet` is for a ViTCB_S alone; a model of no known size may have any
+    architecture name that is not one of the known. UperNets' names begin with
+    `upernet_`, and no others.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ValueError(
+            f"name={name!r} must be architecture.tag in lower-case letters, digits and "
+            "underscores, for instance 'vitcb_s.imagenet'."
+        )
+    actual, architecture = architecture_of(model), name.partition(".")[0]
+    is_upernet = isinstance(model, SegmentationModel)
+    is_other = actual is not None or architecture in known_models()
+    if architecture != actual and is_other and is_upernet and actual is None:
+        raise ValueError(
+            f"name={name!r} is for a model whose own name is {architecture}; if this "
+            f"one is of that size, build it with name={architecture!r}."
+        )
+    if architecture != actual and is_other:
+        raise ValueError(
+            f"name={name!r} is not for this model, which is "
+            + (f"a {actual}." if actual else "of none of the paper's sizes.")
+        )
+    if architecture.startswith(UPERNET) != is_upernet:
+        raise ValueError(
+            f"name={name!r} is not for this model: names of UperNets, and no others, "
+            f"begin with {UPERNET}."
+        )
 
 
 def _names_to_publish(model, given):
     """The names of a model's classes, its own or as given; none without a head."""
-    has_head = is_upernet(model) or model.get_config()["include_top"]
-    own = model.class_names
+    own, number = model.class_names, model.num_classes
     if given is None:
-        if own is None and has_head:
+        if own is None and number:
             raise ValueError(
                 "The model does not know the names of its classes; give class_names=."
             )
         return own or ()
-    names = checked_names(given, model.output_shape[-1] if has_head else 0)
+    names = check_names(given, number or 0)
     if own and (other := difference("class_names", names, "the model", own)):
         raise ValueError(f"class_names are not those of the model: {other}.")
     return names
@@ -210,17 +256,19 @@ def _refuse_published(name, records, directory, overwrite):
         )
 
 
-def in_float32(model, **changes):
+def in_float32(model, classifier_activation=None):
     """A copy of a model in float32, whatever precision it was trained in.
 
     The copy goes through a file of weights, into which Keras merges LoRA's.
 
     Args:
         model: a `VisionTransformer` or another functional model.
-        **changes: other arguments of a `VisionTransformer`, such as
-            `classifier_activation`.
+        classifier_activation: another one for the head of a `VisionTransformer`.
     """
-    config = {**_with_policy(model.get_config(), "float32"), **changes}
+    config = _with_policy(model.get_config(), "float32")
+    if classifier_activation is not None:
+        spec = {**config["spec"], "classifier_activation": classifier_activation}
+        config["spec"] = spec
     copy = type(model).from_config(config)
     file = InMemory("model.weights.h5")
     model.save_weights(file)
@@ -239,28 +287,35 @@ def _with_policy(config, name):
     return {key: _with_policy(value, name) for key, value in config.items()}
 
 
-def model_card(record, notes=""):
+def model_card(record: WeightsRecord, notes: str = "") -> str:
     """The Markdown text of a record's model card."""
     facts = {
-        "Measured": f"{record.metric} {record.value:.4g} on {record.measured_on}",
-        "Trained on": record.dataset,
+        "Trained on": record.trained_on,
         "Images": f"{_shape_text(record.input_shape)}, values 0–255",
         "Classes": len(record.class_names) or "none, the model has no head",
         "Parameters": f"{record.parameters:,}",
         "File": f"`{record.filename}`, {record.bytes:,} bytes, float32",
         "SHA-256": f"`{record.sha256}`",
-        "Licence": record.licence,
+        "License": record.license,
         "Published": f"{record.date}, Keras {record.keras_version}",
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    measured = "\n".join(
+        f"- {evaluation.dataset}, {evaluation.split}, {evaluation.images:,} images: "
+        + ", ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
+        + (f"; {evaluation.notes}" if evaluation.notes else "")
+        + f"\n\n  ```\n  {evaluation.command}\n  ```"
+        for evaluation in record.evaluations
+    )
     return (
         f"# {record.name}\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
         "## Use\n\n"
         "```python\n"
         "import keras_cbvit\n\n"
-        f"{_use_text(record.name)}\n"
+        f"{_use_text(record)}\n"
         "```\n\n"
+        f"## Measured\n\n{measured or 'Nothing.'}\n\n"
         "## Made by\n\n"
         f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
     )
@@ -272,14 +327,14 @@ def _shape_text(shape):
     return "×".join(map(str, shape))
 
 
-def _use_text(name):
-    if name.startswith(UPERNET):
+def _use_text(record):
+    if record.name.startswith(UPERNET):
         return (
-            f'model = keras_cbvit.load_model("{name}")\n'
+            f'model = keras_cbvit.load_model("{record.name}")\n'
             "predictions = keras_cbvit.predict_whole(model, images)\n"
-            f'names = keras_cbvit.class_names("{name}")'
+            "names = model.class_names"
         )
-    return f'model = keras_cbvit.ViTCB(weights="{name}")'
+    return f'model = keras_cbvit.ViTCB(weights="{record.name}")'
 
 
 def _check_finite(model):
@@ -293,7 +348,7 @@ def _check_finite(model):
 
 def _check_agreement(model, other, images, what):
     # A functional model's own policy says nothing of its layers'.
-    computed_in = {each.compute_dtype for each in model._flatten_layers()}
+    computed_in = {each.compute_dtype for each in layers_within(model)}
     tolerance = max(TOLERANCE.get(dtype, 0) for dtype in computed_in)
     expected, found = (
         keras.ops.convert_to_numpy(m(images, training=False)) for m in (model, other)

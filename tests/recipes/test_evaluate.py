@@ -74,7 +74,10 @@ def test_classes_are_matched_by_name(published, folder, capsys, class_names, rig
 
 def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     name = published(["black", "gray", "blue"])
-    with pytest.raises(SystemExit, match="has the classes white, but vitcb_toy.shades has only black, gray, blue"):
+    with pytest.raises(
+        SystemExit,
+        match="has the classes white, but vitcb_toy.shades has only black, gray, blue",
+    ):
         evaluate.main([name, "--on", str(folder)])
 
 

@@ -1,0 +1,178 @@
+"""What a backend does faster or only in another way; the one place that knows backends.
+
+Each function has the generic path beside the others, and a test that they agree.
+`docs/speed.md` has the measurements.
+"""
+
+import keras
+from keras import ops
+
+from keras_cbvit.internals import has_strategy
+
+BACKEND = keras.backend.backend()
+
+
+def wide_dtype(dtype):
+    """A dtype, or float32 if it is narrower: 8 bits cannot add up hundreds of tokens.
+
+    Keras's own `result_type` makes float32 of float64, but for TensorFlow.
+    """
+    dtype = keras.backend.standardize_dtype(dtype)
+    return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
+
+
+def wide(x):
+    """A tensor in its `wide_dtype`."""
+    return ops.cast(x, wide_dtype(x.dtype))
+
+
+def mean(inputs, axis, keepdims=False):
+    """The mean over an axis, accumulated in at least float32, in the inputs' dtype.
+
+    Keras's own is of float32 for float64, but for TensorFlow.
+    """
+    x = wide(inputs)
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    if BACKEND in ("jax", "torch") and is_double:
+        return x.mean(axis=axis, keepdims=keepdims)
+    return ops.cast(ops.mean(x, axis=axis, keepdims=keepdims), inputs.dtype)
+
+
+def dense(inputs, kernel, bias):
+    """`inputs @ kernel + bias` for inputs of shape `(batch, ..., channels)`.
+
+    The product is one of two matrices: of rank 3, XLA transposes copies of its
+    operands in the backward pass, which takes a CPU longer than the product. torch adds
+    the bias inside the product, not in a second pass over memory.
+    """
+    between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
+    x = ops.reshape(inputs, (-1, channels))
+    if BACKEND == "torch":
+        import torch
+
+        bias, kernel = ops.convert_to_tensor(bias), ops.convert_to_tensor(kernel)
+        x = torch.addmm(bias, x, kernel)
+    else:
+        x = ops.add(ops.matmul(x, kernel), bias)
+    return ops.reshape(x, (-1, *between, kernel.shape[-1])) if between else x
+
+
+def gelu(inputs):
+    """The exact GELU, `x Φ(x)`.
+
+    TensorFlow and JAX write Φ by erfc, which takes a CPU longer than erf and differs in
+    float32's last digits; torch has a kernel of its own.
+    """
+    if BACKEND == "torch":
+        return ops.gelu(inputs, approximate=False)
+    x = wide(inputs)
+    return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
+
+
+def attention(query, key, value, training=False):
+    """Scaled dot-product attention of shape `(batch, tokens, heads, channels)`.
+
+    Keras's own copies its operands on torch, and multiplies on a CPU in an order that
+    suits none; JAX's has no float16 there.
+    """
+    if BACKEND == "torch":
+        import torch
+
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        x = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return x.transpose(1, 2)
+    if BACKEND in ("tensorflow", "jax") and _is_on_cpu():
+        if training:
+            return attention_with_scores(query, key, value)[0]
+        return _attention_without_scores(query, key, value)
+    return ops.dot_product_attention(query, key, value)
+
+
+def attention_with_scores(query, key, value):
+    """The same, and its maps; a head's tokens lie together, which suits a CPU."""
+    query, key, value = (_by_head(x) for x in (query, key, value))
+    scores = ops.softmax(wide(_products(query, key)), axis=-1)
+    scores = ops.cast(scores, value.dtype)
+    return _by_head(scores @ value), scores
+
+
+def _attention_without_scores(query, key, value):
+    """The same, divided by the softmax's sum last: a head has fewer channels than keys.
+
+    Only for inference: its gradient is slower.
+    """
+    query, key, value = (_by_head(x) for x in (query, key, value))
+    products = wide(_products(query, key))
+    shares = ops.exp(products - ops.max(products, axis=-1, keepdims=True))
+    total = ops.sum(shares, axis=-1, keepdims=True)
+    x = wide(ops.cast(shares, value.dtype) @ value) / total
+    return _by_head(ops.cast(x, value.dtype))
+
+
+def resize(x, size):
+    """Resizes maps of shape `(batch, height, width, channels)` bilinearly to `size`.
+
+    Corners are not aligned and nothing is smoothed when shrinking, on every backend.
+    Keras's own refuses a size that TensorFlow knows only at run time.
+    """
+    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    if BACKEND == "tensorflow" and is_double:
+        return _resized_by_products(x, size)  # its own resizing is of float32
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return ops.cast(tf.image.resize(x, size, "bilinear"), x.dtype)
+    return ops.image.resize(
+        x, size, interpolation="bilinear", data_format="channels_last"
+    )
+
+
+def _resized_by_products(x, size):
+    """`resize` of float64 as two products with the weights of each axis."""
+    rows, columns = (
+        _bilinear_matrix(old, new)
+        for old, new in zip(ops.shape(x)[1:3], size, strict=True)
+    )
+    x = ops.einsum("Hh,bhwc->bHwc", rows, x)
+    return ops.einsum("Ww,bHwc->bHWc", columns, x)
+
+
+def _bilinear_matrix(old, new):
+    """Weights of shape `(new, old)` that resize an axis, of float64."""
+    step = ops.cast(old, "float64") / ops.cast(new, "float64")
+    centers = (ops.arange(new, dtype="float64") + 0.5) * step - 0.5
+    centers = ops.clip(centers, 0.0, ops.cast(old, "float64") - 1.0)
+    distance = ops.abs(centers[:, None] - ops.arange(old, dtype="float64"))
+    return ops.maximum(1.0 - distance, 0.0)
+
+
+def _products(query, key):
+    # Not `ops.matmul`, which on torch multiplies float64 in float32.
+    return (query * query.shape[-1] ** -0.5) @ ops.swapaxes(key, -1, -2)
+
+
+def _by_head(x):
+    """From `(batch, tokens, heads, channels)` to `(batch, heads, tokens, channels)`."""
+    return ops.transpose(x, (0, 2, 1, 3))
+
+
+def _is_on_cpu():
+    devices = keras.distribution.list_devices()
+    return all(device.startswith("cpu") for device in devices)
+
+
+class InferenceByXLA:
+    """Lets a `keras.Model`'s `predict` run by XLA on TensorFlow without a GPU.
+
+    It is half as fast again there, but Keras leaves XLA off. Of a compiled model,
+    `compile(jit_compile=...)` decides.
+    """
+
+    def make_predict_function(self, force=False):
+        jit_compile = self.jit_compile
+        if BACKEND == "tensorflow" and not self.compiled and _is_on_cpu():
+            self.jit_compile = not has_strategy(self)
+        try:
+            return super().make_predict_function(force)
+        finally:
+            self.jit_compile = jit_compile

@@ -1,0 +1,107 @@
+"""Keras's files of weights, `.weights.h5` and the one within a `.keras` file.
+
+A file may be damaged, or made to take all memory: it is checked before it is read.
+"""
+
+import hashlib
+
+import h5py
+
+# Keras compresses nothing; somebody else may have, but noise hardly shrinks.
+EXPANSION = 100
+_DIGEST = "keras_cbvit_sha256"
+
+
+def damaged(path, reason):
+    """The error of a file that is not what it should be."""
+    if isinstance(reason, Exception):
+        reason = f"{type(reason).__name__}: {reason}"
+    reason = " ".join(str(reason).split())
+    return ValueError(
+        f"{path} is damaged or not a file of weights ({reason:.300}). Download or "
+        "publish it again."
+    )
+
+
+def check(path):
+    """Checks that a `.weights.h5` file is whole, and no larger than it looks.
+
+    That its numbers are those that were saved is only known of a file that is signed.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        check_sizes(path)
+        with h5py.File(path, "r") as file:
+            digest = file.attrs.get(_DIGEST)
+            if digest is not None and digest != _digest(file):
+                raise ValueError("its weights are not those that were saved")
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by h5py
+        raise damaged(path, error) from error
+
+
+def check_sizes(file):
+    """Raises a ValueError unless the arrays of an HDF5 file are in it, in full size."""
+
+    def check_item(name, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.is_virtual or item.external:
+            raise ValueError(f"{name:.80} is in another file")
+        if item.nbytes > EXPANSION * item.id.get_storage_size():
+            raise ValueError(f"{name:.80} has {item.nbytes:,} bytes")
+
+    with h5py.File(file, "r") as content:
+        content.visititems(check_item)
+
+
+def sign(path):
+    """Adds a digest of its content to a `.weights.h5` file, where Keras writes none."""
+    with h5py.File(path, "a") as file:
+        file.attrs[_DIGEST] = _digest(file)
+
+
+def _digest(file):
+    digest = hashlib.sha256()
+
+    def add(name, item):
+        digest.update(name.encode())
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"{item.dtype} {item.shape}".encode() + item[()].tobytes())
+
+    file.visititems(add)
+    return digest.hexdigest()
+
+
+def read_weights(file):
+    """The weights of a model in an HDF5 file, by the paths of their layers.
+
+    Keras keeps the name of each layer, and its weights by number.
+
+    Args:
+        file: the path of a file, or a file object.
+
+    Returns:
+        A dict of lists of arrays, `{"block_0/mlp/fc1": [kernel, bias], ...}`, in the
+        order in which a layer has created them. Generators of random numbers are left
+        out.
+    """
+    found = {}
+
+    def walk(group, path):
+        own = group.get("vars")
+        if own is not None:
+            path = [*path, own.attrs["name"]]
+            numbers = sorted((name for name in own if name.isdecimal()), key=int)
+            if numbers and "seed_generator" not in group.name:
+                found["/".join(path)] = [own[number][()] for number in numbers]
+        for name, part in group.items():
+            if isinstance(part, h5py.Group) and name != "vars":
+                walk(part, path)
+
+    with h5py.File(file, "r") as content:
+        walk(content["layers"], [])
+    return found

@@ -1,0 +1,16 @@
+"""What this package uses of Keras that is not public; checked with Keras 3.12 to 3.15."""
+
+
+def layers_within(layer, recursive=True):
+    """The layers that a layer or model has as parts, in the order of their creation.
+
+    Args:
+        layer: a layer or model.
+        recursive: whether to look into the parts as well.
+    """
+    return layer._flatten_layers(include_self=False, recursive=recursive)
+
+
+def has_strategy(model):
+    """Whether a model was built under a `tf.distribute.Strategy`."""
+    return model._distribute_strategy is not None

@@ -1,0 +1,54 @@
+"""One learnable factor for each channel of a residual branch."""
+
+import keras
+
+from keras_cbvit.arguments import check_shape, fixed_channels, number
+from keras_cbvit.layers.parts import Part
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class LayerScale(Part, keras.layers.Layer):
+    """Multiplies each channel by a learnable factor γ, as DINOv2 and CaiT do.
+
+    ::
+
+        y = γ ⊙ x
+
+    From "Going deeper with Image Transformers" (ICCV 2021). In an encoder block it is
+    the last layer of a branch, so it also scales what CB adds there.
+
+    Args:
+        initial_value: what every γ starts from; DINOv2 trains from 1e-5.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, ..., channels)`.
+
+    Returns:
+        A tensor of the inputs' shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: if `initial_value` is no finite number.
+    """
+
+    def __init__(self, initial_value=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = number("initial_value", initial_value)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=(fixed_channels(self, input_shape),),
+            initializer=keras.initializers.Constant(self.initial_value),
+        )
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+    def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}

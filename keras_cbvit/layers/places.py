@@ -1,0 +1,42 @@
+"""Places in a block of an encoder, at each of which layers such as CB can be put."""
+
+import keras
+
+from keras_cbvit.arguments import refuse
+from keras_cbvit.layers.parts import check_part, part_from_config
+
+
+def layers_at(place, value):
+    """The layers that are put at a place, as a tuple.
+
+    Args:
+        place: the name of the place, for messages.
+        value: a layer, a list or tuple of layers in the order they run in, or `None`.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if value is None or isinstance(value, keras.layers.Layer):
+        return () if value is None else (value,)
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, keras.layers.Layer) for each in value
+    ):
+        refuse(place, value, "must be a keras.layers.Layer, or a list of them.")
+    return tuple(value)
+
+
+def build_at(layers, shape):
+    """Builds the layers at a place for inputs of a shape, which each has to keep."""
+    for layer in layers:
+        layer.build(shape)
+        check_part(layer, shape)
+
+
+def serialize_at(layers):
+    """The layers at a place as a configuration has them."""
+    return [keras.saving.serialize_keras_object(layer) for layer in layers]
+
+
+def from_config_at(config):
+    """The layers at a place from `serialize_at`, not built yet."""
+    return [part_from_config(each) for each in config or ()]

@@ -1,0 +1,184 @@
+"""The prefix tokens and the position embedding."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_cbvit import backend
+from keras_cbvit.arguments import (
+    check_memory,
+    check_shape,
+    fixed_channels,
+    flag,
+    items,
+    refuse,
+    whole_number,
+)
+from keras_cbvit.layers.bicubic import bicubic_matrix
+from keras_cbvit.layers.grid import check_patches
+from keras_cbvit.layers.initializers import dense_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class TokenEmbedding(keras.layers.Layer):
+    """Puts the class token and register tokens first and adds a position embedding.
+
+    All of them are learned. The position embedding is learned on one grid of patches
+    and, for images of another size, resampled to theirs: bicubic with antialiasing, as
+    when weights are loaded for another size, so that both give the same. It is written
+    as two small matrix products, since the bicubic resizing of the backends differs.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        grid: `(rows, columns)` of the patches that the position embedding is of.
+        num_register_tokens: tokens between the class token and the patches, as in
+            "Vision Transformers Need Registers" (ICLR 2024).
+        prefix_position_embedding: whether the class token and the register tokens have
+            position embeddings, too; without, only the patches.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tokens of shape `(batch, tokens, channels)`.
+        images: the images they are patches of, of shape `(batch, height, width,
+            channels)`, of which only the size is used.
+
+    Returns:
+        A tensor of shape `(batch, prefix + tokens, channels)` in the layer's compute
+        dtype, `prefix` being 1 + `num_register_tokens`.
+
+    Raises:
+        ValueError: on an argument that cannot be, or tokens that are not those of the
+            images.
+    """
+
+    def __init__(
+        self,
+        patch_size,
+        grid,
+        num_register_tokens=0,
+        prefix_position_embedding=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.patch_size = whole_number("patch_size", patch_size)
+        if (sides := items(grid, most=2)) is None or len(sides) != 2:
+            refuse("grid", grid, "must be (rows, columns), for instance (14, 14).")
+        self.grid = tuple(whole_number("grid", side) for side in sides)
+        self.num_register_tokens = whole_number(
+            "num_register_tokens", num_register_tokens, least=0
+        )
+        self.prefix_position_embedding = flag(
+            "prefix_position_embedding", prefix_position_embedding
+        )
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    def build(self, inputs_shape, images_shape):
+        channels = fixed_channels(self, inputs_shape)
+        rows, columns = self.grid
+        weights = rows * columns * channels
+        check_memory(f"grid={self.grid}", weights, self.variable_dtype)
+
+        def add(name, tokens):
+            shape = (1, tokens, channels)
+            return self.add_weight(name=name, shape=shape, initializer=dense_kernel())
+
+        self.class_token = add("class_token", 1)
+        if self.num_register_tokens:
+            self.register_tokens = add("register_tokens", self.num_register_tokens)
+        self.position_embedding = add(
+            "position_embedding", self._num_positioned + rows * columns
+        )
+
+    @property
+    def num_prefix_tokens(self):
+        """How many tokens come before those of the patches."""
+        return 1 + self.num_register_tokens
+
+    @property
+    def _num_positioned(self):
+        """How many of the prefix tokens have position embeddings."""
+        return self.num_prefix_tokens if self.prefix_position_embedding else 0
+
+    def call(self, inputs, images):
+        check_patches(self, self.patch_size, images.shape, inputs.shape[1])
+        position = self.position_embedding
+        own_size = tuple(side * self.patch_size for side in self.grid)
+        if tuple(images.shape[1:3]) != own_size:
+            position = self._resample(images)
+        position = ops.cast(position, inputs.dtype)
+        prefix = [self.class_token]
+        if self.num_register_tokens:
+            prefix.append(self.register_tokens)
+        batch, channels = ops.shape(inputs)[0], inputs.shape[-1]
+        prefix = [
+            ops.broadcast_to(
+                ops.cast(tokens, inputs.dtype), (batch, tokens.shape[1], channels)
+            )
+            for tokens in prefix
+        ]
+        if self.prefix_position_embedding:
+            return ops.concatenate([*prefix, inputs], axis=1) + position
+        return ops.concatenate([*prefix, inputs + position], axis=1)
+
+    def _resample(self, images):
+        dtype = backend.wide_dtype(self.compute_dtype)
+        embedding = ops.cast(self.position_embedding, dtype)
+        channels, positioned = embedding.shape[-1], self._num_positioned
+        rows, columns = (
+            self._matrix(old, side // self.patch_size, dtype)
+            for old, side in zip(self.grid, ops.shape(images)[1:3], strict=True)
+        )
+        grid = ops.reshape(embedding[0, positioned:], (*self.grid, channels))
+        grid = ops.einsum("Rr,rcd->Rcd", rows, grid)
+        grid = ops.einsum("Cc,Rcd->RCd", columns, grid)
+        grid = ops.reshape(grid, (1, -1, channels))
+        return ops.concatenate([embedding[:, :positioned], grid], axis=1)
+
+    @staticmethod
+    def _matrix(old, new, dtype):
+        if isinstance(new, int):
+            return ops.convert_to_tensor(bicubic_matrix(old, new, np), dtype)
+        return bicubic_matrix(old, new, ops, dtype)
+
+    def compute_output_shape(self, inputs_shape, images_shape):
+        check_shape(self, inputs_shape)
+        check_patches(self, self.patch_size, images_shape, inputs_shape[1])
+        batch, tokens, channels = inputs_shape
+        tokens = None if tokens is None else self.num_prefix_tokens + tokens
+        return (batch, tokens, channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "patch_size": self.patch_size,
+            "grid": self.grid,
+            "num_register_tokens": self.num_register_tokens,
+            "prefix_position_embedding": self.prefix_position_embedding,
+        }
+
+
+def resample_position_embedding(embedding, old_grid, new_grid, num_prefix=1):
+    """Resamples a position embedding to another grid of patches, in float64.
+
+    Bicubic with antialiasing, as timm does it, so that a model gives the same
+    predictions on every backend: their own resizing differs.
+
+    Args:
+        embedding: array of shape `(1, num_prefix + rows * columns, channels)`.
+        old_grid: its `(rows, columns)`.
+        new_grid: the wanted `(rows, columns)`.
+        num_prefix: how many of the tokens come before the patches; their embeddings
+            are kept.
+
+    Returns:
+        A float32 array of shape `(1, num_prefix + new_rows * new_columns, channels)`.
+    """
+    embedding = np.asarray(embedding, "float64")
+    prefix, grid = embedding[:, :num_prefix], embedding[0, num_prefix:]
+    grid = grid.reshape(*old_grid, -1)
+    rows, columns = (
+        bicubic_matrix(old, new) for old, new in zip(old_grid, new_grid, strict=True)
+    )
+    grid = np.einsum("Rr,Cc,rcd->RCd", rows, columns, grid, optimize=True)
+    grid = grid.reshape(1, -1, grid.shape[-1])
+    return np.concatenate([prefix, grid], axis=1).astype("float32")

@@ -1,0 +1,53 @@
+"""From tokens to one vector."""
+
+import keras
+
+from keras_cbvit import backend
+from keras_cbvit.arguments import check_shape, choice, whole_number
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class TokenPooling(keras.layers.Layer):
+    """From tokens to one vector: the class token, or the mean of the patches'.
+
+    Args:
+        pooling: `"token"` for the first token, `"avg"` for the mean of the tokens after
+            the prefix tokens.
+        num_prefix_tokens: how many tokens come before those of the patches.
+        **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: tensor of shape `(batch, prefix + tokens, channels)`.
+
+    Returns:
+        A tensor of shape `(batch, channels)` in the layer's compute dtype. The mean is
+        accumulated in at least float32.
+
+    Raises:
+        ValueError: on an unknown `pooling`, or inputs of another rank.
+    """
+
+    def __init__(self, pooling, num_prefix_tokens=1, **kwargs):
+        super().__init__(**kwargs)
+        self.pooling = choice("pooling", pooling, ("token", "avg"))
+        self.num_prefix_tokens = whole_number(
+            "num_prefix_tokens", num_prefix_tokens, least=0
+        )
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.built = True
+
+    def call(self, inputs):
+        if self.pooling == "token":
+            return inputs[:, 0]
+        return backend.mean(inputs[:, self.num_prefix_tokens :], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        check_shape(self, input_shape)
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

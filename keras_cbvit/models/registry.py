@@ -1,0 +1,92 @@
+"""Names of models: those of the paper's sizes, and those that users add."""
+
+import fnmatch
+
+from keras_cbvit.models.base import ZooModel
+from keras_cbvit.models.segmentation import SegmentationModel
+from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.vision_transformer import VisionTransformer
+
+SIZES = {
+    "ti": {"hidden_dim": 192, "depth": 12, "num_heads": 3, "mlp_ratio": 4},
+    "s": {"hidden_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4},
+    "b": {"hidden_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4},
+}
+FAMILIES = {"none": "vit", "cb": "vitcb", "cbs": "vitcbs"}  # by `broadcast`
+UPERNET = "upernet_"
+"""What names of UperNets begin with, before the name of their Vision Transformer."""
+UPERNET_CHANNELS = {"ti": 192, "s": 384, "b": 512}
+
+# The fields that make a model one of a name.
+_models: dict[str, dict] = {
+    f"{family}_{size}": {**numbers, "broadcast": broadcast}
+    for size, numbers in SIZES.items()
+    for broadcast, family in FAMILIES.items()
+}
+
+
+def register_model(name: str, **fields) -> None:
+    """Adds a model to the zoo, so that `create_model` and `list_models` know it.
+
+    Args:
+        name: in lower-case letters, digits and underscores, for instance
+            `"vit_s14_reg4"`.
+        **fields: the fields of `ViTSpec` that make a model one of this name; the others
+            have the spec's defaults and can be chosen freely.
+
+    Raises:
+        ValueError: on a name that is taken or no such name, or fields that cannot be.
+    """
+    if not name.isidentifier() or not name.isascii() or name != name.lower():
+        raise ValueError(
+            f"name={name!r:.80} must be of lower-case letters, digits and underscores."
+        )
+    if name in known_models():
+        raise ValueError(f"name={name!r:.80} is taken.")
+    spec = ViTSpec(**fields)
+    _models[name] = {field: getattr(spec, field) for field in fields}
+
+
+def model_fields(name: str) -> dict:
+    """The fields of `ViTSpec` that a registered Vision Transformer has.
+
+    Raises:
+        ValueError: on an unknown name, with the known ones.
+    """
+    if name not in _models:
+        raise ValueError(
+            f"name={name!r:.80} is unknown; use one of {', '.join(sorted(_models))}."
+        )
+    return dict(_models[name])
+
+
+def known_models(pattern: str = "*") -> list[str]:
+    """The names of registered models, UperNets as well, that match a pattern."""
+    sized = [n for n in _models if n.rpartition("_")[2] in UPERNET_CHANNELS]
+    names = [*_models, *(UPERNET + name for name in sized)]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def architecture_of(model: ZooModel) -> str | None:
+    """The name of a model: of a registered one, else `None`.
+
+    The most special of several that fit. A UperNet of a registered Vision Transformer
+    is known by its own name, which its builder gives it.
+    """
+    if isinstance(model, SegmentationModel):
+        return model.name if model.name in known_models() else None
+    return (
+        architecture_of_spec(model.spec)
+        if isinstance(model, VisionTransformer)
+        else None
+    )
+
+
+def architecture_of_spec(spec: ViTSpec) -> str | None:
+    """The registered name of a spec, the most special of several; `None` if none."""
+    found = [
+        name
+        for name, fields in _models.items()
+        if all(getattr(spec, field) == value for field, value in fields.items())
+    ]
+    return max(found, key=lambda name: len(_models[name]), default=None)

@@ -1,0 +1,286 @@
+"""Semantic segmentation: UperNet on a Vision Transformer or any other backbone."""
+
+import keras
+
+from keras_cbvit import backend
+from keras_cbvit.arguments import activation, shown, whole_number
+from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
+from keras_cbvit.models.base import ZooModel, float_policy
+from keras_cbvit.models.vision_transformer import VisionTransformer
+
+BLOCKS = (3, 5, 7, 11)
+"""After which XCiT takes features of 12 blocks, as the paper's models do."""
+UPER_HEAD = "uper_head"
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class FeaturePyramid(ZooModel):
+    """A backbone: the tokens of a Vision Transformer after four blocks as feature maps.
+
+    The maps are brought to strides of 4, 8, 16 and 32 pixels (for patches of 16; see
+    the layer `FeatureScales`), without a final norm, as XCiT does it for ADE20K.
+
+    Args:
+        vit: a `VisionTransformer` of images of any size, `input_shape=(None, None, 3)`.
+            Its layers become those of the pyramid, except for its norm and head.
+        blocks: indices of four blocks, counted from 0, in ascending order.
+        dtype: dtype or dtype policy of the layer `FeatureScales`.
+        name: name of the model.
+        trainable: whether its weights are trained.
+        frozen_layers: paths of layers that are not trained.
+        class_names: always `None`.
+
+    Call arguments:
+        inputs: images of shape `(batch, height, width, channels)`. Height and width are
+            multiples of the patch size, two patches at least.
+
+    Returns:
+        A list of four maps, the finest first.
+
+    Raises:
+        ValueError: if `vit` is another model or has no such blocks.
+    """
+
+    anchor = "feature_scales"
+    num_classes = None
+
+    def __init__(
+        self,
+        vit,
+        blocks=BLOCKS,
+        *,
+        dtype=None,
+        name=None,
+        trainable=True,
+        frozen_layers=(),
+        class_names=None,
+    ):
+        check_vision_transformer("vit", vit)
+        if len(blocks) != 4:
+            raise ValueError(f"blocks={shown(blocks)} must be four indices of blocks.")
+        dtype = float_policy(dtype)
+        scales = FeatureScales(dtype=dtype, name=self.anchor)
+        # In a function: as an attribute, the whole model would be a part of this one.
+        self._own = lambda: {"vit": vit, "blocks": tuple(map(int, blocks))}
+        super().__init__(
+            vit.inputs[0],
+            scales(vit.pyramid_outputs(blocks)),
+            dtype=dtype,
+            name=f"{vit.name}_pyramid" if name is None else name,
+            trainable=trainable,
+            frozen_layers=frozen_layers,
+            class_names=class_names,
+        )
+
+    @property
+    def own_config(self):
+        own = self._own()
+        vit = keras.saving.serialize_keras_object(own["vit"])
+        return {"vit": vit, "blocks": list(own["blocks"])}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        vit = keras.saving.deserialize_keras_object(config["vit"])
+        return super().from_config({**config, "vit": vit})
+
+
+@keras.saving.register_keras_serializable(package="keras_cbvit")
+class SegmentationModel(ZooModel):
+    """UperNet, which classifies every pixel, on the feature maps of a backbone.
+
+    The paper segments ADE20K with it (section 4). The head is mmsegmentation's
+    `UPerHead`, see the layer `UperHead`; its logits are resized to the images in
+    float32. `UperNet_ViTCB_Ti`, `_S` and `_B` build it on a Vision Transformer.
+
+    Args:
+        backbone: a functional `keras.Model` from images to four feature maps, the
+            finest first, such as a `FeaturePyramid`. Its layers become those of the
+            model.
+        classes: number of classes.
+        channels: channels of the head: the paper takes 192, 384 and 512 for ViT-Ti, S
+            and B.
+        classifier_activation: activation of the pixels' classes, `"softmax"` for
+            probabilities, `None` for logits.
+        dtype: dtype or dtype policy of the head, for instance `"mixed_bfloat16"`.
+            Predictions are in at least float32.
+        name: name of the model.
+        trainable: whether its weights are trained.
+        frozen_layers: paths of layers that are not trained.
+        class_names: names of the classes in order, which files of the model keep.
+
+    Call arguments:
+        inputs: images of shape `(batch, height, width, channels)`, of any size that the
+            backbone takes; see `predict_whole` and `predict_sliding` for others.
+
+    Returns:
+        Predictions of shape `(batch, height, width, classes)`.
+
+    Raises:
+        ValueError: if the backbone does not give four feature maps of images, or
+            on another argument that cannot work.
+
+    Example:
+        >>> resnet = keras.applications.ResNet50(include_top=False, weights=None)
+        >>> stages = ("conv2_block3", "conv3_block4", "conv4_block6", "conv5_block3")
+        >>> maps = [resnet.get_layer(f"{stage}_out").output for stage in stages]
+        >>> backbone = keras.Model(resnet.input, maps)
+        >>> model = SegmentationModel(backbone, classes=150, channels=512)
+    """
+
+    anchor = UPER_HEAD
+
+    def __init__(
+        self,
+        backbone,
+        classes,
+        channels,
+        classifier_activation=None,
+        *,
+        dtype=None,
+        name="upernet",
+        trainable=True,
+        frozen_layers=(),
+        class_names=None,
+    ):
+        _check_backbone(backbone)
+        self._classes = whole_number("classes", classes)
+        self._channels = whole_number("channels", channels)
+        self._activation = activation("classifier_activation", classifier_activation)
+        dtype = float_policy(dtype)
+        images = backbone.inputs[0]
+        head = UperHead(classes, channels, dtype=dtype, name=UPER_HEAD)
+        # In a function: as an attribute, the whole model would be a part of this one.
+        self._get_backbone = lambda: backbone
+        super().__init__(
+            images,
+            self._predict(head(backbone.outputs), images, "predictions"),
+            dtype=dtype,
+            name=name,
+            trainable=trainable,
+            frozen_layers=frozen_layers,
+            class_names=class_names,
+        )
+
+    def _predict(self, logits, images, name):
+        """What a head predicts for every pixel of the images."""
+        # 8 bits of mantissa are not for a mean of neighbors, nor for probabilities.
+        wide = backend.wide_dtype(logits.dtype)
+        x = ResizeLike(dtype=wide, name=f"{name}_logits")(logits, images)
+        return keras.layers.Activation(self._activation, dtype=wide, name=name)(x)
+
+    @property
+    def head(self):
+        """The layer from feature maps to logits, `UperHead`."""
+        return self.get_layer(UPER_HEAD)
+
+    @property
+    def num_classes(self):
+        return self._classes
+
+    @property
+    def own_config(self):
+        return {
+            "backbone": keras.saving.serialize_keras_object(self._get_backbone()),
+            "classes": self._classes,
+            "channels": self._channels,
+            "classifier_activation": self._activation,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return super().from_config({**config, "backbone": backbone})
+
+    def with_auxiliary_head(self, channels=256):
+        """The model to train: one that gives what an auxiliary head predicts as well.
+
+        It shares its layers with this one, which so is trained with it and is what to
+        predict with and save afterwards; the auxiliary head is left behind. The head,
+        an `FCNHead` on the third feature map, starts from random weights.
+
+        Args:
+            channels: channels of the auxiliary head.
+
+        Returns:
+            A functional `keras.Model` from images to a dict: `"predictions"`, as of
+            this model, and `"auxiliary"`, of the same shape and activation.
+
+        Raises:
+            ValueError: if `channels` is no whole number of at least 1.
+
+        Example:
+            >>> training = model.with_auxiliary_head()
+            >>> training.compile(
+            ...     "adamw",
+            ...     loss={"predictions": loss, "auxiliary": loss},
+            ...     loss_weights={"predictions": 1.0, "auxiliary": 0.4},
+            ... )
+            >>> training.fit(images, {"predictions": labels, "auxiliary": labels})
+            >>> model.save("upernet.keras")
+        """
+        third = self.head.input[2]
+        dtype = self.head.dtype_policy
+        head = FCNHead(self.num_classes, channels, dtype=dtype, name="auxiliary_head")
+        auxiliary = self._predict(head(third), self.input, "auxiliary")
+        outputs = {"predictions": self.output, "auxiliary": auxiliary}
+        return keras.Model(self.input, outputs, name=f"{self.name}_training")
+
+
+def feature_pyramid(model, blocks=BLOCKS):
+    """A `FeaturePyramid` of a Vision Transformer of any size, with its weights.
+
+    Args:
+        model: a `VisionTransformer`. Its weights are copied, except for its norm and
+            head; its position embedding is resampled to the images at hand.
+        blocks: indices of four blocks, counted from 0, in ascending order.
+
+    Raises:
+        ValueError: if `model` is another model or has no such blocks.
+    """
+    check_vision_transformer("model", model)
+    config = model.get_config()
+    spec = model.spec.replace(
+        input_shape=(None, None, model.spec.input_shape[2]),
+        position_grid=model.spec.grid,
+        pooling=None,
+        classes=None,
+    )
+    vit = type(model).from_config(
+        {**config, "spec": spec.to_json(), "class_names": None}
+    )
+    values = model.weights_by_name()
+    for name, weight in vit.weights_by_name().items():
+        weight.assign(values[name])
+    return FeaturePyramid(vit, blocks, dtype=model.dtype_policy)
+
+
+def check_vision_transformer(argument, model):
+    """Raises a ValueError unless a model is a `VisionTransformer`."""
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"{argument} is a {type(model).__name__}, not a VisionTransformer as ViTCB "
+            "and its sizes give it."
+        )
+
+
+def _check_backbone(backbone):
+    outputs = getattr(backbone, "outputs", None)
+    if outputs is None or len(backbone.inputs) != 1:
+        raise ValueError(
+            "backbone must be a functional keras.Model from images to four feature "
+            f"maps, not {shown(backbone)}."
+        )
+    shapes = [output.shape for output in outputs]
+    if len(shapes) != 4 or any(len(shape) != 4 for shape in shapes):
+        raise ValueError(
+            f"backbone={backbone.name!r} gives outputs of shapes {shown(shapes)}, but "
+            "UperNet takes four feature maps of shape (batch, height, width, "
+            "channels), the finest first; see feature_pyramid."
+        )
+    for axis in (1, 2):
+        sides = [shape[axis] for shape in shapes if shape[axis] is not None]
+        if sides != sorted(sides, reverse=True):
+            raise ValueError(
+                f"backbone={backbone.name!r} gives feature maps of shapes "
+                f"{shown(shapes)}, but UperNet takes the finest first."
+            )

@@ -1,0 +1,412 @@
+"""What a Vision Transformer is: every number and every choice, in one place."""
+
+import dataclasses
+import json
+from typing import Annotated, Any, Literal
+
+from keras_cbvit.arguments import (
+    LARGEST,
+    activation,
+    check_fields,
+    drop_rate,
+    items,
+    number,
+    number_between,
+    positive,
+    refuse,
+    whole_number,
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# The places of an encoder block that a choice of `broadcast_place` stands for.
+BROADCAST_PLACES = {
+    "mlp_end": ("mlp_end",),
+    "mlp_front": ("mlp_front",),
+    "mlp_mid": ("mlp_mid",),
+    "msa_end": ("msa_end",),
+    "both": ("msa_end", "mlp_end"),
+}
+# The deepest transformers have 1000 blocks (DeepNet, 2022); each is a layer to build.
+DEEPEST = 1000
+# Where the position embedding of a model for images of any size is learned.
+DEFAULT_SIDE = 224
+SE_RATIO = 16
+
+
+def _image_shape(argument, value):
+    found = items(value, most=3)
+    if found is None or len(found) != 3 or found[2] is None:
+        refuse(
+            argument,
+            value,
+            "must be (height, width, channels), for instance (224, 224, 3) or (None, "
+            "None, 3).",
+        )
+    return tuple(None if s is None else whole_number(argument, s) for s in found)
+
+
+def _grid(argument, value):
+    found = items(value, most=2)
+    if found is None or len(found) != 2:
+        refuse(argument, value, "must be (rows, columns), for instance (14, 14).")
+    return tuple(whole_number(argument, side) for side in found)
+
+
+def _blocks(argument, value):
+    if isinstance(value, str) and value in ("all", "upper"):
+        return str(value)
+    found = items(value, most=DEEPEST)
+    try:
+        indices = [whole_number("index", index, least=-LARGEST) for index in found]
+    except (TypeError, ValueError):
+        refuse(
+            argument,
+            value,
+            "is unknown; use 'all', 'upper' or a sequence of block indices.",
+        )
+    if not indices:
+        refuse(
+            argument, value, "names no block; set broadcast='none' for the plain ViT."
+        )
+    if len({*indices}) < len(indices):
+        refuse(argument, value, "names a block twice.")
+    return tuple(indices)
+
+
+def _colors(argument, value):
+    found = items(value, most=3)
+    if found is None or len(found) != 3:
+        refuse(argument, value, "must be three numbers, for red, green and blue.")
+    return tuple(number(argument, each) for each in found)
+
+
+def _deviations(argument, value):
+    return tuple(positive(argument, each) for each in _colors(argument, value))
+
+
+def _up_to(most, least=1):
+    return lambda argument, value: whole_number(argument, value, least, most)
+
+
+WholeNumber = Annotated[int, whole_number]
+Colors = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTSpec:
+    """All that makes a Vision Transformer, with or without Context Broadcasting.
+
+    The defaults are ViT-S of the paper "Scratching Visual Transformer's Back with
+    Uniform Attention", which is DeiT's network (section 4) with CB at the end of every
+    MLP (section 3.2). A spec is checked when it is made, and can be kept as JSON.
+
+    Args:
+        input_shape: `(height, width, channels)` of the images. Height and width
+            are multiples of `patch_size` and need not be equal; `None` for any.
+        patch_size: side of a patch in pixels.
+        hidden_dim: channels of the tokens.
+        depth: number of blocks, at most 1000.
+        num_heads: attention heads; must divide `hidden_dim`.
+        mlp_ratio: channels of the MLP's hidden tokens in multiples of `hidden_dim`.
+        num_register_tokens: learnable tokens between the class token and the patches,
+            as in "Vision Transformers Need Registers" (ICLR 2024).
+        prefix_position_embedding: whether the class token and the register tokens have
+            position embeddings, too; without, only the patches.
+        position_grid: `(rows, columns)` of patches that the position embedding is
+            learned on, for a model of images of any size, which resamples it. If not
+            given, the patches of 224x224 pixels.
+        layer_scale: what LayerScale's factors start from, or `None` for no LayerScale.
+        epsilon: small number that the layer norms add to the variance.
+        broadcast: `"cb"`, `"cbs"` (CB_S, with a learnable Λ that starts at 0), or
+            `"none"` for the plain ViT.
+        broadcast_place: `"mlp_end"`, `"mlp_front"`, `"mlp_mid"`, `"msa_end"`, or
+            `"both"`, the ends of the MSA and the MLP (Tables 4 and 5).
+        broadcast_blocks: `"all"`, `"upper"`, the last half (the project's reading of
+            Table 9), or block indices counted from 0.
+        context: `"mean"`, `"max"` or `"token"` (Table 10).
+        uniform_head: a head whose attention is uniform (Table 1): `"replaced"`, one
+            head of each block is replaced by it; `"compensated"`, and all heads are
+            widened to keep the number of parameters; `"attached"`, it is added;
+            or `"none"`.
+        squeeze_excitation: whether every MLP ends in squeeze-and-excitation (Tables 2
+            and 3), after CB if both are there.
+        extra_branch: `"msa"` or `"mlp"`, one more of it after the last block (Figure
+            2), or `"none"`.
+        drop_path_rate: stochastic depth of the last block, from 0 to less than 1; it
+            grows linearly from 0 in the first.
+        remat: whether training computes the inside of the blocks again in the backward
+            pass rather than keep it (activation recomputation): less memory for
+            more time.
+        include_preprocessing: whether the model takes images of values 0-255 and
+            normalizes them itself, by `mean` and `std`.
+        mean: of red, green and blue in images of values 0-1; ImageNet's by default.
+        std: their standard deviations.
+        pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
+            tokens, or, without a head, `None` for all tokens.
+        classes: number of classes, or `None` for a model without a head.
+        classifier_activation: activation of the head, `None` for logits.
+
+    Raises:
+        ValueError: on an argument that cannot work, by name, with what would.
+    """
+
+    input_shape: Annotated[tuple[int | None, int | None, int], _image_shape] = (
+        DEFAULT_SIDE,
+        DEFAULT_SIDE,
+        3,
+    )
+    patch_size: WholeNumber = 16
+    hidden_dim: WholeNumber = 384
+    depth: Annotated[int, _up_to(DEEPEST)] = 12
+    num_heads: WholeNumber = 6
+    mlp_ratio: Annotated[float, number] = 4
+    num_register_tokens: Annotated[int, _up_to(DEEPEST, least=0)] = 0
+    prefix_position_embedding: bool = True
+    position_grid: Annotated[tuple[int, int], _grid] | None = None
+    layer_scale: Annotated[float, number] | None = None
+    epsilon: Annotated[float, positive] = 1e-6
+    broadcast: Literal["none", "cb", "cbs"] = "cb"
+    broadcast_place: Literal["mlp_end", "mlp_front", "mlp_mid", "msa_end", "both"] = (
+        "mlp_end"
+    )
+    broadcast_blocks: Annotated[str | tuple[int, ...], _blocks] = "all"
+    context: Literal["mean", "max", "token"] = "mean"
+    uniform_head: Literal["none", "replaced", "compensated", "attached"] = "none"
+    squeeze_excitation: bool = False
+    extra_branch: Literal["none", "msa", "mlp"] = "none"
+    drop_path_rate: Annotated[float, drop_rate] = 0.0
+    remat: bool = False
+    include_preprocessing: bool = True
+    mean: Annotated[Colors, _colors] = IMAGENET_MEAN
+    std: Annotated[Colors, _deviations] = IMAGENET_STD
+    pooling: Literal["token", "avg"] | None = "token"
+    classes: WholeNumber | None = 1000
+    classifier_activation: Annotated[str | None, activation] = "softmax"
+
+    def __post_init__(self):
+        check_fields(self)
+        self._check_sizes()
+        self._check_images()
+        self._check_blocks()
+        if self.classes is not None and self.pooling is None:
+            refuse(
+                "pooling",
+                None,
+                "leaves the head without a vector to classify; use 'token' or 'avg', "
+                "or a model without a head.",
+            )
+
+    def _check_sizes(self):
+        hidden = self.hidden_dim * self.mlp_ratio
+        if self.hidden_dim % self.num_heads:
+            refuse(
+                "num_heads",
+                self.num_heads,
+                f"does not divide hidden_dim={self.hidden_dim} into heads of one size.",
+            )
+        if hidden < 1:
+            refuse(
+                "mlp_ratio",
+                self.mlp_ratio,
+                f"leaves no hidden channels of {self.hidden_dim}.",
+            )
+        if hidden > LARGEST:
+            refuse(
+                "mlp_ratio",
+                self.mlp_ratio,
+                f"makes more than {LARGEST} hidden channels of {self.hidden_dim}.",
+            )
+        if self.num_heads == 1 and self.uniform_head in ("replaced", "compensated"):
+            refuse(
+                "num_heads",
+                1,
+                f"leaves no head with softmax when uniform_head={self.uniform_head!r} "
+                "replaces one; use 2 or more.",
+            )
+
+    def _check_images(self):
+        shape, patch = self.input_shape, self.patch_size
+        *sides, channels = shape
+        if any(side is not None and side % patch for side in sides):
+            near = tuple(s and max(round(s / patch), 1) * patch for s in sides)
+            refuse(
+                "input_shape",
+                shape,
+                f"does not split into patches of {patch}x{patch} pixels: height and "
+                f"width must be multiples of patch_size={patch}, for instance "
+                f"{(*near, channels)}.",
+            )
+        if self.include_preprocessing and channels != 3:
+            refuse(
+                "include_preprocessing",
+                True,
+                f"normalizes red, green and blue, but input_shape={shape} has "
+                f"{channels} channels; set include_preprocessing=False.",
+            )
+        if self.position_grid is not None and None not in shape:
+            refuse(
+                "position_grid",
+                self.position_grid,
+                f"is for images of any size, but input_shape={shape}.",
+            )
+
+    def _check_blocks(self):
+        blocks = self.broadcast_blocks
+        if not isinstance(blocks, str) and any(
+            not 0 <= index < self.depth for index in blocks
+        ):
+            refuse(
+                "broadcast_blocks",
+                blocks,
+                f"is out of range: depth={self.depth} has the blocks 0 to "
+                f"{self.depth - 1}.",
+            )
+
+    def replace(self, **changes: Any) -> "ViTSpec":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON has them, with lists for tuples."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """How many tokens come before those of the patches."""
+        return 1 + self.num_register_tokens
+
+    @property
+    def mlp_dim(self) -> int:
+        """Channels of the hidden tokens of an MLP."""
+        return int(self.hidden_dim * self.mlp_ratio)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """`(rows, columns)` of the patches that the position embedding is of."""
+        if self.position_grid is not None:
+            return self.position_grid
+        height, width = (
+            DEFAULT_SIDE if side is None else side for side in self.input_shape[:2]
+        )
+        return max(height // self.patch_size, 1), max(width // self.patch_size, 1)
+
+    @property
+    def uniform_heads(self) -> tuple[int, int]:
+        """How many heads have a softmax beside a uniform one, and channels of a head.
+
+        "Comp." of Table 1 keeps the number of parameters, in the project's reading as
+        nearly as whole channels can: for ViT-Ti, S and B 77, 70 and 67 a head for 64.
+        """
+        dim, heads = self.hidden_dim, self.num_heads
+        if self.uniform_head == "attached":
+            return heads, dim // heads
+        if self.uniform_head == "replaced":
+            return heads - 1, dim // heads
+        # All parameters but the bias of the projection, for each channel of a head:
+        # queries, keys and values with biases, the uniform head's values, projection.
+        each = (3 * (heads - 1) + 1) * (dim + 1) + heads * dim
+        return heads - 1, round((4 * dim**2 + 3 * dim) / each)
+
+    def contexts(self) -> dict[tuple[int, str], tuple[bool, str]]:
+        """Each place of a block that has CB, with whether it has a Λ, and its context.
+
+        The keys are pairs of the block's index and the name of the place.
+        """
+        if self.broadcast == "none":
+            return {}
+        blocks = self.broadcast_blocks
+        if isinstance(blocks, str):
+            blocks = range({"all": 0, "upper": self.depth // 2}[blocks], self.depth)
+        return {
+            (index, place): (self.broadcast == "cbs", self.context)
+            for index in blocks
+            for place in BROADCAST_PLACES[self.broadcast_place]
+        }
+
+    def count_weights(self) -> int:
+        """How many weights the model has, before anything is built."""
+
+        def dense(inputs, outputs):
+            return inputs * outputs + outputs
+
+        dim, hidden = self.hidden_dim, self.mlp_dim
+        rows, columns = self.grid
+        prefix = self.num_prefix_tokens
+        msa, norm = dense(dim, 3 * dim) + dense(dim, dim), 2 * dim
+        mlp = dense(dim, hidden) + dense(hidden, dim)
+        extra = {"none": 0, "msa": norm + msa, "mlp": norm + mlp}[self.extra_branch]
+        if self.uniform_head != "none":
+            heads, channels = self.uniform_heads
+            msa = dense(dim, 3 * heads * channels) + dense(dim, channels)
+            msa += dense((heads + 1) * channels, dim)
+        block = 2 * norm + msa + mlp
+        if self.layer_scale is not None:
+            block += 2 * dim
+        if self.squeeze_excitation:
+            squeezed = max(dim // SE_RATIO, 1)
+            block += dense(dim, squeezed) + dense(squeezed, dim)
+        count = dense(self.patch_size**2 * self.input_shape[2], dim)
+        count += (prefix + rows * columns) * dim
+        count += prefix * dim if self.prefix_position_embedding else 0
+        count += self.depth * block + extra + norm
+        for (_, place), (scale, _) in self.contexts().items():
+            count += (hidden if place == "mlp_mid" else dim) if scale else 0
+        return count + (0 if self.classes is None else dense(dim, self.classes))
+
+
+# Fields that change no prediction of a model with a head, and what only training uses.
+_FREE = (
+    "input_shape",
+    "position_grid",
+    "drop_path_rate",
+    "remat",
+    "classes",
+    "classifier_activation",
+)
+_BROADCAST = ("broadcast", "context", "broadcast_place", "broadcast_blocks")
+
+
+def difference(found: ViTSpec, wanted: ViTSpec, new_head: bool = False) -> str | None:
+    """The first field by which two models compute different things with the same weights.
+
+    A Λ that only `wanted` has starts at 0 and changes nothing.
+
+    Args:
+        found: the spec that the weights are of.
+        wanted: the spec that is to get them.
+        new_head: whether the head of `wanted` gets other weights.
+
+    Returns:
+        The name of a field, or `None` if the two compute the same.
+    """
+    has_head = None not in (found.classes, wanted.classes) and not new_head
+    normalizes = found.include_preprocessing and wanted.include_preprocessing
+    for field in dataclasses.fields(ViTSpec):
+        name = field.name
+        if getattr(found, name) == getattr(wanted, name) or name in _FREE:
+            continue
+        if name in _BROADCAST:
+            if _broadcasts_differently(found, wanted):
+                return name
+        elif name == "include_preprocessing":
+            if wanted.include_preprocessing:
+                return name
+        elif name in ("mean", "std"):
+            if normalizes:
+                return name
+        elif name != "pooling" or has_head:
+            return name
+    return None
+
+
+def _broadcasts_differently(found, wanted):
+    old, new = found.contexts(), wanted.contexts()
+    for place in old.keys() | new.keys():
+        if place not in old and new[place][0]:
+            continue  # a Λ of 0
+        if place in old and old[place][0] and not new.get(place, (False,))[0]:
+            continue  # a Λ that is left over, which is an error of its own
+        if old.get(place) != new.get(place):
+            return True
+    return False

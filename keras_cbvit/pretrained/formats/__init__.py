@@ -1,0 +1,25 @@
+"""What files and objects of weights say: one module for each kind.
+
+Each gives a `Content`: what the weights are of, and the weights by our names.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_cbvit.models.spec import ViTSpec
+
+
+@dataclasses.dataclass
+class Content:
+    """Weights of a Vision Transformer, and what is known of it."""
+
+    source: str
+    """What messages call it."""
+    weights: dict[str, list[np.ndarray]]
+    """By the path of their layer, in the order in which the layer creates them:
+    `{"block_0/mlp/fc1": [kernel, bias], ...}`."""
+    spec: ViTSpec | None = None
+    """What they are of; `None` if that is not known."""
+    class_names: tuple[str, ...] | None = None
+    """Of the head, in order; `None` if they are not known."""

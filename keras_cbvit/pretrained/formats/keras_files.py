@@ -1,0 +1,212 @@
+"""Files that Keras writes: `.keras`, a whole model, and `.weights.h5`.
+
+A file may be damaged, or made to take all memory: its sizes are checked before anything
+is built or allocated.
+"""
+
+import contextlib
+import io
+import json
+import math
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_cbvit import hdf5
+from keras_cbvit.files import InMemory
+from keras_cbvit.hdf5 import damaged
+from keras_cbvit.models.base import STATE
+from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.formats import Content
+
+LARGEST_CONFIG = 16 << 20  # bytes; that of a UperNet takes 100,000
+MOST_PER_BYTE = 4  # weights; int4 has two
+LARGEST_WEIGHT = 1e8
+"""No trained weight is as large; of damaged ones, nearly every second is."""
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_VIT = keras.saving.get_registered_name(VisionTransformer)
+
+
+def read(path: Path) -> Content:
+    """The content of a `.keras` or `.weights.h5` file of a `VisionTransformer`.
+
+    A `.weights.h5` file does not say what it is of.
+
+    Raises:
+        ValueError: if the file is damaged, or of another kind of model.
+        OSError: if it cannot be read.
+    """
+    if path.name.endswith(".weights.h5"):
+        hdf5.check(path)
+        content = Content(str(path), _weights(path, path))
+    else:
+        config, file = _open(path)
+        spec, names = _vit_of(path, config, file)
+        with zipfile.ZipFile(file) as archive:
+            weights = _weights(path, io.BytesIO(archive.read(_WEIGHTS)))
+        content = Content(str(path), weights, spec, names)
+    most = LARGEST_WEIGHT if path.suffix == ".h5" else np.finfo("float64").max
+    for layer, values in content.weights.items():
+        for each in values:
+            check_values(path, layer, each, most)
+    return content
+
+
+def load(path: Path) -> keras.Model:
+    """The whole model in a `.keras` file, not compiled.
+
+    Raises:
+        ValueError: if the file is damaged or has no model, or has parts that Keras does
+            not know or would not load.
+        OSError: if it cannot be read.
+    """
+    config, file = _open(path)
+    if config.get("registered_name") == _VIT:
+        _check_spec(path, config["config"], file)
+    else:
+        _check_count(path, file, _count_weights(config))
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by whatever is built of the file
+        if "Could not locate" in str(error):
+            raise ValueError(
+                f"{path} has parts that are neither Keras's nor this package's "
+                f"({_cause(error)}); register them, or load it with "
+                "keras.saving.load_model(..., custom_objects=...)."
+            ) from error
+        if "safe_mode" in str(error):
+            raise ValueError(
+                f"{path} has a Lambda layer, which would run code of the file; if you "
+                "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
+            ) from error
+        raise damaged(path, error) from error
+    for weight in model.trainable_weights:
+        values = keras.ops.convert_to_numpy(weight)
+        check_values(path, weight.path, values, np.finfo("float64").max)
+    return model
+
+
+def read_spec(path: Path) -> ViTSpec:
+    """What the `VisionTransformer` in a `.keras` file is built from.
+
+    Raises:
+        ValueError: if the file is damaged, or of another kind of model.
+        OSError: if it cannot be read.
+    """
+    return _vit_of(path, *_open(path))[0]
+
+
+def check_values(path, name, values, most):
+    """Raises a ValueError unless values can be those of a trained weight.
+
+    Those of a `.keras` file, which has checksums, only have to be finite.
+    """
+    if not -most <= values.min(initial=0) <= values.max(initial=0) <= most:
+        raise damaged(path, f"{name} has values that no training gives")
+
+
+def _open(path):
+    """The configuration in a `.keras` file, and the checked file in memory."""
+    file = InMemory(path.name, path.read_bytes())
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _check_parts(archive, len(file.getbuffer()))
+            found = json.loads(archive.read(_CONFIG))
+            hdf5.check_sizes(io.BytesIO(archive.read(_WEIGHTS)))
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, by zipfile, zlib, json and h5py
+        raise damaged(path, error) from error
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise damaged(path, f"{_CONFIG} does not describe a model")
+    return found, file
+
+
+def _vit_of(path, config, file):
+    """The spec and the class names of a Vision Transformer's configuration."""
+    if config.get("registered_name") != _VIT:
+        raise ValueError(
+            f"{path} holds a model of the class {config.get('class_name')!s:.80}, not "
+            "the VisionTransformer that ViTCB builds; load it with "
+            "keras_cbvit.load_model."
+        )
+    config = config["config"]
+    if "quantized" in config:
+        raise ValueError(
+            f"{path} holds a quantized model; load it with keras_cbvit.load_model."
+        )
+    names = config.get("class_names")
+    return _check_spec(path, config, file), None if names is None else tuple(names)
+
+
+def _check_spec(path, config, file):
+    if unknown := sorted(config.keys() - {"spec", *STATE}):
+        raise damaged(path, f"its model has the unknown argument {unknown[0]:.80}")
+    names = config.get("class_names")
+    if names is not None and not isinstance(names, list):
+        raise damaged(path, "the class names of its model are not a list")
+    try:
+        spec = ViTSpec(**config["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"of its model, {error}") from error
+    _check_count(path, file, spec.count_weights())
+    return spec
+
+
+def _count_weights(config):
+    """How many weights a model has; 0 if it cannot be built, which the loader says.
+
+    Nothing is allocated to count them.
+    """
+
+    def count():
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object(config)
+            return sum(math.prod(weight.shape) for weight in model.weights)
+
+    # Keras would initialize the variables later in the same thread.
+    with ThreadPoolExecutor(1) as thread, contextlib.suppress(Exception):
+        return thread.submit(count).result()
+    return 0
+
+
+def _check_count(path, file, weights):
+    with zipfile.ZipFile(file) as archive:
+        size = archive.getinfo(_WEIGHTS).file_size
+    if weights > MOST_PER_BYTE * size:
+        raise damaged(path, f"its model has {weights:.3g} weights in {size:,} bytes")
+
+
+def _check_parts(archive, size):
+    """Checks the sizes and the checksums of what is in an archive of so many bytes."""
+    parts = archive.infolist()
+    if len({part.filename for part in parts}) < len(parts):
+        raise ValueError("it has two parts of one name")
+    sizes = {part.filename: part.file_size for part in parts}
+    if sizes[_CONFIG] > LARGEST_CONFIG:
+        raise ValueError(f"{_CONFIG} has {sizes[_CONFIG]:,} bytes")
+    if (total := sum(sizes.values())) > hdf5.EXPANSION * size:
+        raise ValueError(f"it has {size:,} bytes, and its parts have {total:,}")
+    if (name := archive.testzip()) is not None:
+        raise ValueError(f"the checksum of {name:.80} is wrong")
+
+
+def _weights(path, file):
+    try:
+        return hdf5.read_weights(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, by h5py
+        raise damaged(path, error) from error
+
+
+def _cause(error):
+    """The innermost of Keras's sentences, without the configuration that follows."""
+    cause = str(error).rpartition("Exception encountered: ")[2]
+    return cause.partition("\n")[0].partition(". ")[0]

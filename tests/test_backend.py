@@ -1,0 +1,68 @@
+"""The fast paths against NumPy in float64; the generic ones on every backend."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_cbvit import backend
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+@pytest.fixture(params=["own", "generic"])
+def backend(request, monkeypatch):
+    """This backend's own path, and the one of any backend."""
+    if request.param == "generic":
+        monkeypatch.setattr(backend, "BACKEND", "any")
+
+
+def test_dense_is_a_product_and_a_sum(backend):
+    inputs, kernel, bias = normal(2, 5, 7), normal(7, 3), normal(3)
+    found = backend.dense(*(ops.convert_to_tensor(x) for x in (inputs, kernel, bias)))
+    expected = inputs.astype("float64") @ kernel + bias
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
+
+
+def attended(query, key, value):
+    """Attention and its maps in float64."""
+    query, key, value = (
+        x.astype("float64").transpose(0, 2, 1, 3) for x in (query, key, value)
+    )
+    products = query @ key.swapaxes(-1, -2) / query.shape[-1] ** 0.5
+    scores = np.exp(products - products.max(axis=-1, keepdims=True))
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return (scores @ value).transpose(0, 2, 1, 3), scores
+
+
+# The exponential of the larger scores overflows.
+@pytest.mark.parametrize("scale, tolerance", [(1, 1e-5), (200, 1e-4)])
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_is_scaled_and_by_head(backend, scale, tolerance, training):
+    arrays = [scale * normal(2, 5, 3, 4), normal(2, 5, 3, 4), normal(2, 5, 3, 4)]
+    tensors = [ops.convert_to_tensor(x) for x in arrays]
+    found = backend.attention(*tensors, training)
+    expected, scores = attended(*arrays)
+    both = backend.attention_with_scores(*tensors)
+    for one, other in zip((found, *both), (expected, expected, scores), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), other, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 4e-3)])
+def test_gelu_is_exact(backend, dtype, tolerance):
+    x = np.linspace(-6, 6, 97, dtype="float32")
+    expected = [v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype("float64")]
+    found = backend.gelu(ops.cast(ops.convert_to_tensor(x), dtype))
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(ops.cast(found, "float32")),
+        expected,
+        rtol=tolerance,
+        atol=tolerance,
+    )
