@@ -15,10 +15,9 @@ import keras
 import numpy as np
 import tyro
 
-from keras_cbvit import analysis
+from keras_cbvit import SegmentationModel, analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
-from keras_cbvit.pretrained.architectures import is_upernet
-from keras_cbvit.pretrained.writing import write
+from keras_cbvit.files import write
 from recipes import figures
 from recipes.data.decoding import decoded
 from recipes.data.pictures import fitted
@@ -86,7 +85,9 @@ def analyze(options):
     if options.images < 1:
         raise ValueError(f"images={options.images} must be at least 1.")
     models = {name: load_model(name) for name in options.models}
-    if upernets := [name for name, model in models.items() if is_upernet(model)]:
+    if upernets := [
+        name for name, model in models.items() if isinstance(model, SegmentationModel)
+    ]:
         raise ValueError(
             f"{upernets[0]} is a segmentation model; name classifiers, into whose "
             "Vision Transformers this looks."

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import pkgutil
 import shlex
 import sys
@@ -31,7 +32,7 @@ def config_names_in(package):
     return [module.name for module in modules if not module.ispkg]
 
 
-def configured(command, description, package, options_class, sizes, arguments):
+def configured(command, description, package, options_class, arguments):
     """An experiment as the command line `CONFIG [--option value ...]` asks for it.
 
     Args:
@@ -39,8 +40,6 @@ def configured(command, description, package, options_class, sizes, arguments):
         description: its docstring, which is its help.
         package: where the configs are.
         options_class: the dataclass that they build.
-        sizes: the options of the network that belong to the config's own `--model`:
-            with another, those that are as the config has them are not meant.
         arguments: of the command line; `None` for those of this program.
 
     Returns:
@@ -54,23 +53,22 @@ def configured(command, description, package, options_class, sizes, arguments):
         print(f"{description}\nConfigs: {known}")
         return None
     name, *options = arguments
+    # Whoever types None means the plain ViT, not "not given".
+    options = [
+        "none" if pair == ("--broadcast", "None") else pair[1]
+        for pair in itertools.pairwise(["", *options])
+    ]
     if name not in names:
         sys.exit(f"There is no config {name!r}; there are {known}.")
     config = importlib.import_module(f"{package.__name__}.{name}")
+    from recipes.network import without_defaults
+
     default = config.config()
     prog = f"{command} {name}"
     experiment = parse(prog, options_class, config.__doc__, options, default)
-    experiment = _without_sizes_of(default, experiment, sizes)
+    network = without_defaults(experiment.network, default.network)
+    experiment = dataclasses.replace(experiment, network=network)
     return experiment, shlex.join(["python", "-m", command, *arguments])
-
-
-def _without_sizes_of(default, experiment, sizes):
-    network, own = experiment.network, default.network
-    if network.model == own.model:
-        return experiment
-    same = [size for size in sizes if getattr(network, size) == getattr(own, size)]
-    network = dataclasses.replace(network, **dict.fromkeys(same))
-    return dataclasses.replace(experiment, network=network)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ python -m recipes.evaluate runs/camvid --data-dir DIR
 
 import dataclasses
 import functools
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -18,10 +17,15 @@ from typing import Literal
 import keras
 import tyro
 
-from keras_cbvit.pretrained.architectures import is_upernet
-from keras_cbvit.pretrained.writing import write
+from keras_cbvit import SegmentationModel
+from keras_cbvit.files import write
+from keras_cbvit.pretrained.sources import find_record
 from recipes.evaluation import pixels
-from recipes.evaluation.classifiers import as_classifier, is_published, load_model
+from recipes.evaluation.classifiers import (
+    as_classifier,
+    evaluation_of,
+    load_model,
+)
 from recipes.evaluation.matching import matched
 from recipes.evaluation.measuring import ATTACKS, measure
 from recipes.evaluation.reports import condition_name, sentence, table
@@ -32,7 +36,6 @@ from recipes.evaluation.segmenters import (
 )
 from recipes.evaluation.sets import asked, data_of, load_set
 from recipes.experiment import Data
-from recipes.train import config_names
 
 BATCH_SIZE = 256  # images that are classified at once
 
@@ -48,9 +51,9 @@ class Evaluation:
     on: tuple[str, ...] = ()
     """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
-    file, digits. If not given, published weights are measured on what the config of
-    their tag says, with its split and its crop, or on the data set of that name, and
-    segmentation models on what their run was evaluated on."""
+    file, digits. If not given, published weights are measured on what their record
+    says, with its split and its crop, and segmentation models on what their run was
+    evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
     centre, or attacked."""
@@ -125,7 +128,7 @@ def evaluate(options, report=lambda row: None):
     # Before anything else wakes the backend, which then has the devices it has.
     with distribute(options.devices, _batch_size(options, BATCH_SIZE)):
         models = [(name, load_model(name)) for name in options.models]
-        if any(is_upernet(model) for _, model in models):
+        if any(isinstance(model, SegmentationModel) for _, model in models):
             return _segmentation_rows(options, models, report)
         if options.pictures is not None:
             raise ValueError("pictures= is for segmentation models.")
@@ -149,7 +152,9 @@ def evaluate(options, report=lambda row: None):
 
 def _segmentation_rows(options, models, report):
     """The results of segmentation models."""
-    if others := [name for name, model in models if not is_upernet(model)]:
+    if others := [
+        name for name, model in models if not isinstance(model, SegmentationModel)
+    ]:
         raise ValueError(
             f"{others[0]} is no segmentation model, but others are; measure both kinds "
             "in a command each."
@@ -206,18 +211,19 @@ def _rows(options, classifier, on, dataset):
 
 
 def _data(options, on, classifier):
-    """The data that are asked for, or those of the config that a tag names."""
-    tag = classifier.name.partition(".")[2]
+    """The data that are asked for, or those of the model's record."""
     if on is not None:
         data = data_of(on, options.real_labels)
-    elif not is_published(classifier.name):
+    elif (measured := evaluation_of(classifier.name, "classification")) is None:
         raise ValueError(
             f"{classifier.name} does not say what to measure it on; give --on."
         )
-    elif tag in config_names():
-        data = importlib.import_module(f"recipes.configs.{tag}").config().data
     else:
-        data = Data(dataset=tag)
+        data = Data(
+            dataset=measured.dataset,
+            test_split=measured.split,
+            crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
+        )
     data = dataclasses.replace(data, strict=options.strict)
     return asked(data, options, classifier.image_size)
 

@@ -8,39 +8,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from recipes.network import Network
+
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """The model, in the words of `keras_cbvit.ViTCB`."""
-
-    model: Literal["ViTCB", "ViTCB_Ti", "ViTCB_S", "ViTCB_B"] = "ViTCB_Ti"
-    patch_size: int = 16
-    hidden_dim: int | None = None
-    """For ViTCB, like depth, num_heads and mlp_ratio; the sizes have their own."""
-    depth: int | None = None
-    num_heads: int | None = None
-    mlp_ratio: float | None = None
-    pooling: Literal["token", "avg"] = "token"
-    broadcast: Literal["cb", "cbs"] | None = "cb"
-    """cb, cbs (CB_S), or None for the plain ViT."""
-    broadcast_place: Literal["mlp_end", "mlp_front", "mlp_mid", "msa_end", "both"] = (
-        "mlp_end"
-    )
-    broadcast_blocks: Literal["all", "upper"] | tuple[int, ...] = "all"
-    context: Literal["mean", "max", "token"] = "mean"
-    initial_scale: float = 0.0
-    """What every channel of CB_S's Λ starts from."""
-    ablation: str | None = None
-    """One of `keras_cbvit.ablations`, in the place of CB; with broadcast None."""
-    drop_path_rate: float = 0.1
-    remat: bool = False
-    """Whether to compute the inside of the blocks again in the backward pass, which
-    takes less memory and more time."""
-    weights: str | None = None
-    """Weights to start from, a full name or a path of a .keras file. The network is
-    theirs; of these options only drop_path_rate and remat count then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +103,8 @@ class Run:
     """Folder to publish into."""
     overwrite: bool = False
     """Whether to replace published weights of this name."""
-    licence: str = "Apache-2.0"
-    """SPDX identifier of the published file's licence."""
+    license: str = "Apache-2.0"
+    """SPDX identifier of the published file's license."""
     smoke: bool = False
     """Two epochs of a few images, to see that everything runs; the run folder's name
     gets "_smoke" added."""
@@ -155,52 +125,3 @@ class Experiment:
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     run: Run = Run()
-
-
-def build_model(network, data, classes, dtype, classifier_activation=None):
-    """The experiment's model; it gives logits unless told otherwise."""
-    import keras_cbvit
-    from keras_cbvit.models.ablations import ablate
-
-    options = dataclasses.asdict(network)
-    builder = getattr(keras_cbvit, options.pop("model"))
-    ablation, initial_scale = options.pop("ablation"), options.pop("initial_scale")
-    if network.weights is not None:
-        if ablation:
-            raise ValueError(
-                f"ablation={ablation!r} starts from random weights; leave out weights="
-                f"{network.weights!r}."
-            )
-        builder = keras_cbvit.ViTCB
-        options = {k: options[k] for k in ("weights", "drop_path_rate", "remat")}
-    for size in ("hidden_dim", "depth", "num_heads", "mlp_ratio"):
-        if options.get(size) is None:
-            options.pop(size, None)
-        elif builder is not keras_cbvit.ViTCB:
-            raise ValueError(
-                f"{size}={options[size]} goes with --model ViTCB; {network.model} has "
-                "a size of its own."
-            )
-    model = builder(
-        **options,
-        input_shape=(*data.image_size, 3),
-        include_top=True,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        dtype=dtype,
-    )
-    if initial_scale and network.weights is None:
-        _start_scales(model, initial_scale)
-    return ablate(model, ablation) if ablation else model
-
-
-def _start_scales(model, value):
-    """Has every Λ of a CB_S model start from a value."""
-    from keras_cbvit.analysis import scale_layers
-
-    try:
-        layers = scale_layers(model)
-    except ValueError as error:
-        raise ValueError(f"initial_scale={value} has no effect: {error}") from error
-    for layer in layers.values():
-        layer.channel_scale.assign([value] * layer.channel_scale.shape[0])

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_cbvit.analysis import attention_entropy, softmax_jacobian_norm
-from keras_cbvit.pretrained.writing import write
+from keras_cbvit.files import write
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))

@@ -6,7 +6,7 @@ import os
 import reprlib
 import stat
 
-from keras_cbvit.pretrained.writing import naming, write
+from keras_cbvit.files import naming, write
 
 LARGEST_JSON = 16 << 20  # bytes; a run of 20,000 classes takes 2 MB
 

@@ -4,8 +4,8 @@
         --dataset cifar10 --trained-on CIFAR-10 \\
         --recipe "python -m recipes.train cifar10"
 
-A segmentation model is measured as the config.json of its run folder says, else as the
-config that the tag of its name is; --dataset, --data-dir and --test-split change it.
+A segmentation model is measured as the config.json of its run folder says; --dataset,
+--data-dir and --test-split change it.
 
 A .weights.h5 file does not say what model it is of. Load it in Python with
 `ViTCB(weights=...)` and the arguments the model was built with, and save the model
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from keras_cbvit import Evaluation
 from recipes.experiment import Data
 
 
@@ -54,8 +55,8 @@ class Publication:
     test: TestImages = TestImages()
     weights_dir: Path = Path("weights")
     """Folder to publish into."""
-    licence: str = "Apache-2.0"
-    """SPDX identifier of the file's licence."""
+    license: str = "Apache-2.0"
+    """SPDX identifier of the file's license."""
     notes: str = ""
     """More Markdown for the model card."""
     overwrite: bool = False
@@ -70,8 +71,7 @@ def publish_checkpoint(publication):
         OSError: if the checkpoint or the data set is not there.
     """
     import keras_cbvit
-    from keras_cbvit.pretrained.architectures import is_upernet
-    from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
+    from keras_cbvit.pretrained.publishing import check_publishable, in_float32
     from recipes.data.segmentation.pairs import load_pairs
     from recipes.data.sources import load_dataset
     from recipes.evaluation.sets import asked
@@ -83,13 +83,13 @@ def publish_checkpoint(publication):
         )
     model = keras_cbvit.load_model(publication.checkpoint)
     name, folder = publication.name, publication.weights_dir
-    refuse_unpublishable(model, name, folder, publication.overwrite)
+    check_publishable(model, name, folder, publication.overwrite)
     model = in_float32(model)  # as it is published, whatever it was trained in
     facts = {
         key: getattr(publication, key)
-        for key in ("trained_on", "recipe", "licence", "notes", "overwrite")
+        for key in ("trained_on", "recipe", "license", "notes", "overwrite")
     }
-    if is_upernet(model):
+    if isinstance(model, keras_cbvit.SegmentationModel):
         data = _segmentation_data(publication)
         return measure_and_publish_segmenter(
             model, name, folder, load_pairs(data), data, **facts
@@ -98,13 +98,14 @@ def publish_checkpoint(publication):
     if test.dataset is None:
         raise ValueError("There is nothing to measure the model on; give --dataset.")
     data = Data(dataset=test.dataset, strict=test.strict)
-    dataset = load_dataset(asked(data, test, model.input_shape[1:3]), train=False)
-    return measure_and_publish(model, name, folder, dataset, **facts)
+    data = asked(data, test, model.input_shape[1:3])
+    dataset = load_dataset(data, train=False)
+    return measure_and_publish(model, name, folder, dataset, data, **facts)
 
 
 def _segmentation_data(publication):
     """The `Data` of a segmentation model's run with what the options say otherwise."""
-    from recipes.evaluation.segmenters import data_of, refuse_other_tag
+    from recipes.evaluation.segmenters import data_of
 
     given = {
         key: value
@@ -114,13 +115,10 @@ def _segmentation_data(publication):
     meant = ("dataset", "data_dir", "test_split")
     if others := [key for key in given if key not in meant]:
         raise ValueError(f"{others[0]}={given[others[0]]!r} is for classifiers.")
-    tag = publication.name.partition(".")[2]
-    data = data_of(str(publication.checkpoint), given, tag)
-    refuse_other_tag(publication.name, data)
-    return data
+    return data_of(str(publication.checkpoint), given)
 
 
-def measure_and_publish(model, name, weights_dir, dataset, **facts):
+def measure_and_publish(model, name, weights_dir, dataset, data, **facts):
     """Publishes a classifier with its measured accuracy on a data set's test images.
 
     The classes are the model's own; if it does not know their names, the data set's.
@@ -133,17 +131,38 @@ def measure_and_publish(model, name, weights_dir, dataset, **facts):
     split, *_ = matched(Classifier(name, model, names), None, dataset)
     measured = measure(model, split)
     right, total = measured["right"], measured["images"]
-    measured_on = f"{dataset.description}, {right} of {total} test images right"
+    notes = f"{dataset.description}, {right} of {total} test images right"
     if left_out := split.broken + len(split) - total:
-        measured_on += f", without {left_out} that cannot be decoded"
+        notes += f", without {left_out} that cannot be decoded"
+    evaluation = _evaluation("classification", name, data, measured, notes, {})
     facts |= {
-        "metric": "top-1 accuracy",
-        "value": measured["top1"],
-        "measured_on": measured_on,
+        "evaluations": [evaluation],
+        "crop_fraction": data.crop_fraction,
         "images": dataset.test.first(16).images,
         "class_names": names or dataset.class_names,
     }
     return _publish(model, name, weights_dir, facts)
+
+
+def _evaluation(task, name, data, measured, notes, options):
+    """The record of what was measured of a model on the test images of some data."""
+    counts = ("images", "right", "pixels", "classes_counted")
+    metrics = {
+        key: value
+        for key, value in measured.items()
+        if isinstance(value, float) and key not in counts
+    }
+    path = Path(data.dataset)
+    return Evaluation(
+        task=task,
+        dataset=path.name if path.is_absolute() or path.exists() else data.dataset,
+        split=data.test_split,
+        metrics=metrics,
+        images=measured["images"],
+        command=f"python -m recipes.evaluate {name} --data-dir DIR",
+        options=options,
+        notes=notes,
+    )
 
 
 def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **facts):
@@ -157,17 +176,21 @@ def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **fac
     scale = data.scale
     pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
     measured = pixels.measure(model, pairs, scale)
-    measured_on = (
-        f"{dataset.description}, {data.test_split}, {measured['images']} whole "
-        f"images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
-        "labelled pixels"
+    notes = (
+        f"whole images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
+        "labeled pixels"
     )
     if left_out := pixels.left_out(measured, names):
-        measured_on += f", {left_out}"
+        notes += f", {left_out}"
+    options = {
+        "class_names": list(data.class_names),
+        "ignored_label": data.ignored_label,
+        "scale": list(scale),
+    }
     facts |= {
-        "metric": "mean IoU",
-        "value": measured["mean_iou"],
-        "measured_on": measured_on,
+        "evaluations": [
+            _evaluation("segmentation", name, data, measured, notes, options)
+        ],
         "images": pixels.first_input(model, pairs, scale),
         "class_names": names,
     }
@@ -178,11 +201,12 @@ def _publish(model, name, weights_dir, facts):
     """Publishes a measured model, and says so."""
     import keras_cbvit
 
-    facts["dataset"] = facts.pop("trained_on")
     record = keras_cbvit.publish(model, name, weights_dir, **facts)
+    (found,) = record.evaluations
+    metric, value = next(iter(found.metrics.items()))
     print(
-        f"Published {Path(weights_dir) / record.filename}: {record.metric} "
-        f"{record.value:.4f} on {record.measured_on}."
+        f"Published {Path(weights_dir) / record.filename}: {metric} {value:.4f} on "
+        f"{found.dataset}, {found.split}, {found.notes}."
     )
     return record
 

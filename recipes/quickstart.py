@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import keras_cbvit
-from keras_cbvit.pretrained.catalog import PLACE_VARIABLE
+from keras_cbvit.pretrained.sources import PLACE_VARIABLE
 from recipes.configs import digits
 from recipes.data.sources import load_dataset
 from recipes.evaluation import measure

@@ -7,7 +7,7 @@ The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
 import recipes.configs.segmentation
-from recipes.segmentation_experiment import SIZES, Experiment
+from recipes.segmentation_experiment import Experiment
 
 
 def segment(experiment, command="recipes.segment.segment(experiment)"):
@@ -42,7 +42,6 @@ def main(arguments=None):
         __doc__,
         recipes.configs.segmentation,
         Experiment,
-        (*SIZES, "weights"),
         arguments,
     )
     if asked is None:

@@ -7,40 +7,9 @@ those of ADE20K (XCiT's recipe for UperNet, which the paper trains with).
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 from recipes.experiment import Run
-
-SIZES = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "blocks", "channels")
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """UperNet on a ViT, in the words of `keras_cbvit.UperNet` and `ViTCB`."""
-
-    model: Literal[
-        "UperNet", "UperNet_ViTCB_Ti", "UperNet_ViTCB_S", "UperNet_ViTCB_B"
-    ] = "UperNet_ViTCB_S"
-    patch_size: int = 16
-    """Weights have their own; another one than 16 must be theirs."""
-    hidden_dim: int | None = None
-    """For UperNet, like the five that follow; the sizes have their own, and so have
-    weights, but for blocks and channels."""
-    depth: int | None = None
-    num_heads: int | None = None
-    mlp_ratio: float | None = None
-    blocks: tuple[int, ...] | None = None
-    """The four blocks, counted from 0, after which features are taken."""
-    channels: int | None = None
-    """Of UperNet's head."""
-    broadcast: Literal["cb", "cbs"] | None = "cb"
-    """cb, cbs (CB_S), or None for the plain ViT."""
-    drop_path_rate: float = 0.05
-    """XCiT has 0.0 for Ti and 0.05 for S; ours for B is 0.1."""
-    weights: str | None = None
-    """Weights of a classifier that the ViT starts from, a full name or a path of a
-    .keras file. The ViT is theirs, and broadcast must be as theirs, or cbs for a plain
-    one."""
+from recipes.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,64 +93,3 @@ class Experiment:
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     run: Run = Run()
-
-
-def build_model(network, data, classes, dtype):
-    """The experiment's model; it gives logits.
-
-    The only place that knows how `keras_cbvit` builds it.
-
-    Returns:
-        A functional `keras.Model` from images of values 0–255 and of shape `(batch,
-        height, width, 3)`, the sides multiples of the patch size, to float32 logits of
-        shape `(batch, height, width, classes)`.
-    """
-    import keras_cbvit
-
-    own = {size: getattr(network, size) for size in SIZES}
-    own = {size: value for size, value in own.items() if value is not None}
-    options = {
-        "patch_size": network.patch_size,
-        "input_shape": (*data.image_size, 3),
-        "broadcast": network.broadcast,
-        "drop_path_rate": network.drop_path_rate,
-        "dtype": dtype,
-    }
-    if network.weights is not None and network.patch_size == Network().patch_size:
-        del options["patch_size"]
-    if network.model == "UperNet":
-        needed = ("blocks", "channels")
-        if network.weights is None:
-            needed += ("hidden_dim", "depth", "num_heads")
-        if missing := [size for size in needed if size not in own]:
-            raise ValueError(f"--model UperNet needs {' and '.join(missing)}.")
-        blocks, channels = own.pop("blocks"), own.pop("channels")
-        vit = keras_cbvit.ViTCB(
-            weights=network.weights,
-            **options,
-            **own,
-            include_top=False,
-            pooling=None,
-        )
-        pyramid = keras_cbvit.feature_pyramid(vit, blocks)
-        return keras_cbvit.UperNet(pyramid, classes, channels, dtype=dtype)
-    if own:
-        size, value = next(iter(own.items()))
-        raise ValueError(
-            f"{size}={value} goes with --model UperNet; {network.model} has a size of "
-            "its own."
-        )
-    builder = getattr(keras_cbvit, network.model)
-    return builder(classes, weights=network.weights, **options)
-
-
-def with_auxiliary_head(model):
-    """The model to train: it shares its layers with `model`.
-
-    Returns:
-        A functional `keras.Model` from images to a dict of logits of the shape of
-        those of `model`: `"predictions"`, which are its, and `"auxiliary"`.
-    """
-    import keras_cbvit
-
-    return keras_cbvit.with_auxiliary_head(model)

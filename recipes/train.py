@@ -43,10 +43,7 @@ def config_names():
 def main(arguments=None):
     from recipes.commands import configured, say_errors
 
-    sizes = ("hidden_dim", "depth", "num_heads", "mlp_ratio")
-    asked = configured(
-        "recipes.train", __doc__, recipes.configs, Experiment, sizes, arguments
-    )
+    asked = configured("recipes.train", __doc__, recipes.configs, Experiment, arguments)
     if asked is None:
         return
     experiment, command = asked

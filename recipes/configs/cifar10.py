@@ -14,7 +14,7 @@ from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Tra
 
 def config():
     return Experiment(
-        network=Network(model="ViTCB_Ti", patch_size=4),
+        network=Network(model="vitcb_ti", patch_size=4, drop_path_rate=0.1),
         data=Data(dataset="cifar10", image_size=(32, 32)),
         augmentation=Augmentation(repeats=1, random_resized_crop=False, shift=4),
         training=Training(

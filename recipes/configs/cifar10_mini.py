@@ -24,12 +24,10 @@ from recipes.experiment import (
 def config():
     return Experiment(
         network=Network(
-            model="ViTCB",
             patch_size=8,
             hidden_dim=64,
             depth=6,
             num_heads=2,
-            drop_path_rate=0.0,
         ),
         data=Data(dataset="cifar10", image_size=(32, 32)),
         augmentation=dataclasses.replace(NO_AUGMENTATION, shift=4, flip=True),

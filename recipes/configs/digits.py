@@ -22,12 +22,10 @@ from recipes.experiment import (
 def config():
     return Experiment(
         network=Network(
-            model="ViTCB",
             patch_size=4,
             hidden_dim=64,
             depth=4,
             num_heads=4,
-            drop_path_rate=0.0,
         ),
         data=Data(dataset="digits", image_size=(16, 16)),
         augmentation=dataclasses.replace(NO_AUGMENTATION, shift=2),

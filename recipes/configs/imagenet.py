@@ -18,7 +18,7 @@ from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Tra
 
 def config():
     return Experiment(
-        network=Network(model="ViTCB_S"),
+        network=Network(model="vitcb_s", drop_path_rate=0.1),
         data=Data(
             dataset="imagenet2012",
             test_split="validation",

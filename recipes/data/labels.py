@@ -1,7 +1,7 @@
 """Labels and the names of classes: read, checked and compared.
 
 Every source of images and every evaluation does it by these functions. Names are
-compared in the one form of `keras_cbvit.pretrained.classes`.
+compared in the one form of `keras_cbvit.classes`.
 """
 
 import codecs
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import checked_names, listed, normalized
+from keras_cbvit.classes import check_names, listed, normalized
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -73,7 +73,7 @@ def folders_by_name(folder, found):
     Raises:
         ValueError: if two are of one name, or one is not Unicode text.
     """
-    names = checked_names(found, what=f"{folder}: the list of class folders")
+    names = check_names(found, what=f"{folder}: the list of class folders")
     return dict(sorted(zip(names, found, strict=True)))
 
 
@@ -166,7 +166,7 @@ def class_names_of(array, what):
             f"{what} holds {array.dtype} of shape {array.shape}, not a name for each "
             "class; write it with numpy.array([...], dtype=str)."
         )
-    return checked_names(_texts(array, what), what=what)
+    return check_names(_texts(array, what), what=what)
 
 
 def check_numbers(labels, classes, what):

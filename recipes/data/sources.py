@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import checked_names
+from keras_cbvit.classes import check_names
 from recipes.data.arrays import read_arrays
 from recipes.data.folders import Contents, MissingDatasetError, is_above
 from recipes.data.labels import check_occurrence, folders_by_name, places, read_names
@@ -24,7 +24,7 @@ class Dataset:
     train: Split | None
     test: Split
     class_names: tuple[str, ...]
-    """As `keras_cbvit.pretrained.classes.checked_names` gives them."""
+    """As `keras_cbvit.classes.check_names` gives them."""
     description: str
 
 
@@ -285,6 +285,6 @@ def _tfds(data, train, originals):
     return Dataset(
         split_of(builder, data.train_split, data, originals) if train else None,
         split_of(builder, data.test_split, data),
-        checked_names(features["label"].names, what=f"{data.dataset}: class_names"),
+        check_names(features["label"].names, what=f"{data.dataset}: class_names"),
         f"{data.dataset} (TFDS {info.version})",
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import keras
 
 import keras_cbvit
-from keras_cbvit.models.vision_transformer import IMAGENET_MEAN, IMAGENET_STD
+from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
+from keras_cbvit.pretrained.sources import find_record
 from recipes.training.run_folder import model_file
 
 # What models take for the pixel values 0-255: scale and offset of each channel.
@@ -59,6 +60,19 @@ def is_published(name):
     return not name.endswith(".keras") and not Path(name).is_dir()
 
 
+def evaluation_of(name, task):
+    """What a record says of how a model was measured; `None` if it has no record.
+
+    Args:
+        name: of published weights, a file or a folder.
+        task: what the model must have been measured as.
+    """
+    if not is_published(name):
+        return None
+    found = [each for each in find_record(name).evaluations if each.task == task]
+    return found[0] if found else None
+
+
 def as_classifier(name, model, normalize="none", image_size=None):
     """A model of images 0-255 as a `Classifier`.
 
@@ -84,7 +98,7 @@ def as_classifier(name, model, normalize="none", image_size=None):
 def _of_pixels(name, model, normalize, image_size):
     """A model of images 0-255, from one that takes them as `normalize` says."""
     is_ours = isinstance(model, keras_cbvit.VisionTransformer)
-    if is_ours and model.get_config()["include_preprocessing"]:
+    if is_ours and model.spec.include_preprocessing:
         return model  # beside models that `normalize` is meant for
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:

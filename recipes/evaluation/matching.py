@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_cbvit.pretrained.classes import listed
+from keras_cbvit.classes import listed
 from recipes.data.labels import places, such
 from recipes.evaluation.classifiers import Classifier
 from recipes.evaluation.logits import gives_logits

@@ -7,8 +7,8 @@ neither the size of the batches nor the number of devices changes a digit.
 import numpy as np
 from PIL import Image
 
-from keras_cbvit.models.segmenting import patch_size_of
-from keras_cbvit.pretrained.classes import listed
+from keras_cbvit.classes import listed
+from keras_cbvit.models.inference import patch_size_of
 from recipes.data.batches import decoders
 from recipes.data.on_host import FILL
 from recipes.data.segmentation.augment import padded, resized, scaled

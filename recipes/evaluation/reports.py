@@ -1,6 +1,6 @@
 """Results in words and as a table."""
 
-from keras_cbvit.pretrained.classes import listed
+from keras_cbvit.classes import listed
 
 
 def condition_name(under, epsilon):

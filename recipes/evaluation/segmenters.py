@@ -2,16 +2,14 @@
 
 import dataclasses
 import functools
-import importlib
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
-import recipes.configs.segmentation
-from recipes.commands import config_names_in
 from recipes.data.segmentation.pairs import load_pairs
+from recipes.evaluation.classifiers import evaluation_of
 from recipes.evaluation.matching import matched_pairs
 from recipes.evaluation.pixels import left_out, measure, predicted_pictures
 from recipes.figures import draw_segmentations, short_titles
@@ -118,74 +116,41 @@ def draw_segmenters(models, data, batch_size, file):
     draw_segmentations(rows, names, file, titles)
 
 
-def data_of(name, options, tag=None):
+def data_of(name, options):
     """What a segmentation model is measured on: its classes, its labels, its scale.
 
-    They are those of the run folder that its file is in, else those of the config that
-    the tag of its name is.
+    They are those of the run folder that its file is in, else those of its record.
 
     Args:
         name: of published weights, a `.keras` file or a run folder.
         options: what is asked for instead, `dataset`, `data_dir` and `test_split`;
             `None` where nothing is.
-        tag: that of the name, if it is to have another.
 
     Returns:
         A `recipes.segmentation_experiment.Data` without training pictures.
 
     Raises:
-        ValueError: if there is neither such a folder nor such a config.
+        ValueError: if there is neither such a folder nor such a record.
     """
     of_run = model_file(name).with_name("config.json")
-    tag = tag or _tag(Path(name).name)
     if of_run.exists():
         data = _data_of_run(of_run)
-    elif tag in _configs():
-        data = _data_of_config(tag)
+    elif (measured := evaluation_of(name, "segmentation")) is not None:
+        own = {"dataset": measured.dataset, "test_split": measured.split}
+        data = _data({**measured.options, **own})
     else:
         raise ValueError(
             f"{name} does not say what its classes, labels and scale are: it is in no "
-            f"run folder, and has no tag that is a config ({', '.join(_configs())}). "
-            "Use its run folder, or recipes.evaluation.pixels.measure in Python."
+            "run folder, and has no record. Use its run folder, or "
+            "recipes.evaluation.pixels.measure in Python."
         )
     asked = {key: value for key, value in options.items() if value is not None}
     data = dataclasses.replace(data, **asked)
     return dataclasses.replace(data, train_split=data.test_split)
 
 
-def refuse_other_tag(name, data):
-    """Raises a ValueError if the tag of a name is a config of other data.
-
-    `recipes.evaluate` would measure the published weights on the config's data.
-    """
-    tag = _tag(name)
-    if tag not in _configs():
-        return
-    config = _data_of_config(tag)
-    for field in MEASURED:
-        found, wanted = getattr(data, field), getattr(config, field)
-        if found != wanted:
-            raise ValueError(
-                f"name={name!r} has the tag of the config {tag}, whose {field} is "
-                f"{wanted}, not {found}; give the name another tag."
-            )
-
-
 def _folder(data):
     return str(Path(data.data_dir or "", data.dataset).expanduser().absolute())
-
-
-def _tag(name):
-    return name.removesuffix(".keras").partition(".")[2]
-
-
-def _configs():
-    return config_names_in(recipes.configs.segmentation)
-
-
-def _data_of_config(name):
-    module = importlib.import_module(f"recipes.configs.segmentation.{name}")
-    return module.config().data
 
 
 def _data_of_run(file):
@@ -193,11 +158,14 @@ def _data_of_run(file):
     try:
         found = read_object(file)
         check_form(found, {"experiment": {"data": _FORM}})
-        found = Data(**found["experiment"]["data"])
+        return _data(found["experiment"]["data"])
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{file} is not that of a run of recipes.segment ({error!s:.200})."
         ) from error
-    # JSON has no tuples.
-    lists = {key: tuple(v) for key, v in vars(found).items() if isinstance(v, list)}
-    return dataclasses.replace(found, **lists)
+
+
+def _data(found):
+    """A `Data` of JSON, which has no tuples."""
+    lists = {key: tuple(v) for key, v in found.items() if isinstance(v, list)}
+    return Data(**{**found, **lists})

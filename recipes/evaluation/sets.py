@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import checked_names
+from keras_cbvit.classes import check_names
 from recipes.data.folders import Contents, MissingDatasetError
 from recipes.data.labels import read_text
 from recipes.data.pictures import Pictures
@@ -109,7 +109,7 @@ def load_set(name, data, real_labels=None):
                 "from 0 to 999."
             )
         names = [imagenet_classes()[number] for number in numbers]
-        names = checked_names(names, what=f"{folder}: the list of class folders")
+        names = check_names(names, what=f"{folder}: the list of class folders")
     return dataclasses.replace(
         dataset, class_names=names, description=f"{found} in {folder}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 import recipes.paper
-from keras_cbvit.pretrained.writing import write
+from keras_cbvit.files import write
 from recipes.commands import parse, say_errors
 from recipes.experiment import Precision
 from recipes.files import write_object

@@ -6,7 +6,7 @@ import functools
 import math
 import warnings
 
-from keras_cbvit.pretrained.classes import checked_names
+from keras_cbvit.classes import check_names
 
 IMAGES = 512  # of the test set, whose attention is measured
 
@@ -106,7 +106,7 @@ def measure_pixels(model, pairs, experiment):
 
     if experiment.run.smoke:
         pairs = pairs.first(Segmentation.smoke_images)
-    names = checked_names(experiment.data.class_names)
+    names = check_names(experiment.data.class_names)
     pairs, names = matched_pairs("the model", model, pairs, names)
     # In the batches of training's evaluation: nothing else has to fit into memory.
     batch_size = experiment.training.global_batch_size

@@ -1,8 +1,8 @@
 """The models that the paper compares, as changes to the network of a recipe."""
 
-PLAIN = {"broadcast": None}
+PLAIN = {"broadcast": "none"}
 EIGHT = {"depth": 8, "mlp_ratio": 2.0}  # an MLP of this ratio is as large as an MSA
-HEADS = (1, 2, 4, 8)  # ours; the paper's are lost from the text we have
+HEADS = (1, 2, 4, 8)  # the project's choice
 
 MODELS = {
     "plain": PLAIN,
@@ -16,13 +16,13 @@ MODELS = {
     "cb_upper": {"broadcast": "cb", "broadcast_blocks": "upper"},
     "cb_max": {"broadcast": "cb", "context": "max"},
     "cb_token": {"broadcast": "cb", "context": "token"},
-    "uniform_replaced": {**PLAIN, "ablation": "uniform_replaced"},
-    "uniform_compensated": {**PLAIN, "ablation": "uniform_compensated"},
-    "uniform_attached": {**PLAIN, "ablation": "uniform_attached"},
-    "squeeze_excitation": {**PLAIN, "ablation": "squeeze_excitation"},
+    "uniform_replaced": {**PLAIN, "uniform_head": "replaced"},
+    "uniform_compensated": {**PLAIN, "uniform_head": "compensated"},
+    "uniform_attached": {**PLAIN, "uniform_head": "attached"},
+    "squeeze_excitation": {**PLAIN, "squeeze_excitation": True},
     "eight": {**PLAIN, **EIGHT},
-    "eight_extra_msa": {**PLAIN, **EIGHT, "ablation": "extra_msa"},
-    "eight_extra_mlp": {**PLAIN, **EIGHT, "ablation": "extra_mlp"},
+    "eight_extra_msa": {**PLAIN, **EIGHT, "extra_branch": "msa"},
+    "eight_extra_mlp": {**PLAIN, **EIGHT, "extra_branch": "mlp"},
     **{f"plain_{heads}_heads": {**PLAIN, "num_heads": heads} for heads in HEADS},
     **{f"cb_{heads}_heads": {"broadcast": "cb", "num_heads": heads} for heads in HEADS},
 }

@@ -4,15 +4,14 @@ import abc
 import dataclasses
 from typing import ClassVar, NamedTuple
 
-from keras_cbvit.pretrained.architectures import FAMILIES, SIZES
-from keras_cbvit.pretrained.files import locate
+from keras_cbvit.models.registry import FAMILIES, SIZES, UPERNET
+from keras_cbvit.pretrained.sources import locate
 from recipes import segment, train
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.data.sources import load_dataset
-from recipes.experiment import build_model as build_classifier
+from recipes.network import build_classifier, build_segmenter
 from recipes.paper import measures
 from recipes.paper.models import MODELS
-from recipes.segmentation_experiment import build_model as build_segmenter
 
 
 class Recipe(NamedTuple):
@@ -92,7 +91,7 @@ class Classification(Task):
     length = "epochs"
 
     def network(self, name, size):
-        return {"model": "ViTCB", **SIZES.get(size, {}), **MODELS[name]}
+        return {"model": None, **SIZES.get(size, {}), **MODELS[name]}
 
     def cost(self, experiment, classes):
         network, data = experiment.network, experiment.data
@@ -143,13 +142,13 @@ class Segmentation(Task):
         trained_on = "cifar10" if size == "mini" else "imagenet"
         own = {"weights": f"{FAMILIES[broadcast]}_{size}.{trained_on}", **MODELS[name]}
         if size != "mini":  # which the config has
-            own["model"] = f"UperNet_ViTCB_{size.capitalize()}"
+            own["model"] = f"{UPERNET}{FAMILIES[broadcast]}_{size}"
             own["drop_path_rate"] = self.drop_path_rates[size]
         return own
 
     def cost(self, experiment, classes):
         network, data = experiment.network, experiment.data
-        if network.model != "UperNet":
+        if network.model is not None:
             # Of the paper's sizes, which need no weights to be counted; without them
             # what was measured elsewhere can be printed.
             network = dataclasses.replace(network, weights=None)

@@ -4,10 +4,10 @@ import dataclasses
 
 import keras
 
-from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
+from keras_cbvit.pretrained.publishing import check_publishable, in_float32
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.sources import load_dataset
-from recipes.experiment import build_model
+from recipes.network import build_classifier
 from recipes.publish import measure_and_publish
 from recipes.training import callbacks
 from recipes.training.augmented import Augmented
@@ -54,11 +54,11 @@ class Classification(Task):
 
     def _network(self, experiment, classes):
         precision = experiment.run.precision
-        return build_model(experiment.network, experiment.data, classes, precision)
+        return build_classifier(experiment.network, experiment.data, classes, precision)
 
     def refuse_unpublishable(self, model, experiment):
         run = experiment.run
-        refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
+        check_publishable(model, run.publish, run.weights_dir, run.overwrite)
 
     def batches(self, experiment, dataset):
         training, strict = experiment.training, experiment.data.strict
@@ -111,9 +111,10 @@ class Classification(Task):
             run.publish,
             run.weights_dir,
             dataset,
+            experiment.data,
             trained_on=f"{dataset.description}, {len(dataset.train)} images",
             recipe=command,
-            licence=run.licence,
+            license=run.license,
             notes=notes(experiment, f"{experiment.training.epochs} epochs"),
             overwrite=run.overwrite,
         )

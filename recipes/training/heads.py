@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import difference, listed
-from keras_cbvit.pretrained.contents import saved_config
-from keras_cbvit.pretrained.files import locate
+from keras_cbvit.classes import difference, listed
+from keras_cbvit.pretrained.formats.keras_files import read_spec
+from keras_cbvit.pretrained.sources import locate
 
 
 def fit_head(model, names, weights):
@@ -28,13 +28,15 @@ def fit_head(model, names, weights):
         return None
     head = model.get_layer("head")
     if own is None:
-        saved = saved_config(locate(weights))
-        if not saved.get("include_top", True):
+        path, _ = locate(weights)
+        # A .weights.h5 file is of the very model.
+        classes = len(names) if path.suffix == ".h5" else read_spec(path).classes
+        if classes is None:
             return f"{weights} has no head: a new one is trained."
-        if saved.get("classes", len(names)) != len(names):
+        if classes != len(names):
             return (
-                f"The head of {weights} is for {saved['classes']} classes: a new one "
-                f"is trained for {len(names)}."
+                f"The head of {weights} is for {classes} classes: a new one is trained "
+                f"for {len(names)}."
             )
         return (
             f"{weights} does not know the names of its classes: its head is kept, and "

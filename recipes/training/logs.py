@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 
-from keras_cbvit.pretrained.writing import write
+from keras_cbvit.files import write
 from recipes.figures import save
 from recipes.files import append, check_form
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_cbvit.internals import layers_within
 from recipes.training.devices import is_mirrored
 
 
@@ -50,7 +51,7 @@ def build_optimizer(training, schedule, model):
     )
     optimizer.exclude_from_weight_decay(undecayed(model))
     # A functional model's own policy says nothing of its layers'.
-    if any(layer.compute_dtype == "float16" for layer in model._flatten_layers(False)):
+    if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
         return LossScaleOptimizer(optimizer)
     return optimizer
 

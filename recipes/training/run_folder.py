@@ -13,8 +13,8 @@ from pathlib import Path
 import filelock
 import keras
 
-from keras_cbvit.pretrained.files import locate
-from keras_cbvit.pretrained.writing import InMemory, write
+from keras_cbvit.files import InMemory, write
+from keras_cbvit.pretrained.sources import locate
 from recipes.data.fingerprints import FORM, differences_of
 from recipes.files import check_form, read_object, write_object
 from recipes.machine import run_on
@@ -197,7 +197,7 @@ _FREE = (
     "publish",
     "weights_dir",
     "overwrite",
-    "licence",
+    "license",
     "run_dir",
     "checkpoint_steps",
     "data_dir",
@@ -242,7 +242,7 @@ def model_file(name):
         FileNotFoundError: if there is no such file.
     """
     is_folder = Path(name).is_dir()
-    path = locate(Path(name) / "model.keras" if is_folder else name)
+    path, _ = locate(Path(name) / "model.keras" if is_folder else name)
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(
             f"{path} is not a .keras file, which says what model it holds."

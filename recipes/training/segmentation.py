@@ -2,15 +2,14 @@
 
 import dataclasses
 
-from keras_cbvit.pretrained.publishing import in_float32, refuse_unpublishable
+from keras_cbvit.pretrained.publishing import check_publishable, in_float32
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.occurrence import check_occurrence
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure, predicted_pictures
-from recipes.evaluation.segmenters import refuse_other_tag
 from recipes.figures import draw_segmentations
+from recipes.network import build_segmenter
 from recipes.publish import measure_and_publish_segmenter
-from recipes.segmentation_experiment import build_model, with_auxiliary_head
 from recipes.training import callbacks
 from recipes.training.devices import this_process
 from recipes.training.loop import Task, notes
@@ -71,12 +70,11 @@ class Segmentation(Task):
         return model
 
     def _network(self, experiment, classes, precision):
-        return build_model(experiment.network, experiment.data, classes, precision)
+        return build_segmenter(experiment.network, experiment.data, classes, precision)
 
     def refuse_unpublishable(self, model, experiment):
         run = experiment.run
-        refuse_unpublishable(model, run.publish, run.weights_dir, run.overwrite)
-        refuse_other_tag(run.publish, experiment.data)
+        check_publishable(model, run.publish, run.weights_dir, run.overwrite)
 
     def batches(self, experiment, dataset):
         crops = TrainingCrops(
@@ -93,7 +91,7 @@ class Segmentation(Task):
         """The model with its auxiliary head, each with the same loss."""
         training = experiment.training
         weights = {"predictions": 1.0, "auxiliary": training.auxiliary_weight}
-        trainer = Segmenter(with_auxiliary_head(model))
+        trainer = Segmenter(model.with_auxiliary_head())
         trainer.compile(
             optimizer=build_optimizer(training, WarmupPolynomial.of(training), trainer),
             loss={name: PixelCrossEntropy() for name in weights},
@@ -137,7 +135,7 @@ class Segmentation(Task):
             experiment.data,
             trained_on=f"{dataset.description}, {len(dataset.train)} images",
             recipe=command,
-            licence=run.licence,
+            license=run.license,
             notes=notes(experiment, f"{experiment.training.iterations} iterations"),
             overwrite=run.overwrite,
         )

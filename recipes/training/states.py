@@ -7,7 +7,7 @@ import warnings
 import h5py
 import keras
 
-from keras_cbvit.pretrained.writing import InMemory, write
+from keras_cbvit.files import InMemory, write
 
 
 def save(model, path, metrics=()):

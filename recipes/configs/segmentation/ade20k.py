@@ -25,7 +25,7 @@ from recipes.segmentation_experiment import (
 
 def config():
     return Experiment(
-        network=Network(model="UperNet_ViTCB_S", drop_path_rate=0.05),
+        network=Network(model="upernet_vitcb_s", drop_path_rate=0.05),
         data=Data(
             dataset="./ADEChallengeData2016",
             train_split="training",

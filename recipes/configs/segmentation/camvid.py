@@ -36,7 +36,7 @@ CLASSES = (
 
 def config():
     return Experiment(
-        network=Network(model="UperNet_ViTCB_Ti", drop_path_rate=0.0),
+        network=Network(model="upernet_vitcb_ti", drop_path_rate=0.0),
         data=Data(
             dataset="./camvid",
             class_names=CLASSES,

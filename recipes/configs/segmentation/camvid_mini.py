@@ -23,7 +23,7 @@ def config():
         full,
         network=dataclasses.replace(
             full.network,
-            model="UperNet",
+            model=None,
             weights="vitcb_mini.cifar10",
             blocks=(1, 2, 3, 5),
             channels=32,

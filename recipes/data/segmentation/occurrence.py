@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import listed
+from keras_cbvit.classes import listed
 from recipes.data.batches import decoders
 from recipes.data.segmentation.pairs import IGNORED
 

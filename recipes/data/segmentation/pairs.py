@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit.pretrained.classes import checked_names
+from keras_cbvit.classes import check_names
 from recipes.data.decoding import decoded, decoded_samples
 from recipes.data.fingerprints import NO_CLASS, fingerprint, marks_of
 from recipes.data.folders import Contents, MissingDatasetError
@@ -218,7 +218,7 @@ def load_pairs(data):
         ValueError: if it is there but makes no sense.
     """
     class_of_label(len(data.class_names), data.ignored_label)
-    names = checked_names(data.class_names, what="--class-names")
+    names = check_names(data.class_names, what="--class-names")
     named = Path(data.dataset).expanduser()
     folder = Path(data.data_dir or ".", named)
     is_of_tfds = any(folder.glob("*/dataset_info.json"))

@@ -1,0 +1,155 @@
+"""The options of the network: the fields of `ViTSpec`, and what a training adds."""
+
+import dataclasses
+import typing
+from typing import Annotated
+
+import tyro
+
+import keras_cbvit
+from keras_cbvit.analysis import scale_layers
+from keras_cbvit.documentation import field_docs
+from keras_cbvit.models.registry import UPERNET, UPERNET_CHANNELS
+from keras_cbvit.models.segmentation import BLOCKS
+
+# Those that the data and the task decide.
+_DECIDED = (
+    "input_shape",
+    "position_grid",
+    "include_preprocessing",
+    "classes",
+    "classifier_activation",
+)
+_OWN = (
+    ("model", str | None, "one of `keras_cbvit.list_models()`."),
+    (
+        "weights",
+        str | None,
+        "weights to start from, a full name or the path of a .keras file, which say "
+        "what is not given here.",
+    ),
+    ("initial_scale", float | None, "what every channel of CB_S's Λ starts from."),
+    ("channels", int | None, "of UperNet's head; the sizes have their own."),
+    (
+        "blocks",
+        tuple[int, ...] | None,
+        "the four blocks, counted from 0, after which UperNet takes features.",
+    ),
+)
+
+
+def _fields():
+    """Names, types and defaults: each is `None` if it is not given."""
+    hints = typing.get_type_hints(keras_cbvit.ViTSpec)
+    docs = field_docs()
+    options = [*_OWN, *((n, hints[n] | None, docs[n]) for n in hints)]
+    for name, kind, doc in options:
+        if name not in _DECIDED:
+            help_text = " ".join(doc.replace("`", "").split())
+            yield name, Annotated[kind, tyro.conf.arg(help=help_text)], None
+
+
+Network = dataclasses.make_dataclass("Network", _fields(), frozen=True)
+Network.__doc__ = (
+    "The model: its name, or what makes it; what is not given is a default."
+)
+Network.__module__ = __name__
+SPEC_FIELDS = tuple(
+    field.name
+    for field in dataclasses.fields(Network)
+    if field.name not in {name for name, *_ in _OWN}
+)
+SIZES = ("hidden_dim", "depth", "num_heads", "mlp_ratio")
+
+
+def given(network):
+    """The fields of `ViTSpec` that a network says, by name."""
+    found = {name: getattr(network, name) for name in SPEC_FIELDS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def without_defaults(network, default):
+    """A network without what only the config says, where the user chose another.
+
+    The sizes in a config belong to its own model, and with other weights the network is
+    theirs.
+
+    Args:
+        network: what was asked for on top of the config.
+        default: the config's.
+    """
+    dropped = ()
+    if network.weights != default.weights:
+        kept = ("drop_path_rate", "remat")
+        dropped = tuple(name for name in SPEC_FIELDS if name not in kept)
+        if not str(network.model).startswith(UPERNET):
+            dropped += ("model",)
+    elif network.model != default.model:
+        dropped = (*SIZES, "channels", "blocks")
+    same = [n for n in dropped if getattr(network, n) == getattr(default, n)]
+    return dataclasses.replace(network, **dict.fromkeys(same))
+
+
+def build_classifier(network, data, classes, dtype, classifier_activation=None):
+    """The classifier of a network; it gives logits unless told otherwise."""
+    if extra := [n for n in ("channels", "blocks") if getattr(network, n) is not None]:
+        raise ValueError(f"{extra[0]}={getattr(network, extra[0])} is for UperNets.")
+    options = {
+        **given(network),
+        "weights": network.weights,
+        "input_shape": (*data.image_size, 3),
+        "classes": classes,
+        "classifier_activation": classifier_activation,
+        "dtype": dtype,
+    }
+    if network.model is None:
+        model = keras_cbvit.ViTCB(**options)
+    elif network.model.startswith(UPERNET):
+        raise ValueError(f"model={network.model!r} is not a classifier.")
+    else:
+        model = keras_cbvit.create_model(network.model, **options)
+    if network.initial_scale is not None:
+        _set_scales(model, network.initial_scale)
+    return model
+
+
+def build_segmenter(network, data, classes, dtype):
+    """The segmentation model of a network; it gives logits.
+
+    Returns:
+        A `SegmentationModel` from images of values 0-255 and of shape `(batch, height,
+        width, 3)`, the sides multiples of the patch size, to float32 logits of shape
+        `(batch, height, width, classes)`.
+    """
+    options = {
+        **given(network),
+        "weights": network.weights,
+        "input_shape": (*data.image_size, 3),
+        "blocks": network.blocks or BLOCKS,
+        "dtype": dtype,
+    }
+    if network.channels is not None:
+        options["channels"] = network.channels
+    if network.model is not None:
+        if not network.model.startswith(UPERNET):
+            raise ValueError(
+                f"model={network.model!r} is not a UperNet; its names begin with "
+                f"{UPERNET}."
+            )
+        return keras_cbvit.create_model(network.model, classes=classes, **options)
+    if network.channels is None:
+        raise ValueError(
+            "A UperNet without --model needs --channels; the paper takes "
+            f"{', '.join(map(str, UPERNET_CHANNELS.values()))} for Ti, S and B."
+        )
+    return keras_cbvit.UperNet_ViTCB(classes, **options)
+
+
+def _set_scales(model, value):
+    """Has every Λ of a CB_S model start from a value."""
+    try:
+        layers = scale_layers(model)
+    except ValueError as error:
+        raise ValueError(f"initial_scale={value} has no effect: {error}") from error
+    for layer in layers.values():
+        layer.channel_scale.assign([value] * layer.channel_scale.shape[0])
