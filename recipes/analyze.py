@@ -21,8 +21,8 @@ from keras_cbvit.files import write
 from recipes import figures
 from recipes.data.decoding import decoded
 from recipes.data.pictures import fitted
-from recipes.evaluation.classifiers import load_model
-from recipes.evaluation.sets import asked, data_of, load_set
+from recipes.evaluation.models import load_model
+from recipes.evaluation.sets import data_of, load_set, with_options
 from recipes.training.run_folder import git_commit, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
@@ -157,7 +157,7 @@ def _images(model, options):
 
     A set that is too large for memory is decoded as it goes.
     """
-    data = asked(data_of(options.on), options, model.input_shape[1:3])
+    data = with_options(data_of(options.on), options, model.input_shape[1:3])
     images = load_set(options.on, data).test.images
     number = min(options.images, len(images))
     return (images[i * len(images) // number] for i in range(number))
@@ -242,10 +242,10 @@ def _photo(model, file):
 
 
 def main(arguments=None):
-    from recipes.commands import parse, say_errors
+    from recipes.commands import parse, report_errors
 
     options = parse("recipes.analyze", Analysis, __doc__, arguments)
-    with say_errors():
+    with report_errors():
         analyze(options)
 
 

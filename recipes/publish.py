@@ -17,9 +17,6 @@ from pathlib import Path
 
 import tyro
 
-from keras_cbvit import Evaluation
-from recipes.experiment import Data
-
 
 @dataclasses.dataclass(frozen=True)
 class TestImages:
@@ -72,9 +69,8 @@ def publish_checkpoint(publication):
     """
     import keras_cbvit
     from keras_cbvit.pretrained.publishing import check_publishable, in_float32
-    from recipes.data.segmentation.pairs import load_pairs
-    from recipes.data.sources import load_dataset
-    from recipes.evaluation.sets import asked
+    from recipes.publishing import measure_and_publish
+    from recipes.tasks import task_of_model
 
     if publication.checkpoint.suffix != ".keras":
         raise ValueError(
@@ -85,137 +81,21 @@ def publish_checkpoint(publication):
     name, folder = publication.name, publication.weights_dir
     check_publishable(model, name, folder, publication.overwrite)
     model = in_float32(model)  # as it is published, whatever it was trained in
+    task = task_of_model(str(publication.checkpoint), model)
+    data = task.data_to_publish(model, publication)
     facts = {
         key: getattr(publication, key)
         for key in ("trained_on", "recipe", "license", "notes", "overwrite")
     }
-    if isinstance(model, keras_cbvit.SegmentationModel):
-        data = _segmentation_data(publication)
-        return measure_and_publish_segmenter(
-            model, name, folder, load_pairs(data), data, **facts
-        )
-    test = publication.test
-    if test.dataset is None:
-        raise ValueError("There is nothing to measure the model on; give --dataset.")
-    data = Data(dataset=test.dataset, strict=test.strict)
-    data = asked(data, test, model.input_shape[1:3])
-    dataset = load_dataset(data, train=False)
-    return measure_and_publish(model, name, folder, dataset, data, **facts)
-
-
-def _segmentation_data(publication):
-    """The `Data` of a segmentation model's run with what the options say otherwise."""
-    from recipes.evaluation.segmenters import data_of
-
-    given = {
-        key: value
-        for key, value in vars(publication.test).items()
-        if value != getattr(TestImages, key)
-    }
-    meant = ("dataset", "data_dir", "test_split")
-    if others := [key for key in given if key not in meant]:
-        raise ValueError(f"{others[0]}={given[others[0]]!r} is for classifiers.")
-    return data_of(str(publication.checkpoint), given)
-
-
-def measure_and_publish(model, name, weights_dir, dataset, data, **facts):
-    """Publishes a classifier with its measured accuracy on a data set's test images.
-
-    The classes are the model's own; if it does not know their names, the data set's.
-    """
-    from recipes.evaluation import measure
-    from recipes.evaluation.classifiers import Classifier
-    from recipes.evaluation.matching import matched
-
-    names = model.class_names
-    split, *_ = matched(Classifier(name, model, names), None, dataset)
-    measured = measure(model, split)
-    right, total = measured["right"], measured["images"]
-    notes = f"{dataset.description}, {right} of {total} test images right"
-    if left_out := split.broken + len(split) - total:
-        notes += f", without {left_out} that cannot be decoded"
-    evaluation = _evaluation("classification", name, data, measured, notes, {})
-    facts |= {
-        "evaluations": [evaluation],
-        "crop_fraction": data.crop_fraction,
-        "images": dataset.test.first(16).images,
-        "class_names": names or dataset.class_names,
-    }
-    return _publish(model, name, weights_dir, facts)
-
-
-def _evaluation(task, name, data, measured, notes, options):
-    """The record of what was measured of a model on the test images of some data."""
-    counts = ("images", "right", "pixels", "classes_counted")
-    metrics = {
-        key: value
-        for key, value in measured.items()
-        if isinstance(value, float) and key not in counts
-    }
-    path = Path(data.dataset)
-    return Evaluation(
-        task=task,
-        dataset=path.name if path.is_absolute() or path.exists() else data.dataset,
-        split=data.test_split,
-        metrics=metrics,
-        images=measured["images"],
-        command=f"python -m recipes.evaluate {name} --data-dir DIR",
-        options=options,
-        notes=notes,
-    )
-
-
-def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **facts):
-    """Publishes a segmentation model with its mean IoU on a data set's test pictures.
-
-    The data set is `load_pairs(data)`.
-    """
-    from recipes.evaluation import pixels
-    from recipes.evaluation.matching import matched_pairs
-
-    scale = data.scale
-    pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
-    measured = pixels.measure(model, pairs, scale)
-    notes = (
-        f"whole images at the scale {scale[0]}×{scale[1]}, {measured['pixels']:,} "
-        "labeled pixels"
-    )
-    if left_out := pixels.left_out(measured, names):
-        notes += f", {left_out}"
-    options = {
-        "class_names": list(data.class_names),
-        "ignored_label": data.ignored_label,
-        "scale": list(scale),
-    }
-    facts |= {
-        "evaluations": [
-            _evaluation("segmentation", name, data, measured, notes, options)
-        ],
-        "images": pixels.first_input(model, pairs, scale),
-        "class_names": names,
-    }
-    return _publish(model, name, weights_dir, facts)
-
-
-def _publish(model, name, weights_dir, facts):
-    """Publishes a measured model, and says so."""
-    import keras_cbvit
-
-    record = keras_cbvit.publish(model, name, weights_dir, **facts)
-    (found,) = record.evaluations
-    metric, value = next(iter(found.metrics.items()))
-    print(
-        f"Published {Path(weights_dir) / record.filename}: {metric} {value:.4f} on "
-        f"{found.dataset}, {found.split}, {found.notes}."
-    )
-    return record
+    dataset = task.load(data, train=False)
+    return measure_and_publish(task, model, name, folder, dataset, data, **facts)
 
 
 def main(arguments=None):
-    from recipes.commands import parse, say_errors
+    from recipes.commands import parse, report_errors
 
     publication = parse("recipes.publish", Publication, __doc__, arguments)
-    with say_errors():
+    with report_errors():
         publish_checkpoint(publication)
 
 

@@ -96,7 +96,7 @@ def quickstart(folder):
 
 
 def main(arguments=None):
-    from recipes.commands import say_errors
+    from recipes.commands import report_errors
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,7 +106,7 @@ def main(arguments=None):
     )
     folder = parser.parse_args(arguments).folder
     start = time.perf_counter()
-    with say_errors():
+    with report_errors():
         quickstart(folder)
     print(
         f"{time.perf_counter() - start:.0f} seconds on {keras.backend.backend()}. "

@@ -6,49 +6,26 @@
 The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
-import recipes.configs
-from recipes.commands import config_names_in
-from recipes.experiment import Experiment
+from recipes.commands import experiment_of, report_errors
 
 
 def train(experiment, command="recipes.train.train(experiment)"):
-    """Runs a `recipes.experiment.Experiment`; returns the classifier and its data set.
+    """Runs a `recipes.experiment.Experiment`; returns the model and its data set.
 
-    The classifier is in float32 and gives probabilities. `recipes.training.loop.train`
-    says more.
+    The model is in float32; a classifier gives probabilities, a segmentation model
+    logits. `recipes.training.loop.train` says more.
     """
+    from recipes.tasks import task_of
     from recipes.training import loop
 
-    return loop.train(_task(), experiment, command)
-
-
-def as_run(experiment):
-    """The experiment as it is run: with `smoke`, a short one of small batches."""
-    from recipes.training import loop
-
-    return loop.as_run(_task(), experiment)
-
-
-def _task():
-    from recipes.training.classification import Classification
-
-    return Classification()
-
-
-def config_names():
-    """The configs there are."""
-    return config_names_in(recipes.configs)
+    return loop.train(task_of(experiment), experiment, command)
 
 
 def main(arguments=None):
-    from recipes.commands import configured, say_errors
-
-    asked = configured("recipes.train", __doc__, recipes.configs, Experiment, arguments)
-    if asked is None:
-        return
-    experiment, command = asked
-    with say_errors():
-        train(experiment, command)
+    found = experiment_of("recipes.train", __doc__, arguments)
+    if found is not None:
+        with report_errors():
+            train(*found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import recipes.benchmark
 from recipes.benchmark.input import Input
 from recipes.benchmark.model import Model
 from recipes.benchmark.profile import Profile
-from recipes.commands import parse, say_errors
+from recipes.commands import parse, report_errors
 
 BENCHMARKS = {"input": Input, "model": Model, "profile": Profile}
 
@@ -21,7 +21,7 @@ def main(arguments=None):
         sys.exit(f"There is no benchmark {name!r}; there are {known}.")
     benchmark = BENCHMARKS[name]
     options = parse(f"recipes.benchmark {name}", benchmark, benchmark.__doc__, rest)
-    with say_errors():
+    with report_errors():
         result = options.measure()
         if options.json:
             options.json.write_text(json.dumps(result, indent=2, default=str) + "\n")

@@ -9,7 +9,9 @@ CIFAR-10 on first use.
 
 from pathlib import Path
 
-from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Training
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.classification import Augmentation, Data, Training
 
 
 def config():

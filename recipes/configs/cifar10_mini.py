@@ -11,14 +11,9 @@ downloads CIFAR-10 on first use.
 import dataclasses
 from pathlib import Path
 
-from recipes.experiment import (
-    NO_AUGMENTATION,
-    Data,
-    Experiment,
-    Network,
-    Run,
-    Training,
-)
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.classification import NO_AUGMENTATION, Data, Training
 
 
 def config():

@@ -13,7 +13,9 @@ folder in ImageNet's own layout:
 
 from pathlib import Path
 
-from recipes.experiment import Augmentation, Data, Experiment, Network, Run, Training
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.classification import Augmentation, Data, Training
 
 
 def config():

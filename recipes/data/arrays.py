@@ -32,7 +32,7 @@ def read_arrays(path, data, originals):
 
     Args:
         path: of the file.
-        data: a `recipes.experiment.Data`.
+        data: a `recipes.options.classification.Data`.
         originals: whether the training images stay `Pictures`.
 
     Raises:

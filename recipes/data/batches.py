@@ -177,7 +177,7 @@ class TrainingBatches(_Batches, Steps):
         split: a `recipes.data.pictures.Split`.
         classes: how many there are.
         batch_size: images of a step over all processes.
-        augmentation: a `recipes.experiment.Augmentation`.
+        augmentation: a `recipes.options.classification.Augmentation`.
         label_smoothing: share of a label that goes to all classes alike.
         seed: of everything that is drawn.
         part: number of this process, and of how many; it gets its part of each batch.

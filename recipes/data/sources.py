@@ -29,14 +29,14 @@ class Dataset:
 
 
 def load_dataset(data, train=True, originals=False):
-    """The data set that a `recipes.experiment.Data` names.
+    """The data set that a `recipes.options.classification.Data` names.
 
     Pictures that cannot be decoded are left out of a split that is kept in memory,
     with a warning, or are an error if `data.strict`. Classes of which there are no
     training or no test images are named in a warning.
 
     Args:
-        data: a `recipes.experiment.Data`.
+        data: a `recipes.options.classification.Data`.
         train: whether to load the training images, too.
         originals: whether the training images stay `Pictures`, of which random crops
             can be cut, however small they are.

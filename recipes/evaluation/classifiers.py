@@ -1,14 +1,11 @@
 """Any Keras classifier as a model of images 0-255 with known classes."""
 
 import dataclasses
-from pathlib import Path
 
 import keras
 
 import keras_cbvit
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
-from keras_cbvit.pretrained.sources import find_record
-from recipes.training.run_folder import model_file
 
 # What models take for the pixel values 0-255: scale and offset of each channel.
 NORMALIZATIONS = {
@@ -41,36 +38,6 @@ class Classifier:
     def classes(self):
         """How many there are."""
         return self.model.output_shape[-1]
-
-
-def load_model(name):
-    """A model by the name of published weights, a `.keras` file or a run folder.
-
-    Raises:
-        ValueError: if there is no such model, or it cannot be loaded.
-        FileNotFoundError: if there is no such file.
-    """
-    path = model_file(name)
-    # By its name, the record comes along.
-    return keras_cbvit.load_model(name if is_published(name) else path)
-
-
-def is_published(name):
-    """Whether a model's name is that of published weights, not of a file or folder."""
-    return not name.endswith(".keras") and not Path(name).is_dir()
-
-
-def evaluation_of(name, task):
-    """What a record says of how a model was measured; `None` if it has no record.
-
-    Args:
-        name: of published weights, a file or a folder.
-        task: what the model must have been measured as.
-    """
-    if not is_published(name):
-        return None
-    found = [each for each in find_record(name).evaluations if each.task == task]
-    return found[0] if found else None
 
 
 def as_classifier(name, model, normalize="none", image_size=None):

@@ -8,20 +8,12 @@ def condition_name(under, epsilon):
     return under if epsilon is None else f"{under} ε={epsilon:g}"
 
 
-def sentence(row):
-    """A result in words."""
-    if "mean_iou" in row:
-        return (
-            f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_counted(row)}, pixel "
-            f"accuracy {row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} "
-            f"images; {row['backend']}){_without_pixels(row)}"
-        )
-    on = row["on"]
-    if row["under"] != "clean":
-        on += f", {condition_name(row['under'], row['epsilon'])}"
+def segmentation_sentence(row):
+    """A result of a segmentation model in words."""
     return (
-        f"{row['model']}: {row['right']} of {row['images']} test images right, top-1 "
-        f"accuracy {row['top1']:.4f} ({on}; {row['backend']})"
+        f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_counted(row)}, pixel "
+        f"accuracy {row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} "
+        f"images; {row['backend']}){_without_pixels(row)}"
     )
 
 
@@ -51,10 +43,13 @@ def _without_pixels(row):
     )
 
 
-def table(rows):
-    """Results as a table in Markdown."""
-    if "mean_iou" in rows[0]:
-        return "\n".join([*_segmentation_table(rows), "", *_table_of_classes(rows)])
+def segmentation_tables(rows):
+    """Results of segmentation models as two tables in Markdown."""
+    return "\n".join([*_segmentation_table(rows), "", *_table_of_classes(rows)])
+
+
+def classification_table(rows):
+    """Results of classifiers as a table in Markdown."""
     lines = [
         "| on | under | model | images | top-1 % | top-5 % | loss | ECE |",
         "|---|---|---|---|---|---|---|---|",

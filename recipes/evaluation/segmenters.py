@@ -9,12 +9,12 @@ import keras
 import numpy as np
 
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.classifiers import evaluation_of
 from recipes.evaluation.matching import matched_pairs
+from recipes.evaluation.models import recorded_evaluation
 from recipes.evaluation.pixels import left_out, measure, predicted_pictures
 from recipes.figures import draw_segmentations, short_titles
 from recipes.files import check_form, read_object
-from recipes.segmentation_experiment import Data
+from recipes.options.segmentation import Data
 from recipes.training.run_folder import model_file
 
 # What of the `Data` decides what a model is measured on, beside the folder.
@@ -35,7 +35,7 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
 
     Args:
         models: pairs of a name, as `data_of` takes it, and a model.
-        on: data sets to measure each on, as `recipes.segment` takes them; `None` for
+        on: data sets to measure each on, as `recipes.train` takes them; `None` for
             the model's own.
         options: see `data_of`.
         batch_size: pictures of one size that are predicted at once.
@@ -127,7 +127,7 @@ def data_of(name, options):
             `None` where nothing is.
 
     Returns:
-        A `recipes.segmentation_experiment.Data` without training pictures.
+        A `recipes.options.segmentation.Data` without training pictures.
 
     Raises:
         ValueError: if there is neither such a folder nor such a record.
@@ -135,7 +135,7 @@ def data_of(name, options):
     of_run = model_file(name).with_name("config.json")
     if of_run.exists():
         data = _data_of_run(of_run)
-    elif (measured := evaluation_of(name, "segmentation")) is not None:
+    elif (measured := recorded_evaluation(name, "segmentation")) is not None:
         own = {"dataset": measured.dataset, "test_split": measured.split}
         data = _data({**measured.options, **own})
     else:
@@ -161,7 +161,7 @@ def _data_of_run(file):
         return _data(found["experiment"]["data"])
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{file} is not that of a run of recipes.segment ({error!s:.200})."
+            f"{file} is not that of a run of recipes.train ({error!s:.200})."
         ) from error
 
 

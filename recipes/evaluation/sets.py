@@ -16,7 +16,7 @@ from recipes.data.pictures import Pictures
 from recipes.data.sources import Dataset, load_dataset
 from recipes.data.tfds import prepared
 from recipes.data.tfrecords import Records
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 # The TFDS data set and its split.
 PROTOCOLS = {
@@ -51,7 +51,7 @@ def data_of(name, real_labels=None):
     return Data(dataset=dataset, test_split=split, crop_fraction=CROP_FRACTION)
 
 
-def asked(data, options, image_size):
+def with_options(data, options, image_size):
     """The `Data` of a set with what the options of a command say otherwise.
 
     Args:
@@ -80,7 +80,7 @@ def load_set(name, data, real_labels=None):
 
     Args:
         name: of the set.
-        data: a `recipes.experiment.Data`, `data_of(name)` but for what the user set.
+        data: `data_of(name)` but for what the user set.
         real_labels: a file in the format of `real.json`: a list with a list of classes
             for each image.
 

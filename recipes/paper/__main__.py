@@ -6,13 +6,13 @@ import tyro
 
 import recipes.paper
 from keras_cbvit.files import write
-from recipes.commands import parse, say_errors
+from recipes.commands import parse, report_errors
 from recipes.experiment import Precision
 from recipes.files import write_object
 from recipes.paper.entries import ENTRIES
 from recipes.paper.report import markdown, measured
 from recipes.paper.runs import Runs
-from recipes.paper.tasks import TASK_OF
+from recipes.paper.tasks import LENGTHS, RECIPES, datasets_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Paper:
         dataset = self._dataset(entry.task)
         if not self.seeds:
             raise ValueError("seeds must have at least one number.")
-        mini = entry.task.recipes[dataset].mini
+        mini = RECIPES[dataset].mini
         sizes = self.sizes or (("mini",) if mini else entry.sizes)
         for size in sizes:
             self._known("sizes", size, ("ti", "s", "b", "mini"))
@@ -72,13 +72,14 @@ class Paper:
     def _dataset(self, task):
         """The data set that was asked for, or the paper's."""
         if self.dataset is None:
-            return next(iter(task.recipes))
-        if self.dataset in TASK_OF and TASK_OF[self.dataset] is not task:
+            return datasets_of(task)[0]
+        known = datasets_of(task)
+        if self.dataset in RECIPES and self.dataset not in known:
             raise ValueError(
-                f"dataset={self.dataset!r} is of {TASK_OF[self.dataset].name}, but "
-                f"{self.entry} of {task.name}; use one of {', '.join(task.recipes)}."
+                f"dataset={self.dataset!r} is of {RECIPES[self.dataset].task}, but "
+                f"{self.entry} of {task}; use one of {', '.join(known)}."
             )
-        self._known("dataset", self.dataset, task.recipes)
+        self._known("dataset", self.dataset, known)
         return self.dataset
 
     def _settings(self, task):
@@ -95,10 +96,10 @@ class Paper:
             value = getattr(self, length)
             if value is None:
                 continue
-            if length != task.length:
+            if length != LENGTHS[task]:
                 raise ValueError(
-                    f"{length}={value} does not go with {self.entry}: {task.name} is "
-                    f"trained for a number of {task.length}; give --{task.length}."
+                    f"{length}={value} does not go with {self.entry}: {task} is "
+                    f"trained for a number of {LENGTHS[task]}; give --{LENGTHS[task]}."
                 )
             settings["training"] = {length: value}
         return settings
@@ -118,7 +119,7 @@ def main(arguments=None):
             print(f"{name:13} {entry.title}: {', '.join(entry.models)}")
         return
     options = parse("recipes.paper", Paper, recipes.paper.__doc__, arguments)
-    with say_errors():
+    with report_errors():
         text = options.measure()
     print(text)
 

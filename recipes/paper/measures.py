@@ -63,7 +63,7 @@ def measure(name, model, dataset, data):
             and those `BY_EPOCH`, for which there is `by_epoch`.
         model: a trained classifier.
         dataset: the `recipes.data.sources.Dataset` it was tested on.
-        data: the `recipes.experiment.Data` of that.
+        data: the `recipes.options.classification.Data` of that.
     """
     from keras_cbvit import analysis
     from recipes import evaluation
@@ -96,16 +96,13 @@ def measure_pixels(model, pairs, experiment):
     """What is measured of a segmentation model, all at once: numbers, and class IoU.
 
     Args:
-        model: of a `recipes.segmentation_experiment.Experiment`.
-        pairs: the test pictures; of a smoke run only as many as it evaluates on count.
+        model: of a `recipes.experiment.Experiment`.
+        pairs: the test images.
         experiment: as it is run.
     """
     from recipes.evaluation import pixels
     from recipes.evaluation.matching import matched_pairs
-    from recipes.training.segmentation import Segmentation
 
-    if experiment.run.smoke:
-        pairs = pairs.first(Segmentation.smoke_images)
     names = check_names(experiment.data.class_names)
     pairs, names = matched_pairs("the model", model, pairs, names)
     # In the batches of training's evaluation: nothing else has to fit into memory.

@@ -8,7 +8,7 @@ import numpy as np
 
 from recipes.machine import run_on
 from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
-from recipes.paper.tasks import TASK_OF, counted_by
+from recipes.paper.tasks import PAPER_DATASETS, counted_by, task_of_dataset
 
 
 def measured(name, entry, runs, sizes, seeds):
@@ -86,7 +86,7 @@ def markdown(result):
         if measure in ALONG:
             lines += [*_table_along(result, measure), ""]
     if result["stated"]:
-        on = TASK_OF[result["dataset"]].paper_dataset
+        on = PAPER_DATASETS[task_of_dataset(result["dataset"]).name]
         lines += [f"The paper, on {on}: {result['stated']}.", ""]
     return "\n".join([*lines, _made_with(result), ""])
 
@@ -147,7 +147,8 @@ def _made_with(result):
     machine = f"{result['cpu']}, {cores}; {result['date']}."
     if not result["measures"]:
         return machine
-    trained = TASK_OF[result["dataset"]].trained(result["training"], result["data"])
+    task = task_of_dataset(result["dataset"])
+    trained = task.describe_training(result["training"], result["data"])
     numbers = ", ".join(f"{name} {found}" for name, found in result["versions"].items())
     first, *others = result["rows"][0]["seeds"]
     seeds = f"Seed {first}. "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 from pathlib import Path
 
 import keras
@@ -10,7 +9,8 @@ import keras
 import keras_cbvit
 from recipes.files import read_object, write_object
 from recipes.paper.measures import BY_EPOCH, by_epoch
-from recipes.paper.tasks import TASK_OF
+from recipes.paper.tasks import RECIPES, config_of, network_of, task_of_dataset
+from recipes.train import train
 from recipes.training import run_folder
 
 
@@ -21,7 +21,7 @@ class Runs:
     folder: Path
     """Of all run folders, `DATASET/SIZE/MODEL/seed_N`."""
     dataset: str
-    """A key of `recipes.paper.tasks.TASK_OF`."""
+    """A key of `recipes.paper.tasks.RECIPES`."""
     options: dict
     """Other settings of all runs, `{"training": {"epochs": 6}, ...}`, by the groups of
     the task's `Experiment`."""
@@ -29,7 +29,7 @@ class Runs:
     @property
     def task(self):
         """What the models of this data set are trained for."""
-        return TASK_OF[self.dataset]
+        return task_of_dataset(self.dataset)
 
     def experiment(self, name, size, seed):
         """What trains a model.
@@ -39,12 +39,10 @@ class Runs:
             size: `"mini"`, `"ti"`, `"s"` or `"b"`.
             seed: of weights, order and augmentation.
         """
-        recipe = self.task.recipes[self.dataset]
-        config = recipe.mini if size == "mini" else recipe.config
-        experiment = importlib.import_module(f"recipes.configs.{config}").config()
+        experiment = config_of(self.dataset, size)
         folder = self.folder / self.dataset / size / name / f"seed_{seed}"
         own = {
-            "network": self.task.network(name, size),
+            "network": network_of(self.dataset, name, size),
             "run": {"seed": seed, "run_dir": folder},
         }
         groups = {
@@ -60,7 +58,7 @@ class Runs:
     def cost(self, name, size):
         """What a model costs, by kind."""
         experiment = self.experiment(name, size, seed=0)
-        return self.task.cost(experiment, self.task.recipes[self.dataset].classes)
+        return self.task.cost(experiment, RECIPES[self.dataset].classes)
 
     def settings(self, name, size, seed):
         """How a model was trained: settings, backend, versions, machine of its run."""
@@ -136,7 +134,7 @@ class Runs:
         if (folder / "model.keras").exists():
             return keras_cbvit.load_model(folder / "model.keras")
         keras.utils.clear_session()  # of the model before
-        return self.task.train(experiment, f"recipes.paper, into {folder}")
+        return train(experiment, f"recipes.paper, into {folder}")[0]
 
 
 def _read(file):
@@ -148,4 +146,4 @@ def _read(file):
 
 @functools.cache
 def _test_images(task, data):
-    return task.load(data)
+    return task.load(data, train=False)

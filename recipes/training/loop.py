@@ -1,76 +1,18 @@
 """From an experiment to a trained model, the same way for every task.
 
-What tasks do each in their own way is a `Task`:
-`recipes.training.classification.Classification`,
-`recipes.training.segmentation.Segmentation`.
+What tasks do each in their own way is a `recipes.tasks.base.Task`.
 """
 
-import abc
 import contextlib
 import dataclasses
-import math
 
 import keras
 
+from keras_cbvit.pretrained.publishing import check_publishable
 from recipes.data.fingerprints import of_dataset
+from recipes.publishing import measure_and_publish
 from recipes.training import callbacks, run_folder
 from recipes.training.devices import distribute, this_process
-
-
-class Task(abc.ABC):
-    """What is trained, in the order in which `train` asks for it.
-
-    An experiment has the groups `network`, `data`, `augmentation`, `training` and
-    `run`; its training has `epochs`, `global_batch_size`, `accumulation_steps` and
-    `ema_decay`. A data set has `train`, `test`, `class_names` and `description`.
-    """
-
-    smoke_images = 100
-    """How many test images are enough to see that everything runs."""
-
-    @abc.abstractmethod
-    def smoked(self, training):
-        """The training of a smoke run: a short one of small batches."""
-
-    @abc.abstractmethod
-    def check(self, experiment):
-        """Refuses settings that do not go together, before the data are fetched."""
-
-    @abc.abstractmethod
-    def load(self, experiment):
-        """The data set."""
-
-    @abc.abstractmethod
-    def build(self, experiment, dataset):
-        """The model, in the run's precision."""
-
-    @abc.abstractmethod
-    def refuse_unpublishable(self, model, experiment):
-        """Raises what publishing would raise, before a long training."""
-
-    @abc.abstractmethod
-    def batches(self, experiment, dataset):
-        """Those of training, `recipes.data.batches.Steps`, and those to evaluate on."""
-
-    @abc.abstractmethod
-    def compiled(self, model, experiment, batches):
-        """The model as it is trained, with loss and optimizer built."""
-
-    @abc.abstractmethod
-    def evaluating(self, model, experiment, batches):
-        """What evaluates after each epoch: `fit`'s validation data, and callbacks."""
-
-    @abc.abstractmethod
-    def finished(self, model, experiment):
-        """The trained model in float32, as it is saved."""
-
-    @abc.abstractmethod
-    def publish(self, model, dataset, experiment, command):
-        """Measures the finished model and publishes it."""
-
-    @abc.abstractmethod
-    def draw(self, model, dataset, experiment):
-        """Draws what the finished model does, into the run folder."""
 
 
 def train(task, experiment, command):
@@ -82,7 +24,7 @@ def train(task, experiment, command):
     run folder, to the same weights as without interruption.
 
     Args:
-        task: a `Task`.
+        task: a `recipes.tasks.base.Task`.
         experiment: of the task.
         command: what a model card gives as the recipe.
 
@@ -93,7 +35,7 @@ def train(task, experiment, command):
         MissingDatasetError: if the data set is not there.
         NonFiniteLossError: if the loss becomes NaN.
     """
-    experiment = as_run(task, experiment)
+    experiment = task.as_run(experiment)
     with contextlib.ExitStack() as held:
         return _train(task, experiment, command, held)
 
@@ -103,10 +45,14 @@ def _train(task, experiment, command, held):
     training, run = experiment.training, experiment.run
     # Before anything else wakes the backend, which then has the devices it has.
     with distribute(run.devices, training.global_batch_size):
-        check_ranges(experiment)
+        experiment.check()
         task.check(experiment)
+        # The network says what is wrong with its arguments; the classes come with the
+        # data.
+        task.build(experiment.network, experiment.data, 2, run.precision)
         is_first = this_process()[0] == 0
-        dataset = task.load(experiment)
+        originals = getattr(experiment.augmentation, "random_resized_crop", False)
+        dataset = task.load(experiment.data, originals=originals)
         if run.smoke:
             dataset = dataclasses.replace(
                 dataset,
@@ -115,13 +61,15 @@ def _train(task, experiment, command, held):
             )
         keras.utils.set_random_seed(run.seed)
         batches = task.batches(experiment, dataset)
-        model = task.build(experiment, dataset)
+        classes = len(dataset.class_names)
+        model = task.build(experiment.network, experiment.data, classes, run.precision)
+        task.prepare(model, dataset, experiment)
         if run.publish:
-            task.refuse_unpublishable(model, experiment)
-        trainer = task.compiled(model, experiment, batches)
+            check_publishable(model, run.publish, run.weights_dir, run.overwrite)
+        trainer = task.compile(model, experiment, batches)
         if is_first:
             held.enter_context(run_folder.locked(run.folder))
-            run_folder.claim(experiment, command, of_dataset(dataset))
+            run_folder.claim(task, experiment, command, of_dataset(dataset))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
                 f"{len(dataset.test)} test images of {len(dataset.class_names)} "
@@ -135,32 +83,50 @@ def _train(task, experiment, command, held):
             write=is_first,
         )
         held.enter_context(checkpoints.noted())
-        evaluating = task.evaluating(model, experiment, batches)
+        evaluating = task.validation(model, experiment, batches)
         _fit(trainer, batches, *evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
-        print(f"{broken} pictures could not be decoded and were left out.")
-    finished = task.finished(model, experiment)
+        print(f"{broken} images could not be decoded and were left out.")
+    finished = task.finish(model)
     if is_first:
         run_folder.save(finished, run.folder / "model.keras")
         print(f"The model is in {run.folder / 'model.keras'}.")
     if training.ema_decay is not None:
         with callbacks.averaged(trainer):
-            averages = task.finished(model, experiment)
+            averages = task.finish(model)
         if is_first:
             run_folder.save(averages, run.folder / "model_ema.keras")
     if is_first:
         task.draw(finished, dataset, experiment)
     if run.publish and is_first:
-        task.publish(finished, dataset, experiment, command)
+        publish_run(task, finished, dataset, experiment, command)
     return finished, dataset
 
 
-def notes(experiment, length):
-    """What a model card says of a run of a length in words."""
+def publish_run(task, model, dataset, experiment, command):
+    """Measures the model of a run and publishes it."""
+    run = experiment.run
+    measure_and_publish(
+        task,
+        model,
+        run.publish,
+        run.weights_dir,
+        dataset,
+        experiment.data,
+        trained_on=f"{dataset.description}, {len(dataset.train)} images",
+        recipe=command,
+        license=run.license,
+        notes=_notes(task, experiment),
+        overwrite=run.overwrite,
+    )
+
+
+def _notes(task, experiment):
+    """What a model card says of a run."""
     training, run = experiment.training, experiment.run
     return (
-        f"{length} in batches of {training.global_batch_size}, {run.precision}, seed "
-        f"{run.seed}, on {keras.backend.backend()}; one run, so the value has no "
+        f"{task.length(training)} in batches of {training.global_batch_size}, "
+        f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}; one run, so the value has no "
         "spread. `config.json` of the run folder has every setting.\n"
     )
 
@@ -204,55 +170,5 @@ def _fit(trainer, batches, validation_data, evaluating, checkpoints, training, r
 
 
 def _broken_images(batches):
-    """How many pictures of some batches could not be decoded so far."""
+    """How many images of some batches could not be decoded so far."""
     return sum(each.broken_images for each in batches)
-
-
-def as_run(task, experiment):
-    """The experiment as it is run: with `smoke`, a short one of small batches."""
-    if not experiment.run.smoke:
-        return experiment
-    training = task.smoked(experiment.training)
-    return dataclasses.replace(experiment, training=training)
-
-
-_RANGES = {
-    "repeats": (1, math.inf),
-    "shift": (0, math.inf),
-    "rand_augment": (0, 10),
-    "erasing": (0, 1),
-    "mixup_alpha": (0, math.inf),
-    "cutmix_alpha": (0, math.inf),
-    "most_of_one_class": (0, 1),
-    "epochs": (1, math.inf),
-    "iterations": (1, math.inf),
-    "evaluation_iterations": (1, math.inf),
-    "global_batch_size": (1, math.inf),
-    "base_learning_rate": (0, math.inf),
-    "learning_rate": (0, math.inf),
-    "warmup_epochs": (0, math.inf),
-    "warmup_iterations": (0, math.inf),
-    "warmup_learning_rate": (0, math.inf),
-    "warmup_ratio": (0, 1),
-    "minimum_learning_rate": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "auxiliary_weight": (0, math.inf),
-    "label_smoothing": (0, 1),
-    "clip_norm": (0, math.inf),
-    "ema_decay": (0, 1),
-    "checkpoint_steps": (1, math.inf),
-}
-
-
-def check_ranges(experiment):
-    """Refuses numbers that make no sense by themselves."""
-    for group in (experiment.augmentation, experiment.training, experiment.run):
-        for name, value in vars(group).items():
-            if name not in _RANGES or value is None:
-                continue
-            lowest, highest = _RANGES[name]
-            if not lowest <= value <= highest:
-                upwards = f"at least {lowest}"
-                both = f"between {lowest} and {highest}"
-                wanted = upwards if highest == math.inf else both
-                raise ValueError(f"{name}={value} must be {wanted}.")

@@ -13,8 +13,8 @@ def build_optimizer(training, schedule, model):
     wrapper does not pass them on.
 
     Args:
-        training: a `recipes.experiment.Training`, or that of a segmentation. With its
-            `accumulation_steps`, an update takes so many steps.
+        training: the `Training` of a task. With its `accumulation_steps`, an update
+            takes so many steps.
         schedule: the learning rate by the step.
         model: the model to train.
 

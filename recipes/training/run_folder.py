@@ -46,10 +46,11 @@ def locked(folder):
         lock.release()
 
 
-def claim(experiment, command, data=None):
+def claim(task, experiment, command, data=None):
     """Writes `config.json`, or checks that it is of the same experiment and backend.
 
     Args:
+        task: of the experiment.
         experiment: whose run folder it is.
         command: what it is run by.
         data: what `recipes.data.fingerprints.of_dataset` gives, which must be the
@@ -71,6 +72,7 @@ def claim(experiment, command, data=None):
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "command": command,
+        "task": task.name,
         "experiment": _settings(experiment),
         "backend": keras.backend.backend(),
         "versions": versions(),

@@ -35,7 +35,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def of(cls, training, steps_per_epoch):
-        """That of a `recipes.experiment.Training`; a larger batch has a higher peak."""
+        """That of a classification; a larger batch has a higher peak."""
         return cls(
             peak=training.base_learning_rate * training.global_batch_size / 1024,
             epochs=training.epochs,
@@ -92,7 +92,7 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def of(cls, training):
-        """That of a `recipes.segmentation_experiment.Training`."""
+        """That of a segmentation."""
         return cls(
             training.learning_rate,
             training.iterations,

@@ -23,7 +23,7 @@ def draw(random, number, policy):
     Args:
         random: a `numpy.random.Generator`.
         number: of pictures.
-        policy: a `recipes.segmentation_experiment.Augmentation`.
+        policy: a `recipes.options.segmentation.Augmentation`.
 
     Returns:
         A dict of `"ratio"`, the factor on the scale, `(number,)`; `"corners"`, uniform

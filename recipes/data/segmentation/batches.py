@@ -17,8 +17,8 @@ class TrainingCrops(Steps):
     Args:
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
         batch_size: crops of a step over all devices.
-        data: a `recipes.segmentation_experiment.Data`, for the sizes.
-        augmentation: a `recipes.segmentation_experiment.Augmentation`.
+        data: a `recipes.options.segmentation.Data`, for the sizes.
+        augmentation: a `recipes.options.segmentation.Augmentation`.
         steps_per_epoch: after how many steps the log has an entry.
         seed: of everything that is drawn.
 

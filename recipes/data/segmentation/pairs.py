@@ -211,7 +211,7 @@ def _one_channel(labels, name, advice):
 
 
 def load_pairs(data):
-    """The data set that a `recipes.segmentation_experiment.Data` names.
+    """The data set that a `recipes.options.segmentation.Data` names.
 
     Raises:
         MissingDatasetError: if it is not there, with how to get it.

@@ -1,6 +1,6 @@
 """XCiT's training of UperNet on ADE20K, which the paper trains with (section 4).
 
-    python -m recipes.segment ade20k --dataset FOLDER --weights VIT.keras \\
+    python -m recipes.train ade20k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
 For a machine with GPUs. FOLDER is ADEChallengeData2016 from
@@ -13,14 +13,9 @@ the whole image at one scale, are XCiT's.
 from pathlib import Path
 
 from recipes.data.segmentation.ade20k import CLASSES
-from recipes.experiment import Run
-from recipes.segmentation_experiment import (
-    Augmentation,
-    Data,
-    Experiment,
-    Network,
-    Training,
-)
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.segmentation import Augmentation, Data, Training
 
 
 def config():

@@ -1,6 +1,6 @@
 """UperNet on ViT-Ti with CB on CamVid: road scenes of 480x360 pixels, 11 classes.
 
-    python -m recipes.segment camvid --dataset FOLDER [--weights VIT.keras]
+    python -m recipes.train camvid --dataset FOLDER [--weights VIT.keras]
 
 FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
 where a pixel does not count: 367, 101 and 233 pictures. A recipe for one GPU; on CPU
@@ -10,14 +10,9 @@ cores use a small network, for instance `--model UperNet --hidden-dim 64 --depth
 
 from pathlib import Path
 
-from recipes.experiment import Run
-from recipes.segmentation_experiment import (
-    Augmentation,
-    Data,
-    Experiment,
-    Network,
-    Training,
-)
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.segmentation import Augmentation, Data, Training
 
 CLASSES = (
     "sky",

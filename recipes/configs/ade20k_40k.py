@@ -1,6 +1,6 @@
 """The shorter of the paper's two trainings of UperNet on ADE20K (Table 7).
 
-    python -m recipes.segment ade20k_40k --dataset FOLDER --weights VIT.keras \\
+    python -m recipes.train ade20k_40k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
 It is `ade20k`, which says more, of 40,000 iterations in the place of 160,000; the
@@ -10,7 +10,7 @@ learning rate falls to 0 over these.
 import dataclasses
 from pathlib import Path
 
-from recipes.configs.segmentation import ade20k
+from recipes.configs import ade20k
 
 
 def config():

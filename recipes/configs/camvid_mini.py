@@ -1,7 +1,7 @@
 """UperNet on the mini ViT of CIFAR-10 on CamVid, for two CPU cores.
 
-    python -m recipes.segment camvid_mini --dataset FOLDER
-    python -m recipes.segment camvid_mini --dataset FOLDER --weights vit_mini.cifar10 \\
+    python -m recipes.train camvid_mini --dataset FOLDER
+    python -m recipes.train camvid_mini --dataset FOLDER --weights vit_mini.cifar10 \\
         --broadcast None
 
 FOLDER is as for `camvid`. As in the paper, the ViT comes from classification: it is
@@ -14,7 +14,7 @@ takes about half an hour of one core; docs/segmentation.md has its results.
 import dataclasses
 from pathlib import Path
 
-from recipes.configs.segmentation import camvid
+from recipes.configs import camvid
 
 
 def config():

@@ -1,1 +1,0 @@
-"""One segmentation experiment, one short file with a function `config()`."""

@@ -1,0 +1,50 @@
+"""Models by name: published weights, files and run folders, and what they record."""
+
+import json
+from pathlib import Path
+
+import keras_cbvit
+from keras_cbvit.pretrained.sources import find_record
+from recipes.files import read_object
+from recipes.training.run_folder import model_file
+
+
+def load_model(name):
+    """A model by the name of published weights, a `.keras` file or a run folder.
+
+    Raises:
+        ValueError: if there is no such model, or it cannot be loaded.
+        FileNotFoundError: if there is no such file.
+    """
+    path = model_file(name)
+    # By its name, the record comes along.
+    return keras_cbvit.load_model(name if is_published(name) else path)
+
+
+def is_published(name):
+    """Whether a model's name is that of published weights, not of a file or folder."""
+    return not name.endswith(".keras") and not Path(name).is_dir()
+
+
+def recorded_evaluation(name, task):
+    """What a record says of how a model was measured; `None` if it has no record.
+
+    Args:
+        name: of published weights, a file or a folder.
+        task: what the model must have been measured as.
+    """
+    if not is_published(name):
+        return None
+    found = [each for each in find_record(name).evaluations if each.task == task]
+    return found[0] if found else None
+
+
+def recorded_task(name):
+    """The task that a record or a run's config.json says; `None` if neither does."""
+    if is_published(name):
+        evaluations = find_record(name).evaluations
+        return evaluations[0].task if evaluations else None
+    try:
+        return read_object(model_file(name).with_name("config.json")).get("task")
+    except (OSError, ValueError, json.JSONDecodeError):
+        return None

@@ -1,0 +1,1 @@
+"""The options of the tasks: their data, augmentation and training."""

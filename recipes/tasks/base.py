@@ -1,0 +1,142 @@
+"""What the commands ask of a task."""
+
+import abc
+import dataclasses
+
+from recipes.experiment import Augmentation, Data, Experiment, Training
+
+
+class Task(abc.ABC):
+    """What is trained, measured and published, in the order in which it is asked for.
+
+    A data set has `train`, `test`, `class_names` and `description`.
+    """
+
+    name: str
+    data: type[Data]
+    augmentation: type[Augmentation]
+    training: type[Training]
+    smoke_images = 100
+    """How many test images are enough to see that everything runs."""
+
+    # Training.
+
+    @abc.abstractmethod
+    def shorten(self, training):
+        """The training of a smoke run: a short one of small batches."""
+
+    @abc.abstractmethod
+    def check(self, experiment):
+        """Refuses settings that do not go together, before the data are loaded."""
+
+    @abc.abstractmethod
+    def load(self, data, train=True, originals=False):
+        """The data set, without training images if `train` is false.
+
+        With `originals`, training images keep their sizes, for random crops.
+        """
+
+    @abc.abstractmethod
+    def build(self, network, data, classes, dtype):
+        """The model of a network, which gives logits."""
+
+    @abc.abstractmethod
+    def prepare(self, model, dataset, experiment):
+        """Gives a model that was built for a data set the names of its classes."""
+
+    @abc.abstractmethod
+    def batches(self, experiment, dataset):
+        """Those of training, `recipes.data.batches.Steps`, and those to evaluate on."""
+
+    @abc.abstractmethod
+    def compile(self, model, experiment, batches):
+        """The model as it is trained, with loss and optimizer built."""
+
+    @abc.abstractmethod
+    def validation(self, model, experiment, batches):
+        """What evaluates after each epoch: `fit`'s validation data, and callbacks."""
+
+    @abc.abstractmethod
+    def finish(self, model):
+        """The trained model in float32, as it is saved."""
+
+    def draw(self, model, dataset, experiment):
+        """Draws what the finished model does into the run folder, if that is useful."""
+        return
+
+    # Measuring.
+
+    @abc.abstractmethod
+    def accepts(self, model):
+        """Whether a model that says nothing of its task can be of this one."""
+
+    @abc.abstractmethod
+    def evaluate(self, models, options, report):
+        """Measures models; see `recipes.evaluate.evaluate`.
+
+        Args:
+            models: pairs of a name and a model.
+            options: a `recipes.evaluate.Evaluation`.
+            report: a function that is called with each result as soon as it is there.
+        """
+
+    @abc.abstractmethod
+    def sentence(self, row):
+        """A result of `evaluate` in words."""
+
+    @abc.abstractmethod
+    def table(self, rows):
+        """Results of `evaluate` as tables in Markdown."""
+
+    # Publishing.
+
+    @abc.abstractmethod
+    def data_to_publish(self, model, publication):
+        """The `Data` that a model of a file is measured on; of `recipes.publish`."""
+
+    @abc.abstractmethod
+    def measure_to_publish(self, name, model, dataset, data):
+        """What is measured of a model that is published, and said of it.
+
+        Returns:
+            The metrics by name, the most important one first; how many images they are
+            of; a sentence; other options of the data that `evaluate` needs again; and
+            other arguments of `keras_cbvit.publish`.
+        """
+
+    @abc.abstractmethod
+    def length(self, training):
+        """How long a training is, in words."""
+
+    # The paper's entries.
+
+    @abc.abstractmethod
+    def cost(self, experiment, classes):
+        """What the model of an experiment costs, by kind; nothing is trained."""
+
+    @abc.abstractmethod
+    def require(self, measures, experiment):
+        """Raises what training or measuring a model would raise for want of a file."""
+
+    @abc.abstractmethod
+    def measure(self, names, model, dataset, experiment):
+        """What is measured of a trained model, by names of `recipes.paper.measures`.
+
+        There may be more than was asked for, if it comes with it. `experiment` is as it
+        is run.
+        """
+
+    @abc.abstractmethod
+    def describe_training(self, training, data):
+        """Of how much on what a model was trained, in words, from its settings."""
+
+    def epoch(self, training):
+        """What an epoch of the log is."""
+        return "epoch"
+
+    def as_run(self, experiment: Experiment) -> Experiment:
+        """The experiment as it is run: with `smoke`, a short one of small batches."""
+        if not experiment.run.smoke:
+            return experiment
+        training = self.shorten(experiment.training)
+        return dataclasses.replace(experiment, training=training)

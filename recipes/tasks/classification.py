@@ -1,0 +1,230 @@
+"""The task of classifying images."""
+
+import dataclasses
+import functools
+import sys
+
+import keras
+
+from keras_cbvit import SegmentationModel
+from keras_cbvit.pretrained.publishing import in_float32
+from recipes.data.batches import Batches, TrainingBatches
+from recipes.data.sources import load_dataset
+from recipes.evaluation.classifiers import as_classifier
+from recipes.evaluation.matching import Classifier, matched
+from recipes.evaluation.measuring import measure
+from recipes.evaluation.models import recorded_evaluation
+from recipes.evaluation.reports import classification_table, condition_name
+from recipes.evaluation.sets import data_of, load_set, with_options
+from recipes.network import build_classifier
+from recipes.options.classification import Augmentation, Data, Training
+from recipes.paper import measures as paper_measures
+from recipes.tasks.base import Task
+from recipes.training import callbacks
+from recipes.training.augmented import Augmented
+from recipes.training.devices import this_process
+from recipes.training.heads import fit_head
+from recipes.training.optimizer import build_optimizer
+from recipes.training.schedule import WarmupCosine
+
+BATCH_SIZE = 256  # images that are classified at once
+
+
+class Classification(Task):
+    """One class for each image; the loss is the cross-entropy."""
+
+    name = "classification"
+    data, augmentation, training = Data, Augmentation, Training
+
+    loss = functools.partial(keras.losses.CategoricalCrossentropy, from_logits=True)
+    metrics = ("accuracy",)
+
+    def shorten(self, training):
+        batch_size = max(training.global_batch_size // 16, 16)
+        return dataclasses.replace(
+            training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
+        )
+
+    def check(self, experiment):
+        training = experiment.training
+        parts = training.accumulation_steps
+        if training.global_batch_size % parts:
+            raise ValueError(
+                f"accumulation_steps={parts} must divide the global_batch_size="
+                f"{training.global_batch_size}."
+            )
+
+    def load(self, data, train=True, originals=False):
+        return load_dataset(data, train, originals)
+
+    def build(self, network, data, classes, dtype):
+        return build_classifier(network, data, classes, dtype)
+
+    def prepare(self, model, dataset, experiment):
+        names, weights = dataset.class_names, experiment.network.weights
+        if weights is None:
+            model.class_names = names
+        elif (done := fit_head(model, names, weights)) and this_process()[0] == 0:
+            print(done)
+
+    def batches(self, experiment, dataset):
+        training, strict = experiment.training, experiment.data.strict
+        classes, part = len(dataset.class_names), this_process()
+        batch_size = training.global_batch_size // training.accumulation_steps
+        train_batches = TrainingBatches(
+            dataset.train,
+            classes,
+            batch_size,
+            experiment.augmentation,
+            training.label_smoothing,
+            experiment.run.seed,
+            part,
+            strict,
+        )
+        return train_batches, Batches(dataset.test, classes, batch_size, part, strict)
+
+    def compile(self, model, experiment, batches):
+        """The model augments its batches itself."""
+        train_batches, test_batches = batches
+        training = experiment.training
+        schedule = WarmupCosine.of(training, train_batches.steps_per_epoch)
+        trainer = Augmented(model)
+        trainer.compile(
+            optimizer=build_optimizer(training, schedule, model),
+            loss=self.loss(),
+            weighted_metrics=list(self.metrics),
+        )
+        trainer.optimizer.build(trainer.trainable_variables)
+        # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
+        # not augmented yet.
+        trainer.evaluate(test_batches, steps=1, verbose=0)
+        return trainer
+
+    def validation(self, model, experiment, batches):
+        averages = experiment.training.ema_decay is not None
+        return batches[1], [callbacks.EvaluateAverages(batches[1])] if averages else []
+
+    def finish(self, model):
+        return in_float32(model, classifier_activation="softmax")
+
+    def length(self, training):
+        return f"{training.epochs} epochs"
+
+    def accepts(self, model):
+        return not isinstance(model, SegmentationModel)
+
+    def evaluate(self, models, options, report):
+        if options.figure is not None:
+            raise ValueError("figure= is for segmentation models.")
+        classifiers = [
+            as_classifier(name, model, options.normalize, options.image_size)
+            for name, model in models
+        ]
+        results = []
+        load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
+        for on in options.on or (None,):
+            rows = []
+            for classifier in classifiers:
+                data = self._data_to_evaluate(options, on, classifier)
+                dataset = load(on or data.dataset, data, options.real_labels)
+                for row in self._rows(options, classifier, on, dataset):
+                    report(row)
+                    rows.append(row)
+            # Models side by side: by condition first.
+            number = len(rows) // len(classifiers)
+            results += [row for i in range(number) for row in rows[i::number]]
+        return results
+
+    def _data_to_evaluate(self, options, on, classifier):
+        """The data that are asked for, or those of the model's record."""
+        if on is not None:
+            data = data_of(on, options.real_labels)
+        elif (found := recorded_evaluation(classifier.name, self.name)) is None:
+            raise ValueError(
+                f"{classifier.name} does not say what to measure it on; give --on."
+            )
+        else:
+            data = Data(dataset=found.dataset, test_split=found.split, **found.options)
+        data = dataclasses.replace(data, strict=options.strict)
+        return with_options(data, options, classifier.image_size)
+
+    def _rows(self, options, classifier, on, dataset):
+        """The results of a classifier on a set."""
+        split, model, description = matched(classifier, on, dataset)
+        labeled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
+        for under, epsilon in options.conditions():
+            progress = sys.stdout.isatty()
+            if progress:
+                condition = condition_name(under, epsilon)
+                print(f"{classifier.name} on {description}, {condition}")
+            found = measure(
+                model,
+                split,
+                under,
+                epsilon or 0.0,
+                options.batches_of(BATCH_SIZE),
+                options.strict,
+                progress,
+            )
+            row = {"model": classifier.name, "on": description}
+            if left_out := split.broken + int(labeled) - found["images"]:
+                row["on"] += f", without {left_out} that cannot be decoded"
+            row |= {"under": under, "epsilon": epsilon}
+            yield row | {"backend": keras.backend.backend()} | found
+
+    def sentence(self, row):
+        on = row["on"]
+        if row["under"] != "clean":
+            on += f", {condition_name(row['under'], row['epsilon'])}"
+        return (
+            f"{row['model']}: {row['right']} of {row['images']} test images right, "
+            f"top-1 accuracy {row['top1']:.4f} ({on}; {row['backend']})"
+        )
+
+    def table(self, rows):
+        return classification_table(rows)
+
+    def data_to_publish(self, model, publication):
+        test = publication.test
+        if test.dataset is None:
+            raise ValueError(
+                "There is nothing to measure the model on; give --dataset."
+            )
+        data = Data(dataset=test.dataset, strict=test.strict)
+        return with_options(data, test, model.input_shape[1:3])
+
+    def measure_to_publish(self, name, model, dataset, data):
+        names = model.class_names
+        split, *_ = matched(Classifier(name, model, names), None, dataset)
+        found = measure(model, split)
+        right, total = found["right"], found["images"]
+        notes = f"{dataset.description}, {right} of {total} test images right"
+        if left_out := split.broken + len(split) - total:
+            notes += f", without {left_out} that cannot be decoded"
+        metrics = {key: found[key] for key in ("top1", "top5", "loss", "ece")}
+        own = {
+            "images": dataset.test.first(16).images,
+            "class_names": names or dataset.class_names,
+            "crop_fraction": data.crop_fraction,
+        }
+        options = {"crop_fraction": data.crop_fraction}
+        return metrics, total, notes, options, own
+
+    def cost(self, experiment, classes):
+        model = build_classifier(
+            experiment.network, experiment.data, classes, "float32"
+        )
+        return paper_measures.cost(model)
+
+    def require(self, measures, experiment):
+        paper_measures.require_sets(measures, experiment.data)
+
+    def measure(self, names, model, dataset, experiment):
+        data = experiment.data
+        return {n: paper_measures.measure(n, model, dataset, data) for n in names}
+
+    def describe_training(self, training, data):
+        return (
+            f"{training['epochs']} epochs in batches of "
+            f"{training['global_batch_size']}, images of {data['image_size'][0]} pixels"
+        )
