@@ -31,6 +31,8 @@ class _Batches:
         if not len(split):
             raise ValueError("There are no images.")
         first, last = split.labels.min(), split.labels.max()
+        if split.labels.ndim == 2:
+            first, last = 0, split.labels.shape[1] - 1
         if first < 0 or last >= classes:
             raise ValueError(
                 f"The labels go from {first} to {last}, but the {classes} classes "
@@ -55,9 +57,12 @@ class _Batches:
         """How many pictures were left out so far because they cannot be decoded."""
         return self.split.broken + len(self.broken)
 
-    def one_hot(self, indices):
+    def targets(self, indices):
         """The labels of some images, float32 of shape `(images, classes)`."""
-        return np.eye(self.classes, dtype="float32")[self.split.labels[indices]]
+        labels = self.split.labels[indices]
+        if labels.ndim == 2:  # several may be right
+            return labels.astype("float32")
+        return np.eye(self.classes, dtype="float32")[labels]
 
     def note_broken(self, index, error):
         """Counts a picture that cannot be decoded, or raises if none is to be."""
@@ -110,7 +115,7 @@ class Batches(_Batches, keras.utils.PyDataset):
             weights[[image is None for image in decoded]] = 0
             black = np.zeros((*images.size, 3), "uint8")
             images = np.stack([black if i is None else i for i in decoded])
-        return images, self.one_hot(indices), weights
+        return images, self.targets(indices), weights
 
     def _picture(self, index):
         try:
@@ -178,7 +183,8 @@ class TrainingBatches(_Batches, Steps):
         classes: how many there are.
         batch_size: images of a step over all processes.
         augmentation: a `recipes.options.classification.Augmentation`.
-        label_smoothing: share of a label that goes to all classes alike.
+        label_smoothing: share of a label that goes to all classes alike, or, where
+            several may be right, to 1/2.
         seed: of everything that is drawn.
         part: number of this process, and of how many; it gets its part of each batch.
         strict: whether a broken picture is an error; otherwise the next one that is
@@ -243,8 +249,9 @@ class TrainingBatches(_Batches, Steps):
                 host = {name: batch.pop(name) for name in ON_HOST if name in batch}
             batch["images"], indices = self._images(indices, host)
         smoothing = self.label_smoothing
-        labels = self.one_hot(indices) * (1 - smoothing) + smoothing / self.classes
-        return batch, labels
+        # Towards all classes alike, or, where several may be right, towards 1/2 each.
+        alike = 1 / self.classes if self.split.labels.ndim == 1 else 0.5
+        return batch, self.targets(indices) * (1 - smoothing) + smoothing * alike
 
     def _draw(self, random):
         """What is drawn for a batch: arrays with a row for each image."""

@@ -54,17 +54,21 @@ def fingerprint(marks, labels, left_out=0):
         A dict of the `classes` that occur, the number of `images` of each, `digests`
         of the marks of these, `order`, a digest of all labels, and `left_out`.
     """
+    order = None
     if labels.ndim != 1:
+        order = np.packbits(labels).tobytes()
         labels = np.full(len(labels), NO_CLASS)
     classes, groups, counts = np.unique(labels, return_inverse=True, return_counts=True)
     hashes = [hashlib.sha256() for _ in classes]
+    if order is None:
+        order = groups.astype("<i8").tobytes()
     for mark, group in zip(marks, groups.tolist(), strict=True):
         hashes[group].update(len(mark).to_bytes(8, "little") + mark)
     return {
         "classes": classes.tolist(),
         "images": counts.tolist(),
         "digests": [each.hexdigest()[:16] for each in hashes],
-        "order": hashlib.sha256(groups.astype("<i8").tobytes()).hexdigest()[:16],
+        "order": hashlib.sha256(order).hexdigest()[:16],
         "left_out": left_out,
     }
 

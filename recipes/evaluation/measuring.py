@@ -93,7 +93,7 @@ class _Inputs(Batches):
             )
         self.right = labels
 
-    def one_hot(self, indices):
+    def targets(self, indices):
         return self.right[indices]
 
     def __getitem__(self, step):

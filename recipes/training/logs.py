@@ -104,8 +104,7 @@ def _record(event):
     )
 
 
-# What is drawn of a log, as far as it has it.
-_CURVES = {
+_TITLES = {
     "loss": "loss (training: of augmented images)",
     "accuracy": "top-1 accuracy",
     "mean_iou": "mean IoU",
@@ -113,12 +112,14 @@ _CURVES = {
 
 
 def draw_curves(epochs, path):
-    """Draws loss and accuracy, or mean IoU, over the epochs of a log."""
+    """Draws the loss and what is measured of test images over the epochs of a log."""
     from matplotlib.figure import Figure
 
     numbers = [entry["epoch"] + 1 for entry in epochs]
     marker = "o" if len(epochs) < 3 else None
-    drawn = [name for name in _CURVES if {name, f"val_{name}"} & epochs[0].keys()]
+    measured = [name[4:] for name in epochs[0] if name.startswith("val_")]
+    measured = [name for name in measured if not name.startswith("ema_")]
+    drawn = list(dict.fromkeys(["loss", *measured]))
     figure = Figure(figsize=(4.5 * len(drawn), 3.6), layout="constrained")
     axes = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axis, name in zip(axes, drawn, strict=True):
@@ -130,7 +131,7 @@ def draw_curves(epochs, path):
                 values = [entry[key] for entry in epochs]
                 axis.plot(numbers, values, style, marker=marker, label=kind)
         axis.set_xlabel("epoch")
-        axis.set_ylabel(_CURVES[name])
+        axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
         axis.grid(alpha=0.3)
         axis.legend()
     save(figure, path)

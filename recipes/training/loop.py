@@ -126,8 +126,8 @@ def _notes(task, experiment):
     training, run = experiment.training, experiment.run
     return (
         f"{task.length(training)} in batches of {training.global_batch_size}, "
-        f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}; one run, so the value has no "
-        "spread. `config.json` of the run folder has every setting.\n"
+        f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}; one run, so "
+        "the value has no spread. `config.json` of the run folder has every setting.\n"
     )
 
 
