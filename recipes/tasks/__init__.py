@@ -6,10 +6,11 @@ and a line in `TASKS`.
 
 from recipes.tasks.base import Task
 from recipes.tasks.classification import Classification
+from recipes.tasks.multi_label import MultiLabel
 from recipes.tasks.segmentation import Segmentation
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Segmentation(), Classification())
+    task.name: task for task in (Segmentation(), MultiLabel(), Classification())
 }
 
 

@@ -1,0 +1,148 @@
+"""How good a multi-label classifier is: average precision, and what thresholds give."""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from keras_cbvit.classes import listed
+from recipes.data.batches import Batches
+from recipes.data.labels import places
+from recipes.evaluation.logits import gives_logits
+
+THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+
+
+def measure(model, split, batch_size=256, strict=False):
+    """Measures a multi-label classifier on images, each of which counts exactly once.
+
+    Args:
+        model: a Keras model of images of values 0-255, of probabilities or logits.
+        split: a `recipes.data.pictures.Split` with labels of shape `(images, classes)`.
+        batch_size: images that are predicted at once.
+        strict: whether an image that cannot be decoded is an error.
+
+    Returns:
+        A dict: `images`; `mean_average_precision`, over the classes that are right in
+        some images but not in all; `average_precision`, of each class, `None` where it
+        has none; `thresholds`, a list of dicts of `threshold`, and `precision`,
+        `recall` and `f1` over all decisions at it; `f1`, that at a threshold of 0.5.
+
+    Raises:
+        FloatingPointError: if a prediction is NaN or infinite.
+    """
+    batches = Batches(split, split.labels.shape[1], batch_size, strict=strict)
+    predictions = model.predict(batches, verbose=0)[: len(split)]
+    if gives_logits(model):
+        predictions = keras.ops.convert_to_numpy(keras.ops.sigmoid(predictions))
+    counts = np.ones(len(split), bool)
+    counts[list(batches.broken)] = False
+    return measures(predictions[counts], split.labels[counts])
+
+
+def measures(probabilities, right):
+    """What is measured, from probabilities and the classes that are right.
+
+    Args:
+        probabilities: array of shape `(images, classes)`.
+        right: bool array of this shape.
+    """
+    if not len(right):
+        raise ValueError("There are no images to measure on.")
+    if not np.isfinite(probabilities).all():
+        raise FloatingPointError("A prediction of the model is NaN or infinite.")
+    precisions = [
+        float(average_precision_score(truth, found))
+        if truth.any() and not truth.all()
+        else None
+        for truth, found in zip(right.T, probabilities.T, strict=True)
+    ]
+    known = [each for each in precisions if each is not None]
+    if not known:
+        raise ValueError("No class is right in some of the images, but not in all.")
+    thresholds = []
+    for threshold in THRESHOLDS:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            right, probabilities >= threshold, average="micro", zero_division=0
+        )
+        row = {"precision": precision, "recall": recall, "f1": f1}
+        row = {name: float(value) for name, value in row.items()}
+        thresholds.append({"threshold": threshold, **row})
+    return {
+        "images": len(right),
+        "mean_average_precision": float(np.mean(known)),
+        "f1": next(row["f1"] for row in thresholds if row["threshold"] == 0.5),
+        "average_precision": precisions,
+        "thresholds": thresholds,
+    }
+
+
+def matched(name, model, dataset):
+    """The test images of a data set with labels that are the model's classes.
+
+    Args:
+        name: what messages call the model.
+        model: the model. Without class names it must have as many classes as the set.
+        dataset: the `recipes.data.sources.Dataset`.
+
+    Returns:
+        The split, and the names of the classes in the order of the predictions.
+
+    Raises:
+        ValueError: on classes that the model does not know, with their names.
+    """
+    split, names = dataset.test, getattr(model, "class_names", None)
+    if names is None:
+        names = dataset.class_names
+        if len(names) != model.output_shape[-1]:
+            raise ValueError(
+                f"{name} predicts {model.output_shape[-1]} classes, "
+                f"{dataset.description} has {len(names)}."
+            )
+        warnings.warn(
+            f"{name} does not know the names of its classes: they are taken to be "
+            f"{listed(names)}, in this order.",
+            stacklevel=2,
+        )
+    index = places(
+        dataset.class_names, names, f"{dataset.description} has", f"{name} has"
+    )
+    labels = np.zeros((len(split), len(names)), bool)
+    labels[:, index] = split.labels
+    return dataclasses.replace(split, labels=labels), names
+
+
+def sentence(row):
+    """A result in words."""
+    return (
+        f"{row['model']}: mean average precision {row['mean_average_precision']:.4f}, "
+        f"F1 {row['f1']:.4f} at a threshold of 0.5 ({row['on']}, {row['images']} "
+        f"images; {row['backend']})"
+    )
+
+
+def tables(rows):
+    """Results as tables in Markdown: of models, of classes, of thresholds."""
+    lines = ["| on | model | images | mAP % | F1 % |", "|---|---|---|---|---|"]
+    for row in rows:
+        precision, f1 = 100 * row["mean_average_precision"], 100 * row["f1"]
+        lines.append(
+            f"| {row['on']} | {row['model']} | {row['images']} | {precision:.2f} | "
+            f"{f1:.2f} |"
+        )
+    for row in rows:
+        lines += ["", f"| {row['model']}, {row['on']} | AP % |", "|---|---|"]
+        for name, each in row["average_precision"].items():
+            lines.append(f"| {name} | {'–' if each is None else f'{100 * each:.2f}'} |")
+        lines += [
+            "",
+            "| threshold | precision % | recall % | F1 % |",
+            "|---|---|---|---|",
+        ]
+        for each in row["thresholds"]:
+            numbers = [100 * each[key] for key in ("precision", "recall", "f1")]
+            shown = " | ".join(f"{number:.2f}" for number in numbers)
+            lines.append(f"| {each['threshold']} | {shown} |")
+    return "\n".join(lines)
