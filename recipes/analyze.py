@@ -18,12 +18,13 @@ import tyro
 from keras_cbvit import SegmentationModel, analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
 from keras_cbvit.files import write
-from recipes import figures
-from recipes.data.decoding import decoded
-from recipes.data.pictures import fitted
-from recipes.evaluation.models import load_model
-from recipes.evaluation.sets import data_of, load_set, with_options
-from recipes.training.run_folder import git_commit, versions
+
+from . import figures
+from .data.decoding import decoded
+from .data.pictures import fitted
+from .evaluation.models import load_model
+from .evaluation.sets import data_of, load_set, with_options
+from .training.run_folder import git_commit, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
 ATTENTION = {
@@ -242,9 +243,9 @@ def _photo(model, file):
 
 
 def main(arguments=None):
-    from recipes.commands import parse, report_errors
+    from .commands import parse, report_errors
 
-    options = parse("recipes.analyze", Analysis, __doc__, arguments)
+    options = parse("analyze", Analysis, __doc__, arguments)
     with report_errors():
         analyze(options)
 

@@ -10,39 +10,61 @@ import sys
 
 import tyro
 
-import recipes.configs
+from . import configs
+
+
+def program(command):
+    """How a command is called: from a checkout, or of the installed package.
+
+    Args:
+        command: its name, for instance `"train"`.
+    """
+    is_checkout = __package__ == "recipes"
+    return f"python -m recipes.{command}" if is_checkout else f"keras-cbvit {command}"
 
 
 def parse(command, options_class, description, arguments, default=None):
     """Reads a dataclass from the command line; unknown options are refused.
 
     The fields of nested dataclasses are options by their own name.
+
+    Args:
+        command: the name of the command, and what comes before the options.
+        options_class: the dataclass.
+        description: its help.
+        arguments: of the command line; `None` for those of this program.
+        default: the values of what is not given, if not those of the class.
     """
     extra = {} if default is None else {"default": default}
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[options_class],
-        prog=f"python -m {command}",
-        description=description,
+        prog=program(command),
+        description=_as_called(description),
         args=arguments,
         **extra,
     )
 
 
+def _as_called(description):
+    """A help text with its commands as they are called here."""
+    return description.replace("python -m recipes.", program(""))
+
+
 def config_names():
     """The configs there are."""
-    return [module.name for module in pkgutil.iter_modules(recipes.configs.__path__)]
+    return [module.name for module in pkgutil.iter_modules(configs.__path__)]
 
 
 def load_config(name):
     """The module of a config; its function `config` gives the experiment."""
-    return importlib.import_module(f"{recipes.configs.__name__}.{name}")
+    return importlib.import_module(f"{configs.__name__}.{name}")
 
 
 def experiment_of(command, description, arguments):
     """An experiment as the command line `CONFIG [--option value ...]` asks for it.
 
     Args:
-        command: the module that is run.
+        command: the name of the command.
         description: its docstring, which is its help.
         arguments: of the command line; `None` for those of this program.
 
@@ -50,13 +72,13 @@ def experiment_of(command, description, arguments):
         The experiment and the whole command as one types it; `None` if only help was
         asked for.
     """
-    from recipes.network import without_defaults
+    from .network import without_defaults
 
     arguments = sys.argv[1:] if arguments is None else arguments
     names = config_names()
     known = ", ".join(names)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{description}\nConfigs: {known}")
+        print(f"{_as_called(description)}\nConfigs: {known}")
         return None
     name, *options = arguments
     # Whoever types None means the plain ViT, not "not given".
@@ -72,7 +94,7 @@ def experiment_of(command, description, arguments):
     experiment = parse(f"{command} {name}", kind, config.__doc__, options, default)
     network = without_defaults(experiment.network, default.network)
     experiment = dataclasses.replace(experiment, network=network)
-    return experiment, shlex.join(["python", "-m", command, *arguments])
+    return experiment, f"{program(command)} {shlex.join(arguments)}"
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from typing import Literal
 import tyro
 
 from keras_cbvit.files import write
-from recipes.commands import parse, report_errors
+
+from .commands import parse, report_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +98,9 @@ def evaluate(options, report=lambda row: None):
             several tasks are asked for at once.
         OSError: if a file or a data set is not there.
     """
-    from recipes.evaluation.models import load_model
-    from recipes.tasks import task_of_model
-    from recipes.training.devices import distribute
+    from .evaluation.models import load_model
+    from .tasks import task_of_model
+    from .training.devices import distribute
 
     if not options.models:
         raise ValueError("There is no model to measure; see --help.")
@@ -127,12 +128,12 @@ def evaluate(options, report=lambda row: None):
 
 
 def main(arguments=None):
-    options = parse("recipes.evaluate", Evaluation, __doc__, arguments)
+    options = parse("evaluate", Evaluation, __doc__, arguments)
     with report_errors():
         for file in (options.figure, options.json):
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-        from recipes.tasks import TASKS
+        from .tasks import TASKS
 
         def report(row):
             print(TASKS[row["task"]].sentence(row), flush=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from keras_cbvit.arguments import check_fields, number_between, whole_number
-from recipes.network import Network
+
+from .network import Network
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 AtLeast0 = Annotated[float, number_between(0)]

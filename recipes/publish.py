@@ -69,8 +69,9 @@ def publish_checkpoint(publication):
     """
     import keras_cbvit
     from keras_cbvit.pretrained.publishing import check_publishable, in_float32
-    from recipes.publishing import measure_and_publish
-    from recipes.tasks import task_of_model
+
+    from .publishing import measure_and_publish
+    from .tasks import task_of_model
 
     if publication.checkpoint.suffix != ".keras":
         raise ValueError(
@@ -92,9 +93,9 @@ def publish_checkpoint(publication):
 
 
 def main(arguments=None):
-    from recipes.commands import parse, report_errors
+    from .commands import parse, report_errors
 
-    publication = parse("recipes.publish", Publication, __doc__, arguments)
+    publication = parse("publish", Publication, __doc__, arguments)
     with report_errors():
         publish_checkpoint(publication)
 

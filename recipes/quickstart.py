@@ -18,11 +18,12 @@ import numpy as np
 
 import keras_cbvit
 from keras_cbvit.pretrained.sources import PLACE_VARIABLE
-from recipes.configs import digits
-from recipes.data.sources import load_dataset
-from recipes.evaluation import measure
-from recipes.experiment import Run
-from recipes.train import train
+
+from .configs import digits
+from .data.sources import load_dataset
+from .evaluation import measure
+from .experiment import Run
+from .train import train
 
 NAME = "vitcb_mini.digits"
 FINE_TUNING_EPOCHS = 5
@@ -96,7 +97,7 @@ def quickstart(folder):
 
 
 def main(arguments=None):
-    from recipes.commands import report_errors
+    from .commands import report_errors
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -6,7 +6,7 @@
 The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
 """
 
-from recipes.commands import experiment_of, report_errors
+from .commands import experiment_of, report_errors
 
 
 def train(experiment, command="recipes.train.train(experiment)"):
@@ -15,14 +15,14 @@ def train(experiment, command="recipes.train.train(experiment)"):
     The model is in float32; a classifier gives probabilities, a segmentation model
     logits. `recipes.training.loop.train` says more.
     """
-    from recipes.tasks import task_of
-    from recipes.training import loop
+    from .tasks import task_of
+    from .training import loop
 
     return loop.train(task_of(experiment), experiment, command)
 
 
 def main(arguments=None):
-    found = experiment_of("recipes.train", __doc__, arguments)
+    found = experiment_of("train", __doc__, arguments)
     if found is not None:
         with report_errors():
             train(*found)

@@ -4,9 +4,9 @@ import dataclasses
 import statistics
 from pathlib import Path
 
-from recipes.benchmark.peer import PeerMissingError, find_peer
-from recipes.data.folders import Contents
-from recipes.machine import cores, run_on, versions_of
+from ..data.folders import Contents
+from ..machine import cores, run_on, versions_of
+from .peer import PeerMissingError, find_peer
 
 OURS = "keras_cbvit"
 OURS_ONE_COPY = "keras_cbvit, one copy of each picture"

@@ -8,16 +8,16 @@ import os
 import time
 from pathlib import Path
 
-from recipes.benchmark.peer import serve
+from .peer import serve
 
 
 def keras_cbvit(files, image_size, batch_size, workers, repeats):
     """This package's, with so many copies of a picture in a batch."""
     import numpy as np
 
-    from recipes.data.batches import TrainingBatches
-    from recipes.data.pictures import Pictures, Split
-    from recipes.experiment import Augmentation, Data
+    from ..data.batches import TrainingBatches
+    from ..data.pictures import Pictures, Split
+    from ..experiment import Augmentation, Data
 
     # Of a data set that is smaller than a batch there would be none.
     files = files * -(-batch_size // len(files))

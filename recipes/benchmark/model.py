@@ -5,8 +5,8 @@ import itertools
 import statistics
 from pathlib import Path
 
-from recipes.benchmark.peer import PeerMissingError, find_peer
-from recipes.machine import run_on, versions_of
+from ..machine import run_on, versions_of
+from .peer import PeerMissingError, find_peer
 
 CB = "keras_cbvit, CB"
 PLAIN = "keras_cbvit, plain"
@@ -207,7 +207,7 @@ def _ratio(models, title, other, work):
 
 def matmul_macs(size, image_size):
     """Multiply-accumulates of the products of matrices for one image, patches of 16."""
-    from recipes.benchmark.model_peers import CLASSES, SIZES
+    from .model_peers import CLASSES, SIZES
 
     width, _ = SIZES[size]
     patches = (image_size // 16) ** 2

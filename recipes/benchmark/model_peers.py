@@ -16,8 +16,8 @@ import functools
 import time
 from pathlib import Path
 
-from recipes.benchmark.peer import serve
-from recipes.benchmark.profiler import operation_seconds
+from .peer import serve
+from .profiler import operation_seconds
 
 # hidden_dim and number of heads; depth 12, MLPs four times as wide
 SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}
@@ -83,7 +83,7 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
     """timm's ViT, eager or through torch.compile."""
     import torch
 
-    from recipes.benchmark.input_peers import import_torchvision
+    from .input_peers import import_torchvision
 
     import_torchvision()
     import timm

@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from recipes.benchmark.model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
-from recipes.benchmark.peer import PeerMissingError, find_peer
-from recipes.machine import run_on, versions_of
+from ..machine import run_on, versions_of
+from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
+from .peer import PeerMissingError, find_peer
 
 MODELS = {CB: OURS[CB], **KERAS_PEERS, "timm": TORCH_PEERS["timm"]}
 

@@ -12,10 +12,10 @@ the whole image at one scale, are XCiT's.
 
 from pathlib import Path
 
-from recipes.data.segmentation.ade20k import CLASSES
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.segmentation import Augmentation, Data, Training
+from ..data.segmentation.ade20k import CLASSES
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.segmentation import Augmentation, Data, Training
 
 
 def config():

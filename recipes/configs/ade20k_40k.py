@@ -10,7 +10,7 @@ learning rate falls to 0 over these.
 import dataclasses
 from pathlib import Path
 
-from recipes.configs import ade20k
+from . import ade20k
 
 
 def config():

@@ -10,9 +10,9 @@ cores use a small network, for instance `--model UperNet --hidden-dim 64 --depth
 
 from pathlib import Path
 
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.segmentation import Augmentation, Data, Training
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.segmentation import Augmentation, Data, Training
 
 CLASSES = (
     "sky",

@@ -14,7 +14,7 @@ takes about half an hour of one core; docs/segmentation.md has its results.
 import dataclasses
 from pathlib import Path
 
-from recipes.configs import camvid
+from . import camvid
 
 
 def config():

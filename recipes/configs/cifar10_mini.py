@@ -11,9 +11,9 @@ downloads CIFAR-10 on first use.
 import dataclasses
 from pathlib import Path
 
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.classification import NO_AUGMENTATION, Data, Training
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.classification import NO_AUGMENTATION, Data, Training
 
 
 def config():

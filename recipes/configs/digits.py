@@ -9,9 +9,9 @@ be shifted by half a pixel; two or three minutes on 2 CPU cores.
 import dataclasses
 from pathlib import Path
 
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.classification import NO_AUGMENTATION, Data, Training
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.classification import NO_AUGMENTATION, Data, Training
 
 
 def config():

@@ -13,9 +13,9 @@ folder in ImageNet's own layout:
 
 from pathlib import Path
 
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.classification import Augmentation, Data, Training
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.classification import Augmentation, Data, Training
 
 
 def config():

@@ -9,10 +9,10 @@ random weights it takes more images and epochs.
 
 from pathlib import Path
 
-from recipes.experiment import Experiment, Run
-from recipes.network import Network
-from recipes.options.classification import NO_AUGMENTATION
-from recipes.options.multi_label import Augmentation, Data, Training
+from ..experiment import Experiment, Run
+from ..network import Network
+from ..options.classification import NO_AUGMENTATION
+from ..options.multi_label import Augmentation, Data, Training
 
 
 def config():

@@ -7,8 +7,8 @@ import zlib
 
 import numpy as np
 
-from recipes.data.labels import check_numbers, class_names_of, numbers_or_names, places
-from recipes.data.pictures import Pictures
+from .labels import check_numbers, class_names_of, numbers_or_names, places
+from .pictures import Pictures
 
 SPLITS = ("train", "test")
 # What zipfile and NumPy raise of damaged files.

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from recipes.data import draws
-from recipes.data.decoding import BrokenImageError
-from recipes.data.on_host import augment
+from . import draws
+from .decoding import BrokenImageError
+from .on_host import augment
 
 # Pillow decodes, crops and resizes without Python's lock, so threads use every core.
 decoders = ThreadPoolExecutor(

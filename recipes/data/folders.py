@@ -5,7 +5,7 @@ import os
 import warnings
 from pathlib import Path
 
-from recipes.data.decoding import endings
+from .decoding import endings
 
 _IMAGE, _FOLDER = "image", "folder"
 _SHOWN = 8  # kinds, in a message

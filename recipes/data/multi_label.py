@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names, normalized
-from recipes.data.folders import MissingDatasetError
-from recipes.data.labels import places, read_text
-from recipes.data.pictures import Pictures
-from recipes.data.sources import Dataset
+
+from .folders import MissingDatasetError
+from .labels import places, read_text
+from .pictures import Pictures
+from .sources import Dataset
 
 IMAGE, LABELS, SPLIT = "image", "labels", "split"
 

@@ -10,8 +10,8 @@ import math
 import keras
 from keras import ops
 
-from recipes.data.draws import OPERATIONS
-from recipes.data.on_host import FILL, MEAN, STANDARD_DEVIATION
+from .draws import OPERATIONS
+from .on_host import FILL, MEAN, STANDARD_DEVIATION
 
 
 def augment(batch, labels):

@@ -6,7 +6,7 @@ Pillow's results are RandAugment's definition here, as they are timm's.
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from recipes.data.draws import NO_OPERATION, OPERATIONS, crop_box
+from .draws import NO_OPERATION, OPERATIONS, crop_box
 
 # Of ImageNet, in pixel values.
 MEAN = (123.675, 116.28, 103.53)

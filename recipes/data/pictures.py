@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from recipes.data.decoding import BrokenImageError, decoded
-from recipes.data.fingerprints import fingerprint, marks_of
+from .decoding import BrokenImageError, decoded
+from .fingerprints import fingerprint, marks_of
 
 # Decoded images are kept up to this size, larger sets are decoded at each use.
 MEMORY_BYTES = 2 << 30

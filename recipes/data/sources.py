@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names
-from recipes.data.arrays import read_arrays
-from recipes.data.folders import Contents, MissingDatasetError, is_above
-from recipes.data.labels import check_occurrence, folders_by_name, places, read_names
-from recipes.data.pictures import Pictures, Split
-from recipes.data.tfds import prepared, refuse_float_images, split_of
+
+from .arrays import read_arrays
+from .folders import Contents, MissingDatasetError, is_above
+from .labels import check_occurrence, folders_by_name, places, read_names
+from .pictures import Pictures, Split
+from .tfds import prepared, refuse_float_images, split_of
 
 
 @dataclasses.dataclass(frozen=True)

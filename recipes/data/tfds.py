@@ -5,10 +5,10 @@ import importlib.util
 
 import numpy as np
 
-from recipes.data import pictures
-from recipes.data.folders import MissingDatasetError
-from recipes.data.pictures import Pictures
-from recipes.data.tfrecords import Records, damaged
+from . import pictures
+from .folders import MissingDatasetError
+from .pictures import Pictures
+from .tfrecords import Records, damaged
 
 
 class UnknownDatasetError(MissingDatasetError):

@@ -4,6 +4,6 @@
 images of values 0-255.
 """
 
-from recipes.evaluation.measuring import measure
+from .measuring import measure
 
 __all__ = ["measure"]

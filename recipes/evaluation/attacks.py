@@ -13,7 +13,7 @@ the gradient goes through it. All functions take tensors of any backend:
 import keras
 from keras import ops
 
-from recipes.evaluation.metrics import negative_log_likelihood
+from .metrics import negative_log_likelihood
 
 STEPS = 10
 

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 
 from keras_cbvit.classes import listed
-from recipes.data.labels import places, such
-from recipes.evaluation.classifiers import Classifier
-from recipes.evaluation.logits import gives_logits
-from recipes.evaluation.metrics import Among
-from recipes.evaluation.sets import imagenet_classes, protocol
+
+from ..data.labels import places, such
+from .classifiers import Classifier
+from .logits import gives_logits
+from .metrics import Among
+from .sets import imagenet_classes, protocol
 
 
 def matched(classifier, on, dataset):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from recipes.data.batches import Batches
-from recipes.evaluation.attacks import Attacked, fgsm, pgd
-from recipes.evaluation.logits import gives_logits
-from recipes.evaluation.metrics import measures
+from ..data.batches import Batches
+from .attacks import Attacked, fgsm, pgd
+from .logits import gives_logits
+from .metrics import measures
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
 CONDITIONS = ("clean", "occlusion", *ATTACKS)

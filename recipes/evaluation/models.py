@@ -5,8 +5,9 @@ from pathlib import Path
 
 import keras_cbvit
 from keras_cbvit.pretrained.sources import find_record
-from recipes.files import read_object
-from recipes.training.run_folder import model_file
+
+from ..files import read_object
+from ..training.run_folder import model_file
 
 
 def load_model(name):

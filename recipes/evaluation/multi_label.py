@@ -8,9 +8,10 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from keras_cbvit.classes import listed
-from recipes.data.batches import Batches
-from recipes.data.labels import places
-from recipes.evaluation.logits import gives_logits
+
+from ..data.batches import Batches
+from ..data.labels import places
+from .logits import gives_logits
 
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 

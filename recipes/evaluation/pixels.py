@@ -9,10 +9,11 @@ from PIL import Image
 
 from keras_cbvit.classes import listed
 from keras_cbvit.models.inference import patch_size_of
-from recipes.data.batches import decoders
-from recipes.data.on_host import FILL
-from recipes.data.segmentation.augment import padded, resized, scaled
-from recipes.data.segmentation.pairs import IGNORED
+
+from ..data.batches import decoders
+from ..data.on_host import FILL
+from ..data.segmentation.augment import padded, resized, scaled
+from ..data.segmentation.pairs import IGNORED
 
 BATCH_SIZE = 8
 DRAWN = 4  # pictures of a set

@@ -8,14 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation.matching import matched_pairs
-from recipes.evaluation.models import recorded_evaluation
-from recipes.evaluation.pixels import left_out, measure, predicted_pictures
-from recipes.figures import draw_segmentations, short_titles
-from recipes.files import check_form, read_object
-from recipes.options.segmentation import Data
-from recipes.training.run_folder import model_file
+from ..data.segmentation.pairs import load_pairs
+from ..figures import draw_segmentations, short_titles
+from ..files import check_form, read_object
+from ..options.segmentation import Data
+from ..training.run_folder import model_file
+from .matching import matched_pairs
+from .models import recorded_evaluation
+from .pixels import left_out, measure, predicted_pictures
 
 # What of the `Data` decides what a model is measured on, beside the folder.
 MEASURED = ("test_split", "class_names", "ignored_label", "scale")

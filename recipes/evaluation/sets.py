@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names
-from recipes.data.folders import Contents, MissingDatasetError
-from recipes.data.labels import read_text
-from recipes.data.pictures import Pictures
-from recipes.data.sources import Dataset, load_dataset
-from recipes.data.tfds import prepared
-from recipes.data.tfrecords import Records
-from recipes.options.classification import Data
+
+from ..data.folders import Contents, MissingDatasetError
+from ..data.labels import read_text
+from ..data.pictures import Pictures
+from ..data.sources import Dataset, load_dataset
+from ..data.tfds import prepared
+from ..data.tfrecords import Records
+from ..options.classification import Data
 
 # The TFDS data set and its split.
 PROTOCOLS = {

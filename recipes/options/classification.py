@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 from keras_cbvit.arguments import number_between, whole_number
-from recipes import experiment
-from recipes.experiment import AtLeast0, Share, WholeNumber
+
+from .. import experiment
+from ..experiment import AtLeast0, Share, WholeNumber
 
 
 @dataclasses.dataclass(frozen=True)

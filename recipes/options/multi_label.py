@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from recipes import experiment
-from recipes.experiment import Share
-from recipes.options import classification
-from recipes.options.classification import Augmentation
+from .. import experiment
+from ..experiment import Share
+from . import classification
+from .classification import Augmentation
 
 __all__ = ["Augmentation", "Data", "Training"]
 

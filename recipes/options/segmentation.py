@@ -6,8 +6,8 @@ with).
 
 import dataclasses
 
-from recipes import experiment
-from recipes.experiment import AtLeast0, Share, WholeNumber
+from .. import experiment
+from ..experiment import AtLeast0, Share, WholeNumber
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,29 @@
+"""Trains, measures and prints what the paper's tables and figures show.
+
+    python -m recipes.paper list
+    python -m recipes.paper table5 --dataset cifar10 --seeds 0 1 [--option value ...]
+
+A model that several of them need is trained once. Runs that were interrupted go on,
+runs that are complete are taken as they are; all are in the folder of `--runs`.
+Where that holds what was measured, config.json, log.csv and measures.json of each run
+are enough to print and draw it again.
+"""
+
 import dataclasses
 import sys
 from pathlib import Path
 
 import tyro
 
-import recipes.paper
 from keras_cbvit.files import write
-from recipes.commands import parse, report_errors
-from recipes.experiment import Precision
-from recipes.files import write_object
-from recipes.paper.entries import ENTRIES
-from recipes.paper.report import markdown, measured
-from recipes.paper.runs import Runs
-from recipes.paper.tasks import LENGTHS, RECIPES, datasets_of
+
+from ..commands import parse, report_errors
+from ..experiment import Precision
+from ..files import write_object
+from .entries import ENTRIES
+from .report import markdown, measured
+from .runs import Runs
+from .tasks import LENGTHS, RECIPES, datasets_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +129,7 @@ def main(arguments=None):
         for name, entry in ENTRIES.items():
             print(f"{name:13} {entry.title}: {', '.join(entry.models)}")
         return
-    options = parse("recipes.paper", Paper, recipes.paper.__doc__, arguments)
+    options = parse("paper", Paper, __doc__, arguments)
     with report_errors():
         text = options.measure()
     print(text)

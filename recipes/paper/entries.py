@@ -7,8 +7,8 @@ states of them.
 import dataclasses
 from collections.abc import Callable
 
-from recipes.paper import pictures
-from recipes.paper.models import HEADS
+from . import pictures
+from .models import HEADS
 
 
 @dataclasses.dataclass(frozen=True)

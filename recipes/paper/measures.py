@@ -66,9 +66,10 @@ def measure(name, model, dataset, data):
         data: the `recipes.options.classification.Data` of that.
     """
     from keras_cbvit import analysis
-    from recipes import evaluation
-    from recipes.evaluation.classifiers import Classifier
-    from recipes.evaluation.matching import matched
+
+    from .. import evaluation
+    from ..evaluation.classifiers import Classifier
+    from ..evaluation.matching import matched
 
     if name in ("entropy", "distance"):
         images = dataset.test.first(IMAGES).images
@@ -86,7 +87,7 @@ def measure(name, model, dataset, data):
 
 @functools.cache
 def _load_imagenet_set(on, data):
-    from recipes.evaluation.sets import data_of, load_set
+    from ..evaluation.sets import data_of, load_set
 
     own = {"data_dir": data.data_dir, "image_size": data.image_size}
     return load_set(on, dataclasses.replace(data_of(on), **own))
@@ -100,8 +101,8 @@ def measure_pixels(model, pairs, experiment):
         pairs: the test images.
         experiment: as it is run.
     """
-    from recipes.evaluation import pixels
-    from recipes.evaluation.matching import matched_pairs
+    from ..evaluation import pixels
+    from ..evaluation.matching import matched_pairs
 
     names = check_names(experiment.data.class_names)
     pairs, names = matched_pairs("the model", model, pairs, names)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from recipes import figures
-from recipes.paper.measures import ALONG, FIRST, TITLES
-from recipes.paper.models import HEADS
-from recipes.paper.tasks import counted_by
+from .. import figures
+from .measures import ALONG, FIRST, TITLES
+from .models import HEADS
+from .tasks import counted_by
 
 
 def bars(result, file):

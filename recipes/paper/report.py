@@ -6,9 +6,9 @@ from math import isnan, nan
 
 import numpy as np
 
-from recipes.machine import run_on
-from recipes.paper.measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
-from recipes.paper.tasks import PAPER_DATASETS, counted_by, task_of_dataset
+from ..machine import run_on
+from .measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
+from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
 
 
 def measured(name, entry, runs, sizes, seeds):

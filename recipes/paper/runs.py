@@ -7,11 +7,12 @@ from pathlib import Path
 import keras
 
 import keras_cbvit
-from recipes.files import read_object, write_object
-from recipes.paper.measures import BY_EPOCH, by_epoch
-from recipes.paper.tasks import RECIPES, config_of, network_of, task_of_dataset
-from recipes.train import train
-from recipes.training import run_folder
+
+from ..files import read_object, write_object
+from ..train import train
+from ..training import run_folder
+from .measures import BY_EPOCH, by_epoch
+from .tasks import RECIPES, config_of, network_of, task_of_dataset
 
 
 @dataclasses.dataclass(frozen=True)

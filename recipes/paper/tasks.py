@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 from keras_cbvit.models.registry import FAMILIES, SIZES, UPERNET
-from recipes.commands import load_config
-from recipes.paper.models import MODELS
-from recipes.tasks import TASKS
+
+from ..commands import load_config
+from ..tasks import TASKS
+from .models import MODELS
 
 
 class Recipe(NamedTuple):
@@ -75,7 +76,7 @@ def network_of(dataset, name, size):
 
 def counted_by(measure, result):
     """What the numbers of a measure that has several are of: block, or epoch."""
-    from recipes.paper.measures import ALONG
+    from .measures import ALONG
 
     along = ALONG[measure]
     if along != "epoch":

@@ -4,10 +4,10 @@ A task is a class with the methods of `recipes.tasks.base.Task`, in a file of it
 and a line in `TASKS`.
 """
 
-from recipes.tasks.base import Task
-from recipes.tasks.classification import Classification
-from recipes.tasks.multi_label import MultiLabel
-from recipes.tasks.segmentation import Segmentation
+from .base import Task
+from .classification import Classification
+from .multi_label import MultiLabel
+from .segmentation import Segmentation
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (Segmentation(), MultiLabel(), Classification())
@@ -26,7 +26,7 @@ def task_of_model(name, model):
         name: of published weights, a file or a run folder.
         model: the model.
     """
-    from recipes.evaluation.models import recorded_task
+    from ..evaluation.models import recorded_task
 
     known = recorded_task(name)
     if known in TASKS:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 
-from recipes.experiment import Augmentation, Data, Experiment, Training
+from ..experiment import Augmentation, Data, Experiment, Training
 
 
 class Task(abc.ABC):

@@ -8,24 +8,25 @@ import keras
 
 from keras_cbvit import SegmentationModel
 from keras_cbvit.pretrained.publishing import in_float32
-from recipes.data.batches import Batches, TrainingBatches
-from recipes.data.sources import load_dataset
-from recipes.evaluation.classifiers import as_classifier
-from recipes.evaluation.matching import Classifier, matched
-from recipes.evaluation.measuring import measure
-from recipes.evaluation.models import recorded_evaluation
-from recipes.evaluation.reports import classification_table, condition_name
-from recipes.evaluation.sets import data_of, load_set, with_options
-from recipes.network import build_classifier
-from recipes.options.classification import Augmentation, Data, Training
-from recipes.paper import measures as paper_measures
-from recipes.tasks.base import Task
-from recipes.training import callbacks
-from recipes.training.augmented import Augmented
-from recipes.training.devices import this_process
-from recipes.training.heads import fit_head
-from recipes.training.optimizer import build_optimizer
-from recipes.training.schedule import WarmupCosine
+
+from ..data.batches import Batches, TrainingBatches
+from ..data.sources import load_dataset
+from ..evaluation.classifiers import as_classifier
+from ..evaluation.matching import Classifier, matched
+from ..evaluation.measuring import measure
+from ..evaluation.models import recorded_evaluation
+from ..evaluation.reports import classification_table, condition_name
+from ..evaluation.sets import data_of, load_set, with_options
+from ..network import build_classifier
+from ..options.classification import Augmentation, Data, Training
+from ..paper import measures as paper_measures
+from ..training import callbacks
+from ..training.augmented import Augmented
+from ..training.devices import this_process
+from ..training.heads import fit_head
+from ..training.optimizer import build_optimizer
+from ..training.schedule import WarmupCosine
+from .base import Task
 
 BATCH_SIZE = 256  # images that are classified at once
 

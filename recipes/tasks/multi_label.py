@@ -6,12 +6,13 @@ import functools
 import keras
 
 from keras_cbvit.pretrained.publishing import in_float32
-from recipes.data.multi_label import load_multi_label
-from recipes.evaluation import multi_label
-from recipes.evaluation.models import recorded_evaluation
-from recipes.options.multi_label import Augmentation, Data, Training
-from recipes.tasks.classification import BATCH_SIZE, Classification
-from recipes.training import callbacks
+
+from ..data.multi_label import load_multi_label
+from ..evaluation import multi_label
+from ..evaluation.models import recorded_evaluation
+from ..options.multi_label import Augmentation, Data, Training
+from ..training import callbacks
+from .classification import BATCH_SIZE, Classification
 
 # The options of `recipes.evaluate` that multi-label classifiers have.
 OPTIONS = ("models", "on", "data_dir", "test_split", "crop_fraction", "strict")

@@ -5,28 +5,29 @@ import dataclasses
 from keras_cbvit import SegmentationModel
 from keras_cbvit.pretrained.publishing import in_float32
 from keras_cbvit.pretrained.sources import locate
-from recipes.data.segmentation.batches import TrainingCrops
-from recipes.data.segmentation.occurrence import check_occurrence
-from recipes.data.segmentation.pairs import load_pairs
-from recipes.evaluation import pixels
-from recipes.evaluation.matching import matched_pairs
-from recipes.evaluation.reports import segmentation_sentence, segmentation_tables
-from recipes.evaluation.segmenters import (
+
+from ..data.segmentation.batches import TrainingCrops
+from ..data.segmentation.occurrence import check_occurrence
+from ..data.segmentation.pairs import load_pairs
+from ..evaluation import pixels
+from ..evaluation.matching import matched_pairs
+from ..evaluation.reports import segmentation_sentence, segmentation_tables
+from ..evaluation.segmenters import (
     data_of,
     draw_segmenters,
     drawn_data,
     measure_segmenters,
 )
-from recipes.figures import draw_segmentations
-from recipes.network import build_segmenter
-from recipes.options.segmentation import Augmentation, Data, Training
-from recipes.paper import measures as paper_measures
-from recipes.tasks.base import Task
-from recipes.training import callbacks
-from recipes.training.devices import this_process
-from recipes.training.optimizer import build_optimizer
-from recipes.training.pixels import PixelCrossEntropy, Segmenter
-from recipes.training.schedule import WarmupPolynomial
+from ..figures import draw_segmentations
+from ..network import build_segmenter
+from ..options.segmentation import Augmentation, Data, Training
+from ..paper import measures as paper_measures
+from ..training import callbacks
+from ..training.devices import this_process
+from ..training.optimizer import build_optimizer
+from ..training.pixels import PixelCrossEntropy, Segmenter
+from ..training.schedule import WarmupPolynomial
+from .base import Task
 
 # The options of `recipes.evaluate` that segmentation models have.
 OPTIONS = ("models", "on", "data_dir", "test_split", "batch_size", "devices")

@@ -2,7 +2,7 @@
 
 import keras
 
-from recipes.data.on_device import augment
+from ..data.on_device import augment
 
 
 class Augmented(keras.Model):

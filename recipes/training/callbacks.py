@@ -12,15 +12,15 @@ import keras
 import numpy as np
 import tqdm
 
-from recipes.training import states
-from recipes.training.logs import (
+from . import states
+from .logs import (
     Scalars,
     draw_curves,
     read_log,
     write_log,
     write_table,
 )
-from recipes.training.optimizer import moving_averages
+from .optimizer import moving_averages
 
 
 class NonFiniteLossError(FloatingPointError):

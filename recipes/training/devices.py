@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from recipes.machine import cores
+from ..machine import cores
 
 
 def distribute(devices, global_batch_size):

@@ -8,8 +8,9 @@ import struct
 import time
 
 from keras_cbvit.files import write
-from recipes.figures import save
-from recipes.files import append, check_form
+
+from ..figures import save
+from ..files import append, check_form
 
 
 def read_log(file):

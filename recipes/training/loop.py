@@ -9,10 +9,11 @@ import dataclasses
 import keras
 
 from keras_cbvit.pretrained.publishing import check_publishable
-from recipes.data.fingerprints import of_dataset
-from recipes.publishing import measure_and_publish
-from recipes.training import callbacks, run_folder
-from recipes.training.devices import distribute, this_process
+
+from ..data.fingerprints import of_dataset
+from ..publishing import measure_and_publish
+from . import callbacks, run_folder
+from .devices import distribute, this_process
 
 
 def train(task, experiment, command):

@@ -3,7 +3,8 @@
 import keras
 
 from keras_cbvit.internals import layers_within
-from recipes.training.devices import is_mirrored
+
+from .devices import is_mirrored
 
 
 def build_optimizer(training, schedule, model):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from recipes.data.segmentation.pairs import IGNORED
+from ..data.segmentation.pairs import IGNORED
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")

@@ -15,10 +15,11 @@ import keras
 
 from keras_cbvit.files import InMemory, write
 from keras_cbvit.pretrained.sources import locate
-from recipes.data.fingerprints import FORM, differences_of
-from recipes.files import check_form, read_object, write_object
-from recipes.machine import run_on
-from recipes.training.devices import device, thread_variables, threads
+
+from ..data.fingerprints import FORM, differences_of
+from ..files import check_form, read_object, write_object
+from ..machine import run_on
+from .devices import device, thread_variables, threads
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ random is drawn as numbers for a whole batch, and applied to one picture.
 import numpy as np
 from PIL import Image
 
-from recipes.data.on_host import FILL
-from recipes.data.segmentation.pairs import IGNORED
+from ..on_host import FILL
+from .pairs import IGNORED
 
 ATTEMPTS = 10  # to find a crop with enough classes; after them any is taken
 BRIGHTNESS = 32  # at most added to or taken from values of 0–255

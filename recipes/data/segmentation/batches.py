@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from recipes.data.batches import Steps, decoders, shuffled
-from recipes.data.segmentation.augment import augment, draw
-from recipes.data.segmentation.pairs import IGNORED
+from ..batches import Steps, decoders, shuffled
+from .augment import augment, draw
+from .pairs import IGNORED
 
 
 class TrainingCrops(Steps):

@@ -5,8 +5,9 @@ import warnings
 import numpy as np
 
 from keras_cbvit.classes import listed
-from recipes.data.batches import decoders
-from recipes.data.segmentation.pairs import IGNORED
+
+from ..batches import decoders
+from .pairs import IGNORED
 
 AT_ONCE = 64  # files that are read before looking whether every class was seen
 

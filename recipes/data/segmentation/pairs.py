@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names
-from recipes.data.decoding import decoded, decoded_samples
-from recipes.data.fingerprints import NO_CLASS, fingerprint, marks_of
-from recipes.data.folders import Contents, MissingDatasetError
-from recipes.data.tfds import UnknownDatasetError, prepared, refuse_float_images
-from recipes.data.tfrecords import Records
+
+from ..decoding import decoded, decoded_samples
+from ..fingerprints import NO_CLASS, fingerprint, marks_of
+from ..folders import Contents, MissingDatasetError
+from ..tfds import UnknownDatasetError, prepared, refuse_float_images
+from ..tfrecords import Records
 
 IGNORED = 255
 """What labels of pixels that do not count become, whatever they are in the files."""

@@ -1,0 +1,44 @@
+"""The recipes as commands of the installed package: `keras-cbvit COMMAND ...`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "publish": "publish",
+    "analyze": "analyze",
+    "paper": "paper.__main__",
+    "benchmark": "benchmark.__main__",
+    "quickstart": "quickstart",
+}
+"""With the module of each, of which only the one that is asked for is imported."""
+_HELP = """Vision Transformers with Context Broadcasting.
+
+usage: keras-cbvit COMMAND [options]
+
+  train       trains a model of a config, of any task, and publishes it if asked
+  evaluate    measures models side by side
+  publish     measures a model trained elsewhere and publishes it
+  analyze     looks into trained models: attention, Λ, cost
+  paper       trains and measures what the paper's tables and figures show
+  benchmark   measures speed
+  quickstart  the whole path on handwritten digits
+
+Each has --help. KERAS_BACKEND=tensorflow, jax or torch is the backend."""
+
+
+def main(arguments=None):
+    """Runs a command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        sys.exit(f"There is no command {name!r}; there are {', '.join(COMMANDS)}.")
+    importlib.import_module(f".{COMMANDS[name]}", __package__).main(rest)
+
+
+if __name__ == "__main__":
+    main()
