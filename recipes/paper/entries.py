@@ -19,7 +19,7 @@ class Entry:
     models: dict[str, str]
     """Names of the rows, with the model of each."""
     measures: tuple[str, ...] = ("top1",)
-    """Of `recipes.paper.measures`."""
+    """Of `recipes.evaluation.paper_measures`."""
     task: str = "classification"
     """In `recipes.tasks.TASKS`."""
     draw: Callable = pictures.bars

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import figures
-from .measures import ALONG, FIRST, TITLES
+from ..evaluation.paper_measures import ALONG, FIRST, TITLES
 from .models import HEADS
 from .tasks import counted_by
 

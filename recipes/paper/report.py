@@ -6,8 +6,8 @@ from math import isnan, nan
 
 import numpy as np
 
+from ..evaluation.paper_measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
 from ..machine import run_on
-from .measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
 from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
 
 

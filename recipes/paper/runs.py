@@ -8,10 +8,10 @@ import keras
 
 import keras_cbvit
 
+from ..evaluation.paper_measures import BY_EPOCH, by_epoch
 from ..files import read_object, write_object
 from ..train import train
 from ..training import run_folder
-from .measures import BY_EPOCH, by_epoch
 from .tasks import RECIPES, config_of, network_of, task_of_dataset
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from keras_cbvit.models.registry import FAMILIES, SIZES, UPERNET
 
 from ..commands import load_config
+from ..evaluation.paper_measures import ALONG
 from ..tasks import TASKS
 from .models import MODELS
 
@@ -76,8 +77,6 @@ def network_of(dataset, name, size):
 
 def counted_by(measure, result):
     """What the numbers of a measure that has several are of: block, or epoch."""
-    from .measures import ALONG
-
     along = ALONG[measure]
     if along != "epoch":
         return along

@@ -120,7 +120,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, names, model, dataset, experiment):
-        """What is measured of a trained model, by names of `recipes.paper.measures`.
+        """What is measured of a trained model, by the names of `paper_measures`.
 
         There may be more than was asked for, if it comes with it. `experiment` is as it
         is run.

@@ -11,6 +11,7 @@ from keras_cbvit.pretrained.publishing import in_float32
 
 from ..data.batches import Batches, TrainingBatches
 from ..data.sources import load_dataset
+from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier
 from ..evaluation.matching import Classifier, matched
 from ..evaluation.measuring import measure
@@ -19,7 +20,6 @@ from ..evaluation.reports import classification_table, condition_name
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
-from ..paper import measures as paper_measures
 from ..training import callbacks
 from ..training.augmented import Augmented
 from ..training.devices import this_process

@@ -9,7 +9,7 @@ from keras_cbvit.pretrained.sources import locate
 from ..data.segmentation.batches import TrainingCrops
 from ..data.segmentation.occurrence import check_occurrence
 from ..data.segmentation.pairs import load_pairs
-from ..evaluation import pixels
+from ..evaluation import paper_measures, pixels
 from ..evaluation.matching import matched_pairs
 from ..evaluation.reports import segmentation_sentence, segmentation_tables
 from ..evaluation.segmenters import (
@@ -21,7 +21,6 @@ from ..evaluation.segmenters import (
 from ..figures import draw_segmentations
 from ..network import build_segmenter
 from ..options.segmentation import Augmentation, Data, Training
-from ..paper import measures as paper_measures
 from ..training import callbacks
 from ..training.devices import this_process
 from ..training.optimizer import build_optimizer

@@ -6,7 +6,14 @@ import functools
 import math
 import warnings
 
+from keras_cbvit import analysis
 from keras_cbvit.classes import check_names
+
+from . import pixels
+from .classifiers import Classifier
+from .matching import matched, matched_pairs
+from .measuring import measure as measure_classifier
+from .sets import data_of, load_set
 
 IMAGES = 512  # of the test set, whose attention is measured
 
@@ -65,12 +72,6 @@ def measure(name, model, dataset, data):
         dataset: the `recipes.data.sources.Dataset` it was tested on.
         data: the `recipes.options.classification.Data` of that.
     """
-    from keras_cbvit import analysis
-
-    from .. import evaluation
-    from ..evaluation.classifiers import Classifier
-    from ..evaluation.matching import matched
-
     if name in ("entropy", "distance"):
         images = dataset.test.first(IMAGES).images
         return analysis.attention_statistics(model, images)[name].tolist()
@@ -82,12 +83,11 @@ def measure(name, model, dataset, data):
     classifier = Classifier("the model", model, getattr(model, "class_names", None))
     split, model, _ = matched(classifier, on, dataset)
     under = CONDITIONS.get(name, "clean")
-    return 100 * evaluation.measure(model, split, under)["top1"]
+    return 100 * measure_classifier(model, split, under)["top1"]
 
 
 @functools.cache
 def _load_imagenet_set(on, data):
-    from ..evaluation.sets import data_of, load_set
 
     own = {"data_dir": data.data_dir, "image_size": data.image_size}
     return load_set(on, dataclasses.replace(data_of(on), **own))
@@ -101,9 +101,6 @@ def measure_pixels(model, pairs, experiment):
         pairs: the test images.
         experiment: as it is run.
     """
-    from ..evaluation import pixels
-    from ..evaluation.matching import matched_pairs
-
     names = check_names(experiment.data.class_names)
     pairs, names = matched_pairs("the model", model, pairs, names)
     # In the batches of training's evaluation: nothing else has to fit into memory.
@@ -142,9 +139,8 @@ def parameters(model):
 
 def cost(model):
     """Parameters, and multiply-accumulates for one image, by kind."""
-    from keras_cbvit.analysis import total_cost
 
-    total = total_cost(model)
+    total = analysis.total_cost(model)
     return {
         "parameters": total.parameters,
         "macs": total.matmul_macs,
