@@ -1,15 +1,12 @@
 """Models by name: the only place that knows both the models and their weights."""
 
-import dataclasses
 import fnmatch
-import functools
-import inspect
-import textwrap
 from typing import Any
 
 import keras
 
 from keras_cbvit.arguments import flag
+from keras_cbvit.documentation import documented
 from keras_cbvit.models.registry import (
     FAMILIES,
     SIZES,
@@ -26,96 +23,8 @@ from keras_cbvit.pretrained import loading
 from keras_cbvit.pretrained.formats import keras_files
 from keras_cbvit.pretrained.sources import list_weights, locate
 
-_OWN = """\
-include_top: whether the model ends in a classification head.
-weights: `None` for random weights, a tag such as `"imagenet"` (for the
-    sizes), a full name such as `"vitcb_s.imagenet"`, or the path of a
-    `.keras` or `.weights.h5` file of such a model. `list_weights()` lists
-    the names. Position embeddings are resampled to `input_shape`. A
-    `.weights.h5` file takes the arguments that its model was built with.
-input_tensor: the tensor of images that the model is built on, for instance a
-    `keras.Input`.
-input_shape: `(height, width, channels)` of the images. Height and width
-    are multiples of `patch_size` and need not be equal; `None` for any.
-pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-    tokens; if not given, all tokens without a head, else that of the weights,
-    or `"token"`.
-classes: number of classes. Given with `weights` of another number of
-    classes, the head is reinitialized and everything else is loaded. The head
-    of `weights` brings its `class_names` along; a new one has none.
-classifier_activation: activation of the head, `None` for logits.
-name: name of the model."""
-_LAST = """\
-dtype: dtype or dtype policy of the layers, for instance
-    `"mixed_bfloat16"`. Pixels are normalized and predictions given in
-    at least float32.
-allow_other_function: whether the weights of a file may be loaded into a model
-    that computes something else with them, such as CB in the place of none.
-    A Λ that starts at 0 changes nothing and is always allowed."""
-_REST = """\
 
-What is not given is taken from `weights`, where they say it, else from `ViTSpec`.
-
-Args:
-{arguments}
-
-Returns:
-    A `VisionTransformer`, a functional `keras.Model`. It takes images of shape
-    `(batch, height, width, channels)` and gives `(batch, classes)` with a head,
-    else `(batch, hidden_dim)`, or `(batch, tokens, hidden_dim)` without pooling.
-
-Raises:
-    ValueError: on an argument that cannot work, named with what would; on
-        unknown weights, and on weights of another architecture or function.
-    FileNotFoundError: on the path of a file that does not exist."""
-_SIZE_FIELDS = tuple(SIZES["s"])
-
-
-def _documented(builder):
-    """Gives a builder's `**options` the names and the words of `ViTSpec`'s fields."""
-    signature = inspect.signature(builder)
-    parameters = [
-        p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD
-    ]
-    names = [p.name for p in parameters]
-    fields = [f.name for f in dataclasses.fields(ViTSpec) if f.name not in names]
-    if builder.__name__ != "ViTCB":
-        fields = [name for name in fields if name not in _SIZE_FIELDS]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    options = [inspect.Parameter(n, keyword, default=None) for n in fields]
-    signature = signature.replace(parameters=parameters[:8] + options + parameters[8:])
-    words = _field_docs()
-    texts = [_OWN, *(f"{name}: {words[name]}" for name in fields), _LAST]
-    arguments = textwrap.indent("\n".join(texts), "    ")
-
-    @functools.wraps(builder)
-    def build(*args, **kwargs):
-        signature.bind(*args, **kwargs)  # a TypeError on unknown names
-        return builder(*args, **kwargs)
-
-    build.__signature__ = signature
-    build.__doc__ = (
-        inspect.cleandoc(builder.__doc__) + "\n" + _REST.format(arguments=arguments)
-    )
-    return build
-
-
-@functools.cache
-def _field_docs():
-    """What the docstring of `ViTSpec` says of each field."""
-    text = inspect.cleandoc(ViTSpec.__doc__)
-    lines = text.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines()
-    found, name = {}, None
-    for line in textwrap.dedent("\n".join(lines)).splitlines():
-        if not line.startswith(" "):
-            name, _, line = line.partition(": ")
-            found[name] = line
-        else:
-            found[name] += f"\n{line}"
-    return found
-
-
-@_documented
+@documented
 def ViTCB(
     include_top: bool = True,
     weights: Any = None,
@@ -137,7 +46,7 @@ def ViTCB(
     return _build(**locals())
 
 
-@_documented
+@documented
 def ViTCB_Ti(
     include_top: bool = True,
     weights: Any = None,
@@ -156,7 +65,7 @@ def ViTCB_Ti(
     return _build(**locals(), size="ti")
 
 
-@_documented
+@documented
 def ViTCB_S(
     include_top: bool = True,
     weights: Any = None,
@@ -175,7 +84,7 @@ def ViTCB_S(
     return _build(**locals(), size="s")
 
 
-@_documented
+@documented
 def ViTCB_B(
     include_top: bool = True,
     weights: Any = None,
@@ -256,7 +165,10 @@ def _name_for_tags(given):
     """The registered name of what is asked for, which completes a tag."""
     of_images = ("input_shape", "include_preprocessing", "classes", "pooling")
     fields = {field: given[field] for field in given if field not in of_images}
-    return architecture_of_spec(ViTSpec(**fields, input_shape=(None, None, 3)))
+    try:
+        return architecture_of_spec(ViTSpec(**fields, input_shape=(None, None, 3)))
+    except ValueError:  # fields that only go together with those of a file
+        return None
 
 
 def _merge(content, given, classes):
@@ -391,8 +303,8 @@ def _upernet(
     for own in ("include_top", "pooling"):
         if own in options:
             raise TypeError(
-                f"{own} is not an argument of UperNets, whose Vision Transformer has no "
-                "head."
+                f"{own} is not an argument of UperNets, whose Vision Transformer has "
+                "no head."
             )
     vit = _build(
         include_top=False,

@@ -67,7 +67,7 @@ class Folder:
         return read_catalog_file(catalog) if catalog.exists() else {}
 
     def file(self, record: WeightsRecord) -> Path:
-        """The file beside the catalog, or, where there is none, from the record's URL."""
+        """The file beside the catalog, or else the one behind the record's URL."""
         path = self.path / record.filename
         if path.exists():
             if cache.sha256(path) != record.sha256:
