@@ -189,7 +189,9 @@ def backbone():
 
 
 def test_upernet_takes_numpys_numbers_and_refuses_others(backbone):
-    model = keras_cbvit.UperNet(backbone, np.int64(3), np.int16(4), dtype="float32")
+    model = keras_cbvit.SegmentationModel(
+        backbone, np.int64(3), np.int16(4), dtype="float32"
+    )
     assert model.output_shape == (None, None, None, 3)
     copy = keras.models.model_from_json(model.to_json())
     assert copy.output_shape == model.output_shape
@@ -204,7 +206,7 @@ def test_upernet_takes_numpys_numbers_and_refuses_others(backbone):
     def check(name, value):
         arguments = {"classes": 3, "channels": 2, name: value}
         try:
-            model = keras_cbvit.UperNet(backbone, **arguments)
+            model = keras_cbvit.SegmentationModel(backbone, **arguments)
         except ValueError as error:
             assert_one_sentence(error, f"{name}=")
         else:
@@ -215,7 +217,7 @@ def test_upernet_takes_numpys_numbers_and_refuses_others(backbone):
 
 def test_blocks_windows_and_other_numbers_are_checked_alike(backbone):
     vit = tiny(depth=4)
-    model = keras_cbvit.UperNet(backbone, 3, 2)
+    model = keras_cbvit.SegmentationModel(backbone, 3, 2)
     images = np.zeros((1, 16, 16, 3), "float32")
     calls = {
         "blocks": lambda value: keras_cbvit.feature_pyramid(vit, value),
@@ -226,7 +228,7 @@ def test_blocks_windows_and_other_numbers_are_checked_alike(backbone):
             model, images, (16, 16), value
         ),
         "ablation": lambda value: keras_cbvit.ablations.ablate(
-            tiny(broadcast=None), value
+            tiny(broadcast="none"), value
         ),
         "top": lambda value: keras_cbvit.decode_predictions(
             np.eye(3), ["a", "b", "c"], value
