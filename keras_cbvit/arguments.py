@@ -59,13 +59,6 @@ def number(argument, value):
     return found
 
 
-def positive(argument, value):
-    """A finite number above 0."""
-    if (found := number(argument, value)) <= 0:
-        refuse(argument, value, "must be above 0.")
-    return found
-
-
 def number_between(lowest, highest=math.inf):
     """A check for a number from `lowest` to `highest`."""
 
@@ -78,6 +71,11 @@ def number_between(lowest, highest=math.inf):
         return found
 
     return check
+
+
+def norm_epsilon(argument, value):
+    """What a norm adds to a variance: enough not to divide by 0, and not for more."""
+    return number_between(1e-12, 1)(argument, value)
 
 
 def drop_rate(argument, value):

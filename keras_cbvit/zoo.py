@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_cbvit.arguments import flag
+from keras_cbvit.arguments import flag, items, refuse
 from keras_cbvit.documentation import documented
 from keras_cbvit.models.registry import (
     FAMILIES,
@@ -22,6 +22,8 @@ from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained import loading
 from keras_cbvit.pretrained.formats import keras_files
 from keras_cbvit.pretrained.sources import list_weights, locate
+
+_OF_HEADS = {"classes", "pooling", "classifier_activation"}
 
 
 @documented
@@ -122,9 +124,11 @@ def _build(
     include_top = flag("include_top", include_top)
     allow_other_function = flag("allow_other_function", allow_other_function)
     if not include_top and classes is not None:
-        raise ValueError(
-            f"classes={classes!r:.80} has no meaning with include_top=False: such a "
-            "model has no head. Leave out one of the two."
+        refuse(
+            "classes",
+            classes,
+            "has no meaning with include_top=False: such a model has no head. Leave "
+            "out one of the two.",
         )
     given = {**(options or {}), "input_shape": input_shape, "classes": classes}
     given = {field: value for field, value in given.items() if value is not None}
@@ -193,14 +197,13 @@ def _is_input(tensor):
 
 def _shape_of(tensor, input_shape):
     if not keras.utils.is_keras_tensor(tensor):
-        raise ValueError(
-            "input_tensor must be a symbolic tensor, as keras.Input gives."
-        )
+        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
     shape = tuple(tensor.shape[1:])
-    if input_shape is not None and tuple(input_shape) != shape:
-        raise ValueError(
-            f"input_shape={input_shape} is not that of input_tensor, {shape}; leave "
-            "out one of the two."
+    if input_shape is not None and tuple(items(input_shape) or ()) != shape:
+        refuse(
+            "input_shape",
+            input_shape,
+            f"is not that of input_tensor, {shape}; leave out one of the two.",
         )
     return shape
 
@@ -300,17 +303,23 @@ def _upernet(
     options,
     size=None,
 ):
-    for own in ("include_top", "pooling"):
+    for own in (
+        "include_top",
+        "pooling",
+        "input_tensor",
+        *(SIZES[size] if size else ()),
+    ):
         if own in options:
             raise TypeError(
-                f"{own} is not an argument of UperNets, whose Vision Transformer has "
-                "no head."
+                f"{own} is not an argument of UperNet_ViTCB"
+                + (f"_{size.capitalize()}." if size else ".")
             )
     vit = _build(
         include_top=False,
         weights=weights,
         input_shape=input_shape,
         dtype=dtype,
+        allow_other_function=options.pop("allow_other_function", False),
         options=options,
         size=size,
         of_any_size=True,
@@ -337,15 +346,20 @@ def create_model(name: str, weights: Any = None, **overrides: Any):
     Raises:
         ValueError: on an unknown name, with the known ones, and as `ViTCB`.
     """
-    if name not in known_models():
-        raise ValueError(
-            f"name={name!r:.80} is unknown; use one of {', '.join(known_models())}."
-        )
+    if not isinstance(name, str) or name not in known_models():
+        refuse("name", name, f"is unknown; use one of {', '.join(known_models())}.")
+    is_upernet = name.startswith(UPERNET)
     fields = model_fields(name.removeprefix(UPERNET))
-    if not name.startswith(UPERNET):
-        return ViTCB(weights=weights, **{**fields, **overrides})
-    overrides.setdefault("channels", UPERNET_CHANNELS[name.rpartition("_")[2]])
-    return UperNet_ViTCB(weights=weights, **{**fields, **overrides})
+    if is_upernet:
+        fields["channels"] = UPERNET_CHANNELS[name.rpartition("_")[2]]
+    if is_upernet or not flag("include_top", overrides.get("include_top", True)):
+        fields = {key: fields[key] for key in fields.keys() - _OF_HEADS}
+    fields |= {
+        key: value
+        for key, value in overrides.items()
+        if value is not None or key == "classifier_activation"
+    }
+    return (UperNet_ViTCB if is_upernet else ViTCB)(weights=weights, **fields)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

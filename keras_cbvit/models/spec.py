@@ -10,8 +10,9 @@ from keras_cbvit.arguments import (
     check_fields,
     drop_rate,
     items,
+    norm_epsilon,
     number,
-    positive,
+    number_between,
     refuse,
     whole_number,
 )
@@ -73,15 +74,17 @@ def _blocks(argument, value):
     return tuple(indices)
 
 
-def _colors(argument, value):
-    found = items(value, most=3)
-    if found is None or len(found) != 3:
-        refuse(argument, value, "must be three numbers, for red, green and blue.")
-    return tuple(number(argument, each) for each in found)
+def _colors(lowest):
+    """A check for three numbers from `lowest` to 1, as of images of values 0-1."""
+    one = number_between(lowest, 1)
 
+    def check(argument, value):
+        found = items(value, most=3)
+        if found is None or len(found) != 3:
+            refuse(argument, value, "must be three numbers, for red, green and blue.")
+        return tuple(one(argument, each) for each in found)
 
-def _deviations(argument, value):
-    return tuple(positive(argument, each) for each in _colors(argument, value))
+    return check
 
 
 def _up_to(most, least=1):
@@ -163,8 +166,8 @@ class ViTSpec:
     num_register_tokens: Annotated[int, _up_to(DEEPEST, least=0)] = 0
     prefix_position_embedding: bool = True
     position_grid: Annotated[tuple[int, int], _grid] | None = None
-    layer_scale: Annotated[float, number] | None = None
-    epsilon: Annotated[float, positive] = 1e-6
+    layer_scale: Annotated[float, number_between(0, 100)] | None = None
+    epsilon: Annotated[float, norm_epsilon] = 1e-6
     broadcast: Literal["none", "cb", "cbs"] = "cb"
     broadcast_place: Literal["mlp_end", "mlp_front", "mlp_mid", "msa_end", "both"] = (
         "mlp_end"
@@ -177,8 +180,8 @@ class ViTSpec:
     drop_path_rate: Annotated[float, drop_rate] = 0.0
     remat: bool = False
     include_preprocessing: bool = True
-    mean: Annotated[Colors, _colors] = IMAGENET_MEAN
-    std: Annotated[Colors, _deviations] = IMAGENET_STD
+    mean: Annotated[Colors, _colors(0)] = IMAGENET_MEAN
+    std: Annotated[Colors, _colors(1e-3)] = IMAGENET_STD
     pooling: Literal["token", "avg"] | None = "token"
     classes: WholeNumber | None = 1000
     classifier_activation: Annotated[str | None, activation] = "softmax"
