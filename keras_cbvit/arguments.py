@@ -6,6 +6,7 @@ are taken like Python's, so that a configuration can keep them.
 
 import collections.abc
 import dataclasses
+import functools
 import math
 import operator
 import os
@@ -58,13 +59,6 @@ def number(argument, value):
     return found
 
 
-def positive(argument, value):
-    """A finite number above 0."""
-    if (found := number(argument, value)) <= 0:
-        refuse(argument, value, "must be above 0.")
-    return found
-
-
 def number_between(lowest, highest=math.inf):
     """A check for a number from `lowest` to `highest`."""
 
@@ -77,6 +71,11 @@ def number_between(lowest, highest=math.inf):
         return found
 
     return check
+
+
+def norm_epsilon(argument, value):
+    """What a norm adds to a variance: enough not to divide by 0, and not for more."""
+    return number_between(1e-12, 1)(argument, value)
 
 
 def drop_rate(argument, value):
@@ -127,10 +126,23 @@ def check_fields(instance):
     Raises:
         ValueError: on the first field that cannot be, by name.
     """
-    hints = typing.get_type_hints(type(instance), include_extras=True)
     for field in dataclasses.fields(instance):
-        value = _checked(field.name, getattr(instance, field.name), hints[field.name])
+        value = field_value(type(instance), field.name, getattr(instance, field.name))
         object.__setattr__(instance, field.name, value)
+
+
+def field_value(kind, name, value):
+    """The checked value of one field of a dataclass, see `check_fields`.
+
+    Raises:
+        ValueError: if it cannot be.
+    """
+    return _checked(name, value, _hints(kind)[name])
+
+
+@functools.cache
+def _hints(kind):
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _checked(name, value, hint):

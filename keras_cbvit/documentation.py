@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from typing import Any
 
 from keras_cbvit.models.registry import SIZES
 from keras_cbvit.models.spec import ViTSpec
@@ -64,7 +65,9 @@ def documented(builder):
     if builder.__name__ != "ViTCB":
         fields = [name for name in fields if name not in _SIZE_FIELDS]
     keyword = inspect.Parameter.KEYWORD_ONLY
-    options = [inspect.Parameter(n, keyword, default=None) for n in fields]
+    options = [
+        inspect.Parameter(n, keyword, default=None, annotation=Any) for n in fields
+    ]
     signature = signature.replace(parameters=parameters[:8] + options + parameters[8:])
     words = field_docs()
     texts = [_OWN, *(f"{name}: {words[name]}" for name in fields), _LAST]

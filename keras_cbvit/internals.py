@@ -1,4 +1,4 @@
-"""What this package uses of Keras that is not public; checked with Keras 3.12 to 3.15."""
+"""The parts of Keras used here that are not public; checked with Keras 3.12 to 3.15."""
 
 
 def layers_within(layer, recursive=True):

@@ -1,15 +1,12 @@
 """Models by name: the only place that knows both the models and their weights."""
 
-import dataclasses
 import fnmatch
-import functools
-import inspect
-import textwrap
 from typing import Any
 
 import keras
 
-from keras_cbvit.arguments import flag
+from keras_cbvit.arguments import flag, items, refuse
+from keras_cbvit.documentation import documented
 from keras_cbvit.models.registry import (
     FAMILIES,
     SIZES,
@@ -26,96 +23,10 @@ from keras_cbvit.pretrained import loading
 from keras_cbvit.pretrained.formats import keras_files
 from keras_cbvit.pretrained.sources import list_weights, locate
 
-_OWN = """\
-include_top: whether the model ends in a classification head.
-weights: `None` for random weights, a tag such as `"imagenet"` (for the
-    sizes), a full name such as `"vitcb_s.imagenet"`, or the path of a
-    `.keras` or `.weights.h5` file of such a model. `list_weights()` lists
-    the names. Position embeddings are resampled to `input_shape`. A
-    `.weights.h5` file takes the arguments that its model was built with.
-input_tensor: the tensor of images that the model is built on, for instance a
-    `keras.Input`.
-input_shape: `(height, width, channels)` of the images. Height and width
-    are multiples of `patch_size` and need not be equal; `None` for any.
-pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-    tokens; if not given, all tokens without a head, else that of the weights,
-    or `"token"`.
-classes: number of classes. Given with `weights` of another number of
-    classes, the head is reinitialized and everything else is loaded. The head
-    of `weights` brings its `class_names` along; a new one has none.
-classifier_activation: activation of the head, `None` for logits.
-name: name of the model."""
-_LAST = """\
-dtype: dtype or dtype policy of the layers, for instance
-    `"mixed_bfloat16"`. Pixels are normalized and predictions given in
-    at least float32.
-allow_other_function: whether the weights of a file may be loaded into a model
-    that computes something else with them, such as CB in the place of none.
-    A Λ that starts at 0 changes nothing and is always allowed."""
-_REST = """\
-
-What is not given is taken from `weights`, where they say it, else from `ViTSpec`.
-
-Args:
-{arguments}
-
-Returns:
-    A `VisionTransformer`, a functional `keras.Model`. It takes images of shape
-    `(batch, height, width, channels)` and gives `(batch, classes)` with a head,
-    else `(batch, hidden_dim)`, or `(batch, tokens, hidden_dim)` without pooling.
-
-Raises:
-    ValueError: on an argument that cannot work, named with what would; on
-        unknown weights, and on weights of another architecture or function.
-    FileNotFoundError: on the path of a file that does not exist."""
-_SIZE_FIELDS = tuple(SIZES["s"])
+_OF_HEADS = {"classes", "pooling", "classifier_activation"}
 
 
-def _documented(builder):
-    """Gives a builder's `**options` the names and the words of `ViTSpec`'s fields."""
-    signature = inspect.signature(builder)
-    parameters = [
-        p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD
-    ]
-    names = [p.name for p in parameters]
-    fields = [f.name for f in dataclasses.fields(ViTSpec) if f.name not in names]
-    if builder.__name__ != "ViTCB":
-        fields = [name for name in fields if name not in _SIZE_FIELDS]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    options = [inspect.Parameter(n, keyword, default=None) for n in fields]
-    signature = signature.replace(parameters=parameters[:8] + options + parameters[8:])
-    words = _field_docs()
-    texts = [_OWN, *(f"{name}: {words[name]}" for name in fields), _LAST]
-    arguments = textwrap.indent("\n".join(texts), "    ")
-
-    @functools.wraps(builder)
-    def build(*args, **kwargs):
-        signature.bind(*args, **kwargs)  # a TypeError on unknown names
-        return builder(*args, **kwargs)
-
-    build.__signature__ = signature
-    build.__doc__ = (
-        inspect.cleandoc(builder.__doc__) + "\n" + _REST.format(arguments=arguments)
-    )
-    return build
-
-
-@functools.cache
-def _field_docs():
-    """What the docstring of `ViTSpec` says of each field."""
-    text = inspect.cleandoc(ViTSpec.__doc__)
-    lines = text.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines()
-    found, name = {}, None
-    for line in textwrap.dedent("\n".join(lines)).splitlines():
-        if not line.startswith(" "):
-            name, _, line = line.partition(": ")
-            found[name] = line
-        else:
-            found[name] += f"\n{line}"
-    return found
-
-
-@_documented
+@documented
 def ViTCB(
     include_top: bool = True,
     weights: Any = None,
@@ -137,7 +48,7 @@ def ViTCB(
     return _build(**locals())
 
 
-@_documented
+@documented
 def ViTCB_Ti(
     include_top: bool = True,
     weights: Any = None,
@@ -156,7 +67,7 @@ def ViTCB_Ti(
     return _build(**locals(), size="ti")
 
 
-@_documented
+@documented
 def ViTCB_S(
     include_top: bool = True,
     weights: Any = None,
@@ -175,7 +86,7 @@ def ViTCB_S(
     return _build(**locals(), size="s")
 
 
-@_documented
+@documented
 def ViTCB_B(
     include_top: bool = True,
     weights: Any = None,
@@ -213,9 +124,11 @@ def _build(
     include_top = flag("include_top", include_top)
     allow_other_function = flag("allow_other_function", allow_other_function)
     if not include_top and classes is not None:
-        raise ValueError(
-            f"classes={classes!r:.80} has no meaning with include_top=False: such a "
-            "model has no head. Leave out one of the two."
+        refuse(
+            "classes",
+            classes,
+            "has no meaning with include_top=False: such a model has no head. Leave "
+            "out one of the two.",
         )
     given = {**(options or {}), "input_shape": input_shape, "classes": classes}
     given = {field: value for field, value in given.items() if value is not None}
@@ -256,7 +169,10 @@ def _name_for_tags(given):
     """The registered name of what is asked for, which completes a tag."""
     of_images = ("input_shape", "include_preprocessing", "classes", "pooling")
     fields = {field: given[field] for field in given if field not in of_images}
-    return architecture_of_spec(ViTSpec(**fields, input_shape=(None, None, 3)))
+    try:
+        return architecture_of_spec(ViTSpec(**fields, input_shape=(None, None, 3)))
+    except ValueError:  # fields that only go together with those of a file
+        return None
 
 
 def _merge(content, given, classes):
@@ -281,14 +197,13 @@ def _is_input(tensor):
 
 def _shape_of(tensor, input_shape):
     if not keras.utils.is_keras_tensor(tensor):
-        raise ValueError(
-            "input_tensor must be a symbolic tensor, as keras.Input gives."
-        )
+        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
     shape = tuple(tensor.shape[1:])
-    if input_shape is not None and tuple(input_shape) != shape:
-        raise ValueError(
-            f"input_shape={input_shape} is not that of input_tensor, {shape}; leave "
-            "out one of the two."
+    if input_shape is not None and tuple(items(input_shape) or ()) != shape:
+        refuse(
+            "input_shape",
+            input_shape,
+            f"is not that of input_tensor, {shape}; leave out one of the two.",
         )
     return shape
 
@@ -388,17 +303,23 @@ def _upernet(
     options,
     size=None,
 ):
-    for own in ("include_top", "pooling"):
+    for own in (
+        "include_top",
+        "pooling",
+        "input_tensor",
+        *(SIZES[size] if size else ()),
+    ):
         if own in options:
             raise TypeError(
-                f"{own} is not an argument of UperNets, whose Vision Transformer has no "
-                "head."
+                f"{own} is not an argument of UperNet_ViTCB"
+                + (f"_{size.capitalize()}." if size else ".")
             )
     vit = _build(
         include_top=False,
         weights=weights,
         input_shape=input_shape,
         dtype=dtype,
+        allow_other_function=options.pop("allow_other_function", False),
         options=options,
         size=size,
         of_any_size=True,
@@ -425,15 +346,20 @@ def create_model(name: str, weights: Any = None, **overrides: Any):
     Raises:
         ValueError: on an unknown name, with the known ones, and as `ViTCB`.
     """
-    if name not in known_models():
-        raise ValueError(
-            f"name={name!r:.80} is unknown; use one of {', '.join(known_models())}."
-        )
+    if not isinstance(name, str) or name not in known_models():
+        refuse("name", name, f"is unknown; use one of {', '.join(known_models())}.")
+    is_upernet = name.startswith(UPERNET)
     fields = model_fields(name.removeprefix(UPERNET))
-    if not name.startswith(UPERNET):
-        return ViTCB(weights=weights, **{**fields, **overrides})
-    overrides.setdefault("channels", UPERNET_CHANNELS[name.rpartition("_")[2]])
-    return UperNet_ViTCB(weights=weights, **{**fields, **overrides})
+    if is_upernet:
+        fields["channels"] = UPERNET_CHANNELS[name.rpartition("_")[2]]
+    if is_upernet or not flag("include_top", overrides.get("include_top", True)):
+        fields = {key: fields[key] for key in fields.keys() - _OF_HEADS}
+    fields |= {
+        key: value
+        for key, value in overrides.items()
+        if value is not None or key == "classifier_activation"
+    }
+    return (UperNet_ViTCB if is_upernet else ViTCB)(weights=weights, **fields)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

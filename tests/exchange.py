@@ -44,7 +44,9 @@ def upernet():
         include_top=False,
         pooling=None,
     )
-    return keras_cbvit.UperNet(keras_cbvit.feature_pyramid(vit, range(4)), 5, 4)
+    return keras_cbvit.SegmentationModel(
+        keras_cbvit.feature_pyramid(vit, range(4)), 5, 4
+    )
 
 
 # By the prefix of their files.

@@ -1,5 +1,6 @@
 """Arguments of the layers: a layer that works and comes back, or one sentence."""
 
+import inspect
 import json
 
 import keras
@@ -11,17 +12,12 @@ from hypothesis import strategies as st
 from keras_cbvit import layers
 from keras_cbvit.arguments import shown
 from keras_cbvit.layers.token_dense import TokenDense
-from keras_cbvit.models.vision_transformer import TokenPooling
 from tests.hostile import IS_FAST, Evil, assert_one_sentence, hostile
 
 TOKENS, MAP = (2, 4, 6), (2, 4, 4, 3)
 # What each layer is called with, and its arguments with a value of NumPy that it takes.
 LAYERS = {
     layers.AdaptiveAveragePooling: ([MAP], {"bins": np.int64(2)}),
-    layers.ClassTokenAndResampledPosition: (
-        [TOKENS, MAP],
-        {"patch_size": np.int8(2), "grid": np.array([1, 3])},
-    ),
     layers.ContextBroadcast: (
         [TOKENS],
         {
@@ -41,6 +37,7 @@ LAYERS = {
             "mlp_dim": np.int64(5),
             "drop_path_rate": np.float32(0.25),
             "remat": np.False_,
+            "epsilon": np.float32(1e-3),
             "attention": None,
             "msa_end": None,
             "mlp_front": None,
@@ -56,6 +53,7 @@ LAYERS = {
             "dropout_rate": np.float32(0.25),
         },
     ),
+    layers.LayerScale: ([TOKENS], {"initial_value": np.float32(0.5)}),
     layers.MLP: (
         [TOKENS],
         {"hidden_dim": np.int64(5), "front": None, "mid": None, "end": None},
@@ -66,9 +64,28 @@ LAYERS = {
         {"patch_size": np.int64(2), "hidden_dim": np.int64(5)},
     ),
     layers.PyramidPooling: ([MAP], {"channels": np.int64(2)}),
-    layers.Residual: ([TOKENS], {"branch": layers.MLP(5)}),
+    layers.Residual: (
+        [TOKENS],
+        {"branch": layers.MLP(5), "epsilon": np.float64(1e-3)},
+    ),
     layers.SqueezeExcitation: ([TOKENS], {"ratio": np.int64(2)}),
-    layers.TokenMap: ([(2, 5, 6), MAP], {"patch_size": np.int64(2)}),
+    layers.TokenEmbedding: (
+        [TOKENS, MAP],
+        {
+            "patch_size": np.int8(2),
+            "grid": np.array([1, 3]),
+            "num_register_tokens": np.int64(2),
+            "prefix_position_embedding": np.False_,
+        },
+    ),
+    layers.TokenMap: (
+        [(2, 5, 6), MAP],
+        {"patch_size": np.int64(2), "num_prefix_tokens": np.int64(1)},
+    ),
+    layers.TokenPooling: (
+        [TOKENS],
+        {"pooling": np.str_("avg"), "num_prefix_tokens": np.int64(2)},
+    ),
     layers.UniformHeadSelfAttention: (
         [TOKENS],
         {"num_heads": np.int64(2), "head_dim": np.int64(3)},
@@ -82,7 +99,6 @@ LAYERS = {
         },
     ),
     TokenDense: ([TOKENS], {"units": np.int64(5)}),
-    TokenPooling: ([TOKENS], {"pooling": np.str_("avg")}),
 }
 NAMES = {kind.__name__: kind for kind in LAYERS}
 
@@ -111,6 +127,8 @@ def test_numpys_numbers_are_taken_and_are_pythons_in_the_configuration(name):
     _, arguments = LAYERS[kind]
     layer = check_layer(kind, arguments)
     config = layer.get_config()
+    own = set(inspect.signature(kind).parameters) - {"kwargs"}
+    assert own == arguments.keys()
     for argument in arguments:
         assert not isinstance(config[argument], np.generic | np.ndarray)
     if not IS_FAST:

@@ -17,13 +17,13 @@ def normal(*shape):
 
 
 @pytest.fixture(params=["own", "generic"])
-def backend(request, monkeypatch):
+def path(request, monkeypatch):
     """This backend's own path, and the one of any backend."""
     if request.param == "generic":
         monkeypatch.setattr(backend, "BACKEND", "any")
 
 
-def test_dense_is_a_product_and_a_sum(backend):
+def test_dense_is_a_product_and_a_sum(path):
     inputs, kernel, bias = normal(2, 5, 7), normal(7, 3), normal(3)
     found = backend.dense(*(ops.convert_to_tensor(x) for x in (inputs, kernel, bias)))
     expected = inputs.astype("float64") @ kernel + bias
@@ -44,7 +44,7 @@ def attended(query, key, value):
 # The exponential of the larger scores overflows.
 @pytest.mark.parametrize("scale, tolerance", [(1, 1e-5), (200, 1e-4)])
 @pytest.mark.parametrize("training", [False, True])
-def test_attention_is_scaled_and_by_head(backend, scale, tolerance, training):
+def test_attention_is_scaled_and_by_head(path, scale, tolerance, training):
     arrays = [scale * normal(2, 5, 3, 4), normal(2, 5, 3, 4), normal(2, 5, 3, 4)]
     tensors = [ops.convert_to_tensor(x) for x in arrays]
     found = backend.attention(*tensors, training)
@@ -55,7 +55,7 @@ def test_attention_is_scaled_and_by_head(backend, scale, tolerance, training):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("bfloat16", 4e-3)])
-def test_gelu_is_exact(backend, dtype, tolerance):
+def test_gelu_is_exact(path, dtype, tolerance):
     x = np.linspace(-6, 6, 97, dtype="float32")
     expected = [v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype("float64")]
     found = backend.gelu(ops.cast(ops.convert_to_tensor(x), dtype))

@@ -29,7 +29,7 @@ def test_published_weights_are_fine_tuned_on_another_task_and_size(
         value=0.1,
         measured_on="nothing",
         recipe="none",
-        licence="Apache-2.0",
+        license="Apache-2.0",
     )
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
     model = keras_cbvit.ViTCB(

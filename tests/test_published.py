@@ -20,7 +20,7 @@ UPERNETS = [name for name in sorted(RECORDS) if name.startswith(UPERNET)]
 
 
 def pictures(shape):
-    """Four coloured waves over a slope, of values 0-255."""
+    """Four colored waves over a slope, of values 0-255."""
     height, width, _ = shape
     y, x, color = np.mgrid[:height, :width, :3]
     y, x = y / height, x / width

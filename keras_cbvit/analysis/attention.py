@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cbvit.arguments import shown, whole_number
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import EncoderBlock, PatchEmbedding
-from keras_cbvit.arguments import shown, whole_number
 
 
 def attention_maps(model, images):

@@ -8,7 +8,7 @@ from keras_cbvit.arguments import (
     fixed_channels,
     flag,
     layer,
-    positive,
+    norm_epsilon,
     whole_number,
 )
 from keras_cbvit.layers.drop_path import DropPath
@@ -91,7 +91,7 @@ class EncoderBlock(CompositeLayer):
         self.mlp_dim = whole_number("mlp_dim", mlp_dim)
         self.drop_path_rate = rate = drop_rate("drop_path_rate", drop_path_rate)
         self.remat = flag("remat", remat)
-        self.epsilon = positive("epsilon", epsilon)
+        self.epsilon = norm_epsilon("epsilon", epsilon)
         self.msa_end = layers_at("msa_end", msa_end)
         self.observer = None
         self.input_spec = keras.layers.InputSpec(ndim=3)

@@ -2,8 +2,11 @@
 
 import keras
 
-from keras_cbvit.arguments import check_shape, fixed_channels, number
+from keras_cbvit.arguments import check_shape, fixed_channels, number_between
 from keras_cbvit.layers.parts import Part
+
+INITIAL_VALUE = number_between(0, 100)
+"""Checks what the factors start from."""
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -28,12 +31,12 @@ class LayerScale(Part, keras.layers.Layer):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `initial_value` is no finite number.
+        ValueError: if `initial_value` is no number from 0 to 100.
     """
 
     def __init__(self, initial_value=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.initial_value = number("initial_value", initial_value)
+        self.initial_value = INITIAL_VALUE("initial_value", initial_value)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def build(self, input_shape):

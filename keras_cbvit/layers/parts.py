@@ -49,10 +49,19 @@ class CompositeLayer(Part, keras.layers.Layer):
         return LayerNorm(epsilon=epsilon, dtype=self.dtype_policy, name=name)
 
     def run(self, part, *args, **kwargs):
-        """Calls a part, without what Keras does around a call where that is nothing."""
-        if isinstance(part, Part) and part.dtype_policy == self.dtype_policy:
-            return part.call(*args, **kwargs)
-        return part(*args, **kwargs)
+        """Calls a part, without what Keras does around a call where that is nothing.
+
+        It is something where a dtype changes, as for quantized parts, or where a loss
+        is added.
+        """
+        is_nothing = (
+            isinstance(part, Part)
+            and part.dtype_policy == self.dtype_policy
+            and part.activity_regularizer is None
+            and keras.backend.standardize_dtype(args[0].dtype) == self.compute_dtype
+        )
+        call = part.call if is_nothing else part
+        return call(*args, **kwargs)
 
     def get_config(self):
         config = super().get_config()

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
 from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.resize_like import resize_like
 

@@ -6,7 +6,7 @@ from keras_cbvit.arguments import (
     check_shape,
     fixed_channels,
     layer,
-    positive,
+    norm_epsilon,
     refuse,
 )
 from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_config
@@ -38,7 +38,7 @@ class Residual(CompositeLayer):
             refuse("branch", branch, "must be a keras.layers.Layer.")
         self.branch = layer("branch", branch)
         self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.epsilon = positive("epsilon", epsilon)
+        self.epsilon = norm_epsilon("epsilon", epsilon)
         self.norm = self.layer_norm("norm", self.epsilon)
 
     def build(self, input_shape):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import keras
 
-from keras_cbvit.arguments import dtype_policy, flag, name_of_model
 from keras_cbvit import hdf5
+from keras_cbvit.arguments import dtype_policy, flag, name_of_model
 from keras_cbvit.classes import check_names
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers.parts import quantized_layers
@@ -70,7 +70,7 @@ class ZooModel(keras.Model):
 
     @property
     def scope(self):
-        """What the paths of the layers begin with, if the model was built in a scope."""
+        """What paths of layers begin with, if the model was built in a name scope."""
         return self.get_layer(self.anchor).path.removesuffix(self.anchor)
 
     def layers_by_path(self):

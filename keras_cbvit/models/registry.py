@@ -1,7 +1,9 @@
 """Names of models: those of the paper's sizes, and those that users add."""
 
 import fnmatch
+import re
 
+from keras_cbvit.arguments import refuse
 from keras_cbvit.models.base import ZooModel
 from keras_cbvit.models.segmentation import SegmentationModel
 from keras_cbvit.models.spec import ViTSpec
@@ -37,31 +39,29 @@ def register_model(name: str, **fields) -> None:
     Raises:
         ValueError: on a name that is taken or no such name, or fields that cannot be.
     """
-    if not name.isidentifier() or not name.isascii() or name != name.lower():
-        raise ValueError(
-            f"name={name!r:.80} must be of lower-case letters, digits and underscores."
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
+        refuse(
+            "name",
+            name,
+            "must be of lower-case letters, digits and underscores, a letter first.",
         )
+    if name.startswith(UPERNET):
+        refuse("name", name, f"must not begin with {UPERNET}, as UperNets' names do.")
     if name in known_models():
-        raise ValueError(f"name={name!r:.80} is taken.")
+        refuse("name", name, "is taken.")
     spec = ViTSpec(**fields)
     _models[name] = {field: getattr(spec, field) for field in fields}
 
 
 def model_fields(name: str) -> dict:
-    """The fields of `ViTSpec` that a registered Vision Transformer has.
-
-    Raises:
-        ValueError: on an unknown name, with the known ones.
-    """
-    if name not in _models:
-        raise ValueError(
-            f"name={name!r:.80} is unknown; use one of {', '.join(sorted(_models))}."
-        )
+    """The fields of `ViTSpec` that a registered Vision Transformer has."""
     return dict(_models[name])
 
 
 def known_models(pattern: str = "*") -> list[str]:
     """The names of registered models, UperNets as well, that match a pattern."""
+    if not isinstance(pattern, str):
+        refuse("pattern", pattern, "must be a string, with * and ? for any letters.")
     sized = [n for n in _models if n.rpartition("_")[2] in UPERNET_CHANNELS]
     names = [*_models, *(UPERNET + name for name in sized)]
     return sorted(fnmatch.filter(names, pattern))

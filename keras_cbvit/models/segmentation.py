@@ -3,7 +3,7 @@
 import keras
 
 from keras_cbvit import backend
-from keras_cbvit.arguments import activation, shown, whole_number
+from keras_cbvit.arguments import activation, refuse, shown, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.vision_transformer import VisionTransformer
@@ -56,15 +56,16 @@ class FeaturePyramid(ZooModel):
         class_names=None,
     ):
         check_vision_transformer("vit", vit)
-        if len(blocks) != 4:
-            raise ValueError(f"blocks={shown(blocks)} must be four indices of blocks.")
+        maps = vit.pyramid_outputs(blocks)
+        if len(maps) != 4:
+            refuse("blocks", blocks, f"must be indices of four blocks, not {len(maps)}.")
         dtype = float_policy(dtype)
         scales = FeatureScales(dtype=dtype, name=self.anchor)
         # In a function: as an attribute, the whole model would be a part of this one.
         self._own = lambda: {"vit": vit, "blocks": tuple(map(int, blocks))}
         super().__init__(
             vit.inputs[0],
-            scales(vit.pyramid_outputs(blocks)),
+            scales(maps),
             dtype=dtype,
             name=f"{vit.name}_pyramid" if name is None else name,
             trainable=trainable,

@@ -10,9 +10,9 @@ from keras_cbvit.arguments import (
     check_fields,
     drop_rate,
     items,
+    norm_epsilon,
     number,
     number_between,
-    positive,
     refuse,
     whole_number,
 )
@@ -74,15 +74,17 @@ def _blocks(argument, value):
     return tuple(indices)
 
 
-def _colors(argument, value):
-    found = items(value, most=3)
-    if found is None or len(found) != 3:
-        refuse(argument, value, "must be three numbers, for red, green and blue.")
-    return tuple(number(argument, each) for each in found)
+def _colors(lowest):
+    """A check for three numbers from `lowest` to 1, as of images of values 0-1."""
+    one = number_between(lowest, 1)
 
+    def check(argument, value):
+        found = items(value, most=3)
+        if found is None or len(found) != 3:
+            refuse(argument, value, "must be three numbers, for red, green and blue.")
+        return tuple(one(argument, each) for each in found)
 
-def _deviations(argument, value):
-    return tuple(positive(argument, each) for each in _colors(argument, value))
+    return check
 
 
 def _up_to(most, least=1):
@@ -164,8 +166,8 @@ class ViTSpec:
     num_register_tokens: Annotated[int, _up_to(DEEPEST, least=0)] = 0
     prefix_position_embedding: bool = True
     position_grid: Annotated[tuple[int, int], _grid] | None = None
-    layer_scale: Annotated[float, number] | None = None
-    epsilon: Annotated[float, positive] = 1e-6
+    layer_scale: Annotated[float, number_between(0, 100)] | None = None
+    epsilon: Annotated[float, norm_epsilon] = 1e-6
     broadcast: Literal["none", "cb", "cbs"] = "cb"
     broadcast_place: Literal["mlp_end", "mlp_front", "mlp_mid", "msa_end", "both"] = (
         "mlp_end"
@@ -178,8 +180,8 @@ class ViTSpec:
     drop_path_rate: Annotated[float, drop_rate] = 0.0
     remat: bool = False
     include_preprocessing: bool = True
-    mean: Annotated[Colors, _colors] = IMAGENET_MEAN
-    std: Annotated[Colors, _deviations] = IMAGENET_STD
+    mean: Annotated[Colors, _colors(0)] = IMAGENET_MEAN
+    std: Annotated[Colors, _colors(1e-3)] = IMAGENET_STD
     pooling: Literal["token", "avg"] | None = "token"
     classes: WholeNumber | None = 1000
     classifier_activation: Annotated[str | None, activation] = "softmax"
@@ -353,60 +355,3 @@ class ViTSpec:
         for (_, place), (scale, _) in self.contexts().items():
             count += (hidden if place == "mlp_mid" else dim) if scale else 0
         return count + (0 if self.classes is None else dense(dim, self.classes))
-
-
-# Fields that change no prediction of a model with a head, and what only training uses.
-_FREE = (
-    "input_shape",
-    "position_grid",
-    "drop_path_rate",
-    "remat",
-    "classes",
-    "classifier_activation",
-)
-_BROADCAST = ("broadcast", "context", "broadcast_place", "broadcast_blocks")
-
-
-def difference(found: ViTSpec, wanted: ViTSpec, new_head: bool = False) -> str | None:
-    """The first field by which two models compute different things with the same weights.
-
-    A Λ that only `wanted` has starts at 0 and changes nothing.
-
-    Args:
-        found: the spec that the weights are of.
-        wanted: the spec that is to get them.
-        new_head: whether the head of `wanted` gets other weights.
-
-    Returns:
-        The name of a field, or `None` if the two compute the same.
-    """
-    has_head = None not in (found.classes, wanted.classes) and not new_head
-    normalizes = found.include_preprocessing and wanted.include_preprocessing
-    for field in dataclasses.fields(ViTSpec):
-        name = field.name
-        if getattr(found, name) == getattr(wanted, name) or name in _FREE:
-            continue
-        if name in _BROADCAST:
-            if _broadcasts_differently(found, wanted):
-                return name
-        elif name == "include_preprocessing":
-            if wanted.include_preprocessing:
-                return name
-        elif name in ("mean", "std"):
-            if normalizes:
-                return name
-        elif name != "pooling" or has_head:
-            return name
-    return None
-
-
-def _broadcasts_differently(found, wanted):
-    old, new = found.contexts(), wanted.contexts()
-    for place in old.keys() | new.keys():
-        if place not in old and new[place][0]:
-            continue  # a Λ of 0
-        if place in old and old[place][0] and not new.get(place, (False,))[0]:
-            continue  # a Λ that is left over, which is an error of its own
-        if old.get(place) != new.get(place):
-            return True
-    return False

@@ -77,7 +77,8 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
     ):
         spec = spec if isinstance(spec, ViTSpec) else ViTSpec(**spec)
         dtype = float_policy(dtype)
-        names = ("hidden_dim", "depth", "input_shape", "patch_size")
+        names = ["hidden_dim", "depth", "input_shape", "patch_size"]
+        names += ["position_grid"] if spec.position_grid else []
         size = ", ".join(f"{name}={getattr(spec, name)}" for name in names)
         check_memory(f"A model of {size}", spec.count_weights(), dtype.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.

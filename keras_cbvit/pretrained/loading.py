@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from keras_cbvit.classes import check_names, difference
+from keras_cbvit import classes
+from keras_cbvit.arguments import field_value
 from keras_cbvit.layers.token_embedding import resample_position_embedding
-from keras_cbvit.models import spec as specs
+from keras_cbvit.models.difference import difference
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, TOKENS, VisionTransformer
@@ -99,14 +100,12 @@ def merge(content: Content, given: dict) -> ViTSpec:
     if found is None:
         return ViTSpec(**given)
     for key in ARCHITECTURE:
-        if key in given and getattr(found.replace(**{key: given[key]}), key) != getattr(
-            found, key
-        ):
+        own = getattr(found, key)
+        if key in given and field_value(ViTSpec, key, given[key]) != own:
             raise ValueError(
                 f"The weights of {content.source} are of another architecture: their "
-                f"{key} is {getattr(found, key)}, not {given[key]}. Use a file of this "
-                "model, or ViTCB(weights=...), which takes the architecture of the "
-                "file."
+                f"{key} is {own}, not {given[key]}. Use a file of this model, or "
+                "ViTCB(weights=...), which takes the architecture of the file."
             )
     given = dict(given)
     if None in given.get("input_shape", ()) and "position_grid" not in given:
@@ -149,19 +148,14 @@ def assign(
     if new_head:
         targets.pop(HEAD, None)
     if TOKENS in values and content.spec is not None:
-        *others, position = values[TOKENS]
-        grids = content.spec.grid, spec.grid
-        if grids[0] != grids[1]:
-            prefix = spec.num_prefix_tokens if spec.prefix_position_embedding else 0
-            position = resample_position_embedding(position, *grids, prefix)
-        values[TOKENS] = [*others, position]
+        values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
     kept = [
         path
         for path in targets
-        if path not in values and path.rpartition("/")[2] == CHANNEL_SCALE
+        if path not in values
+        and path.rpartition("/")[2] == CHANNEL_SCALE
+        and content.spec is not None  # else it is of the very model
     ]
-    if content.spec is None and kept:  # it is of the very model
-        kept = []
     targets = {path: pairs for path, pairs in targets.items() if path not in kept}
     _check_fit(content, values, targets)
     if content.spec is not None and not allow_other_function:
@@ -173,56 +167,62 @@ def assign(
         model.class_names = content.class_names
 
 
+def _resampled(tokens, spec, grid):
+    """The weights of the token embedding of a spec for another grid of patches."""
+    *others, position = tokens
+    prefix = spec.num_prefix_tokens if spec.prefix_position_embedding else 0
+    shape = (1, prefix + spec.grid[0] * spec.grid[1], spec.hidden_dim)
+    if spec.grid == grid or np.shape(position) != shape:  # which is an error of its own
+        return tokens
+    resampled = resample_position_embedding(position, spec.grid, grid, prefix)
+    return [*others, resampled]
+
+
 def _check_fit(content, values, targets):
     """Raises a ValueError that lists the weights that do not fit, if there are any."""
+    missing, left_over, of_another_shape = [], [], []
+    for path in targets.keys() | values.keys():
+        wanted, found = targets.get(path, ()), values.get(path, ())
+        for i in range(max(len(wanted), len(found))):
+            names = content.names.get(path, ())
+            ours = wanted[i][0] if i < len(wanted) else f"{path} ({i})"
+            name = names[i] if i < len(names) else ours
+            if i >= len(found) or found[i] is None:
+                missing.append(name)
+            elif i >= len(wanted):
+                left_over.append(name if wanted or path in content.names else path)
+            elif np.shape(found[i]) != tuple(wanted[i][1].shape):
+                shapes = f"{np.shape(found[i])} for {tuple(wanted[i][1].shape)}"
+                of_another_shape.append(f"{ours} {shapes}")
     problems = {
-        "missing": [n for p in targets.keys() - values.keys() for n, _ in targets[p]],
-        "left over": [*(values.keys() - targets.keys())],
-        "of another shape": [],
+        "missing": missing,
+        "left over": left_over,
+        "of another shape": of_another_shape,
     }
-    for path in targets.keys() & values.keys():
-        names = [name for name, _ in targets[path]]
-        found = [np.shape(value) for value in values[path]]
-        wanted = [tuple(weight.shape) for _, weight in targets[path]]
-        if len(found) != len(wanted):
-            problems["of another shape"].append(
-                f"{path} has {len(found)} weights, not {len(wanted)}"
-            )
-            continue
-        problems["of another shape"] += [
-            f"{name} {one} for {two}"
-            for name, one, two in zip(names, found, wanted, strict=True)
-            if one != two
-        ]
-    if any(problems.values()):
-        listed = "; ".join(
-            f"{what}: {', '.join(sorted(names)[:8])}"
-            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            for what, names in problems.items()
-            if names
-        )
-        hint = (
-            ""
-            if content.spec
-            else (
-                " A .weights.h5 file does not say what model it is of: give the arguments "
-                "it was built with, or use a .keras file."
-            )
-        )
-        raise ValueError(
-            f"The weights of {content.source} do not fit this model; nothing was "
-            f"loaded. {listed}.{hint}"
-        )
+    if not any(problems.values()):
+        return
+    listed = "; ".join(
+        f"{what}: {', '.join(sorted({*names})[:8])}"
+        + (f" and {len({*names}) - 8} more" if len({*names}) > 8 else "")
+        for what, names in problems.items()
+        if names
+    )
+    hint = " Give the arguments that the model of the file was built with; unlike a "
+    hint += ".keras file, a .weights.h5 file does not tell them."
+    raise ValueError(
+        f"The weights of {content.source} do not fit this model; nothing was loaded. "
+        f"{listed[0].upper()}{listed[1:]}.{'' if content.spec else hint}"
+    )
 
 
 def _check_function(content, spec, new_head):
-    key = specs.difference(content.spec, spec, new_head)
+    key = difference(content.spec, spec, new_head)
     if key is None:
         return
     found, asked = getattr(content.spec, key), getattr(spec, key)
     raise ValueError(
-        f"The weights of {content.source} are of a model with {key}={found!r:.80}; with "
-        f"{key}={asked!r:.80} they compute something else. Ask for {key}="
+        f"The weights of {content.source} are of a model with {key}={found!r:.80}; "
+        f"with {key}={asked!r:.80} they compute something else. Ask for {key}="
         f"{found!r:.80}, or give allow_other_function=True."
     )
 
@@ -240,7 +240,10 @@ def name_classes(model, record):
     what = f"class_names of the record {record.name!r}"
     if model.class_names is None:
         model.class_names = names
-    elif other := difference(
-        "the record", check_names(names, what=what), "the file", model.class_names
+    elif other := classes.difference(
+        "the record",
+        classes.check_names(names, what=what),
+        "the file",
+        model.class_names,
     ):
         raise ValueError(f"{what} are not those of its file: {other}.")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from keras_cbvit.arguments import shown
 from keras_cbvit.files import write
+from keras_cbvit.models.registry import UPERNET, known_models
 from keras_cbvit.pretrained import cache, network
 from keras_cbvit.pretrained.records import (
     CATALOG,
@@ -67,7 +68,7 @@ class Folder:
         return read_catalog_file(catalog) if catalog.exists() else {}
 
     def file(self, record: WeightsRecord) -> Path:
-        """The file beside the catalog, or, where there is none, from the record's URL."""
+        """The file beside the catalog, or else the one behind the record's URL."""
         path = self.path / record.filename
         if path.exists():
             if cache.sha256(path) != record.sha256:
@@ -257,11 +258,13 @@ def _known_names():
 
 
 def _how_to_train(name):
-    if not name.endswith(".imagenet"):
+    architecture, _, tag = name.partition(".")
+    is_classifier = architecture in known_models() and not name.startswith(UPERNET)
+    if tag != "imagenet" or not is_classifier:
         return ""
     return (
-        " ImageNet weights of this model have not been published. On a machine with "
-        "GPUs and ImageNet-1k, `keras-cbvit train imagenet --publish "
-        f"{shown(name)[1:-1]} --weights-dir FOLDER` trains and publishes them, with "
-        f"--help for the model. Set {PLACE_VARIABLE}=FOLDER to use them here."
+        " Nobody has trained and published ImageNet weights of this model yet. From a "
+        "checkout, on a machine with GPUs and ImageNet-1k, `python -m recipes.train "
+        f"imagenet --model {architecture} --publish {name} --weights-dir FOLDER` "
+        f"trains and publishes them. Set {PLACE_VARIABLE}=FOLDER to use them here."
     )

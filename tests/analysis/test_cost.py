@@ -49,11 +49,11 @@ def test_the_scale_of_cb_s_is_counted():
 
 
 def test_the_costs_of_every_layer():
-    assert layer_costs(tiny(broadcast=None)) == {
+    assert layer_costs(tiny(broadcast="none")) == {
         "images": Cost(),
         "normalization": Cost(),
         "patch_embedding": Cost(PATCHES, 0, 48 * 16 + 16),
-        "class_token_and_position": Cost(0, 0, 16 + 7 * 16),
+        "token_embedding": Cost(0, 0, 16 + 7 * 16),
         "block_0": Cost(ATTENTION + MLP, 0, PARAMETERS),
         "block_1": Cost(ATTENTION + MLP, 0, PARAMETERS),
         "norm": Cost(0, 0, 2 * 16),

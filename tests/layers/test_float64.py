@@ -14,7 +14,6 @@ from keras import ops
 from keras_cbvit import layers
 from keras_cbvit.layers.bicubic import bicubic_matrix
 from keras_cbvit.layers.token_dense import TokenDense
-from keras_cbvit.models.vision_transformer import TokenPooling
 
 RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.normal(size=(2, 5, 8))
@@ -260,26 +259,33 @@ def test_patches_and_tokens():
     expected = dense(layer.projection, patches.reshape(2, 6, 12))
     np.testing.assert_allclose(apply(layer, images), expected, **NEAR)
 
-    layer = filled(layers.ClassTokenAndPosition(dtype="float64"), TOKENS.shape)
-    token, position = (numbers(weight.value) for weight in layer.weights)
-    tokens = np.concatenate([np.repeat(token, 2, axis=0), TOKENS], axis=1)
-    np.testing.assert_allclose(apply(layer, TOKENS), tokens + position, **NEAR)
+    layer = layers.TokenEmbedding(2, (1, 5), 2, dtype="float64")
+    images = np.zeros((2, 2, 10, 3))
+    filled(layer, TOKENS.shape, images.shape)
+    *prefix, position = (numbers(weight.value) for weight in layer.weights)
+    prefix = np.repeat(np.concatenate(prefix, axis=1), 2, axis=0)
+    tokens = np.concatenate([prefix, TOKENS], axis=1)
+    np.testing.assert_allclose(apply(layer, TOKENS, images), tokens + position, **NEAR)
 
     for pooling, expected in (
         ("token", TOKENS[:, 0]),
         ("avg", TOKENS[:, 1:].mean(axis=1)),
     ):
-        found = apply(TokenPooling(pooling, dtype="float64"), TOKENS)
+        found = apply(layers.TokenPooling(pooling, dtype="float64"), TOKENS)
         np.testing.assert_allclose(found, expected, **NEAR)
     found = apply(layers.TokenMap(2, dtype="float64"), TOKENS, np.zeros((2, 4, 4, 3)))
     np.testing.assert_array_equal(found, TOKENS[:, 1:].reshape(2, 2, 2, 8))
+
+    layer = filled(layers.LayerScale(dtype="float64"), TOKENS.shape)
+    expected = numbers(layer.gamma.value) * TOKENS
+    np.testing.assert_allclose(apply(layer, TOKENS), expected, **NEAR)
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (3, 5), (1, 4), (6, 1)])
 def test_resampled_position(grid):
     tokens = RANDOM.normal(size=(2, grid[0] * grid[1], 8))
     images = np.zeros((2, 2 * grid[0], 2 * grid[1], 3))
-    layer = layers.ClassTokenAndResampledPosition(2, (2, 2), dtype="float64")
+    layer = layers.TokenEmbedding(2, (2, 2), dtype="float64")
     filled(layer, tokens.shape, images.shape)
     token, position = (numbers(weight.value) for weight in layer.weights)
     sides = [bicubic_matrix(2, side) for side in grid]

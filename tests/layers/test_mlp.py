@@ -70,8 +70,8 @@ def test_every_argument_comes_back_from_the_configuration():
         name="perceptron",
         dtype="mixed_bfloat16",
     )
-    assert copy.front.context == "max"
-    assert copy.mid.scale
-    assert copy.end.scale == 2.0
+    assert [layer.context for layer in copy.front] == ["max"]
+    assert [layer.scale for layer in copy.mid] == [True]
+    assert [layer.scale for layer in copy.end] == [2.0]
     copy.build((None, None, 3))
     assert copy.fc2.dtype_policy.name == "mixed_bfloat16"

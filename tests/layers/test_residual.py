@@ -5,7 +5,7 @@ from keras_cbvit.layers import MLP, Residual
 from tests.compare import assert_close
 
 
-def test_the_branch_of_the_normalised_inputs_is_added():
+def test_the_branch_of_the_normalized_inputs_is_added():
     layer = Residual(keras.layers.Rescaling(10.0, offset=1.0))
     x = np.array([[[1.0, 3.0], [5.0, 5.0]]])
     # LayerNorm makes the first token (-1, 1) and the second (0, 0).

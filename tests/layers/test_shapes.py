@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from keras_cbvit import layers
 from keras_cbvit.layers.token_dense import TokenDense
-from keras_cbvit.models.vision_transformer import TokenPooling
 
 CHANNELS = 4
 # Where each new shape is compiled, few are tried.
@@ -21,7 +20,6 @@ EXAMPLES = 20 if keras.backend.backend() == "torch" else 3
 # What makes a layer, and the ranks it takes; None for any from 2 on.
 ONE_INPUT = {
     "AdaptiveAveragePooling": (lambda: layers.AdaptiveAveragePooling(2), {4}),
-    "ClassTokenAndPosition": (layers.ClassTokenAndPosition, {3}),
     "ContextBroadcast": (layers.ContextBroadcast, {3, 4, 5}),
     "ContextBroadcast with scale": (lambda: layers.ContextBroadcast(True), {3, 4, 5}),
     "ContextBroadcast, axis 2": (lambda: layers.ContextBroadcast(axis=2), {4, 5}),
@@ -29,8 +27,13 @@ ONE_INPUT = {
     "DropPath": (lambda: layers.DropPath(0.5), {1, 2, 3, 4, 5}),
     "EncoderBlock": (lambda: layers.EncoderBlock(2, 6), {3}),
     "FCNHead": (lambda: layers.FCNHead(3, 5), {4}),
+    "LayerScale": (layers.LayerScale, {2, 3, 4, 5}),
     "MLP": (lambda: layers.MLP(5), {2, 3, 4, 5}),
     "MLP with CB": (lambda: layers.MLP(5, end=layers.ContextBroadcast()), {3, 4, 5}),
+    "MLP with CB and more": (
+        lambda: layers.MLP(5, end=[layers.ContextBroadcast(), layers.LayerScale()]),
+        {3, 4, 5},
+    ),
     "MultiHeadSelfAttention": (lambda: layers.MultiHeadSelfAttention(2), {3}),
     "PatchEmbedding": (lambda: layers.PatchEmbedding(2, 5), {4}),
     "PyramidPooling": (lambda: layers.PyramidPooling(5), {4}),
@@ -41,7 +44,7 @@ ONE_INPUT = {
         {2, 3, 4, 5},
     ),
     "TokenDense": (lambda: TokenDense(5), {2, 3, 4, 5}),
-    "TokenPooling": (lambda: TokenPooling("avg"), {3}),
+    "TokenPooling": (lambda: layers.TokenPooling("avg"), {3}),
     "UniformHeadSelfAttention": (lambda: layers.UniformHeadSelfAttention(2, 3), {3}),
 }
 SLOW = {"PyramidPooling", "FCNHead"} if EXAMPLES == 3 else set()
@@ -106,9 +109,6 @@ def test_unknown_sizes_are_known_where_they_can_be(name, shape, data):
     part = tuple(None if i in unknown else side for i, side in enumerate(shape))
     symbolic = outcome(lambda: make()(keras.KerasTensor(part)).shape)
     computed = outcome(lambda: make().compute_output_shape(part))
-    if name == "ClassTokenAndPosition" and 1 in unknown:
-        assert symbolic == "refused"  # it has an embedding for each token
-        return
     assert symbolic == computed
     if "refused" not in (whole, symbolic):
         assert len(symbolic) == len(whole)
@@ -141,8 +141,9 @@ def test_a_built_layer_takes_no_other_channels(name):
 
 
 TWO_INPUTS = {
-    "ClassTokenAndResampledPosition": lambda: layers.ClassTokenAndResampledPosition(
-        2, (2, 1)
+    "TokenEmbedding": lambda: layers.TokenEmbedding(2, (2, 1)),
+    "TokenEmbedding with registers": lambda: layers.TokenEmbedding(
+        2, (2, 1), 2, prefix_position_embedding=False
     ),
     "ResizeLike": layers.ResizeLike,
     "TokenMap": lambda: layers.TokenMap(2),

@@ -13,7 +13,7 @@ from tests.round_trip import round_trip
 X = np.array([[1.0], [2.0], [11.0], [14.0]], "float32")
 
 
-def test_it_normalises_by_the_batch_and_keeps_a_tenth_of_its_statistics():
+def test_it_normalizes_by_the_batch_and_keeps_a_tenth_of_its_statistics():
     layer = SynchronizedBatchNormalization()
     expected = (X - 7) / np.sqrt(31.5 + 1e-5)  # the mean and variance of 1, 2, 11, 14
     assert_close(layer(X, training=True), expected, atol=1e-5)
@@ -35,7 +35,7 @@ def test_two_devices_share_the_statistics_of_the_whole_batch(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     loss, mean, variance = np.load(tmp_path / "found.npy")
-    # Were each half normalised by itself, the variances would be 0.25 and 2.25.
+    # Were each half normalized by itself, the variances would be 0.25 and 2.25.
     assert mean == pytest.approx(0.7, rel=1e-5)
     assert variance == pytest.approx(0.9 + 3.15, rel=1e-5)
     assert loss == pytest.approx(1, rel=1e-4)

@@ -9,12 +9,13 @@ from tests.round_trip import round_trip
 def test_tokens_are_where_their_patches_are():
     images = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype("float32")
     tokens = keras.ops.convert_to_numpy(PatchEmbedding(4, 5)(images))
-    with_class_token = np.concatenate([np.full((2, 1, 5), 9.0), tokens], axis=1)
-    y = TokenMap(4)(with_class_token.astype("float32"), images)
-    assert y.shape == (2, 2, 3, 5)
-    for row in range(2):
-        for column in range(3):
-            assert_equal(y[:, row, column], tokens[:, 3 * row + column])
+    for prefix in (1, 0, 5):
+        tokens_in = np.concatenate([np.full((2, prefix, 5), 9.0), tokens], axis=1)
+        y = TokenMap(4, prefix)(tokens_in.astype("float32"), images)
+        assert y.shape == (2, 2, 3, 5)
+        for row in range(2):
+            for column in range(3):
+                assert_equal(y[:, row, column], tokens[:, 3 * row + column])
 
 
 def test_the_size_may_be_unknown():
@@ -29,4 +30,6 @@ def test_the_size_may_be_unknown():
 
 
 def test_every_argument_comes_back_from_the_configuration():
-    round_trip(TokenMap, patch_size=4, name="map", dtype="mixed_bfloat16")
+    round_trip(
+        TokenMap, patch_size=4, num_prefix_tokens=5, name="map", dtype="mixed_bfloat16"
+    )

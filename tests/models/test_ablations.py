@@ -17,7 +17,7 @@ SMALL = {
 
 
 def plain(**arguments):
-    return keras_cbvit.ViTCB(broadcast=None, **{**SMALL, **arguments})
+    return keras_cbvit.ViTCB(broadcast="none", **{**SMALL, **arguments})
 
 
 def parameters(ablation, **arguments):

@@ -92,7 +92,7 @@ def test_a_upernet_of_an_old_file_becomes_a_segmentation_model(tmp_path):
     assert again.class_names == NAMES
     assert_same_values(values(again), values(model))
     facts = dict.fromkeys(
-        ("dataset", "metric", "measured_on", "recipe", "licence"), "-"
+        ("dataset", "metric", "measured_on", "recipe", "license"), "-"
     )
     record = keras_cbvit.publish(
         plain(model),
@@ -122,7 +122,7 @@ def test_a_clone_is_a_segmentation_model_too():
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_names_stay_when_a_model_is_quantised(tmp_path):
+def test_names_stay_when_a_model_is_quantized(tmp_path):
     model = named(fill(tiny(depth=1)))
     model.quantize("int8")
     model.save(tmp_path / "model.keras")

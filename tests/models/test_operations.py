@@ -122,7 +122,7 @@ def test_a_gradient_takes_two_products_for_each():
 @pytest.mark.parametrize("training", [False, True])
 def test_context_broadcasting_multiplies_no_matrices_and_passes_few_times(training):
     counts = operations(training)
-    plain = operations(training, broadcast=None)
+    plain = operations(training, broadcast="none")
     assert counts[DENSE_NAME] == plain[DENSE_NAME]
     assert counts[ATTENTION_NAME] == plain[ATTENTION_NAME]
     added = [(counts[name] - plain[name]) / DEPTH for name in PASSES]
@@ -141,7 +141,7 @@ def test_tokens_are_moved_no_more_than_to_heads_and_back():
         assert counts["Transpose"] == 5 * DEPTH + 1
         assert counts["Einsum"] == counts["Erfc"] == 0
     else:
-        plain = operations(training=False, broadcast=None)
+        plain = operations(training=False, broadcast="none")
         # The outputs of a block's heads, and the bias that `addmm` spreads, 4 times.
         assert plain["aten::copy_"] <= 5 * DEPTH + 3
 

@@ -20,7 +20,7 @@ def headless(**changes):
 def upernet():
     vit = tiny(depth=4, include_top=False, classes=None, pooling=None)
     backbone = keras_cbvit.feature_pyramid(vit, range(4))
-    model = keras_cbvit.UperNet(backbone, 3, 4)
+    model = keras_cbvit.SegmentationModel(backbone, 3, 4)
     return fill_positive_variances(model)
 
 
@@ -54,7 +54,7 @@ MODELS = {
         [keras.Input((8, 12, 3)), part(fill(tiny(depth=1)))]
     ),
     **{
-        name: lambda name=name: fill(ablate(tiny(depth=1, broadcast=None), name))
+        name: lambda name=name: fill(ablate(tiny(depth=1, broadcast="none"), name))
         for name in ("uniform_attached", "squeeze_excitation", "extra_msa")
     },
 }

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import json
 import math
@@ -8,11 +9,8 @@ import pytest
 from keras import ops
 
 import keras_cbvit
-from keras_cbvit.models.vision_transformer import (
-    TokenPooling,
-    VisionTransformer,
-    block_indices,
-)
+from keras_cbvit import VisionTransformer, ViTSpec
+from keras_cbvit.layers import TokenPooling
 from tests.compare import assert_close, assert_equal, dtype_of
 from tests.gradients import gradients
 from tests.tiny import (
@@ -29,7 +27,7 @@ from tests.tiny import (
 # Against PyTorch and timm in float64.
 
 CASES = {
-    "plain": {"broadcast": None},
+    "plain": {"broadcast": "none"},
     "cb_mlp_end": {"broadcast_place": "mlp_end"},
     "cb_mlp_front": {"broadcast_place": "mlp_front"},
     "cb_mlp_mid": {"broadcast_place": "mlp_mid"},
@@ -49,7 +47,7 @@ def case(request, oracle, oracle_arguments, timm_state):
     keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
     if request.param == "cbs_mlp_end":
         for i, scale in enumerate(oracle["scales"]):
-            model.get_layer(f"block_{i}").mlp.end.channel_scale.assign(scale)
+            model.get_layer(f"block_{i}").mlp.end[0].channel_scale.assign(scale)
     return request.param, model
 
 
@@ -75,7 +73,7 @@ def test_the_loss_and_its_gradients_are_those_of_timm(case, oracle):
         return cross_entropy(oracle["labels"], model(x))
 
     x = oracle["images"].astype("float32")
-    position_embedding = model.get_layer("class_token_and_position").position_embedding
+    position_embedding = model.get_layer("token_embedding").position_embedding
     (of_images,), (of_position,) = gradients(loss, x, variables=[position_embedding])
     assert_close(loss(x), oracle[f"{name}/loss"], atol=1e-5)
     assert_close(of_images, oracle[f"{name}/grad_images"], atol=1e-5)
@@ -85,7 +83,7 @@ def test_the_loss_and_its_gradients_are_those_of_timm(case, oracle):
 def test_broadcasting_amid_the_mlp_is_broadcasting_at_its_end():
     # CB's mean commutes with the second FC: the paper's Table 5 gives both +0.6.
     mid, end = (fill(tiny(broadcast_place=place)) for place in ("mlp_mid", "mlp_end"))
-    plain = fill(tiny(broadcast=None))
+    plain = fill(tiny(broadcast="none"))
     assert_close(predict(mid), predict(end), atol=1e-5)
     assert np.abs(predict(end) - predict(plain)).max() > 1e-2
 
@@ -98,7 +96,7 @@ def test_layers_are_named_by_their_part():
         "images",
         "normalization",
         "patch_embedding",
-        "class_token_and_position",
+        "token_embedding",
         "block_0",
         "block_1",
         "norm",
@@ -106,13 +104,11 @@ def test_layers_are_named_by_their_part():
         "head",
         "predictions",
     ]
-    bare = tiny(
-        include_preprocessing=False, include_top=False, pooling=None, classes=None
-    )
+    bare = tiny(include_preprocessing=False, include_top=False, classes=None)
     assert [layer.name for layer in bare.layers] == [
         "images",
         "patch_embedding",
-        "class_token_and_position",
+        "token_embedding",
         "block_0",
         "block_1",
         "norm",
@@ -137,8 +133,8 @@ def test_weights_are_named_by_their_path():
     expected = [
         "patch_embedding/projection/kernel",
         "patch_embedding/projection/bias",
-        "class_token_and_position/class_token",
-        "class_token_and_position/position_embedding",
+        "token_embedding/class_token",
+        "token_embedding/position_embedding",
         *(f"block_0/{name}" for name in block),
         *(f"block_1/{name}" for name in block),
         "norm/gamma",
@@ -173,12 +169,12 @@ def test_the_scale_has_a_path_at_every_place(place, paths):
 # The parts.
 
 
-def test_images_of_0_to_255_are_normalised_by_imagenets_mean_and_deviation():
-    raw, normalised = fill(tiny()), fill(tiny(include_preprocessing=False))
+def test_images_of_0_to_255_are_normalized_by_imagenets_mean_and_deviation():
+    raw, normalized = fill(tiny()), fill(tiny(include_preprocessing=False))
     x = images(raw)
     by_hand = (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     by_hand = by_hand.astype("float32")
-    assert_close(predict(raw, x), predict(normalised, by_hand), atol=1e-5)
+    assert_close(predict(raw, x), predict(normalized, by_hand), atol=1e-5)
 
 
 def test_integer_images_are_taken():
@@ -225,13 +221,14 @@ def test_drop_path_grows_linearly_from_the_first_block_to_the_last():
 
 
 def test_broadcast_blocks_are_all_the_upper_half_or_those_named():
-    assert list(block_indices("all", 4)) == [0, 1, 2, 3]
-    assert list(block_indices("upper", 4)) == [2, 3]
-    assert list(block_indices("upper", 5)) == [2, 3, 4]
-    assert list(block_indices([3, 0], 4)) == [3, 0]
-    model = tiny(depth=4, broadcast_blocks=[0, 3])
-    has = [model.get_layer(f"block_{i}").mlp.end is not None for i in range(4)]
-    assert has == [True, False, False, True]
+    for blocks, depth, expected in (
+        ("all", 4, [0, 1, 2, 3]),
+        ("upper", 4, [2, 3]),
+        ("upper", 5, [2, 3, 4]),
+        ([3, 0], 4, [0, 3]),
+    ):
+        model = tiny(depth=depth, broadcast_blocks=blocks)
+        assert [i for i, block in enumerate(model.blocks) if block.mlp.end] == expected
 
 
 # Training.
@@ -290,7 +287,7 @@ def test_the_global_dtype_policy_is_followed():
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_a_quantised_model_is_close_and_comes_back_from_its_file(tmp_path):
+def test_a_quantized_model_is_close_and_comes_back_from_its_file(tmp_path):
     model = fill(tiny(depth=1, mlp_ratio=1, dtype="mixed_bfloat16"))
     before = predict(model)
     model.quantize("int8")
@@ -325,24 +322,37 @@ def test_lora_trains_only_its_own_weights_and_is_merged_in_the_file(tmp_path):
 
 # Configuration.
 
-EVERY_ARGUMENT = {
-    "input_shape": (8, 12, 1),
+# Every field with another value than its default.
+SPEC = {
+    "input_shape": (None, 12, 1),
     "patch_size": 4,
     "hidden_dim": 16,
     "depth": 2,
     "num_heads": 4,
     "mlp_ratio": 2.0,
+    "num_register_tokens": 3,
+    "prefix_position_embedding": False,
+    "position_grid": (2, 3),
+    "layer_scale": 0.5,
+    "epsilon": 1e-5,
     "broadcast": "cbs",
     "broadcast_place": "both",
     "broadcast_blocks": (1,),
     "context": "max",
+    "uniform_head": "attached",
+    "squeeze_excitation": True,
+    "extra_branch": "mlp",
     "drop_path_rate": 0.25,
     "remat": True,
     "include_preprocessing": False,
-    "include_top": True,
+    "mean": (0.5, 0.25, 0.125),
+    "std": (0.5, 0.75, 1.0),
     "pooling": "avg",
     "classes": 3,
     "classifier_activation": "sigmoid",
+}
+EVERY_ARGUMENT = {
+    "spec": SPEC,
     "dtype": "mixed_bfloat16",
     "name": "of_another_name",
     "trainable": False,
@@ -353,8 +363,11 @@ EVERY_ARGUMENT = {
 
 def test_every_argument_comes_back_from_the_configuration():
     parameters = inspect.signature(VisionTransformer).parameters
-    assert EVERY_ARGUMENT.keys() == parameters.keys()
+    assert EVERY_ARGUMENT.keys() == parameters.keys() - {"images"}
+    assert [field.name for field in dataclasses.fields(ViTSpec)] == [*SPEC]
+    assert not SPEC.items() & dataclasses.asdict(ViTSpec()).items()
     model = VisionTransformer(**EVERY_ARGUMENT)
+    assert model.spec == ViTSpec(**SPEC)
     text = json.dumps(keras.saving.serialize_keras_object(model))
     copy = keras.saving.deserialize_keras_object(json.loads(text))
     config = copy.get_config()
@@ -362,7 +375,7 @@ def test_every_argument_comes_back_from_the_configuration():
     assert config.pop("dtype")["config"] == {"name": "mixed_bfloat16"}
     assert config == {
         **{k: v for k, v in EVERY_ARGUMENT.items() if k != "dtype"},
-        "broadcast_blocks": [1],
+        "spec": json.loads(json.dumps(SPEC)),
         "frozen_layers": config["frozen_layers"],
     }
     assert "block_0/attention/qkv" in config["frozen_layers"]
@@ -370,6 +383,9 @@ def test_every_argument_comes_back_from_the_configuration():
         path: v.shape for path, v in values(model).items()
     }
     assert copy.trainable_weights == []
+    # A spec and its fields as a dict are the same.
+    own = {**EVERY_ARGUMENT, "spec": ViTSpec(**SPEC)}
+    assert VisionTransformer(**own).get_config() == model.get_config()
 
 
 def test_frozen_layers_come_back_from_the_file(tmp_path):
@@ -439,7 +455,7 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
         ({"input_shape": (8, 3, 3)}, r"for instance \(8, 4, 3\)"),
         ({"input_shape": (8, 12)}, r"input_shape=\(8, 12\) must be \(height, width"),
         ({"input_shape": 224}, r"input_shape=224 must be \(height, width, channels\)"),
-        ({"input_shape": (None, None, 3)}, r"input_shape=\(None, None, 3\) must be"),
+        ({"input_shape": (8, 12, None)}, r"input_shape=\(8, 12, None\) must be"),
         ({"input_shape": (8, 12.0, 3)}, "input_shape=12.0 must be a whole number"),
         ({"num_heads": 3}, "num_heads=3 does not divide hidden_dim=16"),
         ({"num_heads": 0}, "num_heads=0 must be a whole number of at least 1"),
@@ -449,11 +465,11 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
         ({"patch_size": 4.0}, r"patch_size=4\.0 must be a whole number of at least 1"),
         ({"mlp_ratio": 0}, "mlp_ratio=0 leaves no hidden channels"),
         ({"mlp_ratio": "4"}, "mlp_ratio='4' must be a number"),
-        ({"drop_path_rate": None}, "drop_path_rate=None must be a number"),
+        ({"drop_path_rate": "no"}, "drop_path_rate='no' must be a number"),
         ({"include_top": "no"}, "include_top='no' is unknown"),
         (
             {"broadcast": "CB"},
-            "broadcast='CB' is unknown; use one of None, 'cb', 'cbs'",
+            "broadcast='CB' is unknown; use one of 'none', 'cb', 'cbs'",
         ),
         ({"broadcast": ["cb"]}, r"broadcast=\['cb'\] is unknown"),
         (
@@ -469,9 +485,9 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
         ({"broadcast_blocks": [0.5]}, r"broadcast_blocks=\[0\.5\] is unknown"),
         (
             {"broadcast_blocks": [0, 2]},
-            r"broadcast_blocks=\[0, 2\] is out of range: depth=2 has the blocks 0 to 1",
+            r"broadcast_blocks=\(0, 2\) is out of range: depth=2 has the blocks 0 to 1",
         ),
-        ({"broadcast_blocks": (-1,)}, r"broadcast_blocks=\[-1\] is out of range"),
+        ({"broadcast_blocks": (-1,)}, r"broadcast_blocks=\(-1,\) is out of range"),
         (
             {"context": "median"},
             "context='median' is unknown; use one of 'mean', 'max', 'token'",
@@ -480,14 +496,13 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
         ({"drop_path_rate": -0.1}, r"drop_path_rate=-0\.1 must be at least 0"),
         (
             {"input_shape": (8, 12, 1)},
-            r"include_preprocessing=True normalises red, green and blue, but "
+            r"include_preprocessing=True normalizes red, green and blue, but "
             r"input_shape=\(8, 12, 1\) has 1 channels; set include_preprocessing=False",
         ),
         (
             {"pooling": "max"},
-            "pooling='max' is unknown; use one of 'token', 'avg', None",
+            "pooling='max' is unknown; use one of 'token', 'avg'",
         ),
-        ({"pooling": None}, "pooling=None leaves the head without a vector"),
         ({"classes": 0}, "classes=0 must be a whole number of at least 1"),
         (
             {"include_top": False},

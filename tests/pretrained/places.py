@@ -28,7 +28,7 @@ def entry(name="vitcb_s.toy", content=FILE, **changes):
         "value": 0.5,
         "measured_on": "10 toys",
         "recipe": "python -m recipes.train toys",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "keras_version": "3.15.1",
         "date": "2026-01-31",
         **changes,

@@ -10,7 +10,7 @@ from keras_cbvit.pretrained.position_embedding import resample_position_embeddin
 from tests.compare import assert_close
 from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
 
-POSITION = "class_token_and_position/position_embedding"
+POSITION = "token_embedding/position_embedding"
 HEAD = {"head/kernel", "head/bias"}
 
 
@@ -33,7 +33,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def source_plain(tmp_path_factory):
-    return Source(tmp_path_factory.mktemp("plain"), broadcast=None)
+    return Source(tmp_path_factory.mktemp("plain"), broadcast="none")
 
 
 @pytest.fixture(scope="module")
@@ -279,9 +279,9 @@ def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
 @pytest.mark.parametrize(
     "file, asked, differs",
     [
-        ({}, {"broadcast": None}, "broadcast='cb'; with broadcast=None they"),
+        ({}, {"broadcast": "none"}, "broadcast='cb'; with broadcast="none" they"),
         ({}, {"broadcast": "cbs"}, "broadcast='cb'; with broadcast='cbs' they"),
-        ({"broadcast": None}, {"broadcast": "cb"}, "broadcast=None; with broadcast="),
+        ({"broadcast": "none"}, {"broadcast": "cb"}, "broadcast="none"; with broadcast="),
         ({}, {"context": "max"}, "context='mean'; with context='max' they"),
         ({"broadcast": "cbs"}, {"context": "token"}, "context='mean'; with context="),
         ({}, {"broadcast_place": "both"}, "broadcast_place='mlp_end'; with broadcast_"),
@@ -319,7 +319,7 @@ def test_what_changes_nothing_need_not_be_asked_for(source, tmp_path):
     ):
         model = keras_cbvit.ViTCB(weights=source.keras, **same)
         assert_close(predict(model, x), expected)
-    plain = Source(tmp_path, broadcast=None)
+    plain = Source(tmp_path, broadcast="none")
     model = keras_cbvit.ViTCB(
         weights=plain.keras, broadcast_place="both", context="max"
     )
@@ -340,9 +340,9 @@ def test_without_the_files_normalization_and_head_images_and_pooling_are_ones_ow
 
 
 def test_a_file_in_another_size_is_of_the_same_function(source):
-    with pytest.raises(ValueError, match="with broadcast=None they compute"):
+    with pytest.raises(ValueError, match="with broadcast="none" they compute"):
         keras_cbvit.ViTCB(
-            weights=source.keras, broadcast=None, classes=5, input_shape=(4, 4, 3)
+            weights=source.keras, broadcast="none", classes=5, input_shape=(4, 4, 3)
         )
 
 
@@ -437,7 +437,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_the_file_of_a_quantised_model_is_refused(tmp_path):
+def test_the_file_of_a_quantized_model_is_refused(tmp_path):
     model = tiny()
     model.quantize("int8", filters="head")
     model.save(tmp_path / "model.keras")

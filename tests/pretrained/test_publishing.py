@@ -28,7 +28,7 @@ FACTS = {
     "value": 0.98765,
     "measured_on": "the 10 toys of the shelf",
     "recipe": "python -m recipes.train toys --seed 3",
-    "licence": "CC-BY-4.0",
+    "license": "CC-BY-4.0",
 }
 NAME = "vitcb_toy.v1"
 
@@ -147,7 +147,7 @@ def upernet(**changes):
     vit = tiny(depth=4, include_top=False, classes=None, pooling=None, **changes)
     backbone = keras_cbvit.feature_pyramid(vit, range(4))
     dtype = changes.get("dtype")
-    model = fill(keras_cbvit.UperNet(backbone, 3, 4, dtype=dtype))
+    model = fill(keras_cbvit.SegmentationModel(backbone, 3, 4, dtype=dtype))
     for weight in model.weights:
         if weight.path.endswith("moving_variance"):
             weight.assign(np.abs(weight.numpy()) + 0.5)
@@ -210,7 +210,7 @@ def test_the_size_of_a_upernet_is_told_by_its_name(tmp_path):
     backbone = keras_cbvit.feature_pyramid(
         tiny(depth=4, include_top=False, classes=None, pooling=None), range(4)
     )
-    model = keras_cbvit.UperNet(backbone, 3, 4, name="upernet_vitcb_ti")
+    model = keras_cbvit.SegmentationModel(backbone, 3, 4, name="upernet_vitcb_ti")
     with pytest.raises(ValueError, match="which is a upernet_vitcb_ti"):
         publish(tmp_path, model, "upernet_toy.v1", images=PICTURES)
 
@@ -314,7 +314,7 @@ def test_class_names_that_are_not_those_of_the_predictions_are_refused(tmp_path)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     model = toy(broadcast="cbs")
-    scale = model.get_layer("block_0").mlp.end.channel_scale
+    scale = model.get_layer("block_0").mlp.end[0].channel_scale
     scale.assign(np.array([value] + [0.0] * 15))
     message = "weight block_0/mlp/context_broadcast/scale is not finite: this training"
     with pytest.raises(ValueError, match=message):
@@ -344,10 +344,10 @@ def test_lora_is_merged(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-def test_a_quantised_model_is_refused(tmp_path):
+def test_a_quantized_model_is_refused(tmp_path):
     model = toy()
     model.quantize("int8", filters="head")
-    with pytest.raises(ValueError, match="quantised; publish it before"):
+    with pytest.raises(ValueError, match="quantized; publish it before"):
         publish(tmp_path, model)
     assert contents(tmp_path) == {}
 

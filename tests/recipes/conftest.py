@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_cbvit.pretrained.catalog import PLACE_VARIABLE
+from keras_cbvit.pretrained.sources import PLACE_VARIABLE
 from recipes.train import train
 from tests.recipes.small import small
 

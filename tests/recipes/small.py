@@ -10,7 +10,6 @@ from recipes.training.callbacks import Checkpoints
 
 SMALL = Experiment(
     Network(
-        model="ViTCB",
         patch_size=4,
         hidden_dim=16,
         depth=1,

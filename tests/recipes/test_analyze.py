@@ -8,7 +8,6 @@ from PIL import Image
 
 import keras_cbvit
 from keras_cbvit import analysis
-from keras_cbvit.models.ablations import ablate
 from recipes import analyze
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
@@ -99,10 +98,10 @@ def test_scales_are_analysed_without_a_data_set(tmp_path, capsys):
     assert not (tmp_path / "attention.png").exists()
 
 
-def test_an_ablation_is_analysed(tmp_path, capsys):
-    plain = tiny(broadcast=None, input_shape=(8, 8, 3))
+def test_a_model_of_the_ablations_is_analysed(tmp_path, capsys):
+    options = {"broadcast": "none", "squeeze_excitation": True}
     file = tmp_path / "se.keras"
-    fill(ablate(plain, "squeeze_excitation")).save(file)
+    fill(tiny(input_shape=(8, 8, 3), **options)).save(file)
     analyze.main([str(file), "--on", "digits", "--images", "2", "--out", str(tmp_path)])
     rows = rows_of(capsys.readouterr().out)
     # 2 blocks of SE by one hidden channel: 5 tokens of 16, mean and gate.
@@ -151,7 +150,7 @@ def test_what_cannot_be_analysed_is_refused_with_a_sentence(tmp_path):
     keras.Model(x, keras.layers.Flatten()(x), name="flat").save(tmp_path / "f.keras")
     tiny().save(tmp_path / "t.keras")
     pyramid = keras_cbvit.feature_pyramid(tiny(depth=4), (0, 1, 2, 3))
-    keras_cbvit.UperNet(pyramid, 3, channels=4).save(tmp_path / "u.keras")
+    keras_cbvit.SegmentationModel(pyramid, 3, channels=4).save(tmp_path / "u.keras")
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     (tmp_path / "broken.keras").write_bytes(b"not a model")
     for arguments, message in (

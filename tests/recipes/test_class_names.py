@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import evaluate, publish
 from recipes.data.sources import load_dataset
 from recipes.train import train
 from recipes.training.heads import fit_head
+from tests.recipes.published import records_in
 from tests.recipes.small import small
 from tests.tiny import assert_same_values, fill, predict, tiny, values
 
@@ -35,7 +35,7 @@ def images(finished):
 
 def test_a_runs_model_knows_its_classes(finished, model_file):
     assert keras_cbvit.load_model(model_file).class_names == DIGITS
-    (record,) = read_catalog(finished.run.weights_dir).values()
+    (record,) = records_in(finished.run.weights_dir).values()
     published = keras.saving.load_model(finished.run.weights_dir / record.filename)
     assert published.class_names == tuple(record.class_names) == DIGITS
 
@@ -127,7 +127,7 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
         publish.main(
             [str(nameless), "vitcb_toy.v1", *facts, "--weights-dir", str(tmp_path)]
         )
-    record = read_catalog(tmp_path)["vitcb_toy.v1"]
+    record = records_in(tmp_path)["vitcb_toy.v1"]
     file = keras.saving.load_model(tmp_path / record.filename)
     assert file.class_names == DIGITS
 
@@ -145,8 +145,8 @@ def test_a_run_is_published_on_classes_in_another_order(model_file, images, tmp_
     facts = ["--trained-on", "digits", "--recipe", "by hand"]
     options = ["--dataset", str(tmp_path / "set.npz"), "--weights-dir", str(tmp_path)]
     publish.main([str(model_file), "vitcb_toy.v1", *facts, *options])
-    record = read_catalog(tmp_path)["vitcb_toy.v1"]
-    assert record.value == is_right.sum() / 360
+    record = records_in(tmp_path)["vitcb_toy.v1"]
+    assert record.evaluations[0].metrics["top1"] == is_right.sum() / 360
     assert record.class_names == list(DIGITS)
 
 

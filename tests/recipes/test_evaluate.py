@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
+from keras_cbvit import Evaluation
 from recipes import evaluate
 from recipes.evaluation.classifiers import Classifier
 from tests.recipes import imagenet
@@ -32,7 +33,7 @@ def published(tmp_path, monkeypatch):
     """Weights that call everything the class named first, whatever its name."""
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
 
-    def publish(class_names):
+    def publish(class_names, evaluations=(), **facts):
         model = tiny(classes=len(class_names))
         bias = np.zeros(len(class_names))
         bias[0] = 9.0
@@ -45,13 +46,12 @@ def published(tmp_path, monkeypatch):
             "vitcb_toy.shades",
             tmp_path,
             class_names=class_names,
-            dataset="none",
-            metric="top-1 accuracy",
-            value=0,
-            measured_on="none",
+            evaluations=evaluations,
+            trained_on="none",
             recipe="none",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             overwrite=True,
+            **facts,
         )
         return "vitcb_toy.shades"
 
@@ -81,7 +81,7 @@ def test_classes_that_the_model_does_not_know_are_refused(published, folder):
         evaluate.main([name, "--on", str(folder)])
 
 
-def test_published_weights_are_measured_on_what_their_tag_says(
+def test_published_weights_are_measured_as_their_record_says(
     finished, published_digits, capsys
 ):
     evaluate.main([published_digits, "--batch-size", "100"])
@@ -92,21 +92,37 @@ def test_published_weights_are_measured_on_what_their_tag_says(
     )
 
 
-def test_a_tag_with_a_config_is_measured_as_it_says():
-    def data(name, on=None, **options):
+def test_a_record_says_the_set_the_split_and_the_crop(published):
+    measured = Evaluation(
+        task="classification",
+        dataset="imagenet2012",
+        split="validation",
+        metrics={"top1": 0.5},
+        images=50_000,
+        command="none",
+    )
+    name = published(["a", "b", "c"], [measured], crop_fraction=0.875)
+
+    def data(on=None, **options):
         classifier = Classifier(name, tiny(), ("a", "b", "c"))
         return evaluate._data(evaluate.Evaluation((name,), **options), on, classifier)
 
-    imagenet = data("vitcb_s.imagenet", strict=True)
+    imagenet = data(strict=True)
     assert imagenet.dataset == "imagenet2012"
     assert (imagenet.test_split, imagenet.crop_fraction) == ("validation", 0.875)
     assert imagenet.strict
     assert imagenet.image_size == (8, 12)
-    assert data("vitcb_s.imagenet", crop_fraction=1.0).crop_fraction == 1
-    # Another data set is not the config's.
-    flowers = data("vitcb_s.imagenet", "tf_flowers")
+    assert data(crop_fraction=1.0).crop_fraction == 1
+    # Another data set is not the record's.
+    flowers = data("tf_flowers")
     assert (flowers.dataset, flowers.test_split) == ("tf_flowers", "test")
-    assert data("vitcb_s.mnist").dataset == "mnist"
+    assert flowers.crop_fraction == 1
+
+
+def test_a_record_that_says_nothing_needs_a_data_set(published):
+    name = published(["a", "b", "c"])
+    with pytest.raises(SystemExit, match="vitcb_toy.shades does not say what to mea"):
+        evaluate.main([name])
 
 
 def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from keras_cbvit.analysis import channel_scales
-from recipes.experiment import Data, Network, build_model
+from keras_cbvit.pretrained.publishing import check_publishable
+from recipes.experiment import Data
+from recipes.network import Network, build_classifier
 from recipes.train import config_names
 from tests.recipes.small import SMALL
 
@@ -29,7 +31,7 @@ def test_there_are_these_configs():
 )
 def test_the_network_of_a_config_has_its_parameters(name, classes, parameters):
     config = importlib.import_module(f"recipes.configs.{name}").config()
-    model = build_model(config.network, config.data, classes, "float32")
+    model = build_classifier(config.network, config.data, classes, "float32")
     assert model.count_params() == parameters
     assert model.output_shape == (None, classes)
 
@@ -40,31 +42,32 @@ def test_a_config_says_its_command():
         assert f"python -m recipes.train {name}" in module.__doc__
 
 
-def test_a_network_of_a_known_size_has_no_size_of_its_own():
-    network = Network(model="ViTCB_Ti", depth=3)
-    with pytest.raises(ValueError, match="depth=3 goes with --model ViTCB; ViTCB_Ti"):
-        build_model(network, Data(), 10, "float32")
+def test_a_network_of_another_size_is_not_called_by_the_name_that_it_began_with():
+    network = Network(model="vitcb_ti", depth=3)
+    model = build_classifier(network, Data(), 10, "float32")
+    assert (model.spec.depth, model.spec.hidden_dim) == (3, 192)
+    with pytest.raises(ValueError, match="of none of the paper's sizes"):
+        check_publishable(model, "vitcb_ti.digits", "weights")
 
 
 def test_an_image_size_that_does_not_fit_the_patches_is_refused():
     with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) does not split"):
-        build_model(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
+        build_classifier(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
 
 
 def test_lambda_starts_from_what_is_asked_for():
     network = dataclasses.replace(SMALL.network, broadcast="cbs", initial_scale=0.5)
-    model = build_model(network, SMALL.data, 10, "mixed_bfloat16")
+    model = build_classifier(network, SMALL.data, 10, "mixed_bfloat16")
     for scale in channel_scales(model).values():
         np.testing.assert_array_equal(scale, np.full(16, 0.5))
     network = dataclasses.replace(network, broadcast="cb")
     with pytest.raises(ValueError, match="initial_scale=0.5 has no effect: vitcb has"):
-        build_model(network, SMALL.data, 10, "float32")
+        build_classifier(network, SMALL.data, 10, "float32")
 
 
 def test_the_model_gives_logits_unless_told_otherwise():
-    model = build_model(SMALL.network, SMALL.data, 10, "mixed_bfloat16")
-    config = model.get_config()
-    assert config["classifier_activation"] is None
+    model = build_classifier(SMALL.network, SMALL.data, 10, "mixed_bfloat16")
+    assert model.spec.classifier_activation is None
     assert model.dtype_policy.name == "mixed_bfloat16"
-    classifier = build_model(SMALL.network, SMALL.data, 10, "float32", "softmax")
-    assert classifier.get_config()["classifier_activation"] == "softmax"
+    classifier = build_classifier(SMALL.network, SMALL.data, 10, "float32", "softmax")
+    assert classifier.spec.classifier_activation == "softmax"

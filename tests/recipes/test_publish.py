@@ -1,10 +1,9 @@
 import pytest
 
-from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import publish
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
-from tests.pretrained.places import published_file
+from tests.recipes.published import published_file, records_in
 from tests.tiny import fill, tiny
 
 
@@ -34,12 +33,15 @@ def arguments(checkpoint, name, folder, *options):
 def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     path, model = checkpoint
     publish.main(arguments(path, "vitcb_toy.digits", tmp_path / "weights"))
-    record = read_catalog(tmp_path / "weights")["vitcb_toy.digits"]
+    record = records_in(tmp_path / "weights")["vitcb_toy.digits"]
     test = load_dataset(Data(dataset="digits", image_size=(8, 8))).test
     right = int((model.predict(test.images).argmax(axis=1) == test.labels).sum())
-    assert record.value == right / 360
-    assert f"{right} of 360 test images right" in record.measured_on
-    assert (record.dataset, record.recipe) == ("noise", "by hand")
+    (measured,) = record.evaluations
+    assert measured.metrics["top1"] == right / 360
+    assert (measured.task, measured.dataset) == ("classification", "digits")
+    assert (measured.split, measured.images) == ("test", 360)
+    assert f"{right} of 360 test images right" in measured.notes
+    assert (record.trained_on, record.recipe) == ("noise", "by hand")
     assert record.class_names == list("0123456789")
     assert (
         "by hand"
@@ -47,11 +49,11 @@ def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     )
 
 
-def test_licence_and_notes_are_on_the_card(checkpoint, tmp_path):
-    options = ("--licence", "MIT", "--notes", "Do *not* use it.")
+def test_license_and_notes_are_on_the_card(checkpoint, tmp_path):
+    options = ("--license", "MIT", "--notes", "Do *not* use it.")
     publish.main(arguments(checkpoint[0], "vitcb_toy.digits", tmp_path, *options))
     card = published_file(tmp_path, "vitcb_toy.digits", ".md").read_text()
-    assert "| Licence | MIT |" in card
+    assert "| License | MIT |" in card
     assert "Do *not* use it." in card
 
 

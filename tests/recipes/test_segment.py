@@ -27,7 +27,7 @@ from tests.tiny import assert_same_values, values
 
 
 def stand_in(network, data, classes, dtype):
-    """In the place of `build_model`: channels that are dropped, and a batch norm."""
+    """In the place of `build_segmenter`: dropped channels and a batch norm."""
     images = keras.Input((None, None, 3), name="images")
     x = keras.layers.Rescaling(1 / 127.5, -1, dtype=dtype)(images)
     x = keras.layers.Conv2D(8, 3, padding="same", dtype=dtype, name="features")(x)
@@ -36,22 +36,23 @@ def stand_in(network, data, classes, dtype):
     x = keras.layers.SpatialDropout2D(0.1, dtype=dtype)(x)
     x = keras.layers.Conv2D(classes, 1, dtype=dtype, name="classifier")(x)
     x = keras.layers.Activation("linear", dtype="float32", name="predictions")(x)
-    return keras.Model(images, x)
+    return StandIn(images, x)
 
 
-def stand_in_with_auxiliary_head(model):
-    features = model.get_layer("norm").output
-    head = keras.layers.Conv2D(model.output_shape[-1], 3, padding="same")
-    outputs = {"predictions": model.output, "auxiliary": head(features)}
-    return keras.Model(model.input, outputs)
+@keras.saving.register_keras_serializable("tests")
+class StandIn(keras.Model):
+    """Of the parts of a `SegmentationModel` that training asks for."""
+
+    def with_auxiliary_head(self):
+        features = self.get_layer("norm").output
+        head = keras.layers.Conv2D(self.output_shape[-1], 3, padding="same")
+        outputs = {"predictions": self.output, "auxiliary": head(features)}
+        return keras.Model(self.input, outputs)
 
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
-    monkeypatch.setattr(segmentation, "build_model", stand_in)
-    monkeypatch.setattr(
-        segmentation, "with_auxiliary_head", stand_in_with_auxiliary_head
-    )
+    monkeypatch.setattr(segmentation, "build_segmenter", stand_in)
 
 
 COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
@@ -113,8 +114,7 @@ def small(folder, run_dir, **changes):
 def finished(folder, tmp_path_factory):
     """The experiment, the model and the data set of a run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "build_model", stand_in)
-        patch.setattr(segmentation, "with_auxiliary_head", stand_in_with_auxiliary_head)
+        patch.setattr(segmentation, "build_segmenter", stand_in)
         keras.utils.set_random_seed(0)
         experiment = small(folder, tmp_path_factory.mktemp("finished") / "run")
         return experiment, *recipe.segment(experiment, "the command")
@@ -253,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
         bias.assign(np.full(bias.shape, np.nan))
         return model
 
-    monkeypatch.setattr(segmentation, "build_model", broken)
+    monkeypatch.setattr(segmentation, "build_segmenter", broken)
     with pytest.raises(NonFiniteLossError, match="is nan.*step 1 of epoch 1"):
         recipe.segment(small(folder, tmp_path / "run"))
 
@@ -270,8 +270,8 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     monkeypatch.setattr(
         recipe, "segment", lambda experiment, _: asked.append(experiment)
     )
-    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti"])
-    recipe.main(["camvid_mini", "--model", "UperNet_ViTCB_Ti", "--channels", "64"])
+    recipe.main(["camvid_mini", "--model", "upernet_vitcb_ti"])
+    recipe.main(["camvid_mini", "--model", "upernet_vitcb_ti", "--channels", "64"])
     recipe.main(["camvid_mini"])
     networks = [experiment.network for experiment in asked]
     assert [network.channels for network in networks] == [None, 64, 32]

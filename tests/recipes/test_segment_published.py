@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import evaluate, figures, publish, segment
 from recipes.configs.segmentation import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation import segmenters
 from recipes.evaluation.pixels import measure, predicted
 from recipes.evaluation.segmenters import data_of
-from tests.pretrained.places import published_file
+from tests.recipes.published import published_file, records_in
 from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
 from tests.tiny import assert_same_values, tiny, values
@@ -78,7 +77,7 @@ def evaluated(folder, *arguments):
 
 
 def test_the_record_is_of_the_run(run, place):
-    record = read_catalog(place / "weights")[NAME]
+    record = records_in(place / "weights")[NAME]
     model = keras_cbvit.load_model(run / "model.keras")
     config = camvid_mini.config().data
     pairs = load_pairs(data_of(str(run), {"data_dir": place})).test
@@ -99,7 +98,7 @@ def test_the_record_is_of_the_run(run, place):
 
 
 def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, capsys):
-    value = read_catalog(place / "weights")[NAME].value
+    value = records_in(place / "weights")[NAME].value
     rows = evaluated(tmp_path, NAME, str(run), "--data-dir", str(place))
     assert [row["model"] for row in rows] == [NAME, str(run)]
     for row in rows:
@@ -170,7 +169,7 @@ def test_classes_in_another_order_are_measured_by_name(
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--data-dir", str(place)]
     file = f"{other}/model.keras"
     publish.main([file, "upernet_toy.own", *facts, "--weights-dir", str(tmp_path)])
-    record = read_catalog(tmp_path)["upernet_toy.own"]
+    record = records_in(tmp_path)["upernet_toy.own"]
     assert record.value == pytest.approx(first["mean_iou"], abs=1e-6)
     assert record.class_names == list(second["class_iou"])
 
@@ -269,7 +268,7 @@ def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--notes", "No *use*."]
     where = ["--weights-dir", str(tmp_path), "--data-dir", str(place)]
     publish.main([str(run / "model.keras"), NAME, *facts, *where])
-    record, first = (read_catalog(f)[NAME] for f in (tmp_path, place / "weights"))
+    record, first = (records_in(f)[NAME] for f in (tmp_path, place / "weights"))
     assert (record.value, record.measured_on) == (
         pytest.approx(first.value, abs=1e-6),
         first.measured_on,
@@ -305,7 +304,7 @@ def test_the_split_that_is_asked_for_is_measured_and_named(run, place, tmp_path)
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
     out = ["--weights-dir", str(tmp_path / "weights")]
     publish.main([str(run / "model.keras"), "upernet_toy.own", *facts, *where, *out])
-    record = read_catalog(tmp_path / "weights")["upernet_toy.own"]
+    record = records_in(tmp_path / "weights")["upernet_toy.own"]
     assert record.value == pytest.approx(row["mean_iou"], abs=1e-4)
     assert record.measured_on.startswith("camvid, train, 8 whole images")
     # By this name it would be measured on another split.
@@ -339,7 +338,7 @@ def test_a_file_in_no_run_folder_is_measured_by_its_tag(run, place, tmp_path):
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
     options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
     publish.main([str(tmp_path / "alone.keras"), NAME, *options])
-    value = read_catalog(tmp_path)[NAME].value
+    value = records_in(tmp_path)[NAME].value
     assert value == pytest.approx(rows[0]["mean_iou"], abs=1e-4)
 
 

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from keras_cbvit.pretrained.catalog import read_catalog
 from recipes import train as recipe
 from recipes.data.batches import TrainingBatches
 from recipes.data.sources import load_dataset
 from recipes.evaluate import Evaluation, evaluate
 from recipes.evaluation import measure
-from recipes.experiment import build_model
+from recipes.network import build_classifier
+from recipes.train import train
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
-from tests.pretrained.places import published_file
+from tests.recipes.published import published_file, records_in
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
 
@@ -32,7 +32,7 @@ def test_smoke_runs_the_whole_command(tmp_path):
     assert [epoch["epoch"] for epoch in read_log(folder)] == [0, 1]
     model = keras_cbvit.ViTCB(weights=folder / "model.keras")
     assert model.output_shape == (None, 10)
-    assert model.get_config()["classifier_activation"] == "softmax"
+    assert model.spec.classifier_activation == "softmax"
     # The card tells how little it was, and what to type.
     card = published_file(tmp_path, "vitcb_toy.smoke", ".md").read_text()
     assert "2 epochs in batches of 16" in card
@@ -64,7 +64,7 @@ def test_options_replace_the_fields_of_a_config(asked):
 
 
 def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
-    recipe.main(["digits", "--model", "ViTCB_Ti"])
+    recipe.main(["digits", "--model", "vitcb_ti"])
     network = asked[0].network
     assert network.hidden_dim is network.depth is network.num_heads is None
 
@@ -152,19 +152,10 @@ def test_imagenet_that_is_absent_says_how_to_get_it(tmp_path):
     assert "tfds.load('imagenet2012', data_dir='DIR')" in exit.value.code
 
 
-def test_another_model_of_a_known_size_takes_no_size_of_the_config(tmp_path):
-    with pytest.raises(SystemExit, match="depth=3 goes with --model ViTCB"):
-        recipe.main(
-            [
-                "digits",
-                "--model",
-                "ViTCB_Ti",
-                "--depth",
-                "3",
-                "--run-dir",
-                str(tmp_path),
-            ]
-        )
+def test_a_model_of_a_known_size_keeps_what_is_given_beside_it(asked):
+    recipe.main(["digits", "--model", "vitcb_ti", "--depth", "3"])
+    network = asked[0].network
+    assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 3, None)
 
 
 def test_every_step_trains_on_a_batch_of_its_own(tmp_path, monkeypatch):
@@ -270,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     with pytest.raises(NonFiniteLossError, match=r"is nan.*epoch 2.*step_00000005"):
         recipe.train(experiment)
     (checkpoint,) = (tmp_path / "checkpoints").glob("*.weights.h5")
-    model = build_model(experiment.network, experiment.data, 10, "float32")
+    model = build_classifier(experiment.network, experiment.data, 10, "float32")
     model.load_weights(checkpoint)
     assert all(np.isfinite(value).all() for value in values(model).values())
 
@@ -288,19 +279,18 @@ def test_mixed_bfloat16_stays_near_float32(tmp_path):
     np.testing.assert_allclose(mixed, wide, rtol=2e-3)
 
 
-def test_training_starts_from_weights_with_their_network(finished, tmp_path):
+def test_training_starts_from_weights_with_their_network(finished, tmp_path, asked):
     weights = finished.run.run_dir / "model.keras"
-    experiment = small(
-        tmp_path,
-        epochs=1,
-        warmup_epochs=0,
-        base_learning_rate=0.0,
-        minimum_learning_rate=0.0,
-        model="ViTCB_Ti",
-        weights=str(weights),
-    )
-    trained, _ = recipe.train(experiment)
+    still = ["--epochs", "1", "--warmup-epochs", "0", "--base-learning-rate", "0"]
+    still += ["--minimum-learning-rate", "0", "--image-size", "8", "8"]
+    options = ["--weights", str(weights), "--run-dir", str(tmp_path / "run"), *still]
+    recipe.main(["digits", *options])
+    recipe.main(["digits", *options, "--depth", "3"])
+    experiment, other = asked
+    trained, _ = train(experiment)
     assert_same_values(values(trained), values(keras_cbvit.ViTCB(weights=weights)))
+    with pytest.raises(ValueError, match="their depth is 2, not 3"):
+        train(other)
 
 
 def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
@@ -308,8 +298,8 @@ def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
 ):
     (measured,) = evaluate(Evaluation((published_digits,)))
     right = measured["right"]
-    record = read_catalog(finished.run.weights_dir)[published_digits]
-    assert record.value == right / 360
+    record = records_in(finished.run.weights_dir)[published_digits]
+    assert record.evaluations[0].metrics["top1"] == right / 360
     assert measured["images"] == 360
     card = published_file(finished.run.weights_dir, published_digits, ".md").read_text()
     assert f"{right} of 360 test images right" in card
@@ -321,9 +311,9 @@ def test_published_weights_are_those_that_were_trained(finished, published_digit
     assert_same_values(
         values(keras_cbvit.ViTCB(weights=published_digits)), values(trained)
     )
-    record = read_catalog(finished.run.weights_dir)[published_digits]
+    record = records_in(finished.run.weights_dir)[published_digits]
     assert record.recipe == "python -m recipes.train some options"
-    assert record.dataset == "scikit-learn's digits, 1437 images"
+    assert record.trained_on == "scikit-learn's digits, 1437 images"
 
 
 def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
@@ -333,7 +323,7 @@ def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
         finished.run, publish="vitcb_other.digits", weights_dir=tmp_path
     )
     recipe.train(dataclasses.replace(finished, run=run))
-    assert read_catalog(tmp_path).keys() == {"vitcb_other.digits"}
+    assert records_in(tmp_path).keys() == {"vitcb_other.digits"}
 
 
 def test_a_name_that_does_not_fit_is_refused_before_training(tmp_path):

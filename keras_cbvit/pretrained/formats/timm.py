@@ -1,6 +1,7 @@
 """State dicts of timm and DeiT."""
 
-import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -8,27 +9,26 @@ from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats import Content
 
-# Our layers with timm's, and the weights of each in the order of `Content`.
-_DENSE, _NORM = ("weight", "bias"), ("weight", "bias")
+# timm's names of the weights of our layers, in the order of `Content`.
 _LAYERS = {
-    f"{PATCHES}/projection": ("patch_embed.proj", _DENSE),
-    "norm": ("norm", _NORM),
-    HEAD: ("head", _DENSE),
+    f"{PATCHES}/projection": ["patch_embed.proj.weight", "patch_embed.proj.bias"],
+    TOKENS: ["cls_token", "reg_token", "pos_embed"],
+    "norm": ["norm.weight", "norm.bias"],
+    HEAD: ["head.weight", "head.bias"],
 }
 _BLOCK_LAYERS = {
-    "norm1": ("norm1", _NORM),
-    "attention/qkv": ("attn.qkv", _DENSE),
-    "attention/projection": ("attn.proj", _DENSE),
-    "layer_scale": ("ls1", ("gamma",)),
-    "norm2": ("norm2", _NORM),
-    "mlp/fc1": ("mlp.fc1", _DENSE),
-    "mlp/fc2": ("mlp.fc2", _DENSE),
-    "mlp/layer_scale": ("ls2", ("gamma",)),
+    "norm1": ["norm1.weight", "norm1.bias"],
+    "attention/qkv": ["attn.qkv.weight", "attn.qkv.bias"],
+    "attention/projection": ["attn.proj.weight", "attn.proj.bias"],
+    "layer_scale": ["ls1.gamma"],
+    "norm2": ["norm2.weight", "norm2.bias"],
+    "mlp/fc1": ["mlp.fc1.weight", "mlp.fc1.bias"],
+    "mlp/fc2": ["mlp.fc2.weight", "mlp.fc2.bias"],
+    "mlp/layer_scale": ["ls2.gamma"],
 }
-_TOKENS = ("cls_token", "reg_token", "pos_embed")
 
 
-def read(state_dict, spec: ViTSpec) -> Content:
+def read(state_dict: Mapping[str, Any], spec: ViTSpec) -> Content:
     """The weights in a state dict by our names.
 
     Args:
@@ -39,8 +39,7 @@ def read(state_dict, spec: ViTSpec) -> Content:
             classified.
 
     Raises:
-        ValueError: if it is no state dict, or has weights of other names or that are
-            not finite.
+        ValueError: if it is no state dict, or has weights that are not finite.
     """
     if not hasattr(state_dict, "keys"):
         raise ValueError(
@@ -52,34 +51,30 @@ def read(state_dict, spec: ViTSpec) -> Content:
             "state_dict is a whole checkpoint; give its weights, state_dict['model']."
         )
     left = {name: _to_numpy(array) for name, array in state_dict.items()}
-    weights = {}
-    for path, (name, kinds) in _names(left).items():
-        arrays = [left.pop(f"{name}.{kind}", None) for kind in kinds]
-        weights[path] = [_from_timm(each) for each in arrays if each is not None]
-    tokens = [left.pop(name) for name in _TOKENS if name in left]
-    if tokens:
-        weights[TOKENS] = tokens
-    weights |= {name: [array] for name, array in left.items()}  # of other names
-    for path, arrays in weights.items():
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise ValueError(f"{path} of the state dict is not finite.")
+    for name, array in left.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} of the state dict is not finite.")
+    names, weights = _names(spec), {}
+    for path, theirs in names.items():
+        arrays = [left.pop(name, None) for name in theirs]
+        if any(array is not None for array in arrays):
+            weights[path] = [None if x is None else _from_timm(x) for x in arrays]
+    weights |= {name: [array] for name, array in left.items()}  # of no layer of ours
     plain = spec.replace(
         broadcast="none", pooling=spec.pooling and "token", squeeze_excitation=False
     )
-    return Content("the state dict", weights, plain)
+    return Content("the state dict", weights, plain, names=names)
 
 
-def _names(state_dict):
-    """Our layers that a state dict has weights of, with timm's."""
-    found = {}
-    for name in state_dict:
-        block = re.match(r"blocks\.(\d+)\.", name)
-        layers = _BLOCK_LAYERS if block else _LAYERS
-        ours, theirs = (f"block_{block[1]}/", block[0]) if block else ("", "")
-        for path, (layer, kinds) in layers.items():
-            if name.rpartition(".")[0] == theirs + layer:
-                found[ours + path] = theirs + layer, kinds
-    return found
+def _names(spec):
+    """timm's names of the weights of a model, by the paths of our layers."""
+    names = dict(_LAYERS)
+    if not spec.num_register_tokens:
+        names[TOKENS] = [name for name in names[TOKENS] if name != "reg_token"]
+    for i in range(spec.depth):
+        for path, theirs in _BLOCK_LAYERS.items():
+            names[f"block_{i}/{path}"] = [f"blocks.{i}.{name}" for name in theirs]
+    return names
 
 
 def _to_numpy(array):

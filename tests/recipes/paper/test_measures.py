@@ -119,7 +119,7 @@ def test_pixels_are_measured_in_per_cent_on_the_whole_test_set(tmp_path):
 
 
 def test_cost_counts_what_cb_adds_by_itself():
-    plain, cb = cost(small(broadcast=None)), cost(small())
+    plain, cb = cost(small(broadcast="none")), cost(small())
     assert cb["parameters"] == plain["parameters"]
     assert cb["macs"] == plain["macs"]
     # In each of 3 blocks 17 tokens of 8 channels: the sum, and twice a half of them.

@@ -13,7 +13,7 @@ from recipes.paper.__main__ import main
 from recipes.paper.runs import Runs
 from recipes.training import run_folder
 
-MODELS = {"plain": (None, "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
+MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -21,7 +21,7 @@ def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch)
     broadcast, family = MODELS[model]
     runs = Runs(tmp_path, "camvid", {"data": {"data_dir": tmp_path}})
     experiment = runs.experiment(model, "mini", 1)
-    options = ["--weights", f"{family}_mini.cifar10", "--broadcast", str(broadcast)]
+    options = ["--weights", f"{family}_mini.cifar10", "--broadcast", broadcast]
     options += [
         "--seed",
         "1",
@@ -46,7 +46,7 @@ def test_the_sizes_of_the_paper_start_from_imagenet(dataset, size, rate, tmp_pat
         experiment = runs.experiment(model, size, 0)
         assert experiment.network == dataclasses.replace(
             config.network,
-            model=f"UperNet_ViTCB_{size.capitalize()}",
+            model=f"upernet_{family}_{size}",
             weights=f"{family}_{size}.imagenet",
             broadcast=broadcast,
             drop_path_rate=rate,

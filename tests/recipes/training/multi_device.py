@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from recipes.data import pictures
-from recipes.experiment import Augmentation, build_model
+from recipes.experiment import Augmentation
+from recipes.network import build_classifier
 from recipes.train import train
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer
@@ -59,7 +60,7 @@ def infinite_pixel(folder):
     images = random.uniform(0, 255, (8, 8, 8, 3)).astype("float32")
     labels = np.eye(10)[random.integers(0, 10, 8)]
     with distribute(2, len(images)):
-        model = build_model(SMALL.network, SMALL.data, 10, "mixed_float16")
+        model = build_classifier(SMALL.network, SMALL.data, 10, "mixed_float16")
         model.compile(
             optimizer=build_optimizer(
                 SMALL.training, WarmupCosine.of(SMALL.training, 10), model

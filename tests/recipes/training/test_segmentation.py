@@ -15,7 +15,6 @@ from tests.recipes.test_segment import write_pictures
 
 TINY = Experiment(
     network=Network(
-        model="UperNet",
         patch_size=4,
         hidden_dim=8,
         depth=4,

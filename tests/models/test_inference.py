@@ -2,7 +2,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cbvit import UperNet, feature_pyramid, predict_sliding, predict_whole
+from keras_cbvit import (
+    SegmentationModel,
+    feature_pyramid,
+    predict_sliding,
+    predict_whole,
+)
 from tests.compare import assert_close, assert_equal
 from tests.tiny import tiny
 
@@ -32,7 +37,7 @@ def doubling():
 def upernet():
     """A UperNet on a Vision Transformer of patches of 6 pixels."""
     vit = tiny(patch_size=6, input_shape=(12, 12, 3), depth=4)
-    return UperNet(feature_pyramid(vit, (0, 1, 2, 3)), classes=3, channels=4)
+    return SegmentationModel(feature_pyramid(vit, (0, 1, 2, 3)), classes=3, channels=4)
 
 
 def pictures(height, width):

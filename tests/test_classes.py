@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_cbvit.pretrained.classes import checked_names, difference, listed
+from keras_cbvit.classes import check_names, difference, listed
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from keras_cbvit.pretrained.classes import checked_names, difference, listed
     ],
 )
 def test_names_that_look_the_same_are_the_same(names):
-    found = checked_names(names, 2)
+    found = check_names(names, 2)
     assert found == ("caf\u00e9", "tea")
     assert [type(name) for name in found] == [str, str]
 
@@ -37,13 +37,13 @@ def test_names_that_look_the_same_are_the_same(names):
 )
 def test_what_are_no_names_is_refused(names, message):
     with pytest.raises(ValueError, match=message):
-        checked_names(names, 2)
+        check_names(names, 2)
 
 
 def test_messages_are_short():
     for names in (["a" * 10**6] * 2, ["a", "\udce9" * 10**6], "a" * 10**6, [10**4000]):
         with pytest.raises(ValueError) as caught:
-            checked_names(names)
+            check_names(names)
         assert len(str(caught.value)) < 400
     assert len(listed(["a" * 10**6] * 10**6)) < 300
 

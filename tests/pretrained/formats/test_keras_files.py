@@ -92,7 +92,7 @@ def test_a_wrong_bit_is_noticed_by_the_models_own_loader(tmp_path):
         **{**SMALL, "depth": 4, "classes": None}, include_top=False, pooling=None
     )
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
-    upernet = keras_cbvit.UperNet(pyramid, classes=3, channels=8)
+    upernet = keras_cbvit.SegmentationModel(pyramid, classes=3, channels=8)
     for model in (keras_cbvit.ViTCB(**SMALL), upernet):
         path = tmp_path / f"{model.name}.weights.h5"
         model.save_weights(path)
@@ -269,7 +269,7 @@ def test_a_segmentation_model_larger_than_its_file_is_refused(tmp_path):
     size = {**SMALL, "depth": 4, "classes": None}
     vit = keras_cbvit.ViTCB(**size, include_top=False, pooling=None)
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
-    model = keras_cbvit.UperNet(pyramid, classes=3, channels=8)
+    model = keras_cbvit.SegmentationModel(pyramid, classes=3, channels=8)
     good, path = tmp_path / "good.keras", tmp_path / "x.keras"
     model.save(good)
     keras_cbvit.load_model(good)

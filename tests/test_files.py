@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cbvit.pretrained.writing import InMemory, write
+from keras_cbvit.files import InMemory, write
 from tests.full_disk import files_in, no_file_over
 
 

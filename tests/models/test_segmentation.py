@@ -173,7 +173,7 @@ def test_weights_are_named_by_their_path(model):
     found = set(values(model))
     assert found >= {
         "patch_embedding/projection/kernel",
-        "class_token_and_position/position_embedding",
+        "token_embedding/position_embedding",
         "block_4/mlp/fc1/kernel",
         "feature_scales/up4_first/kernel",
         "feature_scales/norm/gamma",
@@ -290,7 +290,7 @@ def test_it_starts_from_a_classification_models_weights_at_another_size(
         include_top=False,
     )
     expected, found = values(expected), values(model)
-    assert expected["class_token_and_position/position_embedding"].shape == (1, 13, 8)
+    assert expected["token_embedding/position_embedding"].shape == (1, 13, 8)
     left_out = {path for path in expected if path not in found}
     assert left_out == {"norm/gamma", "norm/beta"}
     copied = expected.keys() - left_out
