@@ -26,7 +26,8 @@ pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
 classes: number of classes. Given with `weights` of another number of
     classes, the head is reinitialized and everything else is loaded. The head
     of `weights` brings its `class_names` along; a new one has none.
-classifier_activation: activation of the head, `None` for logits.
+classifier_activation: activation of the head, `None` for logits; if not given,
+    that of the head of `weights`, or `"softmax"`.
 name: name of the model."""
 _LAST = """\
 dtype: dtype or dtype policy of the layers, for instance
@@ -75,8 +76,10 @@ def documented(builder):
 
     @functools.wraps(builder)
     def build(*args, **kwargs):
-        signature.bind(*args, **kwargs)  # a TypeError on unknown names
-        return builder(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments  # or a TypeError
+        # Its None means logits, so that the builder cannot tell "not given" by it.
+        is_given = "classifier_activation" in given
+        return builder(*args, **kwargs, activation_is_given=is_given)
 
     build.__signature__ = signature
     build.__doc__ = (

@@ -130,10 +130,13 @@ def _build(
             "has no meaning with include_top=False: such a model has no head. Leave "
             "out one of the two.",
         )
-    given = {**(options or {}), "input_shape": input_shape, "classes": classes}
+    options = dict(options or {})
+    activation_is_given = options.pop("activation_is_given", False)
+    given = {**options, "input_shape": input_shape, "classes": classes}
     given = {field: value for field, value in given.items() if value is not None}
     given |= SIZES[size] if size else {}
-    given["classifier_activation"] = classifier_activation
+    if activation_is_given:
+        given["classifier_activation"] = classifier_activation
     if input_tensor is not None:
         given["input_shape"] = _shape_of(input_tensor, given.get("input_shape"))
     if pooling is not None or not include_top:
@@ -185,6 +188,8 @@ def _merge(content, given, classes):
         )
     if found is not None and found.pooling is None and classes is not None:
         given = {"pooling": "token", **given}
+    if found is not None and found.classes is None:
+        given = {"classifier_activation": "softmax", **given}
     return loading.merge(content, given)
 
 

@@ -5,7 +5,9 @@ import dataclasses
 import json
 from unittest import mock
 
-from recipes.experiment import NO_AUGMENTATION, Data, Experiment, Network, Run, Training
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.classification import NO_AUGMENTATION, Data, Training
 from recipes.training.callbacks import Checkpoints
 
 SMALL = Experiment(

@@ -131,7 +131,10 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
         ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
         ("image,labels\n0.png\n", "line 2 does not have 2 columns"),
-        ("image,labels\n0.png,a\n", "have 1 classes; there must be two"),
+        (
+            "image,labels,split\n0.png,a,train\n1.png,a,test\n",
+            "have 1 classes; there must be two",
+        ),
         ("image,labels,split\n0.png,a|b,train\n", "no image of the split 'test', but"),
         (
             "image,labels,split\n0.png,a|b,train\n1.png,a|c,test\n",
@@ -197,7 +200,7 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
     with interrupted(step=3):
         train(again)
     text = file.read_text()
-    file.write_text(text.replace("0.png,", "0.png,green|", 1))
+    file.write_text(text.replace("0.png,", "0.png,red|", 1))
     with pytest.raises(ValueError, match="run holds a run on other data"):
         train(again)
 
