@@ -56,23 +56,24 @@ class Evaluation:
     evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
-    centre, or attacked."""
+    center, or attacked."""
     epsilons: tuple[float, ...] = (1.0,)
     """The most that an attack changes a value from 0 to 255 by."""
     data_dir: Path | None = None
-    """Where TFDS keeps its data sets."""
+    """Where TFDS keeps its data sets, or what the folder of a record's data set is
+    in."""
     test_split: str | None = None
     """The TFDS split, or the subfolder of an image folder; "." for all of it. "test" if
     neither a config nor ImageNet's protocol says otherwise."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
+    """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
     else 1 if no config says otherwise."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     real_labels: Path | None = None
     """The file real.json, for `real` from a folder or from TFDS's imagenet2012."""
     normalize: Literal["none", "unit", "symmetric", "imagenet", "caffe"] = "none"
-    """What is done to images 0-255 for models of other packages that do not normalise
+    """What is done to images 0-255 for models of other packages that do not normalize
     them: to 0-1, to -1-1, by ImageNet's mean and deviation, or to BGR without mean."""
     image_size: tuple[int, int] | None = None
     """Height and width for models of other packages that take any."""
@@ -187,7 +188,7 @@ def _batch_size(options, each):
 def _rows(options, classifier, on, dataset):
     """The results of a classifier on a set."""
     split, model, description = matched(classifier, on, dataset)
-    labelled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
+    labeled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
     for under, epsilon in options.conditions():
         progress = sys.stdout.isatty()
         if progress:
@@ -204,7 +205,7 @@ def _rows(options, classifier, on, dataset):
             progress,
         )
         row = {"model": classifier.name, "on": description}
-        if left_out := split.broken + int(labelled) - found["images"]:
+        if left_out := split.broken + int(labeled) - found["images"]:
             row["on"] += f", without {left_out} that cannot be decoded"
         row |= {"under": under, "epsilon": epsilon, "backend": keras.backend.backend()}
         yield row | found
@@ -219,8 +220,11 @@ def _data(options, on, classifier):
             f"{classifier.name} does not say what to measure it on; give --on."
         )
     else:
+        dataset = measured.dataset
+        if dataset.startswith("."):  # a folder or a file, which lies in data_dir
+            dataset = str(Path(options.data_dir or ".", dataset))
         data = Data(
-            dataset=measured.dataset,
+            dataset=dataset,
             test_split=measured.split,
             crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
         )

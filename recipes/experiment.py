@@ -27,7 +27,7 @@ class Data:
     image_size: tuple[int, int] = (224, 224)
     """Height and width that every image is brought to."""
     crop_fraction: float = 1.0
-    """The centre's share of the side that is kept; DeiT evaluates with 0.875."""
+    """The center's share of the side that is kept; DeiT evaluates with 0.875."""
     test_labels: Path | None = None
     """For a test folder without class folders, as ImageNet's: a text file with the
     class folder's name of each image, one in a line, in the order of the files."""
@@ -63,7 +63,7 @@ NO_AUGMENTATION = Augmentation(1, False, 0, False, 0.0, 0.0, 0.0, 0.0)
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The optimisation: AdamW, linear warm-up, cosine, as DeiT and the paper do it."""
+    """The optimization: AdamW, linear warm-up, cosine, as DeiT and the paper do it."""
 
     epochs: int = 300
     global_batch_size: int = 1024

@@ -71,21 +71,20 @@ def given(network):
 def without_defaults(network, default):
     """A network without what only the config says, where the user chose another.
 
-    The sizes in a config belong to its own model, and with other weights the network is
-    theirs.
+    The sizes and the weights in a config belong to its own model, and with other
+    weights the network is theirs.
 
     Args:
         network: what was asked for on top of the config.
         default: the config's.
     """
-    dropped = ()
+    dropped = set()
     if network.weights != default.weights:
-        kept = ("drop_path_rate", "remat")
-        dropped = tuple(name for name in SPEC_FIELDS if name not in kept)
-        if not str(network.model).startswith(UPERNET):
-            dropped += ("model",)
-    elif network.model != default.model:
-        dropped = (*SIZES, "channels", "blocks")
+        dropped |= {*SPEC_FIELDS, "model"} - {"drop_path_rate", "remat"}
+        if str(network.model).startswith(UPERNET):
+            dropped.remove("model")  # whose head no weights say
+    if network.model != default.model:
+        dropped |= {*SIZES, "channels", "blocks", "weights"}
     same = [n for n in dropped if getattr(network, n) == getattr(default, n)]
     return dataclasses.replace(network, **dict.fromkeys(same))
 

@@ -20,6 +20,12 @@ import tyro
 from keras_cbvit import Evaluation
 from recipes.experiment import Data
 
+# What a record has of what is measured, the most important first.
+METRICS = {
+    "classification": ("top1", "top5", "loss", "ece"),
+    "segmentation": ("mean_iou", "pixel_accuracy"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TestImages:
@@ -33,7 +39,7 @@ class TestImages:
     test_split: str | None = None
     """The TFDS split, or the subfolder; that of the config, else "test"."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept; 1 if not given."""
+    """The center's share of the side that is kept; 1 if not given."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     strict: bool = False
@@ -146,23 +152,23 @@ def measure_and_publish(model, name, weights_dir, dataset, data, **facts):
 
 def _evaluation(task, name, data, measured, notes, options):
     """The record of what was measured of a model on the test images of some data."""
-    counts = ("images", "right", "pixels", "classes_counted")
-    metrics = {
-        key: value
-        for key, value in measured.items()
-        if isinstance(value, float) and key not in counts
-    }
-    path = Path(data.dataset)
     return Evaluation(
         task=task,
-        dataset=path.name if path.is_absolute() or path.exists() else data.dataset,
+        dataset=_name_of(data.dataset),
         split=data.test_split,
-        metrics=metrics,
+        metrics={key: measured[key] for key in METRICS[task]},
         images=measured["images"],
         command=f"python -m recipes.evaluate {name} --data-dir DIR",
         options=options,
         notes=notes,
     )
+
+
+def _name_of(dataset):
+    """What a record calls a data set: of a path its last part, after `./`."""
+    path = Path(dataset).expanduser()
+    is_path = path.is_absolute() or path.exists() or dataset.startswith(".")
+    return f"./{path.name}" if is_path and dataset != "digits" else dataset
 
 
 def measure_and_publish_segmenter(model, name, weights_dir, dataset, data, **facts):

@@ -56,7 +56,7 @@ NO_AUGMENTATION = Augmentation((1.0, 1.0), 1.0, False, False)
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The optimisation: AdamW, linear warm-up, polynomial decay of power 1 to 0."""
+    """The optimization: AdamW, linear warm-up, polynomial decay of power 1 to 0."""
 
     iterations: int = 160_000
     global_batch_size: int = 16

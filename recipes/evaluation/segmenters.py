@@ -69,7 +69,7 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
                 **found,
                 "class_iou": dict(zip(names, found["class_iou"], strict=True)),
             }
-            for kind in ("not_labelled", "never_predicted"):
+            for kind in ("not_labeled", "never_predicted"):
                 row[kind] = [names[number] for number in found[kind]]
             report(row)
             rows.append(row)

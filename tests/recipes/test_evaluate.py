@@ -19,7 +19,7 @@ SHADES = {"black": 0, "gray": 128, "white": 255}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five black, three grey and two white pictures in `pictures/test`."""
+    """Five black, three gray and two white pictures in `pictures/test`."""
     for name, number in (("black", 5), ("gray", 3), ("white", 2)):
         place = tmp_path / "pictures" / "test" / name
         place.mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_unknown_weights_are_said_to_be_unknown():
 def always_white(tmp_path):
     """A file of a model of another package, that takes -1 to 1 and any size.
 
-    Its logits of black, grey and white are 0, 0 and 2 + 0.1 mean.
+    Its logits of black, gray and white are 0, 0 and 2 + 0.1 mean.
     """
     images = keras.Input((None, None, 3))
     means = keras.layers.GlobalAveragePooling2D()(images)
@@ -195,7 +195,7 @@ def test_models_sets_and_conditions_side_by_side(
         assert row["backend"] == keras.backend.backend()
         assert (row["images"], row["top5"]) == (10, 1.0)
         assert row["right"] == (5 if row["model"] == name else 2)
-    # Of 5 black, 3 grey and 2 white pictures.
+    # Of 5 black, 3 gray and 2 white pictures.
     white = np.array([2 + 0.1 * mean for mean in (-1, 128 / 127.5 - 1, 1)])
     losses = np.log(2 + np.exp(white)) - [0, 0, white[2]]
     assert rows[1]["loss"] == pytest.approx(losses @ [5, 3, 2] / 10, rel=1e-4)
