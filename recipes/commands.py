@@ -55,9 +55,10 @@ def configured(command, description, package, options_class, arguments):
     name, *options = arguments
     # Whoever types None means the plain ViT, not "not given".
     options = [
-        "none" if pair == ("--broadcast", "None") else pair[1]
-        for pair in itertools.pairwise(["", *options])
+        "none" if (before, each) == ("--broadcast", "None") else each
+        for before, each in itertools.pairwise(["", *options])
     ]
+    options = [o.replace("--broadcast=None", "--broadcast=none") for o in options]
     if name not in names:
         sys.exit(f"There is no config {name!r}; there are {known}.")
     config = importlib.import_module(f"{package.__name__}.{name}")

@@ -4,9 +4,9 @@
         --precision mixed_bfloat16 --publish vitcb_s.imagenet --weights-dir FOLDER
 
 For a machine with GPUs; `--model` is vit_, vitcb_ or vitcbs_ and ti, s or b, for the
-plain ViT, CB and CB_S. Augmentation, optimizer, schedule, regularization, averaged weights and
-evaluation are DeiT's. The data come through TFDS (it says how to get them), or from a
-folder in ImageNet's own layout:
+plain ViT, CB and CB_S. Augmentation, optimizer, schedule, regularization, averaged
+weights and evaluation are DeiT's. The data come through TFDS (it says how to get them),
+or from a folder in ImageNet's own layout:
 
     --dataset FOLDER --test-split val --test-labels SYNSETS.txt
 """
