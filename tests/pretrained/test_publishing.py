@@ -12,11 +12,11 @@ import filelock
 import keras
 import numpy as np
 import pytest
+from keras_cbvit.pretrained.architectures import SIZES
+from keras_cbvit.pretrained.catalog import WeightsRecord, read_catalog
 
 import keras_cbvit
 from keras_cbvit.pretrained import publishing
-from keras_cbvit.pretrained.architectures import SIZES
-from keras_cbvit.pretrained.catalog import WeightsRecord, read_catalog
 from tests.compare import assert_close
 from tests.pretrained.places import entry, published_file
 from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
