@@ -222,7 +222,7 @@ def _data(options, on, classifier):
     else:
         dataset = measured.dataset
         if dataset.startswith("."):  # a folder or a file, which lies in data_dir
-            dataset = str(Path(options.data_dir or ".", dataset))
+            dataset = str(Path(options.data_dir or ".", dataset).absolute())
         data = Data(
             dataset=dataset,
             test_split=measured.split,

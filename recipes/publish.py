@@ -212,7 +212,7 @@ def _publish(model, name, weights_dir, facts):
     metric, value = next(iter(found.metrics.items()))
     print(
         f"Published {Path(weights_dir) / record.filename}: {metric} {value:.4f} on "
-        f"{found.dataset}, {found.split}, {found.notes}."
+        f"{found.dataset}, {found.split} ({found.notes})."
     )
     return record
 

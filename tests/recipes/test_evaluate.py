@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +9,10 @@ from PIL import Image
 import keras_cbvit
 from keras_cbvit import Evaluation
 from recipes import evaluate
+from recipes.configs import cifar10_mini
+from recipes.configs.segmentation import camvid_mini
 from recipes.evaluation.classifiers import Classifier
+from recipes.evaluation.segmenters import MEASURED, data_of
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
 from tests.recipes.small import read_log
@@ -117,6 +121,21 @@ def test_a_record_says_the_set_the_split_and_the_crop(published):
     flowers = data("tf_flowers")
     assert (flowers.dataset, flowers.test_split) == ("tf_flowers", "test")
     assert flowers.crop_fraction == 1
+
+
+@pytest.mark.parametrize("family", ["vit", "vitcb", "vitcbs"])
+def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
+    name = f"{family}_mini.cifar10"
+    classifier = Classifier(name, tiny(), None)
+    found = evaluate._data(evaluate.Evaluation((name,)), None, classifier)
+    config = cifar10_mini.config().data
+    for field in ("dataset", "test_split", "crop_fraction"):
+        assert getattr(found, field) == getattr(config, field)
+    found = data_of(f"upernet_{family}_mini.camvid_mini", {"data_dir": "place"})
+    config = camvid_mini.config().data
+    for field in MEASURED:
+        assert getattr(found, field) == getattr(config, field)
+    assert Path(found.data_dir, found.dataset) == Path("place", config.dataset)
 
 
 def test_a_record_that_says_nothing_needs_a_data_set(published):
