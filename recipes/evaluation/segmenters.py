@@ -136,8 +136,7 @@ def data_of(name, options):
     if of_run.exists():
         data = _data_of_run(of_run)
     elif (measured := evaluation_of(name, "segmentation")) is not None:
-        own = {"dataset": measured.dataset, "test_split": measured.split}
-        data = _data({**measured.options, **own})
+        data = _data_of_record(name, measured)
     else:
         raise ValueError(
             f"{name} does not say what its classes, labels and scale are: it is in no "
@@ -162,6 +161,19 @@ def _data_of_run(file):
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{file} is not that of a run of recipes.segment ({error!s:.200})."
+        ) from error
+
+
+def _data_of_record(name, measured):
+    """The `Data` that a record's evaluation says."""
+    own = {"dataset": measured.dataset, "test_split": measured.split}
+    needed = ("class_names", "ignored_label", "scale")
+    try:
+        check_form(measured.options, {key: _FORM[key] for key in needed})
+        return _data({**measured.options, **own})
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The record of {name} does not say how to measure it ({error!s:.200})."
         ) from error
 
 
