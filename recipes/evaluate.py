@@ -64,10 +64,10 @@ class Evaluation:
     in."""
     test_split: str | None = None
     """The TFDS split, or the subfolder of an image folder; "." for all of it. "test" if
-    neither a config nor ImageNet's protocol says otherwise."""
+    neither a record nor ImageNet's protocol says otherwise."""
     crop_fraction: float | None = None
     """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
-    else 1 if no config says otherwise."""
+    else 1 if no record says otherwise."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     real_labels: Path | None = None
