@@ -22,10 +22,11 @@ nox.options.sessions = ("lint", "tests", "exchange", "wheel")
 
 @nox.session
 def lint(session):
-    """Formatting and static checks."""
-    session.install("-c", "constraints.txt", "ruff")
+    """Formatting, static checks, and which way imports run."""
+    session.install("-c", "constraints.txt", "ruff", "import-linter")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", env={"PYTHONPATH": "."})
 
 
 @nox.session
@@ -97,6 +98,9 @@ _ABSENT = (
 
 def _environment(backend):
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if backend == "torch":
+        # Two tests at a time, on two cores: more threads would wait for each other.
+        environment["OMP_NUM_THREADS"] = "1"
     if backend == "jax":
         # Compiling takes half of its time, and most of it is as in the run before.
         environment |= {

@@ -16,8 +16,8 @@ weights: `None` for random weights, a tag such as `"imagenet"` (for the
     `.keras` or `.weights.h5` file of such a model. `list_weights()` lists
     the names. Position embeddings are resampled to `input_shape`. A
     `.weights.h5` file takes the arguments that its model was built with.
-input_tensor: the tensor of images that the model is built on, for instance a
-    `keras.Input`.
+input_tensor: the tensor of images that the model is built on, a `keras.Input`, or
+    what other layers give: then a `keras.Model` of theirs that ends in this model.
 input_shape: `(height, width, channels)` of the images. Height and width
     are multiples of `patch_size` and need not be equal; `None` for any.
 pooling: `"token"` for the class token, `"avg"` for the mean of the patches'

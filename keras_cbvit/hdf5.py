@@ -97,7 +97,7 @@ def read_weights(file):
             path = [*path, own.attrs["name"]]
             numbers = sorted((name for name in own if name.isdecimal()), key=int)
             if numbers and "seed_generator" not in group.name:
-                found["/".join(path)] = [own[number][()] for number in numbers]
+                found["/".join(path)] = [_array(own[number]) for number in numbers]
         for name, part in group.items():
             if isinstance(part, h5py.Group) and name != "vars":
                 walk(part, path)
@@ -105,3 +105,13 @@ def read_weights(file):
     with h5py.File(file, "r") as content:
         walk(content["layers"], [])
     return found
+
+
+def _array(dataset):
+    """The values of a dataset as NumPy has them."""
+    values = dataset[()]
+    if dataset.attrs.get("dtype") != "bfloat16":
+        return values
+    # Keras keeps its bytes, of which NumPy alone knows no dtype: they are the upper
+    # half of a float32.
+    return (values.view("uint16").astype("uint32") << 16).view("float32")

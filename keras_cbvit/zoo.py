@@ -164,6 +164,7 @@ def _build(
             loading.name_classes(model, record)
     if input_tensor is not None and images is None:
         inputs = keras.utils.get_source_inputs(input_tensor)
+        inputs = inputs[0] if len(inputs) == 1 else inputs
         return keras.Model(inputs, model(input_tensor), name=name)
     return model
 

@@ -56,7 +56,7 @@ class Analysis:
     """The TFDS split, or the subfolder of an image folder; "test" if ImageNet's
     protocol does not say otherwise."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
+    """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
     else 1."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""

@@ -83,9 +83,10 @@ def experiment_of(command, description, arguments):
     name, *options = arguments
     # Whoever types None means the plain ViT, not "not given".
     options = [
-        "none" if pair == ("--broadcast", "None") else pair[1]
-        for pair in itertools.pairwise(["", *options])
+        "none" if (before, each) == ("--broadcast", "None") else each
+        for before, each in itertools.pairwise(["", *options])
     ]
+    options = [o.replace("--broadcast=None", "--broadcast=none") for o in options]
     if name not in names:
         sys.exit(f"There is no config {name!r}; there are {known}.")
     config = load_config(name)

@@ -35,23 +35,24 @@ class Evaluation:
     evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
-    centre, or attacked."""
+    center, or attacked."""
     epsilons: tuple[float, ...] = (1.0,)
     """The most that an attack changes a value from 0 to 255 by."""
     data_dir: Path | None = None
-    """Where TFDS keeps its data sets."""
+    """Where TFDS keeps its data sets, or what the folder of a record's data set is
+    in."""
     test_split: str | None = None
     """The TFDS split, or the subfolder of an image folder; "." for all of it. "test" if
-    neither a config nor ImageNet's protocol says otherwise."""
+    neither a record nor ImageNet's protocol says otherwise."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
-    else 1 if no config says otherwise."""
+    """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
+    else 1 if no record says otherwise."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     real_labels: Path | None = None
     """The file real.json, for `real` from a folder or from TFDS's imagenet2012."""
     normalize: Literal["none", "unit", "symmetric", "imagenet", "caffe"] = "none"
-    """What is done to images 0-255 for models of other packages that do not normalise
+    """What is done to images 0-255 for models of other packages that do not normalize
     them: to 0-1, to -1-1, by ImageNet's mean and deviation, or to BGR without mean."""
     image_size: tuple[int, int] | None = None
     """Height and width for models of other packages that take any."""

@@ -1,6 +1,6 @@
 """Pictures of what analysis and segmentation find, for every eye and for printing.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart; lines differ in
+Colors are Okabe and Ito's, which the color-blind can tell apart; lines differ in
 style and marker as well, so that a print in black and white can be read.
 """
 
@@ -183,8 +183,8 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
     """
     from matplotlib.patches import Patch
 
-    colours = np.full((256, 3), 255, "uint8")
-    colours[: len(class_names)] = palette(len(class_names))
+    colors = np.full((256, 3), 255, "uint8")
+    colors[: len(class_names)] = palette(len(class_names))
     heights = [2.6 * row[1].shape[0] / row[1].shape[1] + 0.1 for row in rows]
     seen = np.unique(np.concatenate([maps.ravel() for row in rows for maps in row[1:]]))
     seen = [number for number in seen if number < len(class_names)]
@@ -196,13 +196,13 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
         len(rows), len(titles), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
     for row, (picture, *maps) in zip(axes, rows, strict=True):
-        images = (picture, *(colours[each] for each in maps))
+        images = (picture, *(colors[each] for each in maps))
         for axis, image in zip(row, images, strict=True):
             axis.imshow(image, interpolation="nearest")
             axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8 if len(title) > 20 else 10)
-    patches = [Patch(color=colours[i] / 255, label=class_names[i]) for i in seen]
+    patches = [Patch(color=colors[i] / 255, label=class_names[i]) for i in seen]
     figure.legend(
         handles=patches, loc="outside lower center", ncols=columns, fontsize=8
     )
@@ -221,10 +221,10 @@ def short_titles(names):
 
 
 def palette(number):
-    """Colours that tell so many classes apart, uint8 of shape `(number, 3)`.
+    """Colors that tell so many classes apart, uint8 of shape `(number, 3)`.
 
     Each is the one of a grid that is farthest from all before it, and from white, in
-    CIE L*a*b*, where distance is what the eye sees. So the first colours are the same
+    CIE L*a*b*, where distance is what the eye sees. So the first colors are the same
     however many follow.
     """
     steps = np.linspace(0, 255, 14).round().astype("uint8")
@@ -239,9 +239,9 @@ def palette(number):
     return grid[chosen]
 
 
-def _lab(colours):
+def _lab(colors):
     """CIE L*a*b* of sRGB values of 0–255, under the white of D65."""
-    values = colours / 255
+    values = colors / 255
     linear = np.where(
         values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
     )
@@ -270,7 +270,7 @@ def new_figure(width, height):
 
 
 def looks(number):
-    """Colour, style and marker of so many lines."""
+    """Color, style and marker of so many lines."""
     return [
         {
             "color": COLORS[i % len(COLORS)],

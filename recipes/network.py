@@ -2,14 +2,14 @@
 
 import dataclasses
 import typing
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 import keras_cbvit
 from keras_cbvit.analysis import scale_layers
 from keras_cbvit.documentation import field_docs
-from keras_cbvit.models.registry import UPERNET, UPERNET_CHANNELS
+from keras_cbvit.models.registry import UPERNET, UPERNET_CHANNELS, known_models
 from keras_cbvit.models.segmentation import BLOCKS
 
 # Those that the data and the task decide.
@@ -38,11 +38,15 @@ _OWN = (
 )
 
 
+# Where the command line would take numbers for text.
+_TYPES = {"broadcast_blocks": Literal["all", "upper"] | tuple[int, ...] | None}
+
+
 def _fields():
     """Names, types and defaults: each is `None` if it is not given."""
     hints = typing.get_type_hints(keras_cbvit.ViTSpec)
     docs = field_docs()
-    options = [*_OWN, *((n, hints[n] | None, docs[n]) for n in hints)]
+    options = [*_OWN, *((n, _TYPES.get(n, hints[n] | None), docs[n]) for n in hints)]
     for name, kind, doc in options:
         if name not in _DECIDED:
             help_text = " ".join(doc.replace("`", "").split())
@@ -71,21 +75,20 @@ def given(network):
 def without_defaults(network, default):
     """A network without what only the config says, where the user chose another.
 
-    The sizes in a config belong to its own model, and with other weights the network is
-    theirs.
+    The sizes and the weights in a config belong to its own model, and with other
+    weights the network is theirs.
 
     Args:
         network: what was asked for on top of the config.
         default: the config's.
     """
-    dropped = ()
+    dropped = set()
     if network.weights != default.weights:
-        kept = ("drop_path_rate", "remat")
-        dropped = tuple(name for name in SPEC_FIELDS if name not in kept)
-        if not str(network.model).startswith(UPERNET):
-            dropped += ("model",)
-    elif network.model != default.model:
-        dropped = (*SIZES, "channels", "blocks")
+        dropped |= {*SPEC_FIELDS, "model"} - {"drop_path_rate", "remat"}
+        if str(network.model).startswith(UPERNET):
+            dropped.remove("model")  # whose head no weights say
+    if network.model != default.model:
+        dropped |= {*SIZES, "channels", "blocks", "weights"}
     same = [n for n in dropped if getattr(network, n) == getattr(default, n)]
     return dataclasses.replace(network, **dict.fromkeys(same))
 
@@ -104,13 +107,10 @@ def build_classifier(network, data, classes, dtype, classifier_activation=None):
     }
     if network.model is None:
         model = keras_cbvit.ViTCB(**options)
-    elif network.model.startswith(UPERNET):
-        raise ValueError(f"model={network.model!r} is not a classifier.")
     else:
+        _check_name(network.model, is_upernet=False)
         model = keras_cbvit.create_model(network.model, **options)
-    if network.initial_scale is not None:
-        _set_scales(model, network.initial_scale)
-    return model
+    return _with_scales(model, network.initial_scale)
 
 
 def build_segmenter(network, data, classes, dtype):
@@ -131,25 +131,34 @@ def build_segmenter(network, data, classes, dtype):
     if network.channels is not None:
         options["channels"] = network.channels
     if network.model is not None:
-        if not network.model.startswith(UPERNET):
-            raise ValueError(
-                f"model={network.model!r} is not a UperNet; its names begin with "
-                f"{UPERNET}."
-            )
-        return keras_cbvit.create_model(network.model, classes=classes, **options)
-    if network.channels is None:
+        _check_name(network.model, is_upernet=True)
+        model = keras_cbvit.create_model(network.model, classes=classes, **options)
+    elif network.channels is None:
         raise ValueError(
             "A UperNet without --model needs --channels; the paper takes "
             f"{', '.join(map(str, UPERNET_CHANNELS.values()))} for Ti, S and B."
         )
-    return keras_cbvit.UperNet_ViTCB(classes, **options)
+    else:
+        model = keras_cbvit.UperNet_ViTCB(classes, **options)
+    return _with_scales(model, network.initial_scale)
 
 
-def _set_scales(model, value):
-    """Has every Λ of a CB_S model start from a value."""
+def _check_name(name, is_upernet):
+    """Raises a ValueError unless a model of the task has this name."""
+    names = [n for n in known_models() if n.startswith(UPERNET) == is_upernet]
+    if name not in names:
+        kind = "segmentation model" if is_upernet else "classifier"
+        raise ValueError(f"model={name!r} is no {kind}; use one of {', '.join(names)}.")
+
+
+def _with_scales(model, value):
+    """A model whose every Λ starts from a value, if there is one."""
+    if value is None:
+        return model
     try:
         layers = scale_layers(model)
     except ValueError as error:
         raise ValueError(f"initial_scale={value} has no effect: {error}") from error
     for layer in layers.values():
         layer.channel_scale.assign([value] * layer.channel_scale.shape[0])
+    return model

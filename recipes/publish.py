@@ -28,9 +28,9 @@ class TestImages:
     data_dir: Path | None = None
     """Where TFDS keeps its data sets, or the folder that a data set's folder is in."""
     test_split: str | None = None
-    """The TFDS split, or the subfolder; that of the config, else "test"."""
+    """The TFDS split, or the subfolder; "test", or that of the run, if not given."""
     crop_fraction: float | None = None
-    """The centre's share of the side that is kept; 1 if not given."""
+    """The center's share of the side that is kept; 1 if not given."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     strict: bool = False

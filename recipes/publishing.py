@@ -22,10 +22,9 @@ def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
     """
     found = task.measure_to_publish(name, model, dataset, data)
     metrics, images, notes, options, own = found
-    path = Path(data.dataset)
     evaluation = keras_cbvit.Evaluation(
         task=task.name,
-        dataset=path.name if path.is_absolute() or path.exists() else data.dataset,
+        dataset=_name_of(data.dataset),
         split=data.test_split,
         metrics=metrics,
         images=images,
@@ -39,6 +38,13 @@ def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
     metric, value = next(iter(metrics.items()))
     print(
         f"Published {Path(weights_dir) / record.filename}: {metric} {value:.4f} on "
-        f"{evaluation.dataset}, {evaluation.split}, {notes}."
+        f"{evaluation.dataset}, {evaluation.split} ({notes})."
     )
     return record
+
+
+def _name_of(dataset):
+    """What a record calls a data set: of a path its last part, after `./`."""
+    path = Path(dataset).expanduser()
+    is_path = path.is_absolute() or path.exists() or dataset.startswith(".")
+    return f"./{path.name}" if is_path and dataset != "digits" else dataset

@@ -58,7 +58,9 @@ class FeaturePyramid(ZooModel):
         check_vision_transformer("vit", vit)
         maps = vit.pyramid_outputs(blocks)
         if len(maps) != 4:
-            refuse("blocks", blocks, f"must be indices of four blocks, not {len(maps)}.")
+            refuse(
+                "blocks", blocks, f"must be indices of four blocks, not {len(maps)}."
+            )
         dtype = float_policy(dtype)
         scales = FeatureScales(dtype=dtype, name=self.anchor)
         # In a function: as an attribute, the whole model would be a part of this one.

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_cbvit import classes
 from keras_cbvit.arguments import field_value
+from keras_cbvit.layers.parts import quantized_layers
 from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
 from keras_cbvit.models.segmentation import check_vision_transformer
@@ -76,6 +77,8 @@ def load_timm_weights(model, state_dict, allow_other_function=False):
             `head.bias`.
     """
     check_vision_transformer("model", model)
+    if quantized_layers(model):
+        raise ValueError("The model is quantized; load the weights before it is.")
     content = timm.read(state_dict, model.spec)
     if model.spec.classes is None and HEAD in content.weights:
         raise ValueError(

@@ -40,9 +40,10 @@ class Evaluation:
     """What was measured of a model, on what, and how to measure it again."""
 
     task: str
-    """For instance "classification"; see `recipes.tasks`."""
+    """`"classification"` or `"segmentation"` for the recipes."""
     dataset: str
-    """The data set as the recipes take it: a TFDS name or a folder's name."""
+    """The data set as the recipes take it: a TFDS name, or the name of a folder or file
+    of one's own after `./`."""
     split: str
     metrics: dict[str, float]
     """The measured values by name, the most important one first."""

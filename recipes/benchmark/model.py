@@ -15,7 +15,7 @@ REMAT = "keras_cbvit, CB, remat"
 # options.
 OURS = {
     CB: ("keras_cbvit", {"broadcast": "cb"}),
-    PLAIN: ("keras_cbvit", {"broadcast": None}),
+    PLAIN: ("keras_cbvit", {"broadcast": "none"}),
     REMAT: ("keras_cbvit", {"broadcast": "cb", "remat": True}),
 }
 KERAS_PEERS = {

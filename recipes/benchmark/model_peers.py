@@ -25,7 +25,7 @@ CLASSES = 1000
 
 
 def keras_cbvit(broadcast, remat=False, **setup):
-    """This package's; the images are taken as normalised, as the others do."""
+    """This package's; the images are taken as normalized, as the others do."""
 
     import keras_cbvit
 

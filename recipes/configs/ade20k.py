@@ -5,8 +5,8 @@
 
 For a machine with GPUs. FOLDER is ADEChallengeData2016 from
 http://sceneparsing.csail.mit.edu, with images/training, annotations/training and so on.
-`--model` is UperNet_ViTCB_Ti, _S or _B, with `--drop-path-rate` 0.0, 0.05 or 0.1;
-`ade20k_40k` has 40,000 iterations. Batch, optimiser, schedule, crops and evaluation, of
+`--model` is upernet_vitcb_ti, _s or _b, with `--drop-path-rate` 0.0, 0.05 or 0.1;
+`ade20k_40k` has 40,000 iterations. Batch, optimizer, schedule, crops and evaluation, of
 the whole image at one scale, are XCiT's.
 """
 

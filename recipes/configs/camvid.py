@@ -4,8 +4,8 @@
 
 FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
 where a pixel does not count: 367, 101 and 233 pictures. A recipe for one GPU; on CPU
-cores use a small network, for instance `--model UperNet --hidden-dim 64 --depth 4
---num-heads 2 --blocks 0 1 2 3 --channels 32 --iterations 2000`.
+cores use a small network, for instance `--hidden-dim 64 --depth 4 --num-heads 2
+--blocks 0 1 2 3 --channels 32 --iterations 2000`.
 """
 
 from pathlib import Path

@@ -1,12 +1,10 @@
 """UperNet on the mini ViT of CIFAR-10 on CamVid, for two CPU cores.
 
     python -m recipes.train camvid_mini --dataset FOLDER
-    python -m recipes.train camvid_mini --dataset FOLDER --weights vit_mini.cifar10 \\
-        --broadcast None
+    python -m recipes.train camvid_mini --dataset FOLDER --weights vit_mini.cifar10
 
 FOLDER is as for `camvid`. As in the paper, the ViT comes from classification: it is
-`vitcb_mini.cifar10`, or another of the three, with the position embedding resampled;
---broadcast is as that of the weights.
+`vitcb_mini.cifar10`, or another of the three, with the position embedding resampled.
 Pictures are of half the height and width, since its patches have 8 pixels. One run
 takes about half an hour of one core; docs/segmentation.md has its results.
 """

@@ -29,7 +29,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow multiplies grey of 2 and 4 bits by, to fill 8.
+# What Pillow multiplies gray of 2 and 4 bits by, to fill 8.
 _FACTORS = {"L;2": 85, "L;4": 17}
 # Modes whose samples have no range of their own.
 _UNKNOWN = {
@@ -80,7 +80,7 @@ def decoded(picture, name):
     """A picture as it is meant to be seen: a `PIL.Image`, upright, RGB of 8 bits.
 
     - It is turned as its EXIF orientation says. Unreadable EXIF data say nothing.
-    - 16-bit grey is scaled from 0–65535, a 12-bit TIFF from 0–4095, whatever values
+    - 16-bit gray is scaled from 0–65535, a 12-bit TIFF from 0–4095, whatever values
       occur. Of other 16-bit channels Pillow keeps the upper 8 bits.
     - Transparency is laid over white, `BACKGROUND`.
     - Of several frames or pages, the first one counts. Color profiles do not.
@@ -109,7 +109,7 @@ def decoded(picture, name):
 def decoded_samples(picture, name):
     """The numbers in a PNG file or an array as they are, upright: labels of pixels.
 
-    Grey of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
+    Gray of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
     the indices.
 
     Args:
@@ -118,7 +118,7 @@ def decoded_samples(picture, name):
 
     Returns:
         An array of shape `(height, width)` or `(height, width, channels)`, uint8, or
-        uint16 of 16-bit grey.
+        uint16 of 16-bit gray.
 
     Raises:
         BrokenImageError: if it cannot be decoded, is in another format or has several
@@ -205,7 +205,7 @@ def _rgb(image, raw_mode=""):
     """A loaded image in RGB of 8 bits, upright or not."""
     _refuse_unknown_range(image)
     if image.mode.startswith("I"):
-        image = _grey(image, raw_mode)
+        image = _gray(image, raw_mode)
     if image.has_transparency_data:
         return _over_background(image, raw_mode)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -231,12 +231,12 @@ def _refuse_unknown_range(image):
     if what:
         raise BrokenImageError(
             f"has {what} (Pillow's mode {found}), for which there is no one way to 8 "
-            "bits; save it as RGB or grey of 8 or 16 bits."
+            "bits; save it as RGB or gray of 8 or 16 bits."
         )
 
 
-def _grey(image, raw_mode):
-    """Grey of 16 bits in 8, with an alpha channel if one value is transparent."""
+def _gray(image, raw_mode):
+    """Gray of 16 bits in 8, with an alpha channel if one value is transparent."""
     highest = 4095 if raw_mode == "I;12" else 65535
     values = np.asarray(image).astype("uint32")
     key = image.info.get("transparency")
@@ -244,8 +244,8 @@ def _grey(image, raw_mode):
     tags = getattr(image, "tag_v2", {})
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white
         values = highest - values
-    grey = (values * 255 + highest // 2) // highest
-    image = Image.fromarray(grey.astype("uint8"))
+    gray = (values * 255 + highest // 2) // highest
+    image = Image.fromarray(gray.astype("uint8"))
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
     return image

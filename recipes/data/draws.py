@@ -85,7 +85,7 @@ def crop_attempts(random, number):
 def crop_box(attempts, height, width, area=(0.08, 1), ratio=(3 / 4, 4 / 3)):
     """Random resized crop: the first attempt that fits into the image.
 
-    If none does, the largest centre crop of an allowed ratio.
+    If none does, the largest center crop of an allowed ratio.
 
     Args:
         attempts: one image's numbers of `crop_attempts`.

@@ -72,9 +72,9 @@ def shift(images, by):
 def rand_augment(images, operations, strengths):
     """RandAugment: the operations of each image, one after the other.
 
-    Every operation is a table for the values, a blend with a grey or smooth image, or
+    Every operation is a table for the values, a blend with a gray or smooth image, or
     an affine map; each image goes through all three, of which at most one changes it.
-    Values agree with Pillow's, those of affine maps on average within a grey level.
+    Values agree with Pillow's, those of affine maps on average within a gray level.
 
     Args:
         images: uint8 tensor of shape `(batch, height, width, 3)`.
@@ -94,7 +94,7 @@ def rand_augment(images, operations, strengths):
 
 
 def erase(images, boxes, seed):
-    """Fills a box of each image with noise, N(0, 1) after normalisation per pixel."""
+    """Fills a box of each image with noise, N(0, 1) after normalization per pixel."""
     noise = keras.random.normal(ops.shape(images), seed=_GivenSeed(seed))
     noise = ops.array(MEAN) + ops.array(STANDARD_DEVIATION) * noise
     return ops.where(_inside(boxes, images), noise, images)
@@ -135,8 +135,8 @@ def _is(operation, name):
     return ops.equal(operation, OPERATIONS.index(name))
 
 
-def _grey(images):
-    """Pillow's grey, int32, one channel."""
+def _gray(images):
+    """Pillow's gray, int32, one channel."""
     weighted = ops.cast(images, "int32") * ops.array([19595, 38470, 7471], "int32")
     return (ops.sum(weighted, axis=-1, keepdims=True) + 0x8000) // 0x10000
 
@@ -154,7 +154,7 @@ def _apply_tables(images, operation, strength):
     values = ops.cast(ops.transpose(values, (0, 2, 1)), "int32")
     entries = ops.arange(256, dtype="float32")[None, None]
     by = strength[:, None, None]
-    grey = ops.mean(ops.cast(_grey(images), "float32"), axis=(1, 2, 3))
+    gray = ops.mean(ops.cast(_gray(images), "float32"), axis=(1, 2, 3))
     step = ops.power(2.0, 8 - by)
     tables = {
         "auto_contrast": _auto_contrast(values),
@@ -165,7 +165,7 @@ def _apply_tables(images, operation, strength):
         "solarize_add": ops.where(
             entries < 128, ops.minimum(entries + by, 255), entries
         ),
-        "contrast": _blend(ops.floor(grey + 0.5)[:, None, None], entries, by),
+        "contrast": _blend(ops.floor(gray + 0.5)[:, None, None], entries, by),
         "brightness": _blend(0.0, entries, by),
     }
     table = ops.broadcast_to(entries, (number, 3, 256))
@@ -205,24 +205,24 @@ def _equalize(values):
 
 
 def _apply_blends(images, operation, strength):
-    """Colour blends with grey, sharpness with a smooth image, the edge excepted."""
+    """Color blends with gray, sharpness with a smooth image, the edge excepted."""
     values = ops.cast(images, "float32")
     kernel = ops.array([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = ops.tile(kernel[:, :, None, None], (1, 1, 3, 1))
     smooth = ops.floor(ops.depthwise_conv(values, kernel, padding="valid") + 0.5)
     smooth = ops.pad(smooth, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1)
     smooth = ops.where(smooth < 0, values, smooth)
-    grey = ops.cast(_grey(images), "float32")
+    gray = ops.cast(_gray(images), "float32")
     is_color = _each(_is(operation, "color"))
     is_sharpness = _each(_is(operation, "sharpness"))
-    blended = _blend(ops.where(is_color, grey, smooth), values, _each(strength))
+    blended = _blend(ops.where(is_color, gray, smooth), values, _each(strength))
     return ops.cast(ops.where(is_color | is_sharpness, blended, values), "uint8")
 
 
 def _apply_affine(images, operation, strength):
     """Takes (x, y) from (ax + by + c, dx + ay + f), bilinear, `FILL` from outside.
 
-    x and y count from the image's corner, as Pillow's do: the centre of the first pixel
+    x and y count from the image's corner, as Pillow's do: the center of the first pixel
     is (0.5, 0.5).
     """
     height, width = images.shape[1:3]

@@ -49,7 +49,7 @@ def augment(picture, size, drawn):
 
 
 def erase(image, box, seed):
-    """Fills a box with noise, N(0, 1) after normalisation per pixel, in whole values.
+    """Fills a box with noise, N(0, 1) after normalization per pixel, in whole values.
 
     Args:
         image: uint8 array of shape `(height, width, 3)`.

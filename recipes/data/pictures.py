@@ -134,7 +134,7 @@ def fitted(image, size, crop_fraction=1.0):
     """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
 
     The largest part of the picture that has the wanted proportions is cut from its
-    centre, of it the centre `crop_fraction`, which is resized with antialiasing.
+    center, of it the center `crop_fraction`, which is resized with antialiasing.
 
     Args:
         image: the picture, in RGB.

@@ -1,6 +1,6 @@
 """Images changed, by little, so that a classifier errs: FGSM and PGD.
 
-Images have values 0-255; what the classifier does to normalise them is inside it, and
+Images have values 0-255; what the classifier does to normalize them is inside it, and
 the gradient goes through it. All functions take tensors of any backend:
 
     images: float32 of shape `(images, height, width, 3)`.

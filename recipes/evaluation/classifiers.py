@@ -46,12 +46,12 @@ def as_classifier(name, model, normalize="none", image_size=None):
     Args:
         name: what it was loaded by.
         model: the model.
-        normalize: what to do with images for a model that does not normalise them, of
+        normalize: what to do with images for a model that does not normalize them, of
             another package or with `include_preprocessing=False`: "none" if it takes
             values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for
             ImageNet's mean and standard deviation of each channel; "caffe" for BGR
             without the mean. It becomes a part of the model, so that attacks go
-            through it. Models of this package that normalise images themselves stay as
+            through it. Models of this package that normalize images themselves stay as
             they are.
         image_size: height and width for a model that takes any.
 

@@ -62,10 +62,10 @@ def measure(
 
 
 def occluded(images):
-    """Images with a black square of half their height and width in the centre.
+    """Images with a black square of half their height and width in the center.
 
     The protocol of the paper's Table 8, 112x112 pixels of 224x224 "set to zero". The
-    project's reading: zero is the pixel value, before the model normalises.
+    project's reading: zero is the pixel value, before the model normalizes.
     """
     images = images.copy()
     height, width = images.shape[1] // 2, images.shape[2] // 2

@@ -49,3 +49,11 @@ def recorded_task(name):
         return read_object(model_file(name).with_name("config.json")).get("task")
     except (OSError, ValueError, json.JSONDecodeError):
         return None
+
+
+def recorded_dataset(evaluation, data_dir):
+    """The data set of a record: of a folder or a file, which lies in `data_dir`."""
+    dataset = evaluation.dataset
+    if not dataset.startswith("."):
+        return dataset
+    return str(Path(data_dir or ".", dataset).absolute())

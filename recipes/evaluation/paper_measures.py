@@ -20,7 +20,7 @@ IMAGES = 512  # of the test set, whose attention is measured
 # What the columns of the tables are called, and their units.
 TITLES = {
     "top1": "top-1, %",
-    "occlusion": "top-1, centre occluded, %",
+    "occlusion": "top-1, center occluded, %",
     "fgsm": "top-1 under FGSM, ε = 1 of 255, %",
     "imagenet_v2": "top-1 on ImageNet-V2, %",
     "real": "top-1 on ReaL, %",

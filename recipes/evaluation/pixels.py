@@ -64,7 +64,7 @@ def measures(confusion):
         right; `class_iou`, for each class the pixels that are in truth and prediction,
         as a share of those that are in either, `None` for a class that is in neither;
         `mean_iou`, the mean over the classes that have one; `classes_counted`, how
-        many these are; `not_labelled` and `never_predicted`, the classes that no pixel
+        many these are; `not_labeled` and `never_predicted`, the classes that no pixel
         is of in truth, and in prediction; `majority_mean_iou` and
         `majority_pixel_accuracy`, what predicting the most frequent class everywhere
         would have, the least that a model must beat.
@@ -74,7 +74,7 @@ def measures(confusion):
     """
     confusion = np.asarray(confusion)
     if not confusion.sum():
-        raise ValueError("There is no labelled pixel to measure on.")
+        raise ValueError("There is no labeled pixel to measure on.")
     right, truth = np.diag(confusion), confusion.sum(axis=1)
     predicted = confusion.sum(axis=0)
     union = predicted + truth - right
@@ -89,7 +89,7 @@ def measures(confusion):
         "mean_iou": float(np.mean([iou for iou in class_iou if iou is not None])),
         "class_iou": class_iou,
         "classes_counted": int(np.count_nonzero(union)),
-        "not_labelled": np.flatnonzero(truth == 0).tolist(),
+        "not_labeled": np.flatnonzero(truth == 0).tolist(),
         "never_predicted": np.flatnonzero(predicted == 0).tolist(),
         "majority_mean_iou": majority / np.count_nonzero(truth),
         "majority_pixel_accuracy": majority,
@@ -107,7 +107,7 @@ def left_out(found, names):
     if neither := [name for name, iou in ious if iou is None]:
         return (
             f"mean IoU over {found['classes_counted']} of {len(names)} classes: "
-            f"neither labelled nor predicted is {listed(neither)}"
+            f"neither labeled nor predicted is {listed(neither)}"
         )
     return None
 

@@ -25,10 +25,10 @@ def _counted(row):
 
 def _without_pixels(row):
     """Which classes do not occur in truth or prediction, as sentences."""
-    without = [set(row[kind]) for kind in ("not_labelled", "never_predicted")]
+    without = [set(row[kind]) for kind in ("not_labeled", "never_predicted")]
     titles = {
-        (True, True): "Neither labelled nor predicted",
-        (True, False): "Predicted, but not labelled",
+        (True, True): "Neither labeled nor predicted",
+        (True, False): "Predicted, but not labeled",
         (False, True): "Never predicted",
     }
     by_kind = {kind: [] for kind in titles}

@@ -69,7 +69,7 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
                 **found,
                 "class_iou": dict(zip(names, found["class_iou"], strict=True)),
             }
-            for kind in ("not_labelled", "never_predicted"):
+            for kind in ("not_labeled", "never_predicted"):
                 row[kind] = [names[number] for number in found[kind]]
             report(row)
             rows.append(row)
@@ -136,8 +136,7 @@ def data_of(name, options):
     if of_run.exists():
         data = _data_of_run(of_run)
     elif (measured := recorded_evaluation(name, "segmentation")) is not None:
-        own = {"dataset": measured.dataset, "test_split": measured.split}
-        data = _data({**measured.options, **own})
+        data = _data_of_record(name, measured)
     else:
         raise ValueError(
             f"{name} does not say what its classes, labels and scale are: it is in no "
@@ -162,6 +161,19 @@ def _data_of_run(file):
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{file} is not that of a run of recipes.train ({error!s:.200})."
+        ) from error
+
+
+def _data_of_record(name, measured):
+    """The `Data` that a record's evaluation says."""
+    own = {"dataset": measured.dataset, "test_split": measured.split}
+    needed = ("class_names", "ignored_label", "scale")
+    try:
+        check_form(measured.options, {key: _FORM[key] for key in needed})
+        return _data({**measured.options, **own})
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The record of {name} does not say how to measure it ({error!s:.200})."
         ) from error
 
 

@@ -150,12 +150,12 @@ def _real(data, folder, real_labels):
     right = np.zeros((len(labels), len(imagenet_classes())), bool)
     for row, classes in zip(right, labels, strict=True):
         row[list(classes)] = True
-    labelled = int(right.any(axis=1).sum())
+    labeled = int(right.any(axis=1).sum())
     return Dataset(
         None,
         pictures.split(right),
         imagenet_classes(),
-        f"ReaL, {description}, {labelled} of {len(right)} images with labels",
+        f"ReaL, {description}, {labeled} of {len(right)} images with labels",
     )
 
 

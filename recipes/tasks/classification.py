@@ -15,7 +15,7 @@ from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier
 from ..evaluation.matching import Classifier, matched
 from ..evaluation.measuring import measure
-from ..evaluation.models import recorded_evaluation
+from ..evaluation.models import recorded_dataset, recorded_evaluation
 from ..evaluation.reports import classification_table, condition_name
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
@@ -145,7 +145,11 @@ class Classification(Task):
                 f"{classifier.name} does not say what to measure it on; give --on."
             )
         else:
-            data = Data(dataset=found.dataset, test_split=found.split, **found.options)
+            data = Data(
+                dataset=recorded_dataset(found, options.data_dir),
+                test_split=found.split,
+                **found.options,
+            )
         data = dataclasses.replace(data, strict=options.strict)
         return with_options(data, options, classifier.image_size)
 

@@ -9,7 +9,7 @@ from keras_cbvit.pretrained.publishing import in_float32
 
 from ..data.multi_label import load_multi_label
 from ..evaluation import multi_label
-from ..evaluation.models import recorded_evaluation
+from ..evaluation.models import recorded_dataset, recorded_evaluation
 from ..options.multi_label import Augmentation, Data, Training
 from ..training import callbacks
 from .classification import BATCH_SIZE, Classification
@@ -81,7 +81,8 @@ class MultiLabel(Classification):
         if found is None and on is None:
             raise ValueError(f"{name} does not say what to measure it on; give --on.")
         own = {} if found is None else {**found.options, "test_split": found.split}
-        own |= {"dataset": on or found.dataset, "image_size": model.input_shape[1:3]}
+        dataset = on or recorded_dataset(found, options.data_dir)
+        own |= {"dataset": dataset, "image_size": model.input_shape[1:3]}
         for key in ("data_dir", "test_split", "crop_fraction", "strict"):
             if (value := getattr(options, key)) is not None:
                 own[key] = value

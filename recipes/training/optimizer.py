@@ -1,4 +1,4 @@
-"""The optimiser, AdamW."""
+"""The optimizer, AdamW."""
 
 import keras
 

@@ -6,8 +6,8 @@ import pytest
 
 import keras_cbvit
 from keras_cbvit.pretrained.publishing import in_float32
-from tests.models.test_upernet import pictures, upernet
-from tests.tiny import assert_same_values, fill, predict, tiny, values
+from tests.models.test_segmentation import pixels, upernet
+from tests.tiny import fill, predict, tiny
 
 NAMES = ("cat", "dog", "eel")
 
@@ -66,59 +66,17 @@ def test_names_come_along_with_the_head_and_not_without(tmp_path):
         assert load(**changes).class_names is None
 
 
-def test_the_config_of_a_file_from_before_has_no_names():
-    config = named(tiny()).get_config()
-    del config["class_names"]
-    assert keras_cbvit.VisionTransformer.from_config(config).class_names is None
-
-
-def plain(model):
-    """A UperNet as files held it before `SegmentationModel`."""
-    return keras.Model(model.input, model.output, name=model.name)
-
-
-def test_a_upernet_of_an_old_file_becomes_a_segmentation_model(tmp_path):
-    model = upernet()
-    plain(model).save(tmp_path / "old.keras")
-    loaded = keras_cbvit.load_model(tmp_path / "old.keras")
-    assert type(loaded) is keras_cbvit.SegmentationModel
-    assert (loaded.name, loaded.class_names) == (model.name, None)
-    assert_same_values(values(loaded), values(model))
-    np.testing.assert_array_equal(
-        predict(loaded, pictures()), predict(model, pictures())
-    )
-    named(loaded).save(tmp_path / "new.keras")
-    again = keras_cbvit.load_model(tmp_path / "new.keras")
-    assert again.class_names == NAMES
-    assert_same_values(values(again), values(model))
-    facts = dict.fromkeys(
-        ("dataset", "metric", "measured_on", "recipe", "license"), "-"
-    )
-    record = keras_cbvit.publish(
-        plain(model),
-        "upernet_toy.old",
-        tmp_path,
-        class_names=NAMES,
-        value=0,
-        images=pictures(),
-        **facts,
-    )
-    published = keras.saving.load_model(tmp_path / record.filename)
-    assert (type(published), published.class_names) == (type(loaded), NAMES)
-    # With an auxiliary head, or of another kind, a model stays as it is.
-    keras_cbvit.with_auxiliary_head(loaded).save(tmp_path / "training.keras")
-    training = keras_cbvit.load_model(tmp_path / "training.keras")
-    assert sorted(training.output) == ["auxiliary", "predictions"]
-
-
-def test_a_clone_is_a_segmentation_model_too():
-    model = upernet()
+@pytest.mark.parametrize("build", [tiny, upernet])
+def test_a_copy_by_the_configuration_is_of_the_same_class(build):
+    model = named(build())
+    copy = type(model).from_config(model.get_config())
+    assert (type(copy), copy.class_names) == (type(model), NAMES)
+    # Keras's clone is a plain functional model, which predicts the same.
     clone = keras.models.clone_model(model)
-    assert type(clone) is keras_cbvit.SegmentationModel
-    clone.set_weights(model.get_weights())
-    np.testing.assert_array_equal(
-        predict(clone, pictures()), predict(model, pictures())
-    )
+    x = pixels(8, 12) if build is tiny else pixels()
+    for each in (copy, clone):
+        each.set_weights(model.get_weights())
+        np.testing.assert_array_equal(predict(each, x), predict(model, x))
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
@@ -128,9 +86,7 @@ def test_names_stay_when_a_model_is_quantized(tmp_path):
     model.save(tmp_path / "model.keras")
     assert keras.saving.load_model(tmp_path / "model.keras").class_names == NAMES
     segmenter = named(upernet())
-    before = predict(segmenter, pictures())
+    before = predict(segmenter, pixels())
     segmenter.quantize("int8")
     assert segmenter.class_names == NAMES
-    assert (
-        np.abs(predict(segmenter, pictures()) - before).max() < 0.2 * abs(before).max()
-    )
+    assert np.abs(predict(segmenter, pixels()) - before).max() < 0.2 * abs(before).max()

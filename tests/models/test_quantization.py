@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from keras_cbvit.models.ablations import ablate
 from tests.tiny import fill, images, predict, tiny, values
 
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
@@ -54,8 +53,16 @@ MODELS = {
         [keras.Input((8, 12, 3)), part(fill(tiny(depth=1)))]
     ),
     **{
-        name: lambda name=name: fill(ablate(tiny(depth=1, broadcast="none"), name))
-        for name in ("uniform_attached", "squeeze_excitation", "extra_msa")
+        f"{field} {value}": lambda field=field, value=value: fill(
+            tiny(depth=1, **{field: value})
+        )
+        for field, value in (
+            ("uniform_head", "attached"),
+            ("squeeze_excitation", True),
+            ("extra_branch", "msa"),
+            ("layer_scale", 0.5),
+            ("num_register_tokens", 2),
+        )
     },
 }
 

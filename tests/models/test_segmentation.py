@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from keras_cbvit import UperNet, feature_pyramid, with_auxiliary_head
-from keras_cbvit.pretrained.architectures import SIZES
+from keras_cbvit import FeaturePyramid, SegmentationModel, feature_pyramid
+from keras_cbvit.models.registry import SIZES
 from tests.compare import assert_close, assert_equal, dtype_of
 from tests.tiny import assert_same_values, fill, predict, tiny, values
 from tests.upernet import reference
@@ -21,21 +21,21 @@ BLOCKS = (0, 2, 3, 4)
 
 def vit(**changes):
     arguments = {"input_shape": (16, 24, 3), "depth": 5, "hidden_dim": 8}
-    headless = {"include_top": False, "classes": None, "pooling": None}
+    headless = {"include_top": False, "classes": None}
     return tiny(**arguments, **headless, **changes)
 
 
 def upernet(vit_changes=None, **arguments):
     """A small model whose weights are all random, variances not negative."""
     backbone = feature_pyramid(vit(**(vit_changes or {})), BLOCKS)
-    model = fill(UperNet(backbone, 3, 4, **arguments))
+    model = fill(SegmentationModel(backbone, 3, 4, **arguments))
     for weight in model.weights:
         if weight.path.endswith("moving_variance"):
             weight.assign(np.abs(weight.numpy()) + 0.5)
     return model
 
 
-def pictures(height=16, width=24, count=2):
+def pixels(height=16, width=24, count=2):
     rng = np.random.default_rng(1)
     return rng.uniform(0, 255, (count, height, width, 3)).astype("float32")
 
@@ -52,9 +52,9 @@ def test_maps_are_the_tokens_of_the_named_blocks_without_a_norm():
     source = fill(vit())
     backbone = feature_pyramid(source, BLOCKS)
     blocks = [source.get_layer(f"block_{i}").output for i in BLOCKS]
-    tokens = keras.Model(source.input, blocks)(pictures())
+    tokens = keras.Model(source.input, blocks)(pixels())
     maps = [backbone.get_layer(f"map_{i}").output for i in BLOCKS]
-    found = keras.Model(backbone.input, maps)(pictures())
+    found = keras.Model(backbone.input, maps)(pixels())
     for token, found_map in zip(tokens, found, strict=True):
         token = keras.ops.convert_to_numpy(token)
         assert_equal(found_map, token[:, 1:].reshape(2, 4, 6, 8))
@@ -62,7 +62,7 @@ def test_maps_are_the_tokens_of_the_named_blocks_without_a_norm():
 
 
 def test_maps_are_at_four_scales():
-    shapes = [y.shape for y in feature_pyramid(vit(), BLOCKS)(pictures())]
+    shapes = [y.shape for y in feature_pyramid(vit(), BLOCKS)(pixels())]
     assert [tuple(shape) for shape in shapes] == [
         (2, 16, 24, 8),
         (2, 8, 12, 8),
@@ -80,25 +80,72 @@ def test_the_paper_takes_the_blocks_3_5_7_and_11():
     "blocks", [(0, 1, 2), (0, 2, 1, 3), (0, 1, 2, 5), (0, 1, 1, 2)]
 )
 def test_blocks_that_are_not_there_are_refused(blocks):
-    message = "must be four ascending indices of the 5 blocks, 0 to 4"
+    message = (
+        "blocks=.* must be (ascending indices of the 5 blocks, 0 to 4|indices of four "
+        "blocks, not 3)"
+    )
     with pytest.raises(ValueError, match=message):
         feature_pyramid(vit(), blocks)
+    with pytest.raises(ValueError, match=message):
+        FeaturePyramid(vit(), blocks)
 
 
 def test_another_model_has_no_pyramid():
     inputs = keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="not a VisionTransformer"):
-        feature_pyramid(keras.Model(inputs, inputs))
+    for build in (feature_pyramid, FeaturePyramid):
+        with pytest.raises(ValueError, match="not a VisionTransformer"):
+            build(keras.Model(inputs, inputs))
+
+
+@pytest.mark.parametrize("prefix_position_embedding", [True, False])
+def test_register_tokens_are_left_out_of_the_maps(prefix_position_embedding):
+    source = vit(
+        num_register_tokens=3, prefix_position_embedding=prefix_position_embedding
+    )
+    pyramid = feature_pyramid(fill(source), BLOCKS)
+    tokens = keras.Model(source.input, source.blocks[2].output)(pixels())
+    tokens = keras.ops.convert_to_numpy(tokens)
+    assert tokens.shape == (2, 4 + 4 * 6, 8)
+    found = keras.Model(pyramid.input, pyramid.get_layer("map_2").output)(pixels())
+    assert_equal(found, tokens[:, 4:].reshape(2, 4, 6, 8))
+
+
+def test_a_pyramid_is_a_part_of_the_model_it_is_made_of():
+    source = fill(vit())
+    pyramid = FeaturePyramid(source, BLOCKS)
+    assert pyramid.get_layer("block_2") is source.get_layer("block_2")
+    assert source.pyramid_outputs([1, 3])[0].shape == (None, 4, 6, 8)
+    copied = feature_pyramid(source, BLOCKS)
+    assert copied.get_layer("block_2") is not source.get_layer("block_2")
+    found, expected = (
+        keras.Model(model.input, model.get_layer("map_3").output)(pixels())
+        for model in (copied, pyramid)
+    )
+    assert_equal(found, keras.ops.convert_to_numpy(expected))
+    with pytest.raises(ValueError, match=r"blocks=\[5\] must be ascending indices"):
+        source.pyramid_outputs([5])
+
+
+@pytest.mark.parametrize("build", [feature_pyramid, FeaturePyramid])
+def test_a_pyramid_comes_back_from_its_file(build, tmp_path):
+    pyramid = build(fill(vit(broadcast="cbs")), BLOCKS)
+    pyramid.save(tmp_path / "pyramid.keras")
+    copy = keras.saving.load_model(tmp_path / "pyramid.keras")
+    assert type(copy) is FeaturePyramid
+    assert copy.get_config() == pyramid.get_config()
+    assert_same_values(values(copy), values(pyramid))
+    for one, other in zip(copy(pixels()), pyramid(pixels()), strict=True):
+        assert_equal(one, keras.ops.convert_to_numpy(other))
 
 
 # The model.
 
 
 def test_every_pixel_gets_logits_resized_from_the_head(model):
-    logits = predict(model, pictures())
+    logits = predict(model, pixels())
     assert logits.shape == (2, 16, 24, 3)
     head = keras.Model(model.input, model.get_layer("uper_head").output)
-    small = predict(head, pictures())
+    small = predict(head, pixels())
     assert small.shape == (2, 16, 24, 3)  # patches of 4 pixels: a stride of 1
     assert_close(logits, small, atol=1e-5)
 
@@ -108,17 +155,18 @@ def test_images_of_another_size_are_as_of_a_model_built_for_it(size, tmp_path):
     source = fill(vit())
     source.save(tmp_path / "vit.keras")
     other = keras_cbvit.ViTCB(
-        weights=tmp_path / "vit.keras", input_shape=(*size, 3), pooling=None
+        weights=tmp_path / "vit.keras", input_shape=(*size, 3), include_top=False
     )
     found, expected = (
-        UperNet(feature_pyramid(model, BLOCKS), 3, 4) for model in (source, other)
+        SegmentationModel(feature_pyramid(model, BLOCKS), 3, 4)
+        for model in (source, other)
     )
     for weight, value in zip(expected.weights, found.get_weights(), strict=True):
         if "position" not in weight.path:
             weight.assign(value)
-    y = found.predict(pictures(*size), verbose=0)
+    y = found.predict(pixels(*size), verbose=0)
     assert y.shape == (2, *size, 3)
-    assert_close(y, predict(expected, pictures(*size)), atol=1e-5)
+    assert_close(y, predict(expected, pixels(*size)), atol=1e-5)
 
 
 def test_any_backbone_of_four_maps_will_do():
@@ -127,7 +175,7 @@ def test_any_backbone_of_four_maps_will_do():
     for channels in (2, 3, 4, 5):
         x = keras.layers.Conv2D(channels, 3, strides=2, padding="same")(x)
         maps.append(x)
-    model = UperNet(keras.Model(images, maps), 3, 4)
+    model = SegmentationModel(keras.Model(images, maps), 3, 4)
     for size in ((32, 32), (33, 50)):
         y = model.predict(np.zeros((1, *size, 1), "float32"), verbose=0)
         assert y.shape == (1, *size, 3)
@@ -141,9 +189,9 @@ def test_it_gives_logits_or_probabilities_in_float32(activation):
         dtype="mixed_bfloat16",
     )
     assert dtype_of(model.get_layer("uper_head").output) == "bfloat16"
-    y = predict(model, pictures())
+    y = predict(model, pixels())
     assert y.dtype == "float32"
-    wide = predict(upernet(classifier_activation=activation), pictures())
+    wide = predict(upernet(classifier_activation=activation), pixels())
     assert 1e-6 < np.abs(y - wide).max() < 0.1 * np.abs(wide).max()
     sums = y.sum(axis=-1)
     assert (np.abs(sums - 1) < 1e-5).all() == (activation == "softmax")
@@ -153,16 +201,16 @@ def test_a_file_holds_backbone_and_head(model, tmp_path):
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
     assert_same_values(values(copy), values(model))
-    assert_equal(predict(copy, pictures()), predict(model, pictures()))
-    with_auxiliary_head(copy)
+    assert_equal(predict(copy, pixels()), predict(model, pixels()))
+    copy.with_auxiliary_head()
 
 
 def test_a_trained_model_gives_its_backbone_to_one_with_other_classes(model, tmp_path):
     model.save(tmp_path / "upernet.keras")
     trained = keras_cbvit.load_model(tmp_path / "upernet.keras")
     backbone = keras.Model(trained.input, trained.get_layer("uper_head").input)
-    other = UperNet(backbone, 5, 4)
-    assert predict(other, pictures()).shape == (2, 16, 24, 5)
+    other = SegmentationModel(backbone, 5, 4)
+    assert predict(other, pixels()).shape == (2, 16, 24, 5)
     found, expected = values(other), values(model)
     kept = [name for name in expected if not name.startswith("uper_head")]
     assert "block_4/mlp/fc2/kernel" in kept
@@ -192,8 +240,8 @@ def test_weights_are_named_by_their_path(model):
 
 def test_the_auxiliary_head_is_trained_with_the_model_and_left_behind(tmp_path):
     model = upernet({"drop_path_rate": 0.1})
-    training = with_auxiliary_head(model, 5)
-    assert {k: tuple(v.shape) for k, v in training(pictures()).items()} == {
+    training = model.with_auxiliary_head(5)
+    assert {k: tuple(v.shape) for k, v in training(pixels()).items()} == {
         "predictions": (2, 16, 24, 3),
         "auxiliary": (2, 16, 24, 3),
     }
@@ -206,7 +254,7 @@ def test_the_auxiliary_head_is_trained_with_the_model_and_left_behind(tmp_path):
     )
     labels = np.random.default_rng(0).integers(0, 3, (2, 16, 24))
     labels = {"predictions": labels, "auxiliary": labels}
-    history = training.fit(pictures(), labels, verbose=0).history
+    history = training.fit(pixels(), labels, verbose=0).history
     assert history["loss"][0] == pytest.approx(
         history["predictions_loss"][0] + 0.4 * history["auxiliary_loss"][0], rel=1e-5
     )
@@ -216,7 +264,7 @@ def test_the_auxiliary_head_is_trained_with_the_model_and_left_behind(tmp_path):
     assert_same_values(own, {path: after[path] for path in own})
     left_behind = {path.split("/")[0] for path in after.keys() - own.keys()}
     assert left_behind == {"auxiliary_head"}
-    assert_equal(training(pictures())["predictions"], predict(model, pictures()))
+    assert_equal(training(pixels())["predictions"], predict(model, pixels()))
 
     training.save(tmp_path / "training.keras")
     copy = keras.saving.load_model(tmp_path / "training.keras")
@@ -225,21 +273,19 @@ def test_the_auxiliary_head_is_trained_with_the_model_and_left_behind(tmp_path):
 
 def test_the_auxiliary_head_is_on_the_third_map():
     model = upernet(classifier_activation="softmax")
-    training = with_auxiliary_head(model, 5)
+    training = model.with_auxiliary_head(5)
     third = keras.Model(model.input, model.get_layer("uper_head").input[2])
-    logits = training.get_layer("auxiliary_head")(third(pictures()))
+    logits = training.get_layer("auxiliary_head")(third(pixels()))
     assert logits.shape[1:3] == (4, 6)
-    found = training(pictures())["auxiliary"]
+    found = training(pixels())["auxiliary"]
     resized = keras.ops.image.resize(logits, (16, 24), data_format="channels_last")
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(resized))
     assert_close(found, expected, atol=1e-5)
 
 
-def test_another_model_has_no_auxiliary_head():
-    with pytest.raises(
-        ValueError, match="no layer uper_head; use a model that UperNet"
-    ):
-        with_auxiliary_head(vit())
+def test_channels_of_an_auxiliary_head_are_checked(model):
+    with pytest.raises(ValueError, match="channels=0 must be a whole number of at"):
+        model.with_auxiliary_head(0)
 
 
 # The sizes.
@@ -266,20 +312,20 @@ def test_sizes_have_the_parameters_of_pytorch(builder, size):
 
     assert model.name == f"upernet_vitcb_{size.lower()}"
     assert trainable(model) == own + head
-    assert trainable(with_auxiliary_head(model)) == own + head + auxiliary
+    assert trainable(model.with_auxiliary_head()) == own + head + auxiliary
 
 
 @pytest.fixture
 def small_ti(monkeypatch):
     numbers = {"hidden_dim": 8, "depth": 12, "num_heads": 2, "mlp_ratio": 2}
-    for number, value in numbers.items():
-        monkeypatch.setitem(SIZES["ti"], number, value)
+    monkeypatch.setitem(SIZES, "ti", numbers)
 
 
 def test_it_starts_from_a_classification_models_weights_at_another_size(
     small_ti, tmp_path
 ):
-    source = fill(keras_cbvit.ViTCB_Ti((8, 8, 3), 4, classes=5, broadcast="cbs"))
+    arguments = {"input_shape": (8, 8, 3), "patch_size": 4, "broadcast": "cbs"}
+    source = fill(keras_cbvit.ViTCB_Ti(classes=5, **arguments))
     source.save(tmp_path / "vit.keras")
     model = keras_cbvit.UperNet_ViTCB_Ti(
         classes=3, weights=tmp_path / "vit.keras", input_shape=(16, 12, 3)
@@ -298,7 +344,7 @@ def test_it_starts_from_a_classification_models_weights_at_another_size(
         {path: found[path] for path in copied},
         {path: expected[path] for path in copied},
     )
-    assert predict(model, pictures(16, 12)).shape == (2, 16, 12, 3)
+    assert predict(model, pixels(16, 12)).shape == (2, 16, 12, 3)
 
 
 def test_a_size_takes_other_arguments_of_its_vision_transformer(small_ti):
@@ -330,15 +376,37 @@ def test_images_that_patches_do_not_divide_are_refused(model, small_ti):
     with pytest.raises(
         ValueError, match="patch_size=4 does not divide images of 16x18"
     ):
-        model(pictures(16, 18))
+        model(pixels(16, 18))
 
 
-@pytest.mark.parametrize("argument", ["include_top", "pooling"])
-def test_what_concerns_the_head_of_the_vision_transformer_is_refused(argument):
+@pytest.mark.parametrize(
+    "argument", ["include_top", "pooling", "input_tensor", "hidden_dim", "depth"]
+)
+def test_what_a_size_decides_or_has_no_use_for_is_refused(argument):
     with pytest.raises(
         TypeError, match=f"{argument} is not an argument of UperNet_ViTCB_S"
     ):
         keras_cbvit.UperNet_ViTCB_S(3, **{argument: None})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pach_size'"):
+        keras_cbvit.UperNet_ViTCB_S(3, pach_size=16)
+
+
+def test_weights_of_another_function_have_to_be_asked_for(tmp_path):
+    arguments = {"hidden_dim": 8, "num_heads": 2, "patch_size": 4, "depth": 4}
+    source = keras_cbvit.ViTCB(
+        **arguments, input_shape=(16, 24, 3), broadcast="none", classes=2
+    )
+    source.save(tmp_path / "vit.keras")
+    given = {"weights": tmp_path / "vit.keras", "broadcast": "cb", "blocks": range(4)}
+    with pytest.raises(ValueError, match="with broadcast='cb' they compute something"):
+        keras_cbvit.UperNet_ViTCB(3, 4, input_shape=(16, 24, 3), **given)
+    model = keras_cbvit.UperNet_ViTCB(
+        3, 4, input_shape=(16, 24, 3), **given, allow_other_function=True
+    )
+    found, expected = values(model), values(source)
+    kept = [path for path in expected if path.startswith("block_")]
+    assert len(kept) == 4 * 12
+    assert_same_values(*({path: v[path] for path in kept} for v in (found, expected)))
 
 
 def backbone(*maps):
@@ -360,9 +428,9 @@ def backbone(*maps):
 )
 def test_what_cannot_work_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        UperNet(*arguments)
+        SegmentationModel(*arguments)
 
 
 def test_outputs_that_are_no_maps_are_refused():
     with pytest.raises(ValueError, match="four feature maps of shape"):
-        UperNet(tiny(), 3, 4)
+        SegmentationModel(tiny(), 3, 4)

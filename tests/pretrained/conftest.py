@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_cbvit.pretrained import catalog
+from keras_cbvit.pretrained import sources
 from tests.tiny import tiny, train
 
 
@@ -10,7 +10,7 @@ from tests.tiny import tiny, train
 def own_folder(tmp_path_factory, monkeypatch):
     """What is `weights/` to a test."""
     folder = tmp_path_factory.mktemp("own")
-    monkeypatch.setattr(catalog, "own_folder", lambda: folder)
+    monkeypatch.setattr(sources, "own_folder", lambda: folder)
     monkeypatch.delenv("KERAS_CBVIT_WEIGHTS", raising=False)
     return folder
 

@@ -8,7 +8,8 @@ import socketserver
 import threading
 from contextlib import contextmanager
 
-from keras_cbvit.pretrained.catalog import read_catalog
+from keras_cbvit.pretrained.records import VERSION, parse_catalog
+from keras_cbvit.pretrained.sources import Folder
 
 FILE = b"the bytes of a file"
 FILENAME = f"vitcb_s.toy-{hashlib.sha256(FILE).hexdigest()[:12]}.keras"
@@ -20,13 +21,20 @@ def entry(name="vitcb_s.toy", content=FILE, **changes):
         "name": name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
-        "input_shape": [8, 8, 3],
-        "class_names": ["cat", "dog"],
+        "architecture": {"class": "VisionTransformer", "spec": {"depth": 1}},
         "parameters": 10,
-        "dataset": "toys",
-        "metric": "top-1 accuracy",
-        "value": 0.5,
-        "measured_on": "10 toys",
+        "input_shape": [8, 8, 3],
+        "preprocessing": {
+            "image_size": [8, 8],
+            "crop_fraction": 0.875,
+            "interpolation": "bicubic",
+            "normalized": True,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 1],
+        },
+        "class_names": ["cat", "dog"],
+        "evaluations": [evaluation()],
+        "trained_on": "toys",
         "recipe": "python -m recipes.train toys",
         "license": "Apache-2.0",
         "keras_version": "3.15.1",
@@ -35,14 +43,44 @@ def entry(name="vitcb_s.toy", content=FILE, **changes):
     }
 
 
+def evaluation(**changes):
+    """An evaluation as JSON has it."""
+    return {
+        "task": "classification",
+        "dataset": "toys",
+        "split": "test",
+        "metrics": {"top1": 0.5},
+        "images": 10,
+        "command": "python -m recipes.evaluate vitcb_s.toy",
+        "options": {"scale": [8, 8]},
+        "notes": "",
+        **changes,
+    }
+
+
+def record(*arguments, **changes):
+    """The `WeightsRecord` of an entry."""
+    (found,) = records(entry(*arguments, **changes)).values()
+    return found
+
+
+def records(*entries):
+    """The records of a catalog of these entries, by name."""
+    return parse_catalog(catalog_text(*entries), "here")
+
+
+def catalog_text(*entries):
+    return json.dumps({"version": VERSION, "weights": entries})
+
+
 def published_file(folder, name, ending=".keras"):
     """The path of the published file of a name, or of its card."""
-    return (folder / read_catalog(folder)[name].filename).with_suffix(ending)
+    return (folder / Folder(folder).records()[name].filename).with_suffix(ending)
 
 
 def write_catalog(folder, *entries):
     folder.mkdir(exist_ok=True)
-    (folder / "catalog.json").write_text(json.dumps({"weights": entries}))
+    (folder / "catalog.json").write_text(catalog_text(*entries))
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import json
+import re
 import zipfile
 
 import keras
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from keras_cbvit.pretrained.position_embedding import resample_position_embedding
+from keras_cbvit.layers.token_embedding import resample_position_embedding
 from tests.compare import assert_close
 from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
 
@@ -72,10 +73,80 @@ def test_what_is_not_given_is_taken_from_a_keras_file(tmp_path):
         )
     )
     model.save(tmp_path / "model.keras")
-    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    loaded = keras_cbvit.ViTCB(
+        weights=tmp_path / "model.keras", classifier_activation=None
+    )
     assert loaded.get_config() == model.get_config()
     assert_same_values(values(loaded), values(model))
     np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
+def test_the_activation_is_never_taken_from_a_file(tmp_path):
+    model = fill(tiny(classifier_activation=None))
+    model.save(tmp_path / "model.keras")
+    loaded = keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
+    assert loaded.spec.classifier_activation == "softmax"
+    logits = predict(model)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    assert_close(predict(loaded), e / e.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_weights_of_another_dtype_are_loaded_in_float32(dtype, tmp_path):
+    model = fill(tiny(dtype=dtype))
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    expected = {
+        path: keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+        for path, weight in model.weights_by_name().items()
+    }
+    for loaded in (
+        keras_cbvit.ViTCB(weights=tmp_path / "model.keras"),
+        tiny(weights=tmp_path / "model.weights.h5"),
+    ):
+        assert loaded.dtype_policy.name == "float32"
+        assert_same_values(values(loaded), expected)
+    whole = keras_cbvit.load_model(tmp_path / "model.keras")
+    assert whole.dtype_policy.name == dtype
+    np.testing.assert_array_equal(predict(whole), predict(model))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_register_tokens": 3},
+        {"num_register_tokens": 3, "prefix_position_embedding": False},
+        {"layer_scale": 0.5, "epsilon": 1e-3},
+        {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1)},
+        {"input_shape": (None, None, 3), "position_grid": (2, 3)},
+    ],
+)
+def test_every_part_of_a_model_is_taken_from_its_file(changes, tmp_path):
+    source = Source(tmp_path, **changes)
+    loaded = keras_cbvit.ViTCB(weights=source.keras)
+    assert loaded.get_config() == source.model.get_config()
+    assert_same_values(values(loaded), source.values)
+    assert_same_values(values(tiny(weights=source.h5, **changes)), source.values)
+    x = images(tiny())
+    np.testing.assert_array_equal(predict(loaded, x), predict(source.model, x))
+
+
+@pytest.mark.parametrize("positioned", [True, False])
+def test_register_tokens_stay_when_the_position_embedding_is_resampled(
+    positioned, tmp_path
+):
+    changes = {"num_register_tokens": 3, "prefix_position_embedding": positioned}
+    source = Source(tmp_path, **changes)
+    model = keras_cbvit.ViTCB(weights=source.keras, input_shape=(16, 8, 3))
+    prefix = 4 if positioned else 0
+    expected = resample_position_embedding(
+        source.values[POSITION], (2, 3), (4, 2), prefix
+    )
+    assert_same_values(values(model), {**source.values, POSITION: expected})
+    for given in ({"num_register_tokens": 2}, {"num_register_tokens": 0}):
+        for shape in ((16, 8, 3), (8, 12, 3)):
+            with pytest.raises(ValueError, match="do not fit this model; nothing was"):
+                keras_cbvit.ViTCB(weights=source.keras, input_shape=shape, **given)
 
 
 def test_what_is_given_goes_before_what_the_file_says(source):
@@ -87,9 +158,9 @@ def test_what_is_given_goes_before_what_the_file_says(source):
         dtype="mixed_bfloat16",
         name="mine",
     )
-    config = loaded.get_config()
-    assert (config["remat"], config["drop_path_rate"]) == (True, 0.25)
-    assert (config["classifier_activation"], loaded.name) == (None, "mine")
+    spec = loaded.spec
+    assert (spec.remat, spec.drop_path_rate) == (True, 0.25)
+    assert (spec.classifier_activation, loaded.name) == (None, "mine")
     assert loaded.dtype_policy.name == "mixed_bfloat16"
     assert_same_values(values(loaded), source.values)
 
@@ -133,9 +204,8 @@ def test_without_a_head_the_rest_of_a_h5_file_is_loaded(source):
     assert_same_values(values(model), without(source.values, *HEAD))
 
 
-@pytest.mark.parametrize("file", ["keras", "h5"])
-def test_a_head_for_other_classes_starts_anew_and_the_rest_is_loaded(file, source):
-    model = tiny(weights=getattr(source, file), classes=5)
+def test_a_head_for_other_classes_is_reinitialized_and_the_rest_is_loaded(source):
+    model = keras_cbvit.ViTCB(weights=source.keras, classes=5)
     found = values(model)
     assert_same_values(without(found, *HEAD), without(source.values, *HEAD))
     assert found["head/kernel"].shape == (16, 5)
@@ -147,31 +217,55 @@ def test_a_head_for_the_same_number_of_classes_is_loaded(source):
     assert_same_values(values(tiny(weights=source.keras, classes=3)), source.values)
 
 
-def test_a_headless_file_gives_a_model_without_a_head(source_headless):
-    model = keras_cbvit.ViTCB(weights=source_headless.keras)
-    assert not model.get_config()["include_top"]
-    assert_same_values(values(model), source_headless.values)
-
-
-@pytest.mark.parametrize("file", ["keras", "h5"])
-def test_a_headless_file_gets_a_new_head_only_if_classes_are_given(
-    file, source_headless
-):
-    path = getattr(source_headless, file)
-    model = tiny(weights=path, include_top=True, classes=3)
-    assert_same_values(without(values(model), *HEAD), source_headless.values)
+def test_a_headless_file_needs_classes_or_no_head(source_headless):
     message = (
-        "has no classification head, which disagrees with include_top=True and the "
-        "default classes=1000: give classes=.* or include_top=False"
+        "has no classification head: give classes=... for a new one, or "
+        "include_top=False"
     )
     with pytest.raises(ValueError, match=message):
-        tiny(weights=path, include_top=True, classes=None)
+        keras_cbvit.ViTCB(weights=source_headless.keras)
+    model = keras_cbvit.ViTCB(weights=source_headless.keras, include_top=False)
+    assert model.head is None
+    assert_same_values(values(model), source_headless.values)
+    for pooling in (None, "avg"):
+        model = keras_cbvit.ViTCB(
+            weights=source_headless.keras, classes=3, pooling=pooling
+        )
+        assert model.spec.pooling == (pooling or "token")
+        assert_same_values(without(values(model), *HEAD), source_headless.values)
+        assert values(model)["head/kernel"].std() < 0.05
 
 
-def test_a_h5_file_of_other_classes_than_the_default_is_refused(source):
-    message = "has a head for 3 classes, which disagrees with .* default classes=1000"
-    with pytest.raises(ValueError, match=message):
-        tiny(weights=source.h5, classes=None)
+# A file of weights alone.
+
+NOT_TOLD = (
+    "do not fit this model; nothing was loaded. .* Give the arguments that the model "
+    "of the file was built with; unlike a .keras file, a .weights.h5 file does not tell"
+)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"classes": None}, r"Of another shape: head/bias \(3,\) for \(1000,\), "),
+        ({"classes": 5}, r"head/kernel \(16, 3\) for \(16, 5\)"),
+        (
+            {"input_shape": (16, 16, 3)},
+            r"Of another shape: .*/position_embedding \(1, 7, 16\) for \(1, 17, 16\)",
+        ),
+        ({"depth": 4}, "Missing: block_2/attention/projection/bias, .* and 16 more"),
+        ({"depth": 1}, "Left over: block_1/attention/projection, block_1/attention/q"),
+        ({"mlp_ratio": 4}, r"Of another shape: block_0/mlp/fc1/bias \(32,\) for \(64"),
+        ({"patch_size": 2}, "Of another shape: patch_embedding/projection/kernel"),
+        ({"broadcast": "cbs"}, "Missing: block_0/mlp/context_broadcast/scale, block_1"),
+        ({"num_register_tokens": 2}, "Missing: token_embedding/position_embedding"),
+        ({"layer_scale": 1}, "Missing: block_0/layer_scale/gamma, block_0/mlp/layer_"),
+    ],
+)
+def test_a_h5_file_takes_exactly_the_arguments_of_its_model(changes, message, source):
+    with pytest.raises(ValueError, match=f"{source.h5} {NOT_TOLD}") as error:
+        tiny(weights=source.h5, **changes)
+    assert re.search(message, str(error.value)), str(error.value)
 
 
 # Another size of images.
@@ -195,37 +289,21 @@ def test_as_many_patches_in_another_grid_are_resampled_too(source):
     assert_same_values(values(model), {**source.values, POSITION: expected})
 
 
-def test_the_square_images_of_a_h5_file_are_known_by_its_shapes(source_square):
-    model = tiny(weights=source_square.h5, input_shape=(8, 12, 3))
-    expected = resample_position_embedding(
-        source_square.values[POSITION], (3, 3), (2, 3)
-    )
-    assert_same_values(values(model), {**source_square.values, POSITION: expected})
-
-
-def test_other_images_of_a_h5_file_are_refused(source):
-    message = (
-        r"holds position embeddings of 6 patches, which is not the 4x4 of "
-        r"input_shape=\(16, 16, 3\) and not a square. Build the model with the input"
-    )
-    with pytest.raises(ValueError, match=message):
-        tiny(weights=source.h5, input_shape=(16, 16, 3))
-
-
 def test_other_classes_and_another_size_go_together(source_square):
-    for file in (source_square.keras, source_square.h5):
-        model = tiny(weights=file, input_shape=(8, 16, 3), classes=4)
-        expected = resample_position_embedding(
-            source_square.values[POSITION], (3, 3), (2, 4)
-        )
-        assert_same_values(
-            without(values(model), *HEAD),
-            without({**source_square.values, POSITION: expected}, *HEAD),
-        )
+    model = keras_cbvit.ViTCB(
+        weights=source_square.keras, input_shape=(8, 16, 3), classes=4
+    )
+    expected = resample_position_embedding(
+        source_square.values[POSITION], (3, 3), (2, 4)
+    )
+    assert_same_values(
+        without(values(model), *HEAD),
+        without({**source_square.values, POSITION: expected}, *HEAD),
+    )
 
 
 def test_images_of_other_channels_are_refused(source):
-    with pytest.raises(ValueError, match="of another shape: patch_embedding/proj"):
+    with pytest.raises(ValueError, match="Of another shape: patch_embedding/proj"):
         keras_cbvit.ViTCB(
             weights=source.keras, input_shape=(8, 12, 1), include_preprocessing=False
         )
@@ -264,28 +342,32 @@ def test_scales_are_added_where_the_file_has_none(tmp_path):
     assert_close(predict(model), predict(upper.model), atol=1e-6)
 
 
-@pytest.mark.parametrize("broadcast", [None, "cb"])
+@pytest.mark.parametrize("broadcast", ["none", "cb"])
 def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
     message = (
-        "do not fit this model; nothing was loaded. left over in the source: "
-        "block_0/mlp/context_broadcast/scale, block_1/mlp/context_broadcast/scale"
+        "do not fit this model; nothing was loaded. Left over: "
+        "block_0/mlp/context_broadcast, block_1/mlp/context_broadcast"
     )
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=source_cbs.keras, broadcast=broadcast)
-    with pytest.raises(ValueError, match=r"do not fit this model.* 34 .* has 32"):
+    with pytest.raises(ValueError, match=message):
         tiny(weights=source_cbs.h5, broadcast=broadcast)
 
 
 @pytest.mark.parametrize(
     "file, asked, differs",
     [
-        ({}, {"broadcast": "none"}, "broadcast='cb'; with broadcast="none" they"),
+        ({}, {"broadcast": "none"}, "broadcast='cb'; with broadcast='none' they"),
         ({}, {"broadcast": "cbs"}, "broadcast='cb'; with broadcast='cbs' they"),
-        ({"broadcast": "none"}, {"broadcast": "cb"}, "broadcast="none"; with broadcast="),
+        (
+            {"broadcast": "none"},
+            {"broadcast": "cb"},
+            "broadcast='none'; with broadcast=",
+        ),
         ({}, {"context": "max"}, "context='mean'; with context='max' they"),
         ({"broadcast": "cbs"}, {"context": "token"}, "context='mean'; with context="),
         ({}, {"broadcast_place": "both"}, "broadcast_place='mlp_end'; with broadcast_"),
-        ({}, {"broadcast_blocks": [1]}, r"broadcast_blocks='all'; with .*=\[1\] they"),
+        ({}, {"broadcast_blocks": [1]}, r"broadcast_blocks='all'; with .*=\(1,\) they"),
         ({}, {"pooling": "avg"}, "pooling='token'; with pooling='avg' they"),
         (
             {"include_preprocessing": False},
@@ -340,7 +422,7 @@ def test_without_the_files_normalization_and_head_images_and_pooling_are_ones_ow
 
 
 def test_a_file_in_another_size_is_of_the_same_function(source):
-    with pytest.raises(ValueError, match="with broadcast="none" they compute"):
+    with pytest.raises(ValueError, match="with broadcast='none' they compute"):
         keras_cbvit.ViTCB(
             weights=source.keras, broadcast="none", classes=5, input_shape=(4, 4, 3)
         )
@@ -365,18 +447,12 @@ def test_a_file_of_another_architecture_is_refused(change, message, source):
         keras_cbvit.ViTCB(weights=source.keras, **change)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"depth": 4}, "The file holds 32 weights, the model has 56"),
-        ({"depth": 1}, "The file holds 32 weights, the model has 20"),
-        ({"mlp_ratio": 4}, "does not say what model it is of"),
-        ({"patch_size": 2}, "does not say what model it is of|not a square"),
-    ],
-)
-def test_a_h5_file_of_another_architecture_is_refused(change, message, source):
-    with pytest.raises(ValueError, match=message):
-        tiny(weights=source.h5, **change)
+@pytest.mark.parametrize("given", [{"num_heads": 4}, {"hidden_dim": 20}])
+def test_what_only_goes_with_a_files_own_numbers_is_judged_by_them(given, tmp_path):
+    """`num_heads` need not divide the default `hidden_dim`, and so on."""
+    source = Source(tmp_path, hidden_dim=20, num_heads=4)
+    loaded = keras_cbvit.ViTCB(weights=source.keras, **given)
+    assert loaded.get_config() == source.model.get_config()
 
 
 def test_a_size_refuses_the_file_of_another(source):
@@ -431,7 +507,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
     with pytest.raises(
-        ValueError, match=r"other\.weights\.h5 is damaged or not a file"
+        ValueError, match=r"other\.weights\.h5 do not fit .*; left over: dense"
     ):
         tiny(weights=tmp_path / "other.weights.h5")
 
@@ -454,18 +530,22 @@ def test_nothing_is_loaded_from_a_file_that_lacks_a_weight(source, tmp_path):
             content = whole.read(name)
             if name == "config.json":
                 config = json.loads(content)
-                config["config"]["depth"] = 3
+                config["config"]["spec"]["depth"] = 3
                 content = json.dumps(config)
             less.writestr(name, content)
-    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+    with pytest.raises(
+        ValueError, match="fit this model; nothing .* Missing: block_2/"
+    ):
         keras_cbvit.ViTCB(weights=path)
+    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+        keras_cbvit.load_model(path)
 
 
 # From training to fine-tuning.
 
 
 def test_fine_tuning_from_a_file_on_other_images_and_classes_learns(source):
-    model = tiny(weights=source.keras, input_shape=(8, 4, 3), classes=2)
+    model = keras_cbvit.ViTCB(weights=source.keras, input_shape=(8, 4, 3), classes=2)
     rng = np.random.default_rng(0)
     labels = np.arange(32) % 2
     x = rng.uniform(0, 100, (32, 8, 4, 3)) + 100 * labels[:, None, None, None]

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import errno
 import hashlib
@@ -14,19 +15,30 @@ import numpy as np
 import pytest
 
 import keras_cbvit
+from keras_cbvit.layers import LayerScale
+from keras_cbvit.models import registry
+from keras_cbvit.models.registry import SIZES
 from keras_cbvit.pretrained import publishing
-from keras_cbvit.pretrained.architectures import SIZES
-from keras_cbvit.pretrained.catalog import WeightsRecord, read_catalog
+from keras_cbvit.pretrained.publishing import check_weights_name
+from keras_cbvit.pretrained.records import Evaluation, Preprocessing
+from keras_cbvit.pretrained.sources import Folder
 from tests.compare import assert_close
-from tests.pretrained.places import entry, published_file
+from tests.pretrained.places import published_file, record
 from tests.tiny import TINY, assert_same_values, fill, predict, tiny, values
 
+EVALUATION = Evaluation(
+    task="classification",
+    dataset="toys",
+    split="shelf",
+    metrics={"top1": 0.98765, "top5": 1},
+    images=10,
+    command="python -m recipes.evaluate vitcb_toy.v1",
+    notes="the 10 toys of the shelf",
+)
 FACTS = {
     "class_names": ["cat", "dog", "eel"],
-    "dataset": "toys of the nursery",
-    "metric": "top-1 accuracy",
-    "value": 0.98765,
-    "measured_on": "the 10 toys of the shelf",
+    "evaluations": [EVALUATION],
+    "trained_on": "toys of the nursery",
     "recipe": "python -m recipes.train toys --seed 3",
     "license": "CC-BY-4.0",
 }
@@ -40,6 +52,10 @@ def toy(seed=0, **changes):
 def publish(folder, model=None, name=NAME, **changes):
     model = model or toy()
     return keras_cbvit.publish(model, name, folder, **{**FACTS, **changes})
+
+
+def records_in(folder):
+    return Folder(folder).records()
 
 
 def contents(folder):
@@ -61,33 +77,50 @@ def test_a_published_model_comes_back_by_its_name(tmp_path, monkeypatch):
 
 
 def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
-    for number in SIZES["ti"]:  # or it would take its time
-        monkeypatch.setitem(SIZES["ti"], number, TINY[number])
-    model = fill(keras_cbvit.ViTCB_Ti((8, 12, 3), 4, 3, pooling="avg"))
+    numbers = {number: TINY[number] for number in SIZES["ti"]}
+    monkeypatch.setitem(SIZES, "ti", numbers)  # or it would take its time
+    models = {**registry._models, "vitcb_ti": {**numbers, "broadcast": "cb"}}
+    monkeypatch.setattr(registry, "_models", models)
+    arguments = {"input_shape": (8, 12, 3), "patch_size": 4, "classes": 3}
+    model = fill(keras_cbvit.ViTCB_Ti(**arguments, pooling="avg"))
     publish(tmp_path, model, "vitcb_ti.toy")
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
-    loaded = keras_cbvit.ViTCB_Ti(weights="toy")
     names = FACTS["class_names"]
-    assert loaded.get_config() == {**model.get_config(), "class_names": names}
-    assert_same_values(values(loaded), values(model))
+    for loaded in (
+        keras_cbvit.ViTCB_Ti(weights="toy"),
+        keras_cbvit.create_model("vitcb_ti", weights="toy"),
+    ):
+        assert loaded.get_config() == {**model.get_config(), "class_names": names}
+        assert_same_values(values(loaded), values(model))
 
 
 def test_the_record_says_what_was_published(tmp_path):
     model = toy()
-    record = publish(tmp_path, model, url="https://example.org/a.keras")
+    record = publish(
+        tmp_path, model, url="https://example.org/a.keras", crop_fraction=0.875
+    )
     content = published_file(tmp_path, NAME).read_bytes()
     assert vars(record) == {
         **FACTS,
         "name": NAME,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
+        "architecture": {"class": "VisionTransformer", "spec": model.spec.to_json()},
         "input_shape": [8, 12, 3],
+        "preprocessing": Preprocessing(
+            image_size=[8, 12],
+            crop_fraction=0.875,
+            interpolation="bicubic",
+            normalized=True,
+            mean=[0.485, 0.456, 0.406],
+            std=[0.229, 0.224, 0.225],
+        ),
         "parameters": sum(value.size for value in values(model).values()),
         "keras_version": keras.__version__,
         "date": datetime.date.today().isoformat(),
         "url": "https://example.org/a.keras",
     }
-    assert read_catalog(tmp_path) == {NAME: record}
+    assert records_in(tmp_path) == {NAME: record}
     names = {record.filename, f"{record.stem}.md", "catalog.json", publishing.LOCK}
     assert {path.name for path in tmp_path.iterdir()} == names
 
@@ -97,7 +130,8 @@ def test_the_card_says_it_to_people(tmp_path):
     card = published_file(tmp_path, NAME, ".md").read_text()
     for fact in (
         f"# {NAME}\n",
-        "top-1 accuracy 0.9877 on the 10 toys of the shelf",
+        "- toys, shelf, 10 images: top1 0.9877, top5 1; the 10 toys of the shelf",
+        "python -m recipes.evaluate vitcb_toy.v1",
         "toys of the nursery",
         "8×12×3, values 0–255",
         "| Classes | 3 |",
@@ -133,7 +167,7 @@ def test_a_trained_model_is_published_without_its_optimizer(trained, tmp_path):
 
 
 def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
-    model = toy(include_top=False, classes=None, pooling=None)
+    model = toy(include_top=False, classes=None)
     record = publish(tmp_path, model, class_names=[])
     assert record.class_names == []
     assert (
@@ -144,7 +178,7 @@ def test_a_model_without_a_head_is_published_without_class_names(tmp_path):
 
 def upernet(**changes):
     """A small UperNet, whose variances are not negative."""
-    vit = tiny(depth=4, include_top=False, classes=None, pooling=None, **changes)
+    vit = tiny(depth=4, include_top=False, classes=None, **changes)
     backbone = keras_cbvit.feature_pyramid(vit, range(4))
     dtype = changes.get("dtype")
     model = fill(keras_cbvit.SegmentationModel(backbone, 3, 4, dtype=dtype))
@@ -154,26 +188,30 @@ def upernet(**changes):
     return model
 
 
-PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatch):
     model = upernet(dtype=dtype)
     name = "upernet_toy.v1"
-    record = publish(tmp_path, model, name, images=PICTURES)
+    record = publish(tmp_path, model, name, images=IMAGES)
     assert record.input_shape == [None, None, 3]
+    assert record.preprocessing.image_size is None
+    assert record.architecture["class"] == "SegmentationModel"
+    vit = record.architecture["backbone"]["config"]["vit"]["config"]
+    assert vit["spec"]["hidden_dim"] == TINY["hidden_dim"]
     file = keras.saving.load_model(published_file(tmp_path, name))
     assert list(file.class_names) == record.class_names == FACTS["class_names"]
     assert record.parameters == model.count_params()
-    assert read_catalog(tmp_path) == {name: record}
+    assert records_in(tmp_path) == {name: record}
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
     loaded = keras_cbvit.load_model(name)
     policies = {layer.dtype_policy.name for layer in loaded._flatten_layers()}
     assert policies == {"float32"}
     assert_same_values(values(loaded), values(model))
-    other_size = np.tile(PICTURES, (1, 2, 1, 1))
-    for images in (PICTURES, other_size):
+    other_size = np.tile(IMAGES, (1, 2, 1, 1))
+    for images in (IMAGES, other_size):
         found, expected = (m.predict(images, verbose=0) for m in (loaded, model))
         assert found.shape == (*images.shape[:3], 3)
         scale = np.abs(expected).max()
@@ -200,30 +238,30 @@ def test_a_upernet_is_refused_by_what_is_wrong_with_it(tmp_path):
         arguments = {"name": "upernet_toy.v1", **changes}
         with pytest.raises(ValueError, match=message):
             publish(tmp_path, model, **arguments)
-    training = keras_cbvit.with_auxiliary_head(model)
-    with pytest.raises(ValueError, match="a Functional, not a VisionTransformer"):
-        publish(tmp_path, training, "upernet_toy.v1", images=PICTURES)
+    training = model.with_auxiliary_head()
+    with pytest.raises(ValueError, match="a Functional, not a VisionTransformer or"):
+        publish(tmp_path, training, "upernet_toy.v1", images=IMAGES)
     assert contents(tmp_path) == {}
 
 
 def test_the_size_of_a_upernet_is_told_by_its_name(tmp_path):
     backbone = keras_cbvit.feature_pyramid(
-        tiny(depth=4, include_top=False, classes=None, pooling=None), range(4)
+        tiny(depth=4, include_top=False, classes=None), range(4)
     )
     model = keras_cbvit.SegmentationModel(backbone, 3, 4, name="upernet_vitcb_ti")
     with pytest.raises(ValueError, match="which is a upernet_vitcb_ti"):
-        publish(tmp_path, model, "upernet_toy.v1", images=PICTURES)
+        publish(tmp_path, model, "upernet_toy.v1", images=IMAGES)
 
 
 def test_the_folder_is_made(tmp_path):
     publish(tmp_path / "new" / "folder")
-    assert list(read_catalog(tmp_path / "new" / "folder")) == [NAME]
+    assert list(records_in(tmp_path / "new" / "folder")) == [NAME]
 
 
 def test_other_records_of_the_catalog_stay(tmp_path):
     first = publish(tmp_path, name="vitcb_toy.v2")
     second = publish(tmp_path, name="vitcb_toy.v1")
-    records = read_catalog(tmp_path)
+    records = records_in(tmp_path)
     assert records == {"vitcb_toy.v2": first, "vitcb_toy.v1": second}
 
 
@@ -234,10 +272,11 @@ def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
     with pytest.raises(FileExistsError, match=rf"lists {NAME} already.*overwrite it"):
         publish(tmp_path, newer)
     assert contents(tmp_path) == before
-    publish(tmp_path, newer, value=0.5, overwrite=True)
+    other = dataclasses.replace(EVALUATION, metrics={"top1": 0.5})
+    publish(tmp_path, newer, evaluations=[other], overwrite=True)
     assert len(contents(tmp_path)) == len(before)
-    assert read_catalog(tmp_path)[NAME].value == 0.5
-    assert " 0.5 on" in published_file(tmp_path, NAME, ".md").read_text()
+    assert records_in(tmp_path)[NAME].evaluations == [other]
+    assert " images: top1 0.5; " in published_file(tmp_path, NAME, ".md").read_text()
     loaded = keras_cbvit.ViTCB(weights=published_file(tmp_path, NAME))
     assert_same_values(values(loaded), values(newer))
 
@@ -257,6 +296,68 @@ def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         publish(tmp_path, name=name)
     assert contents(tmp_path) == {}
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Makes a small model that has a registered name, or none."""
+    models = {
+        f"{family}_{size}": {"hidden_dim": 16, "depth": depth, "broadcast": broadcast}
+        for size, depth in (("ti", 1), ("s", 2), ("b", 3))
+        for broadcast, family in registry.FAMILIES.items()
+    }
+    monkeypatch.setattr(registry, "_models", models)
+
+    def make(actual, is_upernet=False):
+        if is_upernet:
+            backbone = keras_cbvit.feature_pyramid(tiny(depth=4), range(4))
+            return keras_cbvit.SegmentationModel(backbone, 3, 4, name=actual or "mine")
+        return tiny(**(models[actual] if actual else {"depth": 4}))
+
+    return make
+
+
+def test_names_that_fit_the_model_are_allowed(named):
+    check_weights_name(named("vitcb_s"), "vitcb_s.imagenet")
+    check_weights_name(named(None), "vitcb_digits.v2")
+    check_weights_name(named("upernet_vit_b", True), "upernet_vit_b.ade20k")
+    check_weights_name(named(None, True), "upernet_resnet50.ade20k")
+
+
+@pytest.mark.parametrize("actual", [None, "vitcb_ti", "vit_s"])
+def test_a_known_architectures_name_is_refused_to_another_model(actual, named):
+    with pytest.raises(ValueError, match=r"name='vitcb_s\.toy' is not for this model"):
+        check_weights_name(named(actual), "vitcb_s.toy")
+    name = "upernet_vitcb_s.toy"
+    with pytest.raises(ValueError, match=f"name='{name}' is (not )?for "):
+        check_weights_name(named(actual and f"upernet_{actual}", True), name)
+
+
+@pytest.mark.parametrize("is_upernet", [False, True])
+def test_a_model_of_a_known_size_must_have_its_name(is_upernet, named):
+    actual = "upernet_vitcbs_s" if is_upernet else "vitcbs_s"
+    message = f"is not for this model, which is a {actual}"
+    with pytest.raises(ValueError, match=message):
+        name = "upernet_mine.toy" if is_upernet else "mine.toy"
+        check_weights_name(named(actual, is_upernet), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_upernet"), [("mine.v1", True), ("upernet_x.v1", False)]
+)
+def test_the_names_of_upernets_say_so_and_no_others(name, is_upernet, named):
+    with pytest.raises(
+        ValueError, match="names of UperNets, and no others, begin with"
+    ):
+        check_weights_name(named(None, is_upernet), name)
+
+
+@pytest.mark.parametrize(
+    "name", ["toy", "vitcb_s.", ".toy", "a.b.c", "A.toy", "../a.b", "a.b\n", "a b.c"]
+)
+def test_a_name_that_is_not_architecture_and_tag_is_refused(name, named):
+    with pytest.raises(ValueError, match=r"must be architecture\.tag in lower-case"):
+        check_weights_name(named(None), name)
 
 
 def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
@@ -358,8 +459,12 @@ def test_a_quantized_model_is_refused(tmp_path):
         ({"class_names": "abc"}, "class_names='abc' must be a list"),
         ({"class_names": [0, 1, 2]}, r"class_names\[0\] is 0, not a string"),
         ({"class_names": None}, "does not know the names of its classes; give class_n"),
-        ({"metric": 5}, "'metric' of the record .* not a str"),
-        ({"value": np.nan}, "'value' of the record .* is nan"),
+        ({"trained_on": 5}, "'trained_on' of the record .* not a str"),
+        (
+            {"evaluations": [dataclasses.replace(EVALUATION, metrics={"a": np.nan})]},
+            "'metrics' of the field 'evaluations' of the record .* is nan",
+        ),
+        ({"evaluations": ["0.5"]}, "'evaluations' of the record .* not a Evaluation"),
     ],
 )
 def test_facts_that_no_catalog_could_hold_are_refused(facts, message, tmp_path):
@@ -447,7 +552,7 @@ def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
 
     with ThreadPoolExecutor(3) as pool:
         records = list(pool.map(run, models, names))
-    assert read_catalog(tmp_path) == dict(zip(names, records, strict=True))
+    assert records_in(tmp_path) == dict(zip(names, records, strict=True))
     for model, name in zip(models, names, strict=True):
         loaded = keras_cbvit.ViTCB(weights=published_file(tmp_path, name))
         assert_same_values(values(loaded), values(model))
@@ -502,18 +607,18 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     overwrite, after, signal_number, tmp_path
 ):
     def put(content):
-        record = WeightsRecord(**entry(content=content))
         with publishing._locked(tmp_path):
             card = f"card of {content}"
-            publishing._put(record, content, card, tmp_path, overwrite=True)
+            new = record(content=content)
+            publishing._put(new, content, card, tmp_path, overwrite=True)
 
     def published():
-        record = read_catalog(tmp_path).get("vitcb_s.toy")
-        if record is None:
+        found = records_in(tmp_path).get("vitcb_s.toy")
+        if found is None:
             return None
-        content = (tmp_path / record.filename).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == record.sha256
-        assert (tmp_path / f"{record.stem}.md").read_text() == f"card of {content}"
+        content = (tmp_path / found.filename).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == found.sha256
+        assert (tmp_path / f"{found.stem}.md").read_text() == f"card of {content}"
         return content
 
     replacement = 1
@@ -564,4 +669,54 @@ def test_a_full_disk_leaves_the_old_version(tmp_path, monkeypatch):
         publish(tmp_path, toy(seed=1), overwrite=True)
     monkeypatch.undo()
     assert contents(tmp_path) == files
-    assert read_catalog(tmp_path) == {NAME: before}
+    assert records_in(tmp_path) == {NAME: before}
+
+
+# A model of a class of one's own.
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Gated(keras_cbvit.VisionTransformer):
+    """Its blocks gate what their attention gives."""
+
+    @classmethod
+    def encoder_block(cls, i, spec, dtype):
+        block = super().encoder_block(i, spec, dtype)
+        gate = LayerScale(0.5, dtype=dtype, name="gate")
+        block.msa_end = (*block.msa_end, gate)
+        return block
+
+
+def gated(**changes):
+    spec = {**TINY, "depth": 4, **changes}
+    return fill(Gated(spec, name="gated"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_a_class_of_ones_own_is_published(dtype, tmp_path, monkeypatch):
+    model = fill(Gated({**TINY, "depth": 2}, dtype=dtype))
+    assert "block_1/gate/gamma" in values(model)
+    found = publish(tmp_path, model, "gated_tiny.v1")
+    assert found.architecture == {"class": "Gated", "spec": model.spec.to_json()}
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    loaded = keras_cbvit.load_model("gated_tiny.v1")
+    assert type(loaded) is Gated
+    assert_same_values(values(loaded), values(model))
+    message = "holds a model of the class Gated, not the VisionTransformer that ViTCB"
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.ViTCB(weights="gated_tiny.v1")
+
+
+def test_a_class_of_ones_own_is_taken_wherever_a_vision_transformer_is(tmp_path):
+    model = gated()
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+    maps = keras_cbvit.analysis.attention_maps(model, x)
+    assert [m.shape for m in maps] == [(2, 2, 7, 7)] * 4
+    assert keras_cbvit.analysis.total_cost(model).parameters == model.count_params()
+    pyramid = keras_cbvit.feature_pyramid(model, range(4))
+    assert "block_3/gate/gamma" in values(pyramid)
+    segmenter = keras_cbvit.SegmentationModel(pyramid, 3, 4)
+    segmenter.save(tmp_path / "model.keras")
+    copy = keras_cbvit.load_model(tmp_path / "model.keras")
+    assert_same_values(values(copy), values(segmenter))
+    np.testing.assert_array_equal(predict(copy, x), predict(segmenter, x))

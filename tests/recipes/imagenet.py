@@ -29,7 +29,7 @@ def size(number):
     return (48 + 4 * (number % 4), 40) if number % 2 else (36, 44 + 4 * (number % 4))
 
 
-def colour(number):
+def color(number):
     """Red, green and blue of picture `number`."""
     return (10 * number, 255 - 10 * number, 128)
 
@@ -37,7 +37,7 @@ def colour(number):
 def jpeg(number):
     """Picture `number` as bytes of a file."""
     stream = io.BytesIO()
-    Image.new("RGB", size(number), colour(number)).save(stream, "JPEG", quality=90)
+    Image.new("RGB", size(number), color(number)).save(stream, "JPEG", quality=90)
     return stream.getvalue()
 
 

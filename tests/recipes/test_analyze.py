@@ -33,7 +33,7 @@ def rows_of(printed):
     return {first: others for first, *others in cells}
 
 
-def test_a_run_and_its_published_weights_are_analysed(
+def test_a_run_and_its_published_weights_are_analyzed(
     finished, published_digits, photo, tmp_path, capsys
 ):
     run, out = str(finished.run.run_dir), tmp_path / "out"
@@ -72,12 +72,12 @@ def test_a_run_and_its_published_weights_are_analysed(
     assert not (out / "scales.png").exists()
 
 
-def test_scales_are_analysed_without_a_data_set(tmp_path, capsys):
+def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     for name in ("start", "trained"):
         (tmp_path / name).mkdir()
     tiny(broadcast="cbs").save(tmp_path / "start" / "model.keras")
     model = tiny(broadcast="cbs")
-    model.get_layer("block_1").mlp.end.channel_scale.assign(np.arange(16) - 4.0)
+    model.get_layer("block_1").mlp.end[0].channel_scale.assign(np.arange(16) - 4.0)
     model.save(tmp_path / "trained" / "model.keras")
     folders = [str(tmp_path / name) for name in ("start", "trained")]
     analyze.main([*folders, "--out", str(tmp_path)])
@@ -98,7 +98,7 @@ def test_scales_are_analysed_without_a_data_set(tmp_path, capsys):
     assert not (tmp_path / "attention.png").exists()
 
 
-def test_a_model_of_the_ablations_is_analysed(tmp_path, capsys):
+def test_a_model_of_the_ablations_is_analyzed(tmp_path, capsys):
     options = {"broadcast": "none", "squeeze_excitation": True}
     file = tmp_path / "se.keras"
     fill(tiny(input_shape=(8, 8, 3), **options)).save(file)
@@ -145,7 +145,7 @@ def test_a_scale_is_drawn_at_its_block():
     np.testing.assert_array_equal(curves["CB_S, MLP"], [[nan, 2, 3]])
 
 
-def test_what_cannot_be_analysed_is_refused_with_a_sentence(tmp_path):
+def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
     x = keras.Input((4, 4, 3))
     keras.Model(x, keras.layers.Flatten()(x), name="flat").save(tmp_path / "f.keras")
     tiny().save(tmp_path / "t.keras")

@@ -1,5 +1,6 @@
 """A run knows its classes, and is measured, published and tuned by their names."""
 
+import dataclasses
 import json
 
 import keras
@@ -10,6 +11,7 @@ from PIL import Image
 import keras_cbvit
 from recipes import evaluate, publish
 from recipes.data.sources import load_dataset
+from recipes.network import Network
 from recipes.train import train
 from recipes.training.heads import fit_head
 from tests.recipes.published import records_in
@@ -232,7 +234,9 @@ def test_training_goes_on_from_a_run_of_other_classes(
     def trained(name, **changes):
         still = {"epochs": 1, "warmup_epochs": 0, "base_learning_rate": 0.0}
         still |= {"warmup_learning_rate": 0.0, "minimum_learning_rate": 0.0}
-        experiment = small(tmp_path / name, weights=str(model_file), **still, **changes)
+        experiment = small(tmp_path / name, **still, **changes)
+        network = Network(weights=str(model_file))
+        experiment = dataclasses.replace(experiment, network=network)
         return train(experiment, "the command")[0]
 
     same = trained("same")

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +9,10 @@ from PIL import Image
 import keras_cbvit
 from keras_cbvit import Evaluation
 from recipes import evaluate
+from recipes.configs import cifar10_mini
+from recipes.configs.segmentation import camvid_mini
 from recipes.evaluation.classifiers import Classifier
+from recipes.evaluation.segmenters import MEASURED, data_of
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
 from tests.recipes.small import read_log
@@ -19,7 +23,7 @@ SHADES = {"black": 0, "gray": 128, "white": 255}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five black, three grey and two white pictures in `pictures/test`."""
+    """Five black, three gray and two white pictures in `pictures/test`."""
     for name, number in (("black", 5), ("gray", 3), ("white", 2)):
         place = tmp_path / "pictures" / "test" / name
         place.mkdir(parents=True)
@@ -119,6 +123,21 @@ def test_a_record_says_the_set_the_split_and_the_crop(published):
     assert flowers.crop_fraction == 1
 
 
+@pytest.mark.parametrize("family", ["vit", "vitcb", "vitcbs"])
+def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
+    name = f"{family}_mini.cifar10"
+    classifier = Classifier(name, tiny(), None)
+    found = evaluate._data(evaluate.Evaluation((name,)), None, classifier)
+    config = cifar10_mini.config().data
+    for field in ("dataset", "test_split", "crop_fraction"):
+        assert getattr(found, field) == getattr(config, field)
+    found = data_of(f"upernet_{family}_mini.camvid_mini", {"data_dir": "place"})
+    config = camvid_mini.config().data
+    for field in MEASURED:
+        assert getattr(found, field) == getattr(config, field)
+    assert Path(found.data_dir, found.dataset) == Path("place", config.dataset)
+
+
 def test_a_record_that_says_nothing_needs_a_data_set(published):
     name = published(["a", "b", "c"])
     with pytest.raises(SystemExit, match="vitcb_toy.shades does not say what to mea"):
@@ -162,7 +181,7 @@ def test_unknown_weights_are_said_to_be_unknown():
 def always_white(tmp_path):
     """A file of a model of another package, that takes -1 to 1 and any size.
 
-    Its logits of black, grey and white are 0, 0 and 2 + 0.1 mean.
+    Its logits of black, gray and white are 0, 0 and 2 + 0.1 mean.
     """
     images = keras.Input((None, None, 3))
     means = keras.layers.GlobalAveragePooling2D()(images)
@@ -195,7 +214,7 @@ def test_models_sets_and_conditions_side_by_side(
         assert row["backend"] == keras.backend.backend()
         assert (row["images"], row["top5"]) == (10, 1.0)
         assert row["right"] == (5 if row["model"] == name else 2)
-    # Of 5 black, 3 grey and 2 white pictures.
+    # Of 5 black, 3 gray and 2 white pictures.
     white = np.array([2 + 0.1 * mean for mean in (-1, 128 / 127.5 - 1, 1)])
     losses = np.log(2 + np.exp(white)) - [0, 0, white[2]]
     assert rows[1]["loss"] == pytest.approx(losses @ [5, 3, 2] / 10, rel=1e-4)

@@ -22,7 +22,7 @@ def test_there_are_these_configs():
         # With CB a ViT has the parameters of the plain one: tests/data/sizes.json.
         ("imagenet", 1000, 22_050_664),
         # Ti, 5,717,416 there, less 990 of 1000 classes, 132 of 197 positions, and 240
-        # of 256 pixels of a patch in three colours.
+        # of 256 pixels of a patch in three colors.
         ("cifar10", 10, 5_717_416 - 990 * 193 - 132 * 192 - 240 * 3 * 192),
         # Patches 3·16·64 + 64, tokens 64 + 17·64, blocks 4·(12·64² + 13·64), norm
         # 128, head 640 + 10.

@@ -44,7 +44,7 @@ def test_curves_have_mean_and_spread_of_the_seeds(drawn):
     assert legend == ["plain (3 seeds)", "CB"]
 
 
-def test_lines_differ_by_more_than_their_colour_and_alike_in_every_panel(drawn):
+def test_lines_differ_by_more_than_their_color_and_alike_in_every_panel(drawn):
     first = {f"model {i}": [[i, i]] for i in range(5)}
     second = {"model 3": [[0, 1]]}
     axes = drawn(figures.draw_panels, {"a": first, "b": second})
@@ -138,34 +138,34 @@ def test_pictures_stand_beside_their_classes_with_a_legend_of_those_seen(drawn):
     )
     assert [axis.get_title() for axis in axes] == ["image", "truth", "prediction"]
     true, predicted = (axis.images[0].get_array() for axis in axes[1:])
-    colours = figures.palette(4)
-    np.testing.assert_array_equal(true[0], colours[[0, 2]])
+    colors = figures.palette(4)
+    np.testing.assert_array_equal(true[0], colors[[0, 2]])
     assert true[1, 1].tolist() == [255, 255, 255]
-    np.testing.assert_array_equal(predicted[1], colours[[0, 3]])
+    np.testing.assert_array_equal(predicted[1], colors[[0, 3]])
     (legend,) = axes[0].figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["sky", "tree", "car"]
 
 
 def test_lab_is_that_of_the_standard():
-    # sRGB's primaries and middle grey, as published with two decimals.
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [119, 119, 119]])
+    # sRGB's primaries and middle gray, as published with two decimals.
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [119, 119, 119]])
     expected = [
         [53.24, 80.09, 67.20],
         [87.73, -86.18, 83.18],
         [32.30, 79.19, -107.86],
         [50.03, 0, 0],
     ]
-    np.testing.assert_allclose(figures._lab(colours), expected, atol=0.06)
+    np.testing.assert_allclose(figures._lab(colors), expected, atol=0.06)
 
 
 @pytest.mark.parametrize(("classes", "least"), [(11, 45), (150, 15)])
 def test_the_palette_tells_classes_apart(classes, least):
-    colours = figures.palette(classes)
-    assert (colours.shape, colours.dtype) == ((classes, 3), np.uint8)
-    lab = figures._lab(np.concatenate([colours, [[255, 255, 255]]]))
+    colors = figures.palette(classes)
+    assert (colors.shape, colors.dtype) == ((classes, 3), np.uint8)
+    lab = figures._lab(np.concatenate([colors, [[255, 255, 255]]]))
     distances = np.linalg.norm(lab[:, None] - lab, axis=-1)
     assert distances[~np.eye(classes + 1, dtype=bool)].min() > least
-    np.testing.assert_array_equal(figures.palette(5), colours[:5])
+    np.testing.assert_array_equal(figures.palette(5), colors[:5])
 
 
 @pytest.mark.parametrize(

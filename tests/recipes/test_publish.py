@@ -1,6 +1,10 @@
-import pytest
+import dataclasses
 
-from recipes import publish
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipes import evaluate, publish
 from recipes.data.sources import load_dataset
 from recipes.experiment import Data
 from tests.recipes.published import published_file, records_in
@@ -106,3 +110,34 @@ def test_another_number_of_classes_is_refused(tmp_path):
             arguments(tmp_path / "model.keras", "vitcb_toy.digits", tmp_path / "w")
         )
     assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_and_a_crop_are_measured_again_by_name(
+    checkpoint, tmp_path, monkeypatch
+):
+    path, _ = checkpoint
+    random = np.random.default_rng(0)
+    for name in "0123456789":
+        (tmp_path / "data" / "set" / "val" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = random.integers(0, 256, (12, 20, 3), "uint8")
+            image = Image.fromarray(pixels)
+            image.save(tmp_path / "data" / "set" / "val" / name / f"{i}.png")
+    options = arguments(path, "vitcb_toy.mine", tmp_path / "weights")
+    options[options.index("digits")] = str(tmp_path / "data" / "set")
+    publish.main([*options, "--test-split", "val", "--crop-fraction", "0.5"])
+    record = records_in(tmp_path / "weights")["vitcb_toy.mine"]
+    (measured,) = record.evaluations
+    assert (measured.dataset, measured.split) == ("./set", "val")
+    assert record.preprocessing.crop_fraction == 0.5
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path / "weights"))
+    found = evaluate.Evaluation(("vitcb_toy.mine",), data_dir=tmp_path / "data")
+    (row,) = evaluate.evaluate(found)
+    assert (row["on"], row["images"]) == ("set, val", 20)
+    for metric in ("top1", "top5", "loss", "ece"):
+        assert row[metric] == pytest.approx(measured.metrics[metric], abs=1e-5)
+    # The crop counts: other pixels give another loss.
+    (whole,) = evaluate.evaluate(dataclasses.replace(found, crop_fraction=1.0))
+    assert abs(whole["loss"] - row["loss"]) > 1e-3
+    with pytest.raises(SystemExit, match="There is no folder /.*set"):
+        evaluate.main(["vitcb_toy.mine"])

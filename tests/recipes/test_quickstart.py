@@ -34,8 +34,8 @@ def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
             assert len(image.getcolors(1 << 20)) > 50
 
 
-def test_a_wrong_prediction_is_drawn_in_another_colour(tmp_path):
-    def coloured(labels):
+def test_a_wrong_prediction_is_drawn_in_another_color(tmp_path):
+    def colored(labels):
         split = Split(np.zeros((24, 8, 8, 3), "uint8"), np.array(labels))
         decoded = [[("3", 0.75), ("8", 0.25)]] * 24
         quickstart.draw_predictions(split, decoded, tmp_path / "predictions.png")
@@ -43,8 +43,8 @@ def test_a_wrong_prediction_is_drawn_in_another_colour(tmp_path):
             pixels = np.asarray(image.convert("RGB")).astype(int)
         return int((pixels[..., 0] - pixels[..., 2] > 100).sum())
 
-    assert coloured([3] * 24) == 0
-    assert coloured([3] * 23 + [5]) > 50
+    assert colored([3] * 24) == 0
+    assert colored([3] * 23 + [5]) > 50
 
 
 def test_errors_end_the_quickstart_with_a_sentence(tmp_path, monkeypatch):

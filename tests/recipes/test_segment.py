@@ -60,7 +60,7 @@ COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures whose colour tells the class, of several sizes; an edge is ignored."""
+    """Pictures whose color tells the class, of several sizes; an edge is ignored."""
     return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 

@@ -69,6 +69,12 @@ def known(run, monkeypatch):
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(run.with_name("weights")))
 
 
+def mean_iou_of(record):
+    """What was measured of the model of a record."""
+    (measured,) = record.evaluations
+    return measured.metrics["mean_iou"]
+
+
 def evaluated(folder, *arguments):
     """What `recipes.evaluate` writes as JSON."""
     file = folder / "found.json"
@@ -82,23 +88,32 @@ def test_the_record_is_of_the_run(run, place):
     config = camvid_mini.config().data
     pairs = load_pairs(data_of(str(run), {"data_dir": place})).test
     found = measure(model, pairs, config.scale, batch_size=1)
-    assert record.value == pytest.approx(found["mean_iou"], abs=1e-6)
-    assert record.metric == "mean IoU"
+    (measured,) = record.evaluations
+    value = measured.metrics["mean_iou"]
+    assert value == pytest.approx(found["mean_iou"], abs=1e-6)
+    assert next(iter(measured.metrics)) == "mean_iou"
+    assert (measured.task, measured.dataset) == ("segmentation", "./camvid")
+    assert (measured.split, measured.images) == ("val", 5)
+    assert measured.options == {
+        "class_names": list(config.class_names),
+        "ignored_label": 11,
+        "scale": [180, 240],
+    }
     # The pictures have three of the eleven classes.
-    assert record.measured_on.startswith(
-        f"camvid, val, 5 whole images at the scale 180×240, {found['pixels']:,} "
-        f"labelled pixels, mean IoU over {found['classes_counted']} of 11 classes: "
-        "neither labelled nor predicted is "
+    assert measured.notes.startswith(
+        f"whole images at the scale 180×240, {found['pixels']:,} "
+        f"labeled pixels, mean IoU over {found['classes_counted']} of 11 classes: "
+        "neither labeled nor predicted is "
     )
-    assert record.dataset == "camvid, 8 images"
+    assert record.trained_on == "camvid, 8 images"
     assert record.class_names == list(config.class_names)
     assert "--publish upernet_toy.camvid_mini" in record.recipe
     # The model in the log was in another precision.
-    assert read_log(run)[-1]["val_mean_iou"] == pytest.approx(record.value, abs=0.02)
+    assert read_log(run)[-1]["val_mean_iou"] == pytest.approx(value, abs=0.02)
 
 
 def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, capsys):
-    value = records_in(place / "weights")[NAME].value
+    value = mean_iou_of(records_in(place / "weights")[NAME])
     rows = evaluated(tmp_path, NAME, str(run), "--data-dir", str(place))
     assert [row["model"] for row in rows] == [NAME, str(run)]
     for row in rows:
@@ -160,7 +175,7 @@ def test_classes_in_another_order_are_measured_by_name(
     assert list(first["class_iou"]) != list(second["class_iou"])
     for key in ("mean_iou", "pixel_accuracy", "classes_counted", "majority_mean_iou"):
         assert first[key] == second[key]
-    for key in ("not_labelled", "never_predicted"):
+    for key in ("not_labeled", "never_predicted"):
         assert set(first[key]) == set(second[key])
     ((rows, names, *_),) = drawn
     assert tuple(names) == camvid_mini.config().data.class_names
@@ -170,7 +185,7 @@ def test_classes_in_another_order_are_measured_by_name(
     file = f"{other}/model.keras"
     publish.main([file, "upernet_toy.own", *facts, "--weights-dir", str(tmp_path)])
     record = records_in(tmp_path)["upernet_toy.own"]
-    assert record.value == pytest.approx(first["mean_iou"], abs=1e-6)
+    assert mean_iou_of(record) == pytest.approx(first["mean_iou"], abs=1e-6)
     assert record.class_names == list(second["class_iou"])
 
 
@@ -196,9 +211,8 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
 ):
     shutil.copytree(run, tmp_path / "run")
     model = keras_cbvit.load_model(run / "model.keras")
-    # As files held it before they had names.
-    old = keras.Model(model.input, model.output, name=model.name)
-    old.save(tmp_path / "run" / "model.keras")
+    model.class_names = None
+    model.save(tmp_path / "run" / "model.keras")
     with pytest.warns(
         UserWarning, match="does not know the names of its classes: they"
     ):
@@ -214,15 +228,15 @@ def test_classes_without_pixels_are_named_in_the_result(run, place, tmp_path, ca
     ):
         (row,) = evaluated(tmp_path, str(run), "--data-dir", str(place))
     names = camvid_mini.config().data.class_names
-    assert row["not_labelled"] == list(names[3:])
-    nowhere = [n for n in row["not_labelled"] if n in row["never_predicted"]]
+    assert row["not_labeled"] == list(names[3:])
+    nowhere = [n for n in row["not_labeled"] if n in row["never_predicted"]]
     assert nowhere == [name for name, iou in row["class_iou"].items() if iou is None]
     assert row["classes_counted"] == 11 - len(nowhere)
     counted = [iou for iou in row["class_iou"].values() if iou is not None]
     assert row["mean_iou"] == pytest.approx(np.mean(counted))
     sentence = capsys.readouterr().out.splitlines()[0]
     assert f"over {len(counted)} of 11 classes, pixel accuracy" in sentence
-    assert f". Neither labelled nor predicted: {', '.join(nowhere)}" in sentence
+    assert f". Neither labeled nor predicted: {', '.join(nowhere)}" in sentence
 
 
 @on_torch
@@ -269,11 +283,11 @@ def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
     where = ["--weights-dir", str(tmp_path), "--data-dir", str(place)]
     publish.main([str(run / "model.keras"), NAME, *facts, *where])
     record, first = (records_in(f)[NAME] for f in (tmp_path, place / "weights"))
-    assert (record.value, record.measured_on) == (
-        pytest.approx(first.value, abs=1e-6),
-        first.measured_on,
-    )
-    assert (record.dataset, record.recipe) == ("noise", "by hand")
+    (measured,), (before,) = record.evaluations, first.evaluations
+    assert measured.metrics == pytest.approx(before.metrics, abs=1e-6)
+    for field in ("dataset", "split", "images", "options", "notes"):
+        assert getattr(measured, field) == getattr(before, field)
+    assert (record.trained_on, record.recipe) == ("noise", "by hand")
     models = [
         keras_cbvit.load_model(published_file(f, NAME))
         for f in (tmp_path, place / "weights")
@@ -297,7 +311,9 @@ def another_run(run, folder, **changes):
 
 
 @on_torch
-def test_the_split_that_is_asked_for_is_measured_and_named(run, place, tmp_path):
+def test_the_split_that_is_asked_for_is_measured_and_named(
+    run, place, tmp_path, monkeypatch
+):
     where = ["--data-dir", str(place), "--test-split", "train"]
     (row,) = evaluated(tmp_path, str(run), *where)
     assert (row["on"], row["images"]) == ("camvid, train", 8)
@@ -305,41 +321,53 @@ def test_the_split_that_is_asked_for_is_measured_and_named(run, place, tmp_path)
     out = ["--weights-dir", str(tmp_path / "weights")]
     publish.main([str(run / "model.keras"), "upernet_toy.own", *facts, *where, *out])
     record = records_in(tmp_path / "weights")["upernet_toy.own"]
-    assert record.value == pytest.approx(row["mean_iou"], abs=1e-4)
-    assert record.measured_on.startswith("camvid, train, 8 whole images")
-    # By this name it would be measured on another split.
-    with pytest.raises(SystemExit, match="config camvid_mini, whose test_split is val"):
-        publish.main([str(run / "model.keras"), NAME, *facts, *where, *out])
+    assert mean_iou_of(record) == pytest.approx(row["mean_iou"], abs=1e-4)
+    (measured,) = record.evaluations
+    assert (measured.dataset, measured.split, measured.images) == (
+        "./camvid",
+        "train",
+        8,
+    )
+    # By its name it is measured on this split again.
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path / "weights"))
+    (again,) = evaluated(tmp_path, "upernet_toy.own", "--data-dir", str(place))
+    assert (again["on"], again["mean_iou"]) == (
+        row["on"],
+        pytest.approx(mean_iou_of(record), abs=1e-4),
+    )
     with pytest.raises(SystemExit, match="crop_fraction=0.5 is for classifiers"):
         options = [*facts, *out, "--crop-fraction", "0.5"]
         publish.main([str(run / "model.keras"), "upernet_toy.other", *options])
 
 
-def test_a_tag_that_is_a_config_of_other_data_is_refused(run, place, tmp_path):
+def test_a_record_keeps_its_own_scale_whatever_its_tag(
+    run, place, tmp_path, monkeypatch
+):
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
     options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
-    message = r"config camvid, whose scale is \(360, 480\), not \(180, 240\)"
-    with pytest.raises(SystemExit, match=message):
-        publish.main([str(run / "model.keras"), "upernet_toy.camvid", *options])
-    where = {"data-dir": place, "run-dir": tmp_path / "run", "weights-dir": tmp_path}
-    settings = options_of({**NETWORK, **TRAINING, **where, "publish": NAME})
-    with pytest.raises(SystemExit, match="whose scale is"):
-        segment.main(["camvid_mini", *settings, "--scale", "90", "120"])
-    assert list(tmp_path.iterdir()) == []
+    other = another_run(run, tmp_path / "other", scale=[90, 120])
+    # The tag is that of a config with another scale.
+    publish.main([f"{other}/model.keras", "upernet_toy.camvid", *options])
+    monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
+    assert data_of("upernet_toy.camvid", {}).scale == (90, 120)
+    name, file = "upernet_toy.camvid", f"{other}/model.keras"
+    rows = evaluated(tmp_path, name, file, "--data-dir", str(place))
+    assert rows[0]["mean_iou"] == pytest.approx(rows[1]["mean_iou"], abs=1e-6)
+    assert rows[0]["pixels"] == rows[1]["pixels"] < 5 * 180 * 240
 
 
 @on_torch
-def test_a_file_in_no_run_folder_is_measured_by_its_tag(run, place, tmp_path):
+def test_a_file_in_no_run_folder_says_that_it_needs_one(run, place, tmp_path):
     file = tmp_path / f"{NAME}.keras"
     shutil.copy(run / "model.keras", file)
-    rows = evaluated(tmp_path, str(file), str(run), "--data-dir", str(place))
-    assert rows[0]["mean_iou"] == rows[1]["mean_iou"]
-    shutil.copy(run / "model.keras", tmp_path / "alone.keras")
+    message = r"camvid_mini\.keras does not say what its classes, labels and scale are"
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
-    options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
-    publish.main([str(tmp_path / "alone.keras"), NAME, *options])
-    value = records_in(tmp_path)[NAME].value
-    assert value == pytest.approx(rows[0]["mean_iou"], abs=1e-4)
+    options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path / "w")]
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([str(file), "--data-dir", str(place)])
+    with pytest.raises(SystemExit, match=message):
+        publish.main([str(file), NAME, *options])
+    assert not (tmp_path / "w").exists()
 
 
 @on_torch
@@ -454,9 +482,8 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
         (
             "--broadcast",
             "None",
-            "are of a model with broadcast='cb'; with broadcast=None they compute",
+            "are of a model with broadcast='cb'; with broadcast='none' they compute",
         ),
-        ("--weights", "None", "needs hidden_dim and depth and num_heads"),
     ):
         with pytest.raises(SystemExit, match=message):
             segment.main(["camvid_mini", *settings, option, value])

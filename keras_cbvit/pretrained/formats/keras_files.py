@@ -107,7 +107,8 @@ def check_values(path, name, values, most):
 
     Those of a `.keras` file, which has checksums, only have to be finite.
     """
-    if not -most <= values.min(initial=0) <= values.max(initial=0) <= most:
+    least, largest = float(values.min(initial=0)), float(values.max(initial=0))
+    if not -most <= least <= largest <= most:
         raise damaged(path, f"{name} has values that no training gives")
 
 

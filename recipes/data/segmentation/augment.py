@@ -30,7 +30,7 @@ def draw(random, number, policy):
         numbers of 0–1 for the crops to try, `(number, ATTEMPTS + 1, 2)`; if wanted
         `"flip"`, bool `(number,)`, and `"photometric"`, `(number, 5)`: what is added to
         the values, the factors of contrast and saturation, by how many degrees to turn
-        the hue, and 1 where contrast comes before the colours, else 0.
+        the hue, and 1 where contrast comes before the colors, else 0.
     """
     low, high = policy.resize
     drawn = {
@@ -144,7 +144,7 @@ def crop_box(labels, size, corners, most_of_one_class):
 
 
 def distort(picture, brightness, contrast, saturation, hue, contrast_first):
-    """mmsegmentation's `PhotoMetricDistortion`, in Pillow's colours.
+    """mmsegmentation's `PhotoMetricDistortion`, in Pillow's colors.
 
     Args:
         picture: a `PIL.Image` in RGB.

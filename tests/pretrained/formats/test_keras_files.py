@@ -88,9 +88,7 @@ def test_a_single_wrong_bit_is_noticed(saved, tmp_path):
 
 
 def test_a_wrong_bit_is_noticed_by_the_models_own_loader(tmp_path):
-    vit = keras_cbvit.ViTCB(
-        **{**SMALL, "depth": 4, "classes": None}, include_top=False, pooling=None
-    )
+    vit = keras_cbvit.ViTCB(**{**SMALL, "depth": 4, "classes": None}, include_top=False)
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
     upernet = keras_cbvit.SegmentationModel(pyramid, classes=3, channels=8)
     for model in (keras_cbvit.ViTCB(**SMALL), upernet):
@@ -131,7 +129,7 @@ def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_pa
     model.save(path) if ending == ".keras" else model.save_weights(path)
     calls = [load] if ending == ".weights.h5" else [load, keras_cbvit.load_model]
     for call in calls:
-        with pytest.raises(ValueError, match="head/bias has values that no training"):
+        with pytest.raises(ValueError, match="head(/bias)? has values that no training"):
             call(path)
 
 
@@ -149,25 +147,40 @@ def config_of(path):
         return json.loads(archive.read("config.json"))
 
 
+def with_spec(config, changes):
+    spec = {**config["config"]["spec"], **changes}
+    return {**config, "config": {**config["config"], "spec": spec}}
+
+
 WRONG = {
     "a list": lambda c: [],
     "null": lambda c: None,
     "a number": lambda c: 3,
     "no config": lambda c: {k: v for k, v in c.items() if k != "config"},
     "config of null": lambda c: {**c, "config": None},
-    "no depth": lambda c: {**c, "config": {**c["config"], "depth": None}},
     "extra": lambda c: {**c, "config": {**c["config"], "extra": 1}},
-    "a missing argument": lambda c: {
+    "no spec": lambda c: {
         **c,
-        "config": {k: v for k, v in c["config"].items() if k != "broadcast"},
+        "config": {k: v for k, v in c["config"].items() if k != "spec"},
     },
-    "another type": lambda c: {**c, "config": {**c["config"], "patch_size": "8"}},
-    "a million blocks": lambda c: {**c, "config": {**c["config"], "depth": 10**6}},
-    "wide": lambda c: {**c, "config": {**c["config"], "hidden_dim": 2**20}},
-    "many classes": lambda c: {**c, "config": {**c["config"], "classes": 10**7}},
-    "large images": lambda c: {
-        **c,
-        "config": {**c["config"], "input_shape": [8 * 10**5, 8 * 10**5, 3]},
+    "spec of null": lambda c: {**c, "config": {**c["config"], "spec": None}},
+    "spec of a list": lambda c: {**c, "config": {**c["config"], "spec": [1]}},
+    "names of a string": lambda c: {**c, "config": {**c["config"], "class_names": "a"}},
+    **{
+        name: lambda c, changes=changes: with_spec(c, changes)
+        for name, changes in {
+            "no depth": {"depth": None},
+            "another field": {"extra": 1},
+            "another type": {"patch_size": "8"},
+            "a million blocks": {"depth": 10**6},
+            "wide": {"hidden_dim": 2**20},
+            "many classes": {"classes": 10**7},
+            "large images": {"input_shape": [8 * 10**5, 8 * 10**5, 3]},
+            "a large grid": {
+                "input_shape": [None, None, 3],
+                "position_grid": [10**5, 10**5],
+            },
+        }.items()
     },
 }
 
@@ -258,6 +271,29 @@ def test_a_checksum_is_looked_at(saved, tmp_path):
             call(path)
 
 
+@pytest.mark.parametrize("names", [["a"] * 7, [*"abcdef", 3], [*"abc"]])
+def test_class_names_that_are_none_are_refused(names, saved, tmp_path):
+    config = config_of(saved[1] / "good.keras")
+    config["config"]["class_names"] = names
+    path = tmp_path / "x.keras"
+    changed(saved[1] / "good.keras", path, {"config.json": json.dumps(config)})
+    for call in (load, keras_cbvit.load_model):
+        with pytest.raises(ValueError, match=r"x\.keras|class_names") as error:
+            call(path)
+        assert len(str(error.value)) < 1000
+
+
+def test_a_file_of_no_layers_is_refused(saved, tmp_path):
+    file = io.BytesIO()
+    with h5py.File(file, "w") as content:
+        content.create_group("layers")
+    path = tmp_path / "x.keras"
+    changed(saved[1] / "good.keras", path, {"model.weights.h5": file.getvalue()})
+    for call in (load, keras_cbvit.load_model):
+        with pytest.raises(ValueError, match=r"x\.keras"):
+            call(path)
+
+
 def test_models_of_others_are_loaded(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.save(tmp_path / "other.keras")
@@ -267,7 +303,7 @@ def test_models_of_others_are_loaded(tmp_path):
 
 def test_a_segmentation_model_larger_than_its_file_is_refused(tmp_path):
     size = {**SMALL, "depth": 4, "classes": None}
-    vit = keras_cbvit.ViTCB(**size, include_top=False, pooling=None)
+    vit = keras_cbvit.ViTCB(**size, include_top=False)
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
     model = keras_cbvit.SegmentationModel(pyramid, classes=3, channels=8)
     good, path = tmp_path / "good.keras", tmp_path / "x.keras"

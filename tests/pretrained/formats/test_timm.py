@@ -57,7 +57,7 @@ def test_a_cbs_model_predicts_with_them_as_the_plain_one_does(
 def test_a_cbs_model_keeps_its_scale(oracle, oracle_arguments, timm_state):
     model = keras_cbvit.ViTCB(broadcast="cbs", **oracle_arguments)
     for i, scale in enumerate(oracle["scales"]):
-        model.get_layer(f"block_{i}").mlp.end[0].channel_scale.assign(scale)
+        model.blocks[i].mlp.end[0].channel_scale.assign(scale)
     keras_cbvit.load_timm_weights(model, timm_state)
     logits = model(oracle["images"].astype("float32"))
     assert_close(logits, oracle["cbs_mlp_end/logits"], atol=1e-5)
@@ -116,7 +116,7 @@ def test_every_weight_is_copied_with_its_axes_in_our_order(state):
 
 def test_a_model_without_a_head_takes_a_state_dict_without_one(state):
     model = tiny(broadcast="none", include_top=False, classes=None)
-    with pytest.raises(ValueError, match=r"left over in the source: head\.bias, head"):
+    with pytest.raises(ValueError, match=r"leave out head\.weight and head\.bias"):
         keras_cbvit.load_timm_weights(model, state)
     del state["head.weight"], state["head.bias"]
     keras_cbvit.load_timm_weights(model, state)
@@ -128,25 +128,26 @@ def test_a_model_without_a_head_takes_a_state_dict_without_one(state):
     [
         (
             {"cls_token": None, "blocks.1.mlp.fc1.bias": None},
-            "missing in the source: blocks.1.mlp.fc1.bias, cls_token.",
+            "Missing: blocks.1.mlp.fc1.bias, cls_token.",
         ),
         (
             {"dist_token": (1, 1, 16), "blocks.2.norm1.bias": (16,)},
-            "left over in the source: blocks.2.norm1.bias, dist_token.",
+            "Left over: blocks.2.norm1.bias, dist_token.",
         ),
         (
             {"pos_embed": (1, 10, 16), "blocks.0.mlp.fc1.weight": (64, 16)},
-            "of another shape: blocks.0.mlp.fc1.weight (64, 16) for (32, 16), "
-            "pos_embed (1, 10, 16) for (1, 7, 16).",
+            "Of another shape: block_0/mlp/fc1/kernel (16, 64) for (16, 32), "
+            "token_embedding/position_embedding (1, 10, 16) for (1, 7, 16).",
         ),
         (
             {"patch_embed.proj.weight": (16, 3, 8, 8)},
-            "of another shape: patch_embed.proj.weight (16, 3, 8, 8) for (16, 3, 4, 4)",
+            "Of another shape: patch_embedding/projection/kernel (192, 16) for "
+            "(48, 16).",
         ),
         (
             {"norm.bias": None, "fc_norm.bias": (16,), "head.bias": (5,)},
-            "missing in the source: norm.bias; left over in the source: fc_norm.bias; "
-            "of another shape: head.bias (5,) for (3,).",
+            "Missing: norm.bias; left over: fc_norm.bias; of another shape: head/bias "
+            "(5,) for (3,).",
         ),
     ],
 )
@@ -212,6 +213,50 @@ def test_values_that_are_not_finite_are_refused(oracle_arguments, timm_state):
         ValueError, match=r"norm\.weight of the state dict is not finite"
     ):
         keras_cbvit.load_timm_weights(model, state)
-    model.quantize("int8")
-    with pytest.raises(ValueError, match="as of quantized layers or LoRA"):
+
+
+def test_a_model_with_other_weights_beside_its_own_is_refused(
+    oracle_arguments, timm_state
+):
+    model = keras_cbvit.ViTCB(**{**oracle_arguments, "broadcast": "none"})
+    model.blocks[1].mlp.fc1.enable_lora(2)
+    before = values(model)
+    with pytest.raises(ValueError, match="Missing: block_1/mlp/fc1/lora_kernel_a, bl"):
         keras_cbvit.load_timm_weights(model, timm_state)
+    assert_same_values(values(model), before)
+    model.quantize("int8", filters="head")
+    with pytest.raises(ValueError, match="quantized; load the weights before it is"):
+        keras_cbvit.load_timm_weights(model, timm_state)
+
+
+@pytest.mark.parametrize(
+    "changes, messages",
+    [
+        ({"uniform_head": "attached"}, ["Missing: block_0/attention/uniform_value/b"]),
+        ({"extra_branch": "mlp"}, ["Missing: extra_branch/mlp/fc1/bias"]),
+        ({"squeeze_excitation": True}, ["Missing: block_0/mlp/squeeze_excitation/fc1"]),
+        ({"layer_scale": 1.0}, ["Missing: blocks.0.ls1.gamma, blocks.0.ls2.gamma"]),
+        ({"num_register_tokens": 2}, ["Missing: reg_token"]),
+    ],
+)
+def test_a_model_of_more_parts_than_the_state_dict_is_refused(changes, messages, state):
+    model = tiny(broadcast="none", **changes)
+    for allowed in (False, True):
+        with pytest.raises(ValueError) as error:
+            keras_cbvit.load_timm_weights(model, state, allow_other_function=allowed)
+        for message in messages:
+            assert message in str(error.value)
+
+
+def test_layer_scale_and_register_tokens_of_a_state_dict_need_a_model_of_them(state):
+    state |= {f"blocks.{i}.ls{j}.gamma": np.ones(16) for i in (0, 1) for j in (1, 2)}
+    message = "Left over: blocks.0.ls1.gamma, blocks.0.ls2.gamma, blocks.1.ls1.gamma, "
+    with pytest.raises(ValueError, match=message):
+        keras_cbvit.load_timm_weights(tiny(broadcast="none"), state)
+    state["reg_token"] = np.zeros((1, 2, 16))
+    model = tiny(broadcast="none", layer_scale=1e-5)
+    with pytest.raises(ValueError, match="Left over: reg_token"):
+        keras_cbvit.load_timm_weights(model, state)
+    del state["reg_token"]
+    keras_cbvit.load_timm_weights(model, state)
+    assert (values(model)["block_1/mlp/layer_scale/gamma"] == 1).all()

@@ -32,7 +32,7 @@ def shown(samples, orientation):
 
 
 def over_white(color, alpha):
-    """Float RGB of 0–255 from color of 0–1, grey or RGB, and alpha of 0–1."""
+    """Float RGB of 0–255 from color of 0–1, gray or RGB, and alpha of 0–1."""
     color = np.broadcast_to(color, (*color.shape[:2], 3))
     return 255 * (color * alpha + 1 - alpha)
 
@@ -41,7 +41,7 @@ def png(samples, bits=8, palette=None, transparency=b"", orientation=None):
     """A PNG file.
 
     Args:
-        samples: integers of shape `(height, width, channels)`: grey, grey with alpha,
+        samples: integers of shape `(height, width, channels)`: gray, gray with alpha,
             RGB or RGBA; indices, if there is a palette.
         bits: of a sample.
         palette: colors, uint8 of shape `(colors, 3)`.

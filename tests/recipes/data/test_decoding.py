@@ -39,7 +39,7 @@ def assert_shows(file, expected, orientation=None, within=0.5):
     orientation=orientations,
     seed=seeds,
 )
-def test_grey_png(bits, keyed, shape, orientation, seed):
+def test_gray_png(bits, keyed, shape, orientation, seed):
     samples = np.random.default_rng(seed).integers(0, 2**bits, (*shape, 1))
     key = int(samples[0, 0, 0])
     alpha = samples != key if keyed else np.ones_like(samples)
@@ -119,7 +119,7 @@ def test_png_of_several_channels(channels, bits, keyed, shape, orientation, seed
     orientation=orientations,
     seed=seeds,
 )
-def test_grey_tiff(kind, wide, order, deflate, shape, orientation, seed):
+def test_gray_tiff(kind, wide, order, deflate, shape, orientation, seed):
     bits = 12 if kind == "12 bits" else 16 if wide else 8
     if bits == 12:  # as Pillow reads it
         shape, order, deflate = (shape[0], 2 * shape[1]), "<", False
@@ -255,8 +255,8 @@ def test_transparency_is_laid_over_white():
     wanted = [[[255, 255, 255], [200, 100, 0], [244, 224, 204]]]
     assert pixels(png(hidden)).tolist() == wanted
     assert np.asarray(decoded(hidden.astype("uint8"), "x")).tolist() == wanted
-    grey = hidden[..., [1, 3]]
-    assert pixels(png(grey))[..., 0].tolist() == [[255, 100, 224]]
+    gray = hidden[..., [1, 3]]
+    assert pixels(png(gray))[..., 0].tolist() == [[255, 100, 224]]
     gif = image_of(np.array([[7, 9]], "uint8"), "GIF", transparency=7)
     assert pixels(gif)[..., 0].tolist() == [[255, 9]]
 
@@ -299,7 +299,7 @@ ONES = np.ones((2, 2, 1))
     ],
 )
 def test_samples_without_a_range_are_refused_by_name(file, found):
-    message = f"^x has {found}.*; save it as RGB or grey of 8 or 16 bits.$"
+    message = f"^x has {found}.*; save it as RGB or gray of 8 or 16 bits.$"
     with pytest.raises(BrokenImageError, match=message):
         decoded(file, "x")
 

@@ -64,7 +64,7 @@ def test_crops_lie_inside_have_the_area_and_ratio_and_reach_the_whole_range(rand
         (1, 1, (0, 0, 1, 1)),
     ],
 )
-def test_if_nothing_fits_the_largest_centre_crop_is_taken(height, width, expected):
+def test_if_nothing_fits_the_largest_center_crop_is_taken(height, width, expected):
     too_large = np.full((10, 4), 0.999999)
     box = draws.crop_box(too_large, height, width, area=(4, 5))
     assert box == expected

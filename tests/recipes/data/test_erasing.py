@@ -6,7 +6,7 @@ from keras import ops
 
 from recipes.data import on_device, on_host
 
-# torchvision's and timm's, which normalise values of 0-1.
+# torchvision's and timm's, which normalize values of 0-1.
 MEAN = 255 * np.array([0.485, 0.456, 0.406])
 STANDARD_DEVIATION = 255 * np.array([0.229, 0.224, 0.225])
 

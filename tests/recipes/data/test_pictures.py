@@ -27,14 +27,14 @@ def random_picture(*shape):
         ((12, 8), (4, 8), np.s_[4:8, :]),
     ],
 )
-def test_decode_keeps_the_largest_centred_part_of_the_wanted_proportions(
+def test_decode_keeps_the_largest_centerd_part_of_the_wanted_proportions(
     shape, size, part
 ):
     pixels = random_picture(*shape, 3)
     np.testing.assert_array_equal(decode(pixels, size), pixels[part])
 
 
-def test_crop_fraction_keeps_the_centre():
+def test_crop_fraction_keeps_the_center():
     pixels = random_picture(16, 24, 3)
     np.testing.assert_array_equal(decode(pixels, (14, 14), 0.875), pixels[1:15, 5:19])
     np.testing.assert_array_equal(decode(pixels, (8, 8), 0.5), pixels[4:12, 8:16])
@@ -49,7 +49,7 @@ def test_decode_resizes_with_antialiasing():
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
-def test_grey_becomes_three_equal_channels(shape):
+def test_gray_becomes_three_equal_channels(shape):
     pixels = random_picture(*shape)
     expected = np.repeat(pixels.reshape(8, 8, 1), 3, axis=-1)
     np.testing.assert_array_equal(decode(pixels, (8, 8)), expected)
@@ -69,8 +69,8 @@ def opened(path):
 
 def test_an_opened_picture_has_its_own_size_in_rgb(tmp_path):
     pixels = random_picture(20, 30)
-    Image.fromarray(pixels).save(tmp_path / "grey.png")
-    image = opened(tmp_path / "grey.png")
+    Image.fromarray(pixels).save(tmp_path / "gray.png")
+    image = opened(tmp_path / "gray.png")
     assert (image.size, image.mode) == ((30, 20), "RGB")
     np.testing.assert_array_equal(image, np.stack([pixels] * 3, axis=-1))
 

@@ -37,7 +37,7 @@ def test_on_the_host_every_operation_is_pillow_s(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_the_device_values_are_pillow_s_and_places_within_a_grey_level(name):
+def test_on_the_device_values_are_pillow_s_and_places_within_a_gray_level(name):
     operation, strength = parts(name)
     image = ORACLE["image"]
     index = OPERATIONS.index(operation)
@@ -50,7 +50,7 @@ def test_on_the_device_values_are_pillow_s_and_places_within_a_grey_level(name):
     if operation not in GEOMETRIC:
         np.testing.assert_array_equal(found[0], ORACLE[name])
         return
-    # Pillow sets a whole pixel to the fill where its centre is outside; inside:
+    # Pillow sets a whole pixel to the fill where its center is outside; inside:
     white = Image.fromarray(np.full_like(image, 255))
     moved = np.asarray(on_host.apply(white, operation, strength))
     inside = (moved == 255).all(axis=2)

@@ -48,10 +48,10 @@ def test_digits_are_divided_into_1437_and_360_with_each_class_in_proportion():
 def test_digits_are_those_of_scikit_learn_from_0_to_255():
     dataset, digits = load("digits"), load_digits()
     found = as_set(dataset.train) + as_set(dataset.test)
-    grey = np.rint(digits.images * 255 / 16).astype("uint8")
+    gray = np.rint(digits.images * 255 / 16).astype("uint8")
     expected = Counter(
         (np.stack([image] * 3, axis=-1).tobytes(), int(label))
-        for image, label in zip(grey, digits.target, strict=True)
+        for image, label in zip(gray, digits.target, strict=True)
     )
     assert found == expected
     assert (dataset.train.images.min(), dataset.train.images.max()) == (0, 255)
@@ -62,13 +62,13 @@ def test_digits_are_those_of_scikit_learn_from_0_to_255():
 
 
 def save_pictures(folder, number, value):
-    """So many pictures of one colour, whose red tells which is which."""
+    """So many pictures of one color, whose red tells which is which."""
     folder.mkdir(parents=True)
     for i in range(number):
         Image.new("RGB", (8, 8), (i, value, value)).save(folder / f"{i}.png")
 
 
-def colours(split):
+def colors(split):
     """Red, green and label of each picture, sorted."""
     triples = zip(split.images, split.labels, strict=True)
     return sorted((int(i[0, 0, 0]), int(i[0, 0, 1]), int(k)) for i, k in triples)
@@ -84,7 +84,7 @@ def test_a_folder_of_class_folders_sets_a_fifth_of_each_class_aside(tmp_path):
     )
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), [4, 2])
     every = [(i, 100, 0) for i in range(20)] + [(i, 200, 1) for i in range(10)]
-    assert sorted(colours(dataset.train) + colours(dataset.test)) == sorted(every)
+    assert sorted(colors(dataset.train) + colors(dataset.test)) == sorted(every)
 
 
 def test_a_folder_that_is_divided_already_stays_so(tmp_path):
@@ -95,14 +95,14 @@ def test_a_folder_that_is_divided_already_stays_so(tmp_path):
     (tmp_path / "val" / "cat" / "notes.txt").write_text("not a picture")
     dataset = load(tmp_path, test_split="val")
     assert dataset.class_names == ("cat", "dog")
-    assert colours(dataset.train) == [
+    assert colors(dataset.train) == [
         (0, 100, 0),
         (0, 200, 1),
         (1, 100, 0),
         (1, 200, 1),
         (2, 200, 1),
     ]
-    assert colours(dataset.test) == [(0, 50, 0), (0, 150, 1)]
+    assert colors(dataset.test) == [(0, 50, 0), (0, 150, 1)]
 
 
 @pytest.mark.parametrize("link, target", [("val", "train"), ("val/cat", "train/cat")])
@@ -117,7 +117,7 @@ def test_images_that_are_in_both_splits_are_refused(link, target, tmp_path):
     with pytest.raises(ValueError, match="share one folder, whose images cannot be"):
         load(tmp_path, test_split="val")
     both = load(tmp_path, test_split="train")  # asked for in words
-    assert colours(both.test) == colours(both.train)
+    assert colors(both.test) == colors(both.train)
 
 
 def test_too_few_pictures_to_divide_are_refused(tmp_path):
@@ -168,7 +168,7 @@ def test_broken_pictures_are_left_out_with_a_warning_that_names_them(tmp_path):
     folder_with_broken(tmp_path, "train/cat/9.png", "train/dog/7.png")
     with pytest.warns(UserWarning) as caught:
         dataset = load(tmp_path)
-    assert colours(dataset.train) == sorted(
+    assert colors(dataset.train) == sorted(
         [(i, 100, 0) for i in range(9)]
         + [(i, 200, 1) for i in range(10) if i != 7]  # labels stay with their images
     )
@@ -237,7 +237,7 @@ def test_the_first_images_leave_broken_ones_out(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="^1 of 4 images are left out"):
         first = train.first(4)
-    assert colours(first) == [(0, 100, 0), (2, 100, 0), (3, 100, 0)]
+    assert colors(first) == [(0, 100, 0), (2, 100, 0), (3, 100, 0)]
     assert first.broken == 1
 
 
@@ -262,15 +262,15 @@ def test_images_are_upright_in_8_bits(tmp_path):
             f"2 of 6 images are left out: {tmp_path}/{split}/a/2.tif has "
             "floating-point samples (Pillow's mode F), for which"
         )
-    grey = np.stack([ramp] * 3, axis=-1)
+    gray = np.stack([ramp] * 3, axis=-1)
     for split in (dataset.train, dataset.test):
-        np.testing.assert_array_equal(split.images, [upright, grey] * 2)
+        np.testing.assert_array_equal(split.images, [upright, gray] * 2)
         assert (split.labels.tolist(), split.broken) == ([0, 0, 1, 1], 2)
     originals = load_dataset(
         Data(dataset=str(tmp_path), image_size=(8, 8)), originals=True
     ).train.images
     np.testing.assert_array_equal(originals.open(0), upright)
-    np.testing.assert_array_equal(originals.open(1), grey)
+    np.testing.assert_array_equal(originals.open(1), gray)
 
 
 def test_images_of_a_mode_that_is_refused_stop_a_run_without_others(tmp_path):
@@ -321,7 +321,7 @@ def load_flat(folder, train=True, **options):
 SYNSETS = ("n01440764", "n02105855", "n15075141")
 
 
-def test_a_flat_folder_of_test_images_is_labelled_by_a_file(tmp_path):
+def test_a_flat_folder_of_test_images_is_labeled_by_a_file(tmp_path):
     file = imagenet.write_folder(tmp_path)
     (tmp_path / "val" / "readme.txt").write_text("not a picture")
     file.write_text(file.read_text() + "\n\n")

@@ -11,7 +11,7 @@ RIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1], [1, 0, 0]], bool)
 
 
 def linear(activation=None):
-    """A linear classifier of three classes behind a normalisation; its kernel."""
+    """A linear classifier of three classes behind a normalization; its kernel."""
     model = keras.Sequential(
         [
             keras.Input(SHAPE),

@@ -44,7 +44,7 @@ def test_other_models_get_what_keras_applications_give_them(
     np.testing.assert_allclose(found, expected.mean(axis=(1, 2)), rtol=1e-4, atol=1e-4)
 
 
-def test_models_of_this_package_normalise_themselves(tmp_path):
+def test_models_of_this_package_normalize_themselves(tmp_path):
     model = tiny()
     model.save(tmp_path / "a.keras")
     classifier = load_classifier(str(tmp_path / "a.keras"), "symmetric")
@@ -81,7 +81,7 @@ def test_a_run_folder_holds_a_classifier(tmp_path):
 
 def test_what_is_not_a_classifier_of_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"takes \(None, 4, 6, 1\), not images"):
-        load_classifier(save(tmp_path / "grey.keras", channels=1))
+        load_classifier(save(tmp_path / "gray.keras", channels=1))
     with pytest.raises(ValueError, match=r"gives \(None, 1\), not predictions"):
         load_classifier(save(tmp_path / "one.keras", outputs=1))
     with pytest.raises(FileNotFoundError, match="nothing.*there is no such file"):

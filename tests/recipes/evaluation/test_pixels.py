@@ -43,19 +43,19 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean():
     assert found["majority_mean_iou"] == pytest.approx(4 / 8 / 2)
     assert found["classes_counted"] == 2
     assert left_out(found, ("sky", "pole", "car")) == (
-        "mean IoU over 2 of 3 classes: neither labelled nor predicted is pole"
+        "mean IoU over 2 of 3 classes: neither labeled nor predicted is pole"
     )
 
 
 def test_classes_without_pixels_are_told_apart():
-    # Class 1 is only predicted, 2 only labelled, 3 neither.
+    # Class 1 is only predicted, 2 only labeled, 3 neither.
     found = measures([[3, 1, 0, 0], [0] * 4, [0, 2, 0, 0], [0] * 4])
-    assert (found["not_labelled"], found["never_predicted"]) == ([1, 3], [2, 3])
+    assert (found["not_labeled"], found["never_predicted"]) == ([1, 3], [2, 3])
     assert found["classes_counted"] == 3
     assert found["class_iou"] == [0.75, 0, 0, None]
     assert found["mean_iou"] == 0.25
     everywhere = measures(np.eye(4))
-    assert (everywhere["not_labelled"], everywhere["never_predicted"]) == ([], [])
+    assert (everywhere["not_labeled"], everywhere["never_predicted"]) == ([], [])
     assert left_out(everywhere, [*"abcd"]) is None
 
 
@@ -68,7 +68,7 @@ def test_pixels_that_do_not_count_change_nothing():
     truth = np.array([0, 1, IGNORED, IGNORED])
     one, other = (confusion_matrix(truth, [0, 1, *x], 2) for x in ((0, 1), (1, 0)))
     assert one.tolist() == other.tolist() == [[1, 0], [0, 1]]
-    with pytest.raises(ValueError, match="There is no labelled pixel to measure on"):
+    with pytest.raises(ValueError, match="There is no labeled pixel to measure on"):
         measures(confusion_matrix([IGNORED], [0], 2))
 
 

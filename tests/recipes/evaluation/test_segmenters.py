@@ -3,6 +3,8 @@ import zipfile
 
 import pytest
 
+from keras_cbvit import Evaluation
+from recipes.evaluation import segmenters
 from recipes.evaluation.segmenters import data_of
 from recipes.segmentation_experiment import Data
 
@@ -55,3 +57,49 @@ def test_another_configuration_is_refused(tmp_path, config):
     with pytest.raises(ValueError, match=message) as caught:
         data_of(run_with(tmp_path, config), NOTHING)
     assert len(str(caught.value)) < 400
+
+
+def measured_as(options):
+    return Evaluation(
+        task="segmentation",
+        dataset="./camvid",
+        split="val",
+        metrics={"mean_iou": 0.5},
+        images=5,
+        command="none",
+        options=options,
+    )
+
+
+OPTIONS = {key: DATA[key] for key in ("class_names", "ignored_label", "scale")}
+
+
+def test_the_data_of_a_record_are_those_of_its_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenters, "model_file", lambda name: tmp_path / "a" / "x")
+    monkeypatch.setattr(segmenters, "evaluation_of", lambda *_: measured_as(OPTIONS))
+    assert data_of("upernet_a.b", NOTHING) == Data(
+        dataset="./camvid",
+        train_split="val",
+        test_split="val",
+        class_names=("sky", "road"),
+        ignored_label=11,
+        scale=(360, 480),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {key: OPTIONS[key] for key in ("class_names", "scale")},
+        OPTIONS | {"class_names": "sky"},
+        OPTIONS | {"scale": [360]},
+        OPTIONS | {"more": 1},
+    ],
+)
+def test_a_record_of_another_form_is_refused(tmp_path, monkeypatch, options):
+    monkeypatch.setattr(segmenters, "model_file", lambda name: tmp_path / "x")
+    monkeypatch.setattr(segmenters, "evaluation_of", lambda *_: measured_as(options))
+    message = r"The record of upernet_a\.b does not say how to measure it \(.+\)\.$"
+    with pytest.raises(ValueError, match=message):
+        data_of("upernet_a.b", NOTHING)

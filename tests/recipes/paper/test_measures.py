@@ -35,12 +35,12 @@ def small(**arguments):
     )
 
 
-def test_accuracy_is_in_per_cent_and_the_centre_is_occluded(digits):
+def test_accuracy_is_in_per_cent_and_the_center_is_occluded(digits):
     images = keras.Input((16, 16, 3))
     x = keras.layers.Cropping2D(4)(images)
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(images, keras.layers.Dense(10)(x))
-    # Says 7 to every digit, which is bright in the centre, and 3 to what is black.
+    # Says 7 to every digit, which is bright in the center, and 3 to what is black.
     bias = np.where(np.arange(10) == 3, 0.1, 0)
     model.set_weights([np.tile(np.eye(10)[7], (3, 1)), bias])
     for name, answer in (("top1", 7), ("occlusion", 3)):
@@ -76,7 +76,7 @@ def test_uniform_attention_has_the_greatest_entropy_in_every_block(digits):
 def test_lambda_is_measured_in_every_block(digits):
     model = small(broadcast="cbs")
     for i in range(3):
-        scale = model.get_layer(f"block_{i}").mlp.end
+        scale = model.get_layer(f"block_{i}").mlp.end[0]
         scale.set_weights([np.array([1.0, -1, 1, -1, 1, -1, 1, 1]) * (i + 1)])
     assert measure("scale_ratio", model, digits, DIGITS) == pytest.approx([1, 1, 1])
     assert measure("scale_mean", model, digits, DIGITS) == pytest.approx(

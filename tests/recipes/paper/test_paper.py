@@ -201,7 +201,7 @@ def test_the_list_names_every_entry(capsys):
         (
             ["table7"],
             "no published weights 'vit_ti.imagenet'.*recipes.train imagenet --model "
-            "ViTCB_Ti --broadcast None",
+            "vit_ti --publish vit_ti.imagenet ",
         ),
         (
             ["table7_curves", "--dataset", "ade20k_40k", "--sizes", "b"],

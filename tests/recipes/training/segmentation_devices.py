@@ -3,7 +3,7 @@
     python -m tests.recipes.training.segmentation_devices FOLDER
 
 `test_segmentation_devices.py` runs it and looks at what it leaves in the folder. The
-network drops nothing and normalises nothing, so that the numbers must agree.
+network drops nothing and normalizes nothing, so that the numbers must agree.
 """
 
 import sys

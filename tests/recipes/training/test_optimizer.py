@@ -69,12 +69,12 @@ def test_these_variables_are_not_decayed():
         "block_0/norm1/gamma",
         "block_0/norm2/beta",
         "block_0/norm2/gamma",
-        "class_token_and_position/class_token",
-        "class_token_and_position/position_embedding",
         "head/bias",
         "norm/beta",
         "norm/gamma",
         "patch_embedding/projection/bias",
+        "token_embedding/class_token",
+        "token_embedding/position_embedding",
     ]
 
 

@@ -134,7 +134,7 @@ def test_saturation_and_hue_are_those_of_colorsys(saturation, hue):
     assert difference.max() < 10  # a hue of Pillow is 1.4 degrees
 
 
-def test_contrast_comes_before_or_after_the_colours():
+def test_contrast_comes_before_or_after_the_colors():
     picture = Image.fromarray(np.array([[[200, 40, 90]]], "uint8"))
     before, after = (distort(picture, 0, 1.5, 1.5, 20, first) for first in (1, 0))
     assert np.asarray(before).tolist() != np.asarray(after).tolist()

@@ -20,7 +20,7 @@ LABELS = np.array([[0, 1, 2], [2, 11, 0]], "uint8")
 
 
 def write(folder, name, labels=LABELS, size=None, places=("images", "labels")):
-    """A grey picture and its labels."""
+    """A gray picture and its labels."""
     labels = np.asarray(labels, "uint8")
     for place in places:
         (folder / place).mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def test_labels_of_the_image_as_it_is_stored_are_refused(folder):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("transparency", [b"", struct.pack(">H", 1)])
-def test_grey_labels_of_any_depth_are_read_as_they_are(folder, bits, transparency):
+def test_gray_labels_of_any_depth_are_read_as_they_are(folder, bits, transparency):
     labels = np.array([[0, 1, 0], [1, 1, min(2, 2**bits - 1)]])
     file = png(labels[..., None], bits, transparency=transparency)
     (folder / "train/labels/a.png").write_bytes(file)
@@ -280,10 +280,10 @@ def test_broken_files_are_named(folder):
         pairs[0]
 
 
-def test_labels_in_colours_are_refused(folder):
-    colours = np.zeros((2, 3, 3), "uint8")
-    colours[..., 1] = LABELS
-    Image.fromarray(colours).save(folder / "train/labels/a.png")
+def test_labels_in_colors_are_refused(folder):
+    colors = np.zeros((2, 3, 3), "uint8")
+    colors[..., 1] = LABELS
+    Image.fromarray(colors).save(folder / "train/labels/a.png")
     message = r"a\.png has 3 channels that differ; labels are .* of each pixel\.$"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
