@@ -14,8 +14,12 @@ import re
 import reprlib
 import types
 import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import keras
+
+from keras_cbvit.annotations import Shape
 
 # More channels, classes or pixels along a side than any layer holds in memory.
 LARGEST = 10**7
@@ -25,7 +29,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = 12
 _short.maxstring = _short.maxother = 400
 
 
-def shown(value, length=80):
+def shown(value: Any, length: int = 80) -> str:
     """A value as messages have it: on one line, of so many characters at most."""
     try:
         text = " ".join(_short.repr(value).split())
@@ -34,12 +38,12 @@ def shown(value, length=80):
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def refuse(argument, value, why):
+def refuse(argument: str, value: Any, why: str) -> NoReturn:
     """Raises a ValueError that begins with `argument=value`."""
     raise ValueError(f"{argument}={shown(value)} {why}")
 
 
-def whole_number(argument, value, least=1, most=LARGEST):
+def whole_number(argument: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
     """An int from `least` to `most`; bools are none."""
     number = _scalar(value, operator.index, "int")
     if number is None or not least <= number:
@@ -49,7 +53,7 @@ def whole_number(argument, value, least=1, most=LARGEST):
     return number
 
 
-def number(argument, value):
+def number(argument: str, value: Any) -> int | float:
     """A finite int or float; bools are none."""
     found = _number(value)
     if found is None:
@@ -59,7 +63,9 @@ def number(argument, value):
     return found
 
 
-def number_between(lowest, highest=math.inf):
+def number_between(
+    lowest: float, highest: float = math.inf
+) -> Callable[[str, Any], int | float]:
     """A check for a number from `lowest` to `highest`."""
 
     def check(argument, value):
@@ -73,12 +79,12 @@ def number_between(lowest, highest=math.inf):
     return check
 
 
-def norm_epsilon(argument, value):
+def norm_epsilon(argument: str, value: Any) -> int | float:
     """What a norm adds to a variance: enough not to divide by 0, and not for more."""
     return number_between(1e-12, 1)(argument, value)
 
 
-def drop_rate(argument, value):
+def drop_rate(argument: str, value: Any) -> int | float:
     """A number from 0 to less than 1."""
     found = _number(value)
     if found is None:
@@ -88,7 +94,7 @@ def drop_rate(argument, value):
     return found
 
 
-def flag(argument, value):
+def flag(argument: str, value: Any) -> bool:
     """A bool; 0 and 1 are none."""
     found = value if isinstance(value, bool) else _scalar(value, bool, "bool")
     if found is None:
@@ -96,7 +102,7 @@ def flag(argument, value):
     return found
 
 
-def choice(argument, value, choices):
+def choice(argument: str, value: Any, choices: Sequence[str | None]) -> str | None:
     """One of the choices, each a string or None."""
     for each in choices:
         if value is each or (isinstance(value, str) and value == each):
@@ -105,7 +111,7 @@ def choice(argument, value, choices):
     return refuse(argument, value, f"is unknown; use one of {known}.")
 
 
-def items(value, most=LARGEST):
+def items(value: Any, most: int = LARGEST) -> list | None:
     """The items of a sequence or array of one axis; `None` if it is none or longer."""
     unordered = str | bytes | bytearray | collections.abc.Mapping | collections.abc.Set
     try:
@@ -116,7 +122,7 @@ def items(value, most=LARGEST):
         return None
 
 
-def check_fields(instance):
+def check_fields(instance: Any) -> None:
     """Replaces every field of a frozen dataclass by its checked value.
 
     The annotation of a field says what it may be: `Literal` has the choices, `bool` is
@@ -131,7 +137,7 @@ def check_fields(instance):
         object.__setattr__(instance, field.name, value)
 
 
-def field_value(kind, name, value):
+def field_value(kind: type, name: str, value: Any) -> Any:
     """The checked value of one field of a dataclass, see `check_fields`.
 
     Raises:
@@ -159,7 +165,7 @@ def _checked(name, value, hint):
     return flag(name, value) if hint is bool else value
 
 
-def name_of_model(argument, value):
+def name_of_model(argument: str, value: Any) -> str:
     """A string that can be the name of a model on every backend."""
     is_name = isinstance(value, str) and len(value) <= 255
     # TensorFlow takes no others.
@@ -173,14 +179,14 @@ def name_of_model(argument, value):
     return str(value)
 
 
-def layer(argument, value):
+def layer(argument: str, value: Any) -> keras.layers.Layer | None:
     """A Keras layer, or `None`."""
     if not isinstance(value, keras.layers.Layer | None):
         refuse(argument, value, "must be a keras.layers.Layer or None.")
     return value
 
 
-def activation(argument, value):
+def activation(argument: str, value: Any) -> Any:
     """An activation function as configurations have it: its name, or `None`."""
     if value is None:
         return None
@@ -199,7 +205,7 @@ def activation(argument, value):
     return found
 
 
-def of_keras(argument, value, module):
+def of_keras(argument: str, value: Any, module: Any) -> Any:
     """What the `get` of a module of Keras gives, such as `keras.initializers`."""
     try:
         found = module.get(value)
@@ -211,7 +217,7 @@ def of_keras(argument, value, module):
         return refuse(argument, value, f"is not one of keras.{kind}.")
 
 
-def dtype_policy(argument, value):
+def dtype_policy(argument: str, value: Any) -> keras.dtype_policies.DTypePolicy:
     """The dtype policy of floating-point numbers; Keras's global one for `None`."""
     if value is None:
         value = keras.config.dtype_policy()
@@ -231,7 +237,7 @@ def dtype_policy(argument, value):
     return policy
 
 
-def check_shape(layer, shape):
+def check_shape(layer: keras.layers.Layer, shape: Shape) -> None:
     """Raises a ValueError unless a layer takes inputs of a shape, by its `input_spec`.
 
     As Keras does it when a layer is called, for `compute_output_shape`.
@@ -247,7 +253,7 @@ def check_shape(layer, shape):
         )
 
 
-def fixed_channels(layer, shape):
+def fixed_channels(layer: keras.layers.Layer, shape: Shape) -> int:
     """The channels of the inputs that a layer is built for; it takes no others then."""
     check_shape(layer, shape)
     channels, spec = shape[-1], layer.input_spec
@@ -262,7 +268,9 @@ def fixed_channels(layer, shape):
     return channels
 
 
-def check_maps(layer, shapes, number=None):
+def check_maps(
+    layer: keras.layers.Layer, shapes: Any, number: int | None = None
+) -> None:
     """Raises a ValueError unless a layer is given a list of feature maps.
 
     Args:
@@ -278,7 +286,7 @@ def check_maps(layer, shapes, number=None):
         )
 
 
-def check_memory(what, weights, dtype="float32"):
+def check_memory(what: str, weights: float, dtype: str = "float32") -> None:
     """Raises a ValueError if so many weights do not fit into this machine's memory.
 
     Args:

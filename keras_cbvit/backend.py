@@ -4,15 +4,18 @@ Each function has the generic path beside the others, and a test that they agree
 `docs/speed.md` has the measurements.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_cbvit.annotations import DType, Tensor
 from keras_cbvit.internals import has_strategy
 
 BACKEND = keras.backend.backend()
 
 
-def wide_dtype(dtype):
+def wide_dtype(dtype: DType) -> str:
     """A dtype, or float32 if it is narrower: 8 bits cannot add up hundreds of tokens.
 
     Keras's own `result_type` makes float32 of float64, but for TensorFlow.
@@ -21,12 +24,12 @@ def wide_dtype(dtype):
     return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
 
 
-def wide(x):
+def wide(x: Tensor) -> Tensor:
     """A tensor in its `wide_dtype`."""
     return ops.cast(x, wide_dtype(x.dtype))
 
 
-def mean(inputs, axis, keepdims=False):
+def mean(inputs: Tensor, axis: int, keepdims: bool = False) -> Tensor:
     """The mean over an axis, accumulated in at least float32, in the inputs' dtype.
 
     Keras's own is of float32 for float64, but for TensorFlow.
@@ -38,7 +41,7 @@ def mean(inputs, axis, keepdims=False):
     return ops.cast(ops.mean(x, axis=axis, keepdims=keepdims), inputs.dtype)
 
 
-def dense(inputs, kernel, bias):
+def dense(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """`inputs @ kernel + bias` for inputs of shape `(batch, ..., channels)`.
 
     The product is one of two matrices: of rank 3, XLA transposes copies of its
@@ -57,7 +60,7 @@ def dense(inputs, kernel, bias):
     return ops.reshape(x, (-1, *between, kernel.shape[-1])) if between else x
 
 
-def gelu(inputs):
+def gelu(inputs: Tensor) -> Tensor:
     """The exact GELU, `x Φ(x)`.
 
     TensorFlow and JAX write Φ by erfc, which takes a CPU longer than erf and differs in
@@ -69,7 +72,9 @@ def gelu(inputs):
     return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
 
 
-def attention(query, key, value, training=False):
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, training: bool | None = False
+) -> Tensor:
     """Scaled dot-product attention of shape `(batch, tokens, heads, channels)`.
 
     Keras's own copies its operands on torch, and multiplies on a CPU in an order that
@@ -88,7 +93,9 @@ def attention(query, key, value, training=False):
     return ops.dot_product_attention(query, key, value)
 
 
-def attention_with_scores(query, key, value):
+def attention_with_scores(
+    query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same, and its maps; a head's tokens lie together, which suits a CPU."""
     query, key, value = (_by_head(x) for x in (query, key, value))
     scores = ops.softmax(wide(_products(query, key)), axis=-1)
@@ -109,7 +116,7 @@ def _attention_without_scores(query, key, value):
     return _by_head(ops.cast(x, value.dtype))
 
 
-def resize(x, size):
+def resize(x: Tensor, size: int) -> Tensor:
     """Resizes maps of shape `(batch, height, width, channels)` bilinearly to `size`.
 
     Corners are not aligned and nothing is smoothed when shrinking, on every backend.
@@ -168,7 +175,7 @@ class InferenceByXLA:
     `compile(jit_compile=...)` decides.
     """
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Any:
         jit_compile = self.jit_compile
         if BACKEND == "tensorflow" and not self.compiled and _is_on_cpu():
             self.jit_compile = not has_strategy(self)

@@ -1,9 +1,11 @@
 """Names of classes: what may be one, and the form in which they are compared."""
 
 import unicodedata
+from collections.abc import Sequence
+from typing import Any
 
 
-def normalized(name):
+def normalized(name: str) -> str:
     """A name as it is compared: composed (Unicode's NFC), without space around it.
 
     macOS decomposes the accents of file names, Linux keeps them as they were typed.
@@ -11,7 +13,9 @@ def normalized(name):
     return unicodedata.normalize("NFC", name).strip()
 
 
-def check_names(names, number=None, what="class_names"):
+def check_names(
+    names: Any, number: int | None = None, what: str = "class_names"
+) -> tuple[str, ...]:
     """Names of classes as a tuple of `normalized` strings.
 
     Args:
@@ -55,7 +59,9 @@ def check_names(names, number=None, what="class_names"):
     return tuple(found)
 
 
-def difference(what, names, others_what, others):
+def difference(
+    what: str, names: Sequence[str], others_what: str, others: Sequence[str]
+) -> str | None:
     """How two lists of checked names differ, in words; `None` if they do not.
 
     Args:
@@ -79,7 +85,7 @@ def difference(what, names, others_what, others):
     return None
 
 
-def listed(names, most=5):
+def listed(names: Sequence[str], most: int = 5) -> str:
     """Some of the names in words, and how many more there are."""
     shown = ", ".join(f"{name:.40}" for name in names[:most])
     more = len(names) - most

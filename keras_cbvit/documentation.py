@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from keras_cbvit.models.registry import SIZES
@@ -55,7 +56,7 @@ Raises:
 _SIZE_FIELDS = tuple(SIZES["s"])
 
 
-def documented(builder):
+def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a builder's `**options` the names and the words of `ViTSpec`'s fields."""
     signature = inspect.signature(builder)
     parameters = [
@@ -89,7 +90,7 @@ def documented(builder):
 
 
 @functools.cache
-def field_docs():
+def field_docs() -> dict[str, str]:
     """What the docstring of `ViTSpec` says of each field."""
     text = inspect.cleandoc(ViTSpec.__doc__)
     lines = text.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines()

@@ -5,6 +5,9 @@ import errno
 import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 
 class InMemory(io.BytesIO):
@@ -13,7 +16,7 @@ class InMemory(io.BytesIO):
     HDF5 that writes to a full disk itself prints a thousand lines, and may crash.
     """
 
-    def __init__(self, name, content=b""):
+    def __init__(self, name: str, content: bytes = b""):
         super().__init__(content)
         # Not `name`, which Keras would take for a place on the disk.
         self._called = name
@@ -22,7 +25,7 @@ class InMemory(io.BytesIO):
         return self._called
 
 
-def write(path, content):
+def write(path: Path, content: bytes | memoryview) -> None:
     """Writes a file, which is there as a whole or not at all.
 
     Args:
@@ -47,7 +50,7 @@ def write(path, content):
 
 
 @contextlib.contextmanager
-def naming(path, size):
+def naming(path: Path, size: int) -> Iterator[None]:
     """Within it, an error of the disk names the file that was to have so many bytes."""
     try:
         yield
@@ -61,7 +64,7 @@ def naming(path, size):
         raise named from error
 
 
-def locked(path, timeout=-1):
+def locked(path: Path, timeout: float = -1) -> AbstractContextManager:
     """A context in which no other process is that asks for the lock of this path.
 
     The lock is gone with the process that has it, however that ends.

@@ -4,15 +4,18 @@ A file may be damaged, or made to take all memory: it is checked before it is re
 """
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 
 # Keras compresses nothing; somebody else may have, but noise hardly shrinks.
 EXPANSION = 100
 _DIGEST = "keras_cbvit_sha256"
 
 
-def damaged(path, reason):
+def damaged(path: Any, reason: Any) -> ValueError:
     """The error of a file that is not what it should be."""
     if isinstance(reason, Exception):
         reason = f"{type(reason).__name__}: {reason}"
@@ -23,7 +26,7 @@ def damaged(path, reason):
     )
 
 
-def check(path):
+def check(path: Path) -> None:
     """Checks that a `.weights.h5` file is whole, and no larger than it looks.
 
     That its numbers are those that were saved is only known of a file that is signed.
@@ -43,7 +46,7 @@ def check(path):
         raise damaged(path, error) from error
 
 
-def check_sizes(file):
+def check_sizes(file: Any) -> None:
     """Raises a ValueError unless the arrays of an HDF5 file are in it, in full size."""
 
     def check_item(name, item):
@@ -58,7 +61,7 @@ def check_sizes(file):
         content.visititems(check_item)
 
 
-def sign(path):
+def sign(path: Path) -> None:
     """Adds a digest of its content to a `.weights.h5` file, where Keras writes none."""
     with h5py.File(path, "a") as file:
         file.attrs[_DIGEST] = _digest(file)
@@ -76,7 +79,7 @@ def _digest(file):
     return digest.hexdigest()
 
 
-def read_weights(file):
+def read_weights(file: Any) -> dict[str, list[np.ndarray]]:
     """The weights of a model in an HDF5 file, by the paths of their layers.
 
     Keras keeps the name of each layer, and its weights by number.

@@ -1,7 +1,11 @@
 """The parts of Keras used here that are not public; checked with Keras 3.12 to 3.15."""
 
+import keras
 
-def layers_within(layer, recursive=True):
+
+def layers_within(
+    layer: keras.layers.Layer, recursive: bool = True
+) -> list[keras.layers.Layer]:
     """The layers that a layer or model has as parts, in the order of their creation.
 
     Args:
@@ -11,6 +15,6 @@ def layers_within(layer, recursive=True):
     return layer._flatten_layers(include_self=False, recursive=recursive)
 
 
-def has_strategy(model):
+def has_strategy(model: keras.Model) -> bool:
     """Whether a model was built under a `tf.distribute.Strategy`."""
     return model._distribute_strategy is not None

@@ -340,7 +340,7 @@ def _upernet(
     )
 
 
-def create_model(name: str, weights: Any = None, **overrides: Any):
+def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Model:
     """Builds a model by its name.
 
     Args:

@@ -42,7 +42,6 @@ def upernet():
         num_heads=2,
         broadcast="cbs",
         include_top=False,
-        pooling=None,
     )
     return keras_cbvit.SegmentationModel(
         keras_cbvit.feature_pyramid(vit, range(4)), 5, 4

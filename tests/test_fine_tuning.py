@@ -24,10 +24,8 @@ def test_published_weights_are_fine_tuned_on_another_task_and_size(
         "vitcbs_mini.noise",
         tmp_path,
         class_names=[str(i) for i in range(10)],
-        dataset="nothing",
-        metric="top-1 accuracy",
-        value=0.1,
-        measured_on="nothing",
+        evaluations=[],
+        trained_on="nothing",
         recipe="none",
         license="Apache-2.0",
     )

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from keras_cbvit.pretrained.architectures import UPERNET
-from keras_cbvit.pretrained.catalog import own_folder, read_catalog
+from keras_cbvit.models.registry import UPERNET
+from keras_cbvit.pretrained.sources import Folder, own_folder
 
 GOLDEN = Path(__file__).parent / "data" / "published.json"
-RECORDS = read_catalog(own_folder())
+RECORDS = Folder(own_folder()).records()
 CLASSIFIERS = [name for name in sorted(RECORDS) if not name.startswith(UPERNET)]
 UPERNETS = [name for name in sorted(RECORDS) if name.startswith(UPERNET)]
 
 
-def pictures(shape):
+def waves_of(shape):
     """Four colored waves over a slope, of values 0-255."""
     height, width, _ = shape
     y, x, color = np.mgrid[:height, :width, :3]
@@ -30,13 +30,13 @@ def pictures(shape):
 
 def predictions(name):
     model = keras_cbvit.ViTCB(weights=name)
-    return model.predict(pictures(model.input_shape[1:]), verbose=0)
+    return model.predict(waves_of(model.input_shape[1:]), verbose=0)
 
 
 def classes_of_pixels(name):
     """The class that a segmentation model predicts for each pixel, as digits."""
     model = keras_cbvit.load_model(name)
-    images = np.concatenate([pictures((96, 128, 3)), 255 - pictures((96, 128, 3))])
+    images = np.concatenate([waves_of((96, 128, 3)), 255 - waves_of((96, 128, 3))])
     classes = model.predict(images, verbose=0).argmax(axis=-1)
     return ["".join(f"{number:x}" for number in row.ravel()) for row in classes]
 
@@ -51,7 +51,7 @@ def test_published_weights_predict_what_they_did(name):
     golden = np.array(json.loads(GOLDEN.read_text())[name])
     found = predictions(name)
     np.testing.assert_allclose(found, golden, rtol=1e-4, atol=1e-6)
-    assert np.ptp(golden, axis=0).max() > 0.1  # the pictures are told apart
+    assert np.ptp(golden, axis=0).max() > 0.1  # the images are told apart
 
 
 def test_the_published_models_are_these():
@@ -79,8 +79,13 @@ def test_published_weights_are_what_the_record_says(name):
     assert model.input_shape[1:] == tuple(record.input_shape)
     assert model.output_shape[-1] == len(record.class_names)
     assert list(model.class_names) == record.class_names
+    own = model.own_config
+    assert record.architecture == {"class": type(model).__name__, **own}
+    (evaluation,) = record.evaluations
+    assert evaluation.images > 0 and name in evaluation.command
+    assert 0 < next(iter(evaluation.metrics.values())) < 1
     card = (own_folder() / f"{record.stem}.md").read_text()
-    assert record.sha256 in card and f"python -m recipes.evaluate {name}" in card
+    assert record.sha256 in card and evaluation.command in card
 
 
 def test_a_class_has_a_name():

@@ -309,11 +309,14 @@ def small(name):
 
 
 def test_models_are_listed_by_pattern():
-    assert sorted(
-        f"{family}_{size}"
-        for family in ("vit", "vitcb", "vitcbs")
-        for size in ("b", "s", "ti")
-    ) == MODELS
+    assert (
+        sorted(
+            f"{family}_{size}"
+            for family in ("vit", "vitcb", "vitcbs")
+            for size in ("b", "s", "ti")
+        )
+        == MODELS
+    )
     assert [f"upernet_{name}" for name in MODELS] == UPERNETS
     assert keras_cbvit.list_models() == UPERNETS + MODELS
     assert keras_cbvit.list_models("vitcb_?") == ["vitcb_b", "vitcb_s"]

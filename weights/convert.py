@@ -10,6 +10,7 @@ predicts the same to the bit; the old files are removed when all new ones are wr
 import io
 import json
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -28,14 +29,15 @@ def convert_folder(folder):
     """Converts the catalog of a folder and all files it lists."""
     old = json.loads((folder / CATALOG).read_text())["weights"]
     before = [*folder.glob("*.keras"), *folder.glob("*.md")]
-    (folder / CATALOG).unlink()
+    # Whatever fails, the folder is as it was until all files are converted.
+    new = folder / "converted"
     for entry in old:
         stem = f"{entry['name']}-{entry['sha256'][:12]}"
         model = convert_file(folder / f"{stem}.keras")
         record = keras_cbvit.publish(
             model,
             entry["name"],
-            folder,
+            new,
             evaluations=[_evaluation(entry, model)],
             trained_on=entry["dataset"],
             recipe=_new_words(entry["recipe"]),
@@ -43,9 +45,15 @@ def convert_folder(folder):
             class_names=entry["class_names"],
             notes=_new_words(_notes(folder / f"{stem}.md")),
             images=_images(model),
-            url=entry["url"],
+            url=entry.get("url"),
+            overwrite=True,  # what a conversion that failed has left
         )
         print(f"{entry['name']}: {stem}.keras is {record.filename} now.")
+    for path in new.glob("*"):
+        if path.suffix in (".keras", ".md"):
+            path.replace(folder / path.name)
+    (new / CATALOG).replace(folder / CATALOG)
+    shutil.rmtree(new)
     for path in before:
         path.unlink(missing_ok=True)
 

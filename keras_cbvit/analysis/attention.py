@@ -2,17 +2,20 @@
 
 import functools
 import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_cbvit.annotations import Tensor
 from keras_cbvit.arguments import shown, whole_number
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import EncoderBlock, PatchEmbedding
 
 
-def attention_maps(model, images):
+def attention_maps(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
     """The attention maps of every encoder block.
 
     The model stays as it is. All maps are in memory at once: for more than a few
@@ -38,7 +41,7 @@ def attention_maps(model, images):
     return measuring.predict(images, verbose=0)
 
 
-def attention_entropy(maps):
+def attention_entropy(maps: Tensor) -> Tensor:
     """Entropy of attention, averaged over the tokens that attend.
 
     `-(1/N) Σ_i Σ_j a_ij ln a_ij`, as in the paper's Figures 3 and 5a.
@@ -56,7 +59,7 @@ def attention_entropy(maps):
     return -ops.mean(ops.sum(maps * logarithms, axis=-1), axis=-1)
 
 
-def relative_distance(maps, grid):
+def relative_distance(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Distance between tokens, weighted by their attention (Figure 5b).
 
     This is the project's reading of the paper's formula::
@@ -96,7 +99,7 @@ def relative_distance(maps, grid):
     return ops.mean(ops.sum(weighted, axis=-1), axis=-1)
 
 
-def softmax_jacobian_norm(maps):
+def softmax_jacobian_norm(maps: Tensor) -> Tensor:
     """Nuclear norm of the softmax's Jacobian at each token's attention (section 2.1).
 
     The Jacobian of a = softmax(z) is `diag(a) - a aᵀ`. It is symmetric and has no
@@ -116,7 +119,9 @@ def softmax_jacobian_norm(maps):
     return 1.0 - ops.sum(maps * maps, axis=-1)
 
 
-def attention_statistics(model, images, batch_size=16):
+def attention_statistics(
+    model: keras.Model, images: Iterable[np.ndarray], batch_size: int = 16
+) -> dict[str, np.ndarray]:
     """Entropy, relative distance and Jacobian norm of every block's attention.
 
     The maps are reduced batch by batch, so any number of images can be measured.
@@ -163,7 +168,7 @@ def attention_statistics(model, images, batch_size=16):
     return dict(zip(names, total.T / count, strict=True))
 
 
-def token_grid(model):
+def token_grid(model: keras.Model) -> tuple[int, int]:
     """The `(rows, columns)` of patches that a model cuts its images into."""
     for layer in _layers(model, PatchEmbedding):
         if layer.built:
@@ -176,7 +181,7 @@ def token_grid(model):
     )
 
 
-def encoder_blocks(model):
+def encoder_blocks(model: keras.Model) -> list[EncoderBlock]:
     """The encoder blocks of a model, in order; a ValueError if there are none."""
     blocks = _layers(model, EncoderBlock)
     if not blocks:
@@ -202,14 +207,14 @@ class _Measuring(keras.Model):
     to its graph, and it may be in any other model.
     """
 
-    def __init__(self, model, measure):
+    def __init__(self, model: keras.Model, measure: Callable[[Any], Any]):
         super().__init__(name="measuring", dtype="float32")
         encoder_blocks(model)  # there must be some
         self.model = model
         self.measure = measure
         self.built = True  # as the model is
 
-    def call(self, images):
+    def call(self, images: Tensor) -> list[Tensor]:
         measured = []
 
         def observe(block, inputs):

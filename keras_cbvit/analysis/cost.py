@@ -33,13 +33,13 @@ class Cost:
         )
 
 
-def layer_costs(model):
+def layer_costs(model: keras.Model) -> dict[str, Cost]:
     """Multiply-accumulates and parameters of every layer, for one image.
 
     Counted from the layers and the shapes they were built for. The products of
     matrices are those that papers count as FLOPs: each kernel once per token it is
-    applied to, and the two products of attention. Biases, norms, softmax, GELU and
-    residual sums are left out.
+    applied to, and the two products of attention. Biases, norms, LayerScale,
+    softmax, GELU and residual sums are left out.
 
     What gives context is counted apart, completely: an addition, a multiplication, or
     both at once is one operation. `ContextBroadcast` takes `channels` of them per token
@@ -55,14 +55,15 @@ def layer_costs(model):
         block is one.
 
     Raises:
-        ValueError: if the model has a layer with a kernel of an unknown kind.
+        ValueError: if the model has a layer with a kernel of an unknown kind, or takes
+            images of any size.
     """
     return {
         layer.name: Cost(*_macs(layer), layer.count_params()) for layer in model.layers
     }
 
 
-def total_cost(model):
+def total_cost(model: keras.Model) -> Cost:
     """The sum of `layer_costs` over the layers, a `Cost`.
 
     Args:
@@ -83,21 +84,21 @@ def _macs(layer):
         context += inner_context
     if isinstance(layer, PatchEmbedding):
         # Its dense layer was built for no number of tokens, and counted for one.
-        _, tokens, _ = layer.compute_output_shape(_shape(layer))
+        _, tokens, _ = _known(layer, layer.compute_output_shape(_shape(layer)))
         return tokens * matmul, 0
     if isinstance(layer, keras.layers.Dense):
         *positions, channels = _shape(layer)[1:]
         return math.prod(n or 1 for n in positions) * channels * layer.units, 0
     if isinstance(layer, MultiHeadSelfAttention):
-        _, tokens, channels = _shape(layer)
+        _, tokens, channels = _known(layer, _shape(layer))
         matmul += 2 * tokens**2 * (layer.qkv.units // 3)
         if isinstance(layer, UniformHeadSelfAttention):
             context += (tokens + 1) * channels
     elif isinstance(layer, SqueezeExcitation):
-        _, tokens, channels = _shape(layer)
+        _, tokens, channels = _known(layer, _shape(layer))
         return 0, matmul + (2 * tokens + 1) * channels
     elif isinstance(layer, ContextBroadcast):
-        _, tokens, channels = _shape(layer)
+        _, tokens, channels = _known(layer, _shape(layer))
         summed = tokens if layer.context == "token" else 2 * tokens
         return 0, (summed + 1) * channels
     elif hasattr(layer, "kernel"):
@@ -111,3 +112,13 @@ def _macs(layer):
 def _shape(layer):
     """The shape of the inputs that a layer was built for."""
     return layer.get_build_config()["input_shape"]
+
+
+def _known(layer, shape):
+    """A shape of tokens whose number is known."""
+    if shape[1] is None:
+        raise ValueError(
+            f"{layer.path} is built for images of any size, whose number of tokens is "
+            "unknown; count a model of one size, by input_shape=(height, width, 3)."
+        )
+    return shape

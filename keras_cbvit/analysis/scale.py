@@ -1,12 +1,13 @@
 """What CB_S has learned: its Λ (the paper's Figure 6)."""
 
+import keras
 import numpy as np
 
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import ContextBroadcast
 
 
-def scale_layers(model):
+def scale_layers(model: keras.Model) -> dict[str, ContextBroadcast]:
     """The layers of a CB_S model that have a Λ.
 
     Args:
@@ -33,7 +34,7 @@ def scale_layers(model):
     return layers
 
 
-def channel_scales(model):
+def channel_scales(model: keras.Model) -> dict[str, np.ndarray]:
     """The Λ of every layer of a CB_S model.
 
     Args:
@@ -51,7 +52,7 @@ def channel_scales(model):
     }
 
 
-def scale_statistics(model):
+def scale_statistics(model: keras.Model) -> dict[str, np.ndarray]:
     """How alike the channels of each Λ are, and how large it is on average.
 
     Args:

@@ -1,9 +1,12 @@
 """The means of a map over a grid of bins."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, whole_number
 
 MOST_BINS = 1000  # along a side
@@ -15,7 +18,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
 
     The bins are those of PyTorch's `AdaptiveAvgPool2d`: of an axis of n places, bin i
     goes from floor(i n / bins) to ceil((i + 1) n / bins), so that where `bins` does not
-    divide n neighbours overlap. It is written as two products with small matrices:
+    divide n neighbors overlap. It is written as two products with small matrices:
     exact, for sizes that are not known before run time, on every backend.
 
     Args:
@@ -33,13 +36,13 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         ValueError: on other `bins`, or inputs of another rank.
     """
 
-    def __init__(self, bins, **kwargs):
+    def __init__(self, bins: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.bins = whole_number("bins", bins, most=MOST_BINS)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         _, height, width, _ = ops.shape(inputs)
         x = backend.wide(inputs)
         x = ops.einsum("Hh,bhwc->bHwc", self._means(height, x.dtype), x)
@@ -54,9 +57,9 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         inside = ops.cast(ops.logical_and(place >= start, place < end), dtype)
         return inside / ops.sum(inside, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return (input_shape[0], self.bins, self.bins, input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "bins": self.bins}

@@ -1,9 +1,13 @@
 """The matrix that resamples one axis bicubically, in NumPy or in a model's graph."""
 
+from typing import Any
+
 import numpy as np
 
+from keras_cbvit.annotations import DType
 
-def bicubic_matrix(old, new, xp=np, dtype="float64"):
+
+def bicubic_matrix(old: int, new: Any, xp: Any = np, dtype: DType = "float64") -> Any:
     """Weights that resample an axis of `old` places to `new`, with antialiasing.
 
     The places are the middles of equal cells, and those beyond the ends do not count,

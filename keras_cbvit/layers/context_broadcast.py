@@ -1,9 +1,12 @@
 """Context Broadcasting, the one line this package exists for."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     LARGEST,
     check_shape,
@@ -70,12 +73,12 @@ class ContextBroadcast(Part, keras.layers.Layer):
 
     def __init__(
         self,
-        scale=False,
-        context="mean",
-        axis=1,
-        scale_initializer="zeros",
-        scale_regularizer=None,
-        **kwargs,
+        scale: bool = False,
+        context: str = "mean",
+        axis: int = 1,
+        scale_initializer: Any = "zeros",
+        scale_regularizer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.scale = flag("scale", scale)
@@ -97,7 +100,7 @@ class ContextBroadcast(Part, keras.layers.Layer):
         )
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._check_axis(input_shape)
         # A layer that is called on another rank would take channels for tokens.
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
@@ -119,7 +122,7 @@ class ContextBroadcast(Part, keras.layers.Layer):
                 "channels last and a token axis between them."
             )
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         inputs = ops.cast(inputs, self.compute_dtype)  # integers have no mean
         if mask is None:
             return self._broadcast(inputs, self._context_of(inputs))
@@ -160,13 +163,13 @@ class ContextBroadcast(Part, keras.layers.Layer):
         number = ops.sum(ops.cast(counts, total.dtype), axis=self.axis, keepdims=True)
         return ops.cast(total / ops.maximum(number, 1), x.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._check_axis(input_shape)
         if self.input_spec is not None:
             check_shape(self, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "scale": self.scale,

@@ -1,7 +1,10 @@
-"""A convolution, batch normalisation and ReLU."""
+"""A convolution, batch normalization and ReLU."""
+
+from typing import Any
 
 import keras
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
@@ -28,7 +31,7 @@ class ConvBNReLU(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to normalise by the batch's statistics.
+        training: whether to normalize by the batch's statistics.
 
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
@@ -39,7 +42,7 @@ class ConvBNReLU(keras.layers.Layer):
             another rank.
     """
 
-    def __init__(self, channels, kernel_size, **kwargs):
+    def __init__(self, channels: int, kernel_size: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.channels = whole_number("channels", channels)
         self.kernel_size = whole_number("kernel_size", kernel_size)
@@ -58,22 +61,22 @@ class ConvBNReLU(keras.layers.Layer):
         )
         self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inputs = fixed_channels(self, input_shape)
         weights = self.kernel_size**2 * inputs * self.channels
         check_memory(f"channels={self.channels}", weights, self.variable_dtype)
         self.convolution.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.norm(self.convolution(inputs), training=training)
         return keras.ops.relu(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return (*input_shape[:-1], self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "channels": self.channels,

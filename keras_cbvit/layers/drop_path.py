@@ -1,9 +1,12 @@
 """Stochastic depth."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, drop_rate, whole_number
 from keras_cbvit.layers.parts import Part
 
@@ -33,7 +36,7 @@ class DropPath(Part, keras.layers.Layer):
         ValueError: if `rate` is outside `[0, 1)`, or `seed` no integer.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = drop_rate("rate", rate)
         self.seed = seed
@@ -45,7 +48,7 @@ class DropPath(Part, keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         # In float32: TensorFlow's bfloat16 draws are so coarse that 0.009 drops 0.015.
@@ -59,9 +62,9 @@ class DropPath(Part, keras.layers.Layer):
         kept = ops.cast(mask > 0, backend.wide_dtype(inputs.dtype))
         return inputs * ops.cast(kept * (1 / (1 - self.rate)), inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,7 +1,10 @@
 """One block of a Vision Transformer's encoder."""
 
+from typing import Any, Self
+
 import keras
 
+from keras_cbvit.annotations import Places, Shape, Tensor
 from keras_cbvit.arguments import (
     check_shape,
     drop_rate,
@@ -74,17 +77,17 @@ class EncoderBlock(CompositeLayer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        drop_path_rate=0.0,
-        remat=False,
-        epsilon=1e-6,
-        attention=None,
-        msa_end=None,
-        mlp_front=None,
-        mlp_mid=None,
-        mlp_end=None,
-        **kwargs,
+        num_heads: int,
+        mlp_dim: int,
+        drop_path_rate: float = 0.0,
+        remat: bool = False,
+        epsilon: float = 1e-6,
+        attention: keras.layers.Layer | None = None,
+        msa_end: Places = None,
+        mlp_front: Places = None,
+        mlp_mid: Places = None,
+        mlp_end: Places = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = whole_number("num_heads", num_heads)
@@ -112,13 +115,13 @@ class EncoderBlock(CompositeLayer):
         )
         self.drop_path2 = DropPath(rate, dtype=dtype, name="drop_path2")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         fixed_channels(self, input_shape)
         for part in (self.norm1, self.attention, self.norm2, self.mlp):
             part.build(input_shape)
         build_at(self.msa_end, input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         def msa(x):
             x = self.run(self.norm1, x)
             x = self.run(self.attention, x, training=training)
@@ -137,14 +140,14 @@ class EncoderBlock(CompositeLayer):
         x = inputs + self.run(self.drop_path1, msa(inputs), training=training)
         return x + self.run(self.drop_path2, mlp(x), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         for each in self.msa_end:
             check_part(each, input_shape)
         self.mlp.compute_output_shape(input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -160,7 +163,7 @@ class EncoderBlock(CompositeLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         layers = {place: from_config_at(config.get(place)) for place in PLACES}
         if config.get("attention"):
             layers["attention"] = part_from_config(config["attention"])

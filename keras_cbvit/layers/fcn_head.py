@@ -1,7 +1,10 @@
 """The auxiliary head: a fully convolutional network of two layers."""
 
+from typing import Any
+
 import keras
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
@@ -28,7 +31,7 @@ class FCNHead(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to drop, and to normalise by the batch's statistics.
+        training: whether to drop, and to normalize by the batch's statistics.
 
     Returns:
         Logits of shape `(batch, height, width, classes)` in the layer's compute dtype.
@@ -37,7 +40,13 @@ class FCNHead(keras.layers.Layer):
         ValueError: on an argument that cannot work, or inputs of another rank.
     """
 
-    def __init__(self, classes, channels=256, dropout_rate=0.1, **kwargs):
+    def __init__(
+        self,
+        classes: int,
+        channels: int = 256,
+        dropout_rate: float = 0.1,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.classes = whole_number("classes", classes)
         self.channels = whole_number("channels", channels)
@@ -57,22 +66,22 @@ class FCNHead(keras.layers.Layer):
             name="classifier",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         fixed_channels(self, input_shape)
         self.convolution.build(input_shape)
         weights = self.channels * self.classes
         check_memory(f"classes={self.classes}", weights, self.variable_dtype)
         self.classifier.build((*input_shape[:-1], self.channels))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.convolution(inputs, training=training)
         return self.classifier(self.dropout(x, training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return (*input_shape[:-1], self.classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "classes": self.classes,

@@ -1,8 +1,12 @@
 """From four maps of one size to four sizes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_maps
 from keras_cbvit.layers.initializers import patch_kernel
 from keras_cbvit.layers.synchronized_batch_normalization import (
@@ -29,7 +33,7 @@ class FeatureScales(keras.layers.Layer):
 
     Call arguments:
         inputs: a list of four tensors of shape `(batch, height, width, channels)`.
-        training: whether to normalise by the batch's statistics.
+        training: whether to normalize by the batch's statistics.
 
     Returns:
         A list of four tensors in the layer's compute dtype, the finest first, with the
@@ -40,14 +44,14 @@ class FeatureScales(keras.layers.Layer):
             columns.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.norm = SynchronizedBatchNormalization(dtype=self.dtype_policy, name="norm")
         self.pool = keras.layers.MaxPooling2D(
             2, data_format="channels_last", dtype=self.dtype_policy, name="pool"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         check_maps(self, input_shape, number=4)
         finest, fine = input_shape[0], input_shape[1]
         self.up4_first = self._up(finest, "up4_first")
@@ -68,7 +72,9 @@ class FeatureScales(keras.layers.Layer):
         up.build(shape)
         return up
 
-    def call(self, inputs, training=None):
+    def call(
+        self, inputs: Sequence[Tensor], training: bool | None = None
+    ) -> list[Tensor]:
         self._check([tuple(x.shape) for x in inputs])
         finest, fine, middle, coarse = inputs
         finest = self.norm(self.up4_first(finest), training=training)
@@ -84,7 +90,7 @@ class FeatureScales(keras.layers.Layer):
                 "need at least 2x2 patches."
             )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         self._check(input_shape)
 
         def scaled(shape, scale):
@@ -94,6 +100,6 @@ class FeatureScales(keras.layers.Layer):
         scales = (4, 2, 1, 0.5)
         return [scaled(s, scale) for s, scale in zip(input_shape, scales, strict=True)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Without a method of its own, a layer given a policy as dtype has no config.
         return super().get_config()

@@ -1,7 +1,16 @@
 """The grid of patches that images are cut into."""
 
+import keras
 
-def check_patches(layer, patch_size, images_shape, tokens=None):
+from keras_cbvit.annotations import Shape
+
+
+def check_patches(
+    layer: keras.layers.Layer,
+    patch_size: int,
+    images_shape: Shape,
+    tokens: int | None = None,
+) -> None:
     """Raises a ValueError unless images are cut into patches, and into so many tokens.
 
     Args:

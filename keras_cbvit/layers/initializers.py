@@ -3,7 +3,7 @@
 import keras
 
 
-def dense_kernel():
+def dense_kernel() -> keras.initializers.Initializer:
     """Initializer of dense kernels, position embedding and class token.
 
     DeiT's `trunc_normal_(std=0.02)` cuts at ±2, a hundred standard deviations
@@ -13,7 +13,7 @@ def dense_kernel():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-def patch_kernel():
+def patch_kernel() -> keras.initializers.Initializer:
     """Initializer of the patch embedding: uniform in ±1/sqrt(fan_in).
 
     DeiT leaves this convolution to PyTorch's default, which is this; so does XCiT's
@@ -22,11 +22,11 @@ def patch_kernel():
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
-def convolution_kernel():
+def convolution_kernel() -> keras.initializers.Initializer:
     """Initializer of convolutions before a ReLU: He's normal by fan_out."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
 
-def classifier_kernel():
+def classifier_kernel() -> keras.initializers.Initializer:
     """Initializer of the convolution that classifies pixels."""
     return keras.initializers.RandomNormal(stddev=0.01)

@@ -1,7 +1,10 @@
 """One learnable factor for each channel of a residual branch."""
 
+from typing import Any
+
 import keras
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, fixed_channels, number_between
 from keras_cbvit.layers.parts import Part
 
@@ -34,24 +37,24 @@ class LayerScale(Part, keras.layers.Layer):
         ValueError: if `initial_value` is no number from 0 to 100.
     """
 
-    def __init__(self, initial_value=1e-5, **kwargs):
+    def __init__(self, initial_value: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.initial_value = INITIAL_VALUE("initial_value", initial_value)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.gamma = self.add_weight(
             name="gamma",
             shape=(fixed_channels(self, input_shape),),
             initializer=keras.initializers.Constant(self.initial_value),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.gamma
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_value": self.initial_value}

@@ -1,8 +1,11 @@
 """The two-layer perceptron of an encoder block."""
 
+from typing import Any, Self
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Places, Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
@@ -49,7 +52,14 @@ class MLP(CompositeLayer):
             something else at a place than a layer that keeps its input's shape.
     """
 
-    def __init__(self, hidden_dim, front=None, mid=None, end=None, **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        front: Places = None,
+        mid: Places = None,
+        end: Places = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.hidden_dim = whole_number("hidden_dim", hidden_dim)
         self.front = layers_at("front", front)
@@ -66,7 +76,7 @@ class MLP(CompositeLayer):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
         weights = 2 * channels * self.hidden_dim
         check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
@@ -78,14 +88,14 @@ class MLP(CompositeLayer):
         self.fc2.build(hidden_shape)
         build_at(self.end, input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs
         steps = *self.front, self.fc1, backend.gelu, *self.mid, self.fc2, *self.end
         for step in steps:
             x = step(x) if step is backend.gelu else self.run(step, x)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
         for layers, shape in (
@@ -97,7 +107,7 @@ class MLP(CompositeLayer):
                 check_part(each, shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
@@ -107,7 +117,7 @@ class MLP(CompositeLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         layers = {
             place: from_config_at(config.get(place))
             for place in ("front", "mid", "end")

@@ -1,9 +1,12 @@
 """Multi-head self-attention."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import CompositeLayer
@@ -37,12 +40,12 @@ class MultiHeadSelfAttention(CompositeLayer):
             number of channels, or on inputs of another rank.
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = whole_number("num_heads", num_heads)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
         if channels % self.num_heads:
             raise ValueError(
@@ -62,12 +65,19 @@ class MultiHeadSelfAttention(CompositeLayer):
             name=name,
         )
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         x, scores = self.attend(inputs, return_attention_scores, training)
         x = self.run(self.projection, x)
         return (x, scores) if return_attention_scores else x
 
-    def attend(self, inputs, return_attention_scores, training):
+    def attend(
+        self, inputs: Tensor, return_attention_scores: bool, training: bool | None
+    ) -> tuple[Tensor, Tensor | None]:
         """What the heads give side by side, and their maps, if asked for."""
         tokens = ops.shape(inputs)[1]
         channels = self.qkv.units // 3
@@ -82,15 +92,20 @@ class MultiHeadSelfAttention(CompositeLayer):
         return ops.reshape(x, (-1, tokens, channels)), scores
 
     @property
-    def number_of_maps(self):
+    def number_of_maps(self) -> int:
         """How many attention maps there are of an image."""
         return self.num_heads
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return input_shape
 
-    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
+    def compute_output_spec(
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
         output = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output
@@ -98,5 +113,5 @@ class MultiHeadSelfAttention(CompositeLayer):
         scores_shape = (batch, self.number_of_maps, tokens, tokens)
         return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}

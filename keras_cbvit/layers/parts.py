@@ -1,7 +1,10 @@
 """Layers that consist of other layers."""
 
+from typing import Any
+
 import keras
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.internals import layers_within
 
 
@@ -25,11 +28,11 @@ class CompositeLayer(Part, keras.layers.Layer):
         **kwargs: those of `keras.layers.Layer`.
     """
 
-    def __init__(self, quantized=None, **kwargs):
+    def __init__(self, quantized: dict[str, Any] | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self._quantized = quantized or {}
 
-    def part_arguments(self, name):
+    def part_arguments(self, name: str) -> dict[str, Any]:
         """The arguments of the part of this name that say its dtype."""
         if name in self._quantized:
             return {
@@ -44,11 +47,11 @@ class CompositeLayer(Part, keras.layers.Layer):
         arguments = {"dtype": self.dtype_policy}
         return {**arguments, "quantized": inner} if inner else arguments
 
-    def layer_norm(self, name, epsilon):
+    def layer_norm(self, name: str, epsilon: float) -> keras.layers.LayerNormalization:
         """A layer norm to be a part of this layer."""
         return LayerNorm(epsilon=epsilon, dtype=self.dtype_policy, name=name)
 
-    def run(self, part, *args, **kwargs):
+    def run(self, part: keras.layers.Layer, *args: Any, **kwargs: Any) -> Tensor:
         """Calls a part, without what Keras does around a call where that is nothing.
 
         It is something where a dtype changes, as for quantized parts, or where a loss
@@ -63,7 +66,7 @@ class CompositeLayer(Part, keras.layers.Layer):
         call = part.call if is_nothing else part
         return call(*args, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         found = quantized_layers(self) if self.built else self._quantized
         return {**config, "quantized": dict(found)} if found else config
@@ -73,7 +76,7 @@ class LayerNorm(Part, keras.layers.LayerNormalization):
     """Keras's layer norm as a part of another layer."""
 
 
-def quantized_layers(layer):
+def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
     """How the layers within a layer are quantized, by their path within it.
 
     Each is given as arguments of `keras.layers.Dense`, serialized; layers that are not
@@ -92,7 +95,7 @@ def quantized_layers(layer):
     }
 
 
-def check_part(part, shape):
+def check_part(part: keras.layers.Layer, shape: Shape) -> None:
     """Raises a ValueError unless a layer keeps this shape of its inputs."""
     found = part.compute_output_shape(shape)
     if tuple(found) != tuple(shape):
@@ -102,7 +105,7 @@ def check_part(part, shape):
         )
 
 
-def part_from_config(config):
+def part_from_config(config: dict[str, Any]) -> keras.layers.Layer:
     """A layer of its serialized configuration, not built yet.
 
     Keras would build it at once, in no name scope. The layer that it is part of builds

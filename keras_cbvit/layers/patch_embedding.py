@@ -1,8 +1,11 @@
 """From an image to tokens."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.grid import check_patches
 from keras_cbvit.layers.initializers import patch_kernel
@@ -36,7 +39,7 @@ class PatchEmbedding(CompositeLayer):
             another rank, or whose height and width `patch_size` does not divide.
     """
 
-    def __init__(self, patch_size, hidden_dim, **kwargs):
+    def __init__(self, patch_size: int, hidden_dim: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.patch_size = whole_number("patch_size", patch_size)
         self.hidden_dim = whole_number("hidden_dim", hidden_dim)
@@ -48,12 +51,12 @@ class PatchEmbedding(CompositeLayer):
             name="projection",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
         check_patches(self, self.patch_size, input_shape)
         self.projection.build((None, None, self.patch_size**2 * channels))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         # It may be called on other images than it was built for.
         check_patches(self, self.patch_size, inputs.shape)
         p, channels = self.patch_size, inputs.shape[-1]
@@ -64,7 +67,7 @@ class PatchEmbedding(CompositeLayer):
         x = ops.reshape(x, (-1, rows * columns, p * p * channels))
         return self.run(self.projection, x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         check_patches(self, self.patch_size, input_shape)
         batch, height, width, _ = input_shape
@@ -72,7 +75,7 @@ class PatchEmbedding(CompositeLayer):
         tokens = height * width // self.patch_size**2 if known else None
         return (batch, tokens, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "patch_size": self.patch_size,

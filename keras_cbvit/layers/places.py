@@ -1,12 +1,16 @@
 """Places in a block of an encoder, at each of which layers such as CB can be put."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
+from keras_cbvit.annotations import Places, Shape
 from keras_cbvit.arguments import refuse
 from keras_cbvit.layers.parts import check_part, part_from_config
 
 
-def layers_at(place, value):
+def layers_at(place: str, value: Places) -> tuple[keras.layers.Layer, ...]:
     """The layers that are put at a place, as a tuple.
 
     Args:
@@ -25,18 +29,18 @@ def layers_at(place, value):
     return tuple(value)
 
 
-def build_at(layers, shape):
+def build_at(layers: Sequence[keras.layers.Layer], shape: Shape) -> None:
     """Builds the layers at a place for inputs of a shape, which each has to keep."""
     for layer in layers:
         layer.build(shape)
         check_part(layer, shape)
 
 
-def serialize_at(layers):
+def serialize_at(layers: Sequence[keras.layers.Layer]) -> list[dict[str, Any]]:
     """The layers at a place as a configuration has them."""
     return [keras.saving.serialize_keras_object(layer) for layer in layers]
 
 
-def from_config_at(config):
+def from_config_at(config: Sequence[dict[str, Any]] | None) -> list[keras.layers.Layer]:
     """The layers at a place from `serialize_at`, not built yet."""
     return [part_from_config(each) for each in config or ()]

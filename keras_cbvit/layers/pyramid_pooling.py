@@ -1,8 +1,11 @@
 """The pyramid pooling module of PSPNet."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.adaptive_average_pooling import AdaptiveAveragePooling
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
@@ -28,7 +31,7 @@ class PyramidPooling(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to normalise by the batch's statistics.
+        training: whether to normalize by the batch's statistics.
 
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
@@ -39,7 +42,7 @@ class PyramidPooling(keras.layers.Layer):
             another rank.
     """
 
-    def __init__(self, channels, **kwargs):
+    def __init__(self, channels: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.channels = channels = whole_number("channels", channels)
         self.input_spec = keras.layers.InputSpec(ndim=4)
@@ -54,23 +57,23 @@ class PyramidPooling(keras.layers.Layer):
         ]
         self.fusion = ConvBNReLU(channels, 3, dtype=dtype, name="fusion")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inputs = fixed_channels(self, input_shape)
         for projection in self.projections:
             projection.build(input_shape)
         channels = inputs + len(BINS) * self.channels
         self.fusion.build((*input_shape[:-1], channels))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         scales = [inputs]
         for pool, projection in zip(self.pools, self.projections, strict=True):
             mean = projection(pool(inputs), training=training)
             scales.append(resize_like(mean, inputs))
         return self.fusion(ops.concatenate(scales, axis=-1), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return (*input_shape[:-1], self.channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}

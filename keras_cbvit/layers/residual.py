@@ -1,7 +1,10 @@
 """One residual branch by itself, half an encoder block."""
 
+from typing import Any, Self
+
 import keras
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     check_shape,
     fixed_channels,
@@ -32,7 +35,9 @@ class Residual(CompositeLayer):
             of another rank.
     """
 
-    def __init__(self, branch, epsilon=1e-6, **kwargs):
+    def __init__(
+        self, branch: keras.layers.Layer, epsilon: float = 1e-6, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         if branch is None:
             refuse("branch", branch, "must be a keras.layers.Layer.")
@@ -41,25 +46,25 @@ class Residual(CompositeLayer):
         self.epsilon = norm_epsilon("epsilon", epsilon)
         self.norm = self.layer_norm("norm", self.epsilon)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         fixed_channels(self, input_shape)
         self.norm.build(input_shape)
         self.branch.build(input_shape)
         check_part(self.branch, input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs + self.run(self.branch, self.run(self.norm, inputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         check_part(self.branch, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         branch = keras.saving.serialize_keras_object(self.branch)
         return {**super().get_config(), "branch": branch, "epsilon": self.epsilon}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         branch = part_from_config(config["branch"])
         return cls(**{**config, "branch": branch})

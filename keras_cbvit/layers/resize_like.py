@@ -1,13 +1,16 @@
 """Bilinear resizing of one map to the size of another."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape
 
 
-def resize_like(x, like):
+def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """Resizes a map bilinearly to the size of another.
 
     Corners are not aligned, as mmsegmentation has it. When growing, this is the same on
@@ -43,20 +46,20 @@ class ResizeLike(keras.layers.Layer):
         ValueError: if either is of another rank.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
 
-    def call(self, inputs, like):
+    def call(self, inputs: Tensor, like: Tensor) -> Tensor:
         check_shape(self, like.shape)
         return resize_like(inputs, like)
 
-    def compute_output_shape(self, inputs_shape, like_shape):
+    def compute_output_shape(self, inputs_shape: Shape, like_shape: Shape) -> Shape:
         check_shape(self, inputs_shape)
         check_shape(self, like_shape)
         return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Without a method of its own, a layer given a policy as dtype has no config.
         return super().get_config()

@@ -1,9 +1,12 @@
 """Squeeze-and-excitation of tokens, what the paper compares CB with."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import CompositeLayer
@@ -38,12 +41,12 @@ class SqueezeExcitation(CompositeLayer):
             another rank.
     """
 
-    def __init__(self, ratio=16, **kwargs):
+    def __init__(self, ratio: int = 16, **kwargs: Any):
         super().__init__(**kwargs)
         self.ratio = whole_number("ratio", ratio)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
         hidden = max(channels // self.ratio, 1)
         self.fc1 = self._dense(hidden, "relu", "fc1")
@@ -60,14 +63,14 @@ class SqueezeExcitation(CompositeLayer):
             name=name,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         mean = backend.mean(inputs, axis=1)
         gate = self.run(self.fc2, self.run(self.fc1, mean))
         return inputs * ops.expand_dims(gate, 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ratio": self.ratio}

@@ -1,8 +1,11 @@
 """A dense layer for tokens."""
 
+from typing import Any
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
@@ -30,24 +33,26 @@ class TokenDense(Part, keras.layers.Dense):
         ValueError: if `units` is no whole number of at least 1.
     """
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units: int, **kwargs: Any):
         super().__init__(whole_number("units", units), **kwargs)
         if not self.use_bias:
             raise ValueError("use_bias=False: a TokenDense always has a bias.")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         weights = fixed_channels(self, input_shape) * self.units
         check_memory(f"units={self.units}", weights, self.variable_dtype)
         super().build(input_shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return super().compute_output_shape(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = backend.dense(inputs, self.kernel, self.bias)
         return x if self.activation is None else self.activation(x)
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(
+        self, mode: Any = None, type_check: bool = True, config: Any = None
+    ) -> None:
         # Keras refuses subclasses, which might compute something else.
         super().quantize(mode, type_check=False, config=config)

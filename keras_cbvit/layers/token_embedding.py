@@ -1,10 +1,13 @@
 """The prefix tokens and the position embedding."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
@@ -53,11 +56,11 @@ class TokenEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        patch_size,
-        grid,
-        num_register_tokens=0,
-        prefix_position_embedding=True,
-        **kwargs,
+        patch_size: int,
+        grid: tuple[int, int],
+        num_register_tokens: int = 0,
+        prefix_position_embedding: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.patch_size = whole_number("patch_size", patch_size)
@@ -72,7 +75,7 @@ class TokenEmbedding(keras.layers.Layer):
         )
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
-    def build(self, inputs_shape, images_shape):
+    def build(self, inputs_shape: Shape, images_shape: Shape) -> None:
         channels = fixed_channels(self, inputs_shape)
         rows, columns = self.grid
         weights = rows * columns * channels
@@ -90,7 +93,7 @@ class TokenEmbedding(keras.layers.Layer):
         )
 
     @property
-    def num_prefix_tokens(self):
+    def num_prefix_tokens(self) -> int:
         """How many tokens come before those of the patches."""
         return 1 + self.num_register_tokens
 
@@ -99,7 +102,7 @@ class TokenEmbedding(keras.layers.Layer):
         """How many of the prefix tokens have position embeddings."""
         return self.num_prefix_tokens if self.prefix_position_embedding else 0
 
-    def call(self, inputs, images):
+    def call(self, inputs: Tensor, images: Tensor) -> Tensor:
         check_patches(self, self.patch_size, images.shape, inputs.shape[1])
         position = self.position_embedding
         own_size = tuple(side * self.patch_size for side in self.grid)
@@ -140,14 +143,14 @@ class TokenEmbedding(keras.layers.Layer):
             return ops.convert_to_tensor(bicubic_matrix(old, new, np), dtype)
         return bicubic_matrix(old, new, ops, dtype)
 
-    def compute_output_shape(self, inputs_shape, images_shape):
+    def compute_output_shape(self, inputs_shape: Shape, images_shape: Shape) -> Shape:
         check_shape(self, inputs_shape)
         check_patches(self, self.patch_size, images_shape, inputs_shape[1])
         batch, tokens, channels = inputs_shape
         tokens = None if tokens is None else self.num_prefix_tokens + tokens
         return (batch, tokens, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "patch_size": self.patch_size,
@@ -157,7 +160,12 @@ class TokenEmbedding(keras.layers.Layer):
         }
 
 
-def resample_position_embedding(embedding, old_grid, new_grid, num_prefix=1):
+def resample_position_embedding(
+    embedding: np.ndarray,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    num_prefix: int = 1,
+) -> np.ndarray:
     """Resamples a position embedding to another grid of patches, in float64.
 
     Bicubic with antialiasing, as timm does it, so that a model gives the same

@@ -1,8 +1,11 @@
 """From the tokens of a Vision Transformer to a feature map."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, whole_number
 from keras_cbvit.layers.grid import check_patches
 
@@ -30,7 +33,7 @@ class TokenMap(keras.layers.Layer):
             that are not those of the images.
     """
 
-    def __init__(self, patch_size, num_prefix_tokens=1, **kwargs):
+    def __init__(self, patch_size: int, num_prefix_tokens: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.patch_size = whole_number("patch_size", patch_size)
         self.num_prefix_tokens = whole_number(
@@ -39,7 +42,7 @@ class TokenMap(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 
-    def call(self, inputs, images):
+    def call(self, inputs: Tensor, images: Tensor) -> Tensor:
         self._check(inputs.shape, images.shape)
         _, height, width, _ = ops.shape(images)
         grid = (height // self.patch_size, width // self.patch_size)
@@ -53,12 +56,12 @@ class TokenMap(keras.layers.Layer):
         patches = None if tokens is None else tokens - self.num_prefix_tokens
         check_patches(self, self.patch_size, images_shape, patches)
 
-    def compute_output_shape(self, inputs_shape, images_shape):
+    def compute_output_shape(self, inputs_shape: Shape, images_shape: Shape) -> Shape:
         self._check(inputs_shape, images_shape)
         grid = (side and side // self.patch_size for side in images_shape[1:3])
         return (inputs_shape[0], *grid, inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "patch_size": self.patch_size,

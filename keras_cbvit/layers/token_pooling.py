@@ -1,8 +1,11 @@
 """From tokens to one vector."""
 
+from typing import Any
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, choice, whole_number
 
 
@@ -27,7 +30,7 @@ class TokenPooling(keras.layers.Layer):
         ValueError: on an unknown `pooling`, or inputs of another rank.
     """
 
-    def __init__(self, pooling, num_prefix_tokens=1, **kwargs):
+    def __init__(self, pooling: str, num_prefix_tokens: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.pooling = choice("pooling", pooling, ("token", "avg"))
         self.num_prefix_tokens = whole_number(
@@ -36,16 +39,16 @@ class TokenPooling(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if self.pooling == "token":
             return inputs[:, 0]
         return backend.mean(inputs[:, self.num_prefix_tokens :], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pooling": self.pooling,

@@ -1,9 +1,12 @@
 """Self-attention with a head that attends to all tokens alike."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import fixed_channels, whole_number
 from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
@@ -36,13 +39,13 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
             on inputs of another rank.
     """
 
-    def __init__(self, num_heads, head_dim, **kwargs):
+    def __init__(self, num_heads: int, head_dim: int, **kwargs: Any):
         super().__init__(num_heads, **kwargs)
         self.head_dim = whole_number("head_dim", head_dim)
         self.qkv = self._dense(3 * self.num_heads * self.head_dim, "qkv")
         self.uniform_value = self._dense(self.head_dim, "uniform_value")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
         batch, tokens, _ = input_shape
         self.projection = self._dense(channels, "projection")
@@ -50,7 +53,9 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
         self.uniform_value.build((batch, 1, channels))
         self.projection.build((batch, tokens, self.number_of_maps * self.head_dim))
 
-    def attend(self, inputs, return_attention_scores, training):
+    def attend(
+        self, inputs: Tensor, return_attention_scores: bool, training: bool | None
+    ) -> tuple[Tensor, Tensor | None]:
         x, scores = super().attend(inputs, return_attention_scores, training)
         tokens = ops.shape(inputs)[1]
         mean = backend.mean(inputs, axis=1, keepdims=True)
@@ -62,8 +67,8 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
         return x, scores
 
     @property
-    def number_of_maps(self):
+    def number_of_maps(self) -> int:
         return self.num_heads + 1
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "head_dim": self.head_dim}

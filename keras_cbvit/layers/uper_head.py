@@ -1,8 +1,12 @@
 """The head of UperNet: feature maps fused into one, whose places are classified."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_maps, drop_rate, whole_number
 from keras_cbvit.layers.conv_bn_relu import ConvBNReLU
 from keras_cbvit.layers.fcn_head import FCNHead
@@ -34,7 +38,7 @@ class UperHead(keras.layers.Layer):
     Call arguments:
         inputs: a list of feature maps of shape `(batch, height, width, channels)`, the
             finest first, each of its own size and channels.
-        training: whether to drop, and to normalise by the batch's statistics.
+        training: whether to drop, and to normalize by the batch's statistics.
 
     Returns:
         Logits of shape `(batch, height, width, classes)`, of the size of the finest
@@ -45,7 +49,9 @@ class UperHead(keras.layers.Layer):
             maps.
     """
 
-    def __init__(self, classes, channels, dropout_rate=0.1, **kwargs):
+    def __init__(
+        self, classes: int, channels: int, dropout_rate: float = 0.1, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.classes = classes = whole_number("classes", classes)
         self.channels = channels = whole_number("channels", channels)
@@ -56,7 +62,7 @@ class UperHead(keras.layers.Layer):
         )
         self.head = FCNHead(classes, channels, rate, dtype=dtype, name="head")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         check_maps(self, input_shape)
         *finer, coarsest = input_shape
         self.lateral_convolutions = self._convolutions(1, "lateral", len(finer))
@@ -78,7 +84,7 @@ class UperHead(keras.layers.Layer):
             for i in range(number)
         ]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         check_maps(self, [tuple(x.shape) for x in inputs])
         *finer, coarsest = inputs
         x = self.pyramid_pooling(coarsest, training=training)
@@ -91,11 +97,11 @@ class UperHead(keras.layers.Layer):
         levels = [finest, *(resize_like(level, finest) for level in levels[1:])]
         return self.head(ops.concatenate(levels, axis=-1), training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         check_maps(self, input_shape)
         return (*input_shape[0][:-1], self.classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "classes": self.classes,

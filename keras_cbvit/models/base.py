@@ -2,11 +2,14 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import keras
 
 from keras_cbvit import hdf5
+from keras_cbvit.annotations import DType
 from keras_cbvit.arguments import dtype_policy, flag, name_of_model
 from keras_cbvit.classes import check_names
 from keras_cbvit.internals import layers_within
@@ -27,7 +30,15 @@ class ZooModel(keras.Model):
     _class_names = None
 
     def __init__(
-        self, inputs, outputs, *, dtype, name, trainable, frozen_layers, class_names
+        self,
+        inputs: Any,
+        outputs: Any,
+        *,
+        dtype: DType,
+        name: str | None,
+        trainable: bool,
+        frozen_layers: Sequence[str],
+        class_names: Sequence[str] | None,
     ):
         trainable = flag("trainable", trainable)
         name = None if name is None else name_of_model("name", name)
@@ -39,17 +50,17 @@ class ZooModel(keras.Model):
                 layer.trainable = False
 
     @property
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         """The arguments of the subclass, as JSON has them."""
         raise NotImplementedError
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int | None:
         """How many classes the model predicts; `None` without a head."""
         raise NotImplementedError
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of the predictions; `None` if not known.
 
         A tuple of strings, all different, as many as the model predicts classes; in
@@ -63,26 +74,26 @@ class ZooModel(keras.Model):
         return None if self._class_names is None else tuple(self._class_names)
 
     @class_names.setter
-    def class_names(self, names):
+    def class_names(self, names: Any) -> None:
         if names is not None:
             names = check_names(names, self.num_classes or 0)
         self._class_names = names
 
     @property
-    def scope(self):
+    def scope(self) -> str:
         """What paths of layers begin with, if the model was built in a name scope."""
         return self.get_layer(self.anchor).path.removesuffix(self.anchor)
 
-    def layers_by_path(self):
+    def layers_by_path(self) -> dict[str, keras.layers.Layer]:
         """All layers, those within layers too, by their paths without the scope."""
         paths = ((layer.path, layer) for layer in layers_within(self))
         return {path.removeprefix(self.scope): each for path, each in paths if path}
 
-    def weights_by_name(self):
+    def weights_by_name(self) -> dict[str, keras.Variable]:
         """The weights by their paths without the scope, which are for ever."""
         return {weight.path.removeprefix(self.scope): weight for weight in self.weights}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         quantized = {
             path.removeprefix(self.scope): how
             for path, how in quantized_layers(self).items()
@@ -100,7 +111,7 @@ class ZooModel(keras.Model):
             "class_names": self.class_names and list(self.class_names),
         }
 
-    def save_weights(self, filepath, *args, **kwargs):
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's; a `.weights.h5` file on this machine gets a digest of its content.
 
         HDF5 has no checksum as Keras writes it: a damaged file would give other
@@ -111,7 +122,7 @@ class ZooModel(keras.Model):
         if _state(filepath) != before:  # or the user has kept the old file
             hdf5.sign(Path(filepath))
 
-    def load_weights(self, filepath, *args, **kwargs):
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's; a `.weights.h5` file on this machine that is damaged is refused.
 
         Raises:
@@ -122,7 +133,9 @@ class ZooModel(keras.Model):
         return super().load_weights(filepath, *args, **kwargs)
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         quantized = config.get("quantized", {})
         model = cls(**{key: config[key] for key in config.keys() - {"quantized"}})
         for how in {json.dumps(each): each for each in quantized.values()}.values():
@@ -152,7 +165,7 @@ def _state(filepath):
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def float_policy(dtype):
+def float_policy(dtype: DType) -> keras.dtype_policies.DTypePolicy:
     """The dtype policy of a model, which is built in floats.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 from keras_cbvit.arguments import items, refuse, shown, whole_number
@@ -9,14 +10,17 @@ from keras_cbvit.arguments import items, refuse, shown, whole_number
 LONGEST = 20_000  # pixels along a side; more are not for one call of a model
 
 
-def predict_whole(model, images, divisor=None):
+def predict_whole(
+    model: keras.Model, images: np.ndarray, divisor: int | None = None
+) -> np.ndarray:
     """Predicts whole images at once, of any size.
 
     Images whose sides are no multiples of `divisor` get their last row and column
     repeated below and to the right; predictions there are cut off.
 
     Args:
-        model: a model from images to maps of their size, such as `UperNet` builds.
+        model: a model from images to maps of their size, such as a
+            `SegmentationModel`.
         images: array of shape `(batch, height, width, channels)`.
         divisor: what the sides of the model's images must be multiples of; `None` for
             the patch size of the model's layers, or 16 if they have none.
@@ -37,7 +41,12 @@ def predict_whole(model, images, divisor=None):
     return model.predict_on_batch(_padded(images, size))[:, :height, :width]
 
 
-def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
+def predict_sliding(
+    model: keras.Model,
+    images: np.ndarray,
+    window: tuple[int, int] = (512, 512),
+    stride: tuple[int, int] = (341, 341),
+) -> np.ndarray:
     """Predicts windows of images and averages where they overlap.
 
     As mmsegmentation's `slide_inference`: windows start every `stride` pixels, the
@@ -46,7 +55,8 @@ def predict_sliding(model, images, window=(512, 512), stride=(341, 341)):
     get their last row and column repeated; predictions there are cut off.
 
     Args:
-        model: a model from images to maps of their size, such as `UperNet` builds.
+        model: a model from images to maps of their size, such as a
+            `SegmentationModel`.
         images: array of shape `(batch, height, width, channels)`.
         window: `(height, width)` of the windows, multiples of the model's patch size.
         stride: `(rows, columns)` from one window to the next, at most the window's.
@@ -107,7 +117,7 @@ def _two(argument, value, least=1):
     return tuple(whole_number(argument, each, least, LONGEST) for each in found)
 
 
-def patch_size_of(model):
+def patch_size_of(model: keras.Model) -> int | None:
     """What the patches of all layers of a model divide; `None` if none has any."""
     sizes = [getattr(layer, "patch_size", None) for layer in model.layers]
     sizes = [size for size in sizes if isinstance(size, int)]

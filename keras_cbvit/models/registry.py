@@ -2,6 +2,7 @@
 
 import fnmatch
 import re
+from typing import Any
 
 from keras_cbvit.arguments import refuse
 from keras_cbvit.models.base import ZooModel
@@ -27,7 +28,7 @@ _models: dict[str, dict] = {
 }
 
 
-def register_model(name: str, **fields) -> None:
+def register_model(name: str, **fields: Any) -> None:
     """Adds a model to the zoo, so that `create_model` and `list_models` know it.
 
     Args:

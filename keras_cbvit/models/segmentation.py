@@ -1,8 +1,12 @@
 """Semantic segmentation: UperNet on a Vision Transformer or any other backbone."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import DType
 from keras_cbvit.arguments import activation, refuse, shown, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
@@ -46,14 +50,14 @@ class FeaturePyramid(ZooModel):
 
     def __init__(
         self,
-        vit,
-        blocks=BLOCKS,
+        vit: VisionTransformer,
+        blocks: Sequence[int] = BLOCKS,
         *,
-        dtype=None,
-        name=None,
-        trainable=True,
-        frozen_layers=(),
-        class_names=None,
+        dtype: DType = None,
+        name: str | None = None,
+        trainable: bool = True,
+        frozen_layers: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
     ):
         check_vision_transformer("vit", vit)
         maps = vit.pyramid_outputs(blocks)
@@ -76,13 +80,15 @@ class FeaturePyramid(ZooModel):
         )
 
     @property
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         own = self._own()
         vit = keras.saving.serialize_keras_object(own["vit"])
         return {"vit": vit, "blocks": list(own["blocks"])}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         vit = keras.saving.deserialize_keras_object(config["vit"])
         return super().from_config({**config, "vit": vit})
 
@@ -134,16 +140,16 @@ class SegmentationModel(ZooModel):
 
     def __init__(
         self,
-        backbone,
-        classes,
-        channels,
-        classifier_activation=None,
+        backbone: keras.Model,
+        classes: int,
+        channels: int,
+        classifier_activation: str | None = None,
         *,
-        dtype=None,
-        name="upernet",
-        trainable=True,
-        frozen_layers=(),
-        class_names=None,
+        dtype: DType = None,
+        name: str | None = "upernet",
+        trainable: bool = True,
+        frozen_layers: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
     ):
         _check_backbone(backbone)
         self._classes = whole_number("classes", classes)
@@ -172,16 +178,16 @@ class SegmentationModel(ZooModel):
         return keras.layers.Activation(self._activation, dtype=wide, name=name)(x)
 
     @property
-    def head(self):
+    def head(self) -> UperHead:
         """The layer from feature maps to logits, `UperHead`."""
         return self.get_layer(UPER_HEAD)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return self._classes
 
     @property
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         return {
             "backbone": keras.saving.serialize_keras_object(self._get_backbone()),
             "classes": self._classes,
@@ -190,11 +196,13 @@ class SegmentationModel(ZooModel):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return super().from_config({**config, "backbone": backbone})
 
-    def with_auxiliary_head(self, channels=256):
+    def with_auxiliary_head(self, channels: int = 256) -> keras.Model:
         """The model to train: one that gives what an auxiliary head predicts as well.
 
         It shares its layers with this one, which so is trained with it and is what to
@@ -229,7 +237,9 @@ class SegmentationModel(ZooModel):
         return keras.Model(self.input, outputs, name=f"{self.name}_training")
 
 
-def feature_pyramid(model, blocks=BLOCKS):
+def feature_pyramid(
+    model: VisionTransformer, blocks: Sequence[int] = BLOCKS
+) -> FeaturePyramid:
     """A `FeaturePyramid` of a Vision Transformer of any size, with its weights.
 
     Args:
@@ -257,7 +267,7 @@ def feature_pyramid(model, blocks=BLOCKS):
     return FeaturePyramid(vit, blocks, dtype=model.dtype_policy)
 
 
-def check_vision_transformer(argument, model):
+def check_vision_transformer(argument: str, model: Any) -> None:
     """Raises a ValueError unless a model is a `VisionTransformer`."""
     if not isinstance(model, VisionTransformer):
         raise ValueError(

@@ -1,8 +1,12 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_cbvit import backend
+from keras_cbvit.annotations import DType, Tensor
 from keras_cbvit.arguments import check_memory, items, refuse, whole_number
 from keras_cbvit.layers import (
     MLP,
@@ -66,14 +70,14 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
 
     def __init__(
         self,
-        spec,
+        spec: ViTSpec | dict[str, Any],
         *,
-        dtype=None,
-        name=None,
-        trainable=True,
-        frozen_layers=(),
-        class_names=None,
-        images=None,
+        dtype: DType = None,
+        name: str | None = None,
+        trainable: bool = True,
+        frozen_layers: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
+        images: Any = None,
     ):
         spec = spec if isinstance(spec, ViTSpec) else ViTSpec(**spec)
         dtype = float_policy(dtype)
@@ -140,7 +144,7 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
         )
 
     @classmethod
-    def encoder_block(cls, i, spec, dtype):
+    def encoder_block(cls, i: int, spec: ViTSpec, dtype: DType) -> EncoderBlock:
         """The block of index `i`, which a subclass may build in another way."""
         at = {place: [] for place in PLACES}
         contexts = spec.contexts()
@@ -176,29 +180,29 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
         )
 
     @property
-    def spec(self):
+    def spec(self) -> ViTSpec:
         """The `ViTSpec` that the model is built from."""
         return self._spec
 
     @property
-    def blocks(self):
+    def blocks(self) -> list[EncoderBlock]:
         """The encoder blocks, in order."""
         return [self.get_layer(f"block_{i}") for i in range(self.spec.depth)]
 
     @property
-    def head(self):
+    def head(self) -> keras.layers.Dense | None:
         """The dense layer that classifies, or `None`."""
         return None if self.spec.classes is None else self.get_layer(HEAD)
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int | None:
         return self.spec.classes
 
     @property
-    def own_config(self):
+    def own_config(self) -> dict[str, Any]:
         return {"spec": self.spec.to_json()}
 
-    def pyramid_outputs(self, indices):
+    def pyramid_outputs(self, indices: Sequence[int]) -> list[Tensor]:
         """The tokens of the patches after some blocks as feature maps.
 
         Args:

@@ -1,5 +1,9 @@
 """From a file of weights to a model that has them, all of them."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_cbvit import classes
@@ -11,6 +15,7 @@ from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, TOKENS, VisionTransformer
 from keras_cbvit.pretrained.formats import Content, keras_files, timm
+from keras_cbvit.pretrained.records import WeightsRecord
 from keras_cbvit.pretrained.sources import locate
 
 CHANNEL_SCALE = "context_broadcast"
@@ -19,7 +24,7 @@ CHANNEL_SCALE = "context_broadcast"
 ARCHITECTURE = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
 
 
-def load_model(weights):
+def load_model(weights: Any) -> keras.Model:
     """Loads a whole model: of published weights, or of a `.keras` file.
 
     For models that are used as they are, such as published UperNets. For a Vision
@@ -53,7 +58,11 @@ def load_model(weights):
     return model
 
 
-def load_timm_weights(model, state_dict, allow_other_function=False):
+def load_timm_weights(
+    model: VisionTransformer,
+    state_dict: Mapping[str, Any],
+    allow_other_function: bool = False,
+) -> None:
     """Copies the weights of a timm or DeiT Vision Transformer into a model.
 
     They are those of a plain ViT, whose class token is classified. A CB_S model keeps
@@ -230,7 +239,7 @@ def _check_function(content, spec, new_head):
     )
 
 
-def name_classes(model, record):
+def name_classes(model: keras.Model, record: WeightsRecord) -> None:
     """Gives a model the class names of its record, if it has none.
 
     Raises:

@@ -3,12 +3,13 @@
 import contextlib
 import http.client
 import urllib.request
+from collections.abc import Iterator
 
 TIMEOUT_SECONDS = 20  # without an answer, or a next byte
 SCHEMES = ("http", "https", "file")
 
 
-def read(url, most):
+def read(url: str, most: int) -> bytes:
     """The content behind a URL.
 
     Args:
@@ -24,7 +25,7 @@ def read(url, most):
     return content
 
 
-def chunks(url, most):
+def chunks(url: str, most: int) -> Iterator[bytes]:
     """Yields the content behind a URL in pieces, no more than a number of bytes.
 
     Raises:

@@ -1,13 +1,18 @@
 """From predictions to names."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
+from keras_cbvit.annotations import Tensor
 from keras_cbvit.arguments import whole_number
 from keras_cbvit.pretrained.sources import known_records
 
 
-def decode_predictions(predictions, weights_or_names, top=5):
+def decode_predictions(
+    predictions: Tensor, weights_or_names: Any, top: int = 5
+) -> list[list[tuple[str, float]]]:
     """Names the most probable classes.
 
     Args:
@@ -42,7 +47,7 @@ def decode_predictions(predictions, weights_or_names, top=5):
     ]
 
 
-def class_names(weights):
+def class_names(weights: str | keras.Model) -> list[str]:
     """Names of the classes of published weights, or of a model.
 
     Args:

@@ -5,6 +5,7 @@ import datetime
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -46,9 +47,9 @@ def publish(
     recipe: str,
     license: str,
     crop_fraction: float = 1.0,
-    class_names=None,
+    class_names: Sequence[str] | None = None,
     notes: str = "",
-    images=None,
+    images: np.ndarray | None = None,
     url: str | None = None,
     overwrite: bool = False,
 ) -> WeightsRecord:
@@ -184,7 +185,9 @@ def _put(record, content, card, directory, overwrite):
             path.unlink()
 
 
-def check_publishable(model, name, directory, overwrite=False):
+def check_publishable(
+    model: ZooModel, name: str, directory: str | os.PathLike, overwrite: bool = False
+) -> None:
     """Raises what `publish` would raise of model, name and directory.
 
     For those who want to know before a long training.
@@ -201,7 +204,7 @@ def check_publishable(model, name, directory, overwrite=False):
         _refuse_published(name, Folder(directory).records(), directory, overwrite)
 
 
-def check_weights_name(model, name):
+def check_weights_name(model: ZooModel, name: str) -> None:
     """Raises a ValueError unless weights of a model may be called `name`.
 
     `vitcb_s.imagenet` is for a ViTCB_S alone; a model of no known size may have any
@@ -256,7 +259,9 @@ def _refuse_published(name, records, directory, overwrite):
         )
 
 
-def in_float32(model, classifier_activation=None):
+def in_float32(
+    model: keras.Model, classifier_activation: str | None = None
+) -> keras.Model:
     """A copy of a model in float32, whatever precision it was trained in.
 
     The copy goes through a file of weights, into which Keras merges LoRA's.

@@ -6,6 +6,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def read_catalog_file(path: Path) -> dict[str, WeightsRecord]:
     return parse_catalog(path.read_bytes(), path)
 
 
-def parse_catalog(text, where) -> dict[str, WeightsRecord]:
+def parse_catalog(text: str | bytes, where: Any) -> dict[str, WeightsRecord]:
     """Records by name from the JSON text of a catalog; `where` is for messages.
 
     Raises:
@@ -145,7 +146,7 @@ def parse_catalog(text, where) -> dict[str, WeightsRecord]:
     return by_name
 
 
-def format_catalog(records) -> str:
+def format_catalog(records: Iterable[WeightsRecord]) -> str:
     """The JSON text of a catalog of these records, sorted by name."""
     entries = [
         dataclasses.asdict(each) for each in sorted(records, key=lambda r: r.name)

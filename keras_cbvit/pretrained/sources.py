@@ -9,7 +9,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from keras_cbvit.arguments import shown
 from keras_cbvit.files import write
@@ -192,7 +192,9 @@ def find_record(name: str) -> WeightsRecord:
     return _find(name, name)[1]
 
 
-def locate(weights, architecture: str | None = None):
+def locate(
+    weights: Any, architecture: str | None = None
+) -> tuple[Path, WeightsRecord | None]:
     """Finds the file of `weights=` and verifies it.
 
     Args:

@@ -89,7 +89,7 @@ def test_distance_is_that_of_loops(grid, tokens):
 
 
 def test_distance_of_maps_made_by_hand():
-    # A square: two neighbours at 1, one at √2, of 1/4 each.
+    # A square: two neighbors at 1, one at √2, of 1/4 each.
     uniform = one_map(np.full((4, 4), 1 / 4))
     assert_close(analysis.relative_distance(uniform, (2, 2)), [[(2 + 2**0.5) / 4]])
     # With a class token before, each gives 1/5; the class token is nowhere.
@@ -101,7 +101,7 @@ def test_distance_of_maps_made_by_hand():
     assert_close(analysis.relative_distance(one_map(np.eye(4)), (2, 2)), [[0]])
     to_class = one_map(np.eye(5)[[0, 0, 0, 0, 0]])
     assert_close(analysis.relative_distance(to_class, (2, 2)), [[0]])
-    # In a row of three, the neighbour is half a side away.
+    # In a row of three, the neighbor is half a side away.
     next_one = one_map(np.eye(3)[[1, 2, 1]])
     assert_close(analysis.relative_distance(next_one, (1, 3)), [[0.5]])
     assert_close(analysis.relative_distance(next_one, (3, 1)), [[0.5]])
@@ -342,7 +342,7 @@ def test_what_is_no_model_of_one_input_is_refused():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_is_analysed_in_float32(dtype):
+def test_mixed_precision_is_analyzed_in_float32(dtype):
     mixed, wide = fill(tiny(dtype=dtype)), fill(tiny())
     x = images(wide)
     found, expected = (

@@ -81,6 +81,35 @@ def test_what_gives_context_is_counted_apart(changes, context, parameters):
     assert costs["block_1"] == Cost(ATTENTION + MLP, context, PARAMETERS + parameters)
 
 
+@pytest.mark.parametrize(
+    ("changes", "matmul", "context", "parameters"),
+    [
+        # A token more: 7 * 2 more products of attention, and what is multiplied.
+        (
+            {"num_register_tokens": 1},
+            16 * (48 + 16 + 2 * 32) + 2 * (8 * 8 - 7 * 7) * 16,
+            0,
+            0,
+        ),
+        ({"layer_scale": 0.1}, 0, 0, 2 * 16),
+        # 16 / 16 is one channel.
+        ({"squeeze_excitation": True}, 0, MEAN_AND_SUM + 16 + 16, 16 + 1 + 16 + 16),
+    ],
+)
+def test_other_parts_of_a_block_are_counted(changes, matmul, context, parameters):
+    model = tiny(broadcast="none", **changes)
+    assert layer_costs(model)["block_1"] == Cost(
+        ATTENTION + MLP + matmul, context, PARAMETERS + parameters
+    )
+    assert total_cost(model).parameters == model.count_params()
+
+
+def test_a_model_of_any_size_is_refused():
+    model = tiny(input_shape=(None, None, 3))
+    with pytest.raises(ValueError, match="patch_embedding is built for images of any"):
+        total_cost(model)
+
+
 def test_squeeze_and_excitation_is_applied_to_one_vector():
     found = cost_of(EncoderBlock(2, 32, mlp_end=SqueezeExcitation(ratio=4)))
     dense = 16 * 4 + 4 * 16

@@ -1,4 +1,4 @@
-"""One training step of batch normalisation on two logical CPU devices.
+"""One training step of batch normalization on two logical CPU devices.
 
     python -m tests.layers.synchronized FILE
 

@@ -1,4 +1,4 @@
-"""A ViT like DINOv2 against PyTorch and timm in float64 (`tests/make_vit_oracle.py`)."""
+"""A ViT like DINOv2 against PyTorch and timm in float64 (tests/make_vit_oracle.py)."""
 
 from pathlib import Path
 

@@ -40,14 +40,14 @@ def upernet():
     return SegmentationModel(feature_pyramid(vit, (0, 1, 2, 3)), classes=3, channels=4)
 
 
-def pictures(height, width):
+def pixels(height, width):
     return np.random.default_rng(0).normal(size=(2, height, width, 3)).astype("float32")
 
 
 @pytest.mark.parametrize("size, padded", [((8, 12), (8, 12)), ((7, 13), (8, 16))])
 def test_whole_images_are_padded_to_what_the_model_takes(size, padded, doubling):
     model, sizes = doubling
-    assert_equal(predict_whole(model, pictures(*size), divisor=4), 2 * pictures(*size))
+    assert_equal(predict_whole(model, pixels(*size), divisor=4), 2 * pixels(*size))
     assert sizes == [padded]
 
 
@@ -57,8 +57,8 @@ def test_whole_images_are_padded_to_what_the_model_takes(size, padded, doubling)
 )
 def test_windows_cover_images_of_any_size(size, windows, doubling):
     model, sizes = doubling
-    y = predict_sliding(model, pictures(*size), window=(8, 8), stride=(6, 6))
-    assert_close(y, 2 * pictures(*size), atol=1e-6)
+    y = predict_sliding(model, pixels(*size), window=(8, 8), stride=(6, 6))
+    assert_close(y, 2 * pixels(*size), atol=1e-6)
     assert sizes == [(8, 8)] * windows
 
 
@@ -82,23 +82,23 @@ def test_where_windows_overlap_predictions_are_averaged():
 @pytest.mark.parametrize("stride", [(9, 8), (0, 8), (8, -1)])
 def test_a_stride_that_leaves_pixels_out_is_refused(stride, doubling):
     with pytest.raises(ValueError, match="must be at least 1 and at most window="):
-        predict_sliding(doubling[0], pictures(16, 16), window=(8, 8), stride=stride)
+        predict_sliding(doubling[0], pixels(16, 16), window=(8, 8), stride=stride)
 
 
 def test_images_are_padded_to_patches_of_the_model(upernet, doubling):
-    padded = np.pad(pictures(20, 13), [(0, 0), (0, 4), (0, 5), (0, 0)], mode="edge")
+    padded = np.pad(pixels(20, 13), [(0, 0), (0, 4), (0, 5), (0, 0)], mode="edge")
     expected = upernet.predict_on_batch(padded)[:, :20, :13]
-    assert_equal(predict_whole(upernet, pictures(20, 13)), expected)
+    assert_equal(predict_whole(upernet, pixels(20, 13)), expected)
     model, sizes = doubling
-    predict_whole(model, pictures(20, 13))
+    predict_whole(model, pixels(20, 13))
     assert sizes == [(32, 16)]
 
 
 def test_a_window_that_patches_do_not_divide_is_refused(upernet):
     message = r"window=\(13, 18\) must be .* patch_size=6, for instance \(18, 18\)\."
     with pytest.raises(ValueError, match=message):
-        predict_sliding(upernet, pictures(20, 20), window=(13, 18), stride=(6, 6))
-    y = predict_sliding(upernet, pictures(20, 20), window=(18, 18), stride=(6, 6))
+        predict_sliding(upernet, pixels(20, 20), window=(13, 18), stride=(6, 6))
+    y = predict_sliding(upernet, pixels(20, 20), window=(18, 18), stride=(6, 6))
     assert y.shape == (2, 20, 20, 3)
 
 
@@ -106,4 +106,4 @@ def test_a_window_that_patches_do_not_divide_is_refused(upernet):
 def test_one_image_without_a_batch_is_refused(predict, doubling):
     message = r"of shape \(8, 8, 3\), but must be of \(batch, .* images\[None\] makes"
     with pytest.raises(ValueError, match=message):
-        predict(doubling[0], pictures(8, 8)[0])
+        predict(doubling[0], pixels(8, 8)[0])

@@ -102,7 +102,7 @@ def read_spec(path: Path) -> ViTSpec:
     return _vit_of(path, *_open(path))[0]
 
 
-def check_values(path, name, values, most):
+def check_values(path: Path, name: str, values: np.ndarray, most: float) -> None:
     """Raises a ValueError unless values can be those of a trained weight.
 
     Those of a `.keras` file, which has checksums, only have to be finite.
