@@ -126,7 +126,7 @@ class Classification(Task):
         for on in options.on or (None,):
             rows = []
             for classifier in classifiers:
-                data = self._data_to_evaluate(options, on, classifier)
+                data = self.data_to_evaluate(options, on, classifier)
                 dataset = load(on or data.dataset, data, options.real_labels)
                 for row in self._rows(options, classifier, on, dataset):
                     report(row)
@@ -136,7 +136,7 @@ class Classification(Task):
             results += [row for i in range(number) for row in rows[i::number]]
         return results
 
-    def _data_to_evaluate(self, options, on, classifier):
+    def data_to_evaluate(self, options, on, classifier):
         """The data that are asked for, or those of the model's record."""
         if on is not None:
             data = data_of(on, options.real_labels)

@@ -10,7 +10,7 @@ import keras_cbvit
 from keras_cbvit import analysis
 from recipes import analyze
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 from tests.compare import assert_close
 from tests.tiny import fill, tiny
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from recipes.commands import parse, say_errors
+from recipes.commands import parse, report_errors
 from recipes.data.folders import MissingDatasetError
 from recipes.training.callbacks import NonFiniteLossError
 
@@ -22,18 +22,18 @@ class Options:
     "error", [ValueError, OSError, MissingDatasetError, NonFiniteLossError]
 )
 def test_errors_of_the_user_end_the_program_with_their_sentence(error):
-    with pytest.raises(SystemExit) as exit, say_errors():
+    with pytest.raises(SystemExit) as exit, report_errors():
         raise error("rate=2 is too high; use 1.")
     assert exit.value.code.strip() == f"{error.__name__}: rate=2 is too high; use 1."
 
 
 def test_errors_of_the_program_are_not_hidden():
-    with pytest.raises(KeyError), say_errors():
+    with pytest.raises(KeyError), report_errors():
         raise KeyError("a bug")
 
 
 def test_an_interruption_ends_the_program_without_a_traceback():
-    with pytest.raises(SystemExit, match="Interrupted"), say_errors():
+    with pytest.raises(SystemExit, match="Interrupted"), report_errors():
         raise KeyboardInterrupt
 
 

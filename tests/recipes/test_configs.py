@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from recipes.train import config_names, main, train
+from recipes.train import main, train
 from tests.recipes import imagenet
 from tests.recipes.small import network_options, read_log, small
 
@@ -22,7 +22,7 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("name", DATA)
 def test_smoke_of_every_config(name, tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run"), *DATA[name]]
     main([name, *options, *network_options()])

@@ -9,10 +9,10 @@ from PIL import Image
 import keras_cbvit
 from keras_cbvit import Evaluation
 from recipes import evaluate
-from recipes.configs import cifar10_mini
-from recipes.configs.segmentation import camvid_mini
+from recipes.configs import camvid_mini, cifar10_mini
 from recipes.evaluation.classifiers import Classifier
 from recipes.evaluation.segmenters import MEASURED, data_of
+from recipes.tasks import TASKS
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
 from tests.recipes.small import read_log
@@ -109,7 +109,8 @@ def test_a_record_says_the_set_the_split_and_the_crop(published):
 
     def data(on=None, **options):
         classifier = Classifier(name, tiny(), ("a", "b", "c"))
-        return evaluate._data(evaluate.Evaluation((name,), **options), on, classifier)
+        asked = evaluate.Evaluation((name,), **options)
+        return TASKS["classification"].data_to_evaluate(asked, on, classifier)
 
     imagenet = data(strict=True)
     assert imagenet.dataset == "imagenet2012"
@@ -127,7 +128,8 @@ def test_a_record_says_the_set_the_split_and_the_crop(published):
 def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
     name = f"{family}_mini.cifar10"
     classifier = Classifier(name, tiny(), None)
-    found = evaluate._data(evaluate.Evaluation((name,)), None, classifier)
+    asked = evaluate.Evaluation((name,))
+    found = TASKS["classification"].data_to_evaluate(asked, None, classifier)
     config = cifar10_mini.config().data
     for field in ("dataset", "test_split", "crop_fraction"):
         assert getattr(found, field) == getattr(config, field)

@@ -6,14 +6,24 @@ import pytest
 
 from keras_cbvit.analysis import channel_scales
 from keras_cbvit.pretrained.publishing import check_publishable
-from recipes.experiment import Data
+from recipes.commands import config_names
 from recipes.network import Network, build_classifier
-from recipes.train import config_names
+from recipes.options.classification import Data
 from tests.recipes.small import SMALL
 
 
 def test_there_are_these_configs():
-    assert config_names() == ["cifar10", "cifar10_mini", "digits", "imagenet"]
+    assert config_names() == [
+        "ade20k",
+        "ade20k_40k",
+        "camvid",
+        "camvid_mini",
+        "cifar10",
+        "cifar10_mini",
+        "digits",
+        "imagenet",
+        "multi_label",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 import keras_cbvit
 from keras_cbvit.analysis import channel_scales
 from recipes import segment, train
-from recipes.configs import digits, imagenet
-from recipes.configs.segmentation import camvid_mini
+from recipes.configs import camvid_mini, digits, imagenet
 from recipes.network import (
     Network,
     build_classifier,
@@ -17,7 +16,7 @@ from recipes.network import (
     given,
     without_defaults,
 )
-from recipes.segmentation_experiment import Data
+from recipes.options.segmentation import Data
 from tests.recipes.small import SMALL, interrupted, read_log, small
 from tests.tiny import assert_same_values, values
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from recipes import evaluate, publish
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 from tests.recipes.published import published_file, records_in
 from tests.tiny import fill, tiny
 

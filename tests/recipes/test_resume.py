@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from recipes.commands import say_errors
+from recipes.commands import report_errors
 from recipes.data.fingerprints import of_dataset
 from recipes.data.sources import load_dataset
+from recipes.tasks import task_of
 from recipes.train import train
 from recipes.training import run_folder
 from recipes.training.callbacks import Checkpoints
@@ -51,7 +52,7 @@ def of_images(folder, run_dir):
 def claim(experiment):
     """What training does in the run folder before its first step."""
     data = of_dataset(load_dataset(experiment.data))
-    run_folder.claim(experiment, "the command", data)
+    run_folder.claim(task_of(experiment), experiment, "the command", data)
 
 
 def test_other_data_are_refused_before_anything_is_touched(tmp_path):
@@ -275,7 +276,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(
     ]
     with monkeypatch.context() as patch, disk, pytest.raises(SystemExit) as caught:
         patch.setattr(Checkpoints, "on_train_batch_end", fill)
-        with say_errors():
+        with report_errors():
             train(experiment)
     file = tmp_path / "checkpoints" / "step_00000006.weights.h5"
     assert str(caught.value).splitlines() == [

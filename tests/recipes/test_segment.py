@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes import segment as recipe
+from recipes import train as recipe
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation.pixels import measure
-from recipes.experiment import Run
-from recipes.segmentation_experiment import (
-    NO_AUGMENTATION,
-    Augmentation,
-    Data,
-    Experiment,
-    Training,
-)
-from recipes.training import segmentation
+from recipes.experiment import Experiment, Run
+from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data, Training
+from recipes.tasks import segmentation
 from recipes.training.callbacks import NonFiniteLossError
 from tests.recipes.small import interrupted, read_log
 from tests.tiny import assert_same_values, values
@@ -117,7 +111,7 @@ def finished(folder, tmp_path_factory):
         patch.setattr(segmentation, "build_segmenter", stand_in)
         keras.utils.set_random_seed(0)
         experiment = small(folder, tmp_path_factory.mktemp("finished") / "run")
-        return experiment, *recipe.segment(experiment, "the command")
+        return experiment, *recipe.train(experiment, "the command")
 
 
 def test_a_run_folder_tells_its_story(finished):
@@ -158,9 +152,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_p
     experiment, whole, _ = finished
     parts = small(folder, tmp_path / "run")
     with interrupted(step=5):  # in the second epoch, after the checkpoint of step 4
-        recipe.segment(parts)
+        recipe.train(parts)
     assert len(read_log(tmp_path / "run")) == 1
-    model, _ = recipe.segment(parts)
+    model, _ = recipe.train(parts)
     assert_same_values(values(model), values(whole))
 
     def numbers(folder):
@@ -172,7 +166,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_p
 def test_a_folder_of_other_settings_is_refused(finished, folder):
     experiment = small(folder, finished[0].run.run_dir, learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"\(learning_rate=0\.02, not 0\.001\)"):
-        recipe.segment(experiment)
+        recipe.train(experiment)
 
 
 def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
@@ -180,7 +174,7 @@ def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     losses = []
     for each in ("float32", "mixed_bfloat16"):
         experiment = small(folder, tmp_path / each, precision=each, **options)
-        model, _ = recipe.segment(experiment)
+        model, _ = recipe.train(experiment)
         losses.append(read_log(tmp_path / each)[0]["loss"])
     assert model.dtype_policy.name == "float32"
     assert {w.dtype for w in model.weights} == {"float32"}
@@ -195,7 +189,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
     log = read_log(tmp_path / "run_smoke")
     assert [epoch["epoch"] for epoch in log] == [0, 1]
     config = json.loads((tmp_path / "run_smoke" / "config.json").read_text())
-    assert config["command"].startswith("python -m recipes.segment camvid --smoke")
+    assert config["command"].startswith("python -m recipes.train camvid --smoke")
     model = keras.saving.load_model(tmp_path / "run_smoke" / "model.keras")
     assert model.output_shape[-1] == 11
 
@@ -221,7 +215,7 @@ def test_settings_that_cannot_work_end_with_a_sentence(
     folder, tmp_path, changes, message
 ):
     with pytest.raises((ValueError, OSError), match=message):
-        recipe.segment(small(folder, tmp_path / "run", **changes))
+        recipe.train(small(folder, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -242,7 +236,7 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
         r"labels found are 0, 255 \(ignored\)"
     )
     with pytest.raises(ValueError, match=message):
-        recipe.segment(small(tmp_path, tmp_path / "run", **masks))
+        recipe.train(small(tmp_path, tmp_path / "run", **masks))
     assert not (tmp_path / "run").exists()
 
 
@@ -255,13 +249,13 @@ def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(segmentation, "build_segmenter", broken)
     with pytest.raises(NonFiniteLossError, match="is nan.*step 1 of epoch 1"):
-        recipe.segment(small(folder, tmp_path / "run"))
+        recipe.train(small(folder, tmp_path / "run"))
 
 
 def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     augmentation = dataclasses.asdict(NO_AUGMENTATION)
     experiment = small(folder, tmp_path / "run", iterations=30, **augmentation)
-    recipe.segment(experiment)
+    recipe.train(experiment)
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.95
 
 
@@ -290,7 +284,7 @@ def test_help_names_the_configs(capsys):
 
 
 def test_ade20k_is_trained_as_xcit_does():
-    config = importlib.import_module("recipes.configs.segmentation.ade20k").config()
+    config = importlib.import_module("recipes.configs.ade20k").config()
     assert len(set(config.data.class_names)) == 150
     assert config.data.class_names[0] == "wall"
     assert config.data.class_names[149] == "flag"
@@ -307,7 +301,7 @@ def test_ade20k_is_trained_as_xcit_does():
 
 def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
     short, full = (
-        importlib.import_module(f"recipes.configs.segmentation.{name}").config()
+        importlib.import_module(f"recipes.configs.{name}").config()
         for name in ("ade20k_40k", "ade20k")
     )
     assert short.training == dataclasses.replace(full.training, iterations=40_000)
@@ -317,7 +311,7 @@ def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
 
 @pytest.mark.parametrize("name", ["ade20k", "ade20k_40k", "camvid", "camvid_mini"])
 def test_a_config_says_its_command(name):
-    module = importlib.import_module(f"recipes.configs.segmentation.{name}")
-    assert f"python -m recipes.segment {name}" in module.__doc__
+    module = importlib.import_module(f"recipes.configs.{name}")
+    assert f"python -m recipes.train {name}" in module.__doc__
     config = module.config()
     assert config.training.iterations % config.training.evaluation_iterations == 0

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
-from recipes import evaluate, figures, publish, segment
-from recipes.configs.segmentation import camvid_mini
+from recipes import evaluate, figures, publish, train
+from recipes.configs import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation import segmenters
 from recipes.evaluation.pixels import measure, predicted
@@ -60,7 +60,7 @@ def run(place):
         "weights-dir": place / "weights",
     }
     settings = options_of({**NETWORK, **TRAINING, **where, "publish": NAME})
-    segment.main(["camvid_mini", *settings, "--precision", "mixed_bfloat16"])
+    train.main(["camvid_mini", *settings, "--precision", "mixed_bfloat16"])
     return place / "run"
 
 
@@ -169,7 +169,7 @@ def test_classes_in_another_order_are_measured_by_name(
     monkeypatch.setattr(
         segmenters, "draw_segmentations", lambda *args: drawn.append(args)
     )
-    options = ["--data-dir", str(place), "--pictures", str(tmp_path / "both.png")]
+    options = ["--data-dir", str(place), "--figure", str(tmp_path / "both.png")]
     first, second = evaluated(tmp_path, str(run), other, *options)
     assert first["class_iou"] == second["class_iou"]
     assert list(first["class_iou"]) != list(second["class_iou"])
@@ -249,7 +249,7 @@ def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkey
 
     monkeypatch.setattr(segmenters, "draw_segmentations", draw)
     file = place / "pictures" / "both.png"
-    options = ["--data-dir", str(place), "--pictures", str(file)]
+    options = ["--data-dir", str(place), "--figure", str(file)]
     evaluate.main([NAME, str(run), *options])
     assert drawn["titles"] == [NAME, "run"]
     # Of five pictures the first, two between and the last.
@@ -391,7 +391,7 @@ def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
 def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
     other = another_run(run, tmp_path / "other", scale=[90, 120])
     crops = another_run(run, tmp_path / "crops", image_size=[64, 64])
-    options = ["--data-dir", str(place), "--pictures", str(tmp_path / "both.png")]
+    options = ["--data-dir", str(place), "--figure", str(tmp_path / "both.png")]
     with (
         mock.patch.object(segmenters, "measure", side_effect=AssertionError),
         pytest.raises(SystemExit, match="cannot be drawn beside each other"),
@@ -423,8 +423,8 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
             r"config\.json is not that of a run of recipes\.seg",
         ),
         ([NAME, "--on", "./none"], "There is no folder"),
-        ([classifier, "--pictures", "a.png"], "pictures= is for segmentation models"),
-        ([NAME, "--pictures", "a.xyz"], r"pictures=a\.xyz must be a \.png file"),
+        ([classifier, "--figure", "a.png"], "figure= is for segmentation models"),
+        ([NAME, "--figure", "a.xyz"], r"figure=a\.xyz must be a \.png file"),
     ):
         with pytest.raises(SystemExit, match=message):
             evaluate.main([*arguments, "--data-dir", str(place)])
@@ -456,7 +456,7 @@ def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
     with pytest.raises(
         SystemExit, match="names of UperNets, and no others, begin with"
     ):
-        segment.main(["camvid_mini", *settings])
+        train.main(["camvid_mini", *settings])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -470,7 +470,7 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
     # Without a step that changes anything.
     still = {"learning-rate": 0, "scale": "16 32", "image-size": "16 16"}
     settings = options_of({**network, **TRAINING, **where, **still})
-    segment.main(["camvid_mini", *settings])
+    train.main(["camvid_mini", *settings])
     found = values(keras_cbvit.load_model(tmp_path / "run" / "model.keras"))
     expected = values(vit)
     shared = {name: expected[name] for name in found.keys() & expected.keys()}
@@ -486,4 +486,4 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
         ),
     ):
         with pytest.raises(SystemExit, match=message):
-            segment.main(["camvid_mini", *settings, option, value])
+            train.main(["camvid_mini", *settings, option, value])

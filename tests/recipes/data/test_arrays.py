@@ -8,7 +8,7 @@ import pytest
 
 from recipes.data import pictures
 from recipes.data.sources import MissingDatasetError, load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 
 def load(dataset):

@@ -11,7 +11,7 @@ from recipes.data.decoding import BrokenImageError
 from recipes.data.on_host import augment
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
-from recipes.experiment import NO_AUGMENTATION, Augmentation, Data
+from recipes.options.classification import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.augmented import Augmented
 
 

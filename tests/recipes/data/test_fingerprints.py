@@ -10,9 +10,9 @@ from recipes.data.fingerprints import FORM, differences_of, of_dataset
 from recipes.data.pictures import Split
 from recipes.data.segmentation import pairs
 from recipes.data.sources import Dataset, load_dataset
-from recipes.experiment import Data
 from recipes.files import check_form
-from recipes.segmentation_experiment import Data as SegmentationData
+from recipes.options.classification import Data
+from recipes.options.segmentation import Data as SegmentationData
 from tests.recipes.test_segment import write_pictures
 
 

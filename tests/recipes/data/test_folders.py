@@ -12,7 +12,7 @@ from PIL import Image
 
 from recipes.data.folders import Contents, MissingDatasetError
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 
 def put(path, content=b""):

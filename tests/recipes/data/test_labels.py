@@ -9,7 +9,7 @@ from PIL import Image
 
 from recipes.data.labels import places, read_names, read_text
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 CAFE, TEE = "caf\u00e9", "th\u00e9"
 DECOMPOSED = unicodedata.normalize("NFD", CAFE)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from recipes.data.decoding import BrokenImageError
 from recipes.data.pictures import Pictures
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 
 def decode(picture, size, crop_fraction=1.0):

@@ -15,7 +15,7 @@ from recipes.data.decoding import BrokenImageError
 from recipes.data.folders import MissingDatasetError
 from recipes.data.pictures import Pictures
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
 from tests.recipes import imagenet
 from tests.recipes.data.test_arrays import arrays

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 from recipes.data import pictures
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 from tests.make_tiny_tfds import FOLDER
 
 

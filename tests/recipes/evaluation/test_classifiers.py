@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from keras.applications.imagenet_utils import preprocess_input
 
-from recipes.evaluation.classifiers import as_classifier, load_model
+from recipes.evaluation.classifiers import as_classifier
+from recipes.evaluation.models import load_model
 from tests.tiny import images, predict, tiny
 
 

@@ -8,7 +8,7 @@ import pytest
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
 from recipes.evaluation.measuring import occluded
-from recipes.experiment import Data
+from recipes.options.classification import Data
 from tests.recipes.evaluation.trained import classifier, digits
 from tests.tiny import assert_same_values, values
 

@@ -6,7 +6,7 @@ import pytest
 from keras_cbvit import Evaluation
 from recipes.evaluation import segmenters
 from recipes.evaluation.segmenters import data_of
-from recipes.segmentation_experiment import Data
+from recipes.options.segmentation import Data
 
 DATA = {
     "dataset": "camvid",

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from recipes.data.sources import load_dataset
-from recipes.experiment import Data
+from recipes.options.classification import Data
 
 
 @functools.cache

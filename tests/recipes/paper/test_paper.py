@@ -10,12 +10,12 @@ from PIL import Image
 
 from recipes import machine, train
 from recipes.data.folders import MissingDatasetError
-from recipes.paper import tasks
+from recipes.evaluation.paper_measures import ALONG
 from recipes.paper.__main__ import main
 from recipes.paper.entries import ENTRIES
-from recipes.paper.measures import ALONG
 from recipes.paper.models import MODELS
 from recipes.paper.runs import Runs
+from recipes.tasks import classification
 from tests.recipes.test_segment import write_pictures
 
 BACKEND = keras.backend.backend()
@@ -107,7 +107,7 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
         for file in ("config.json", "log.csv", "measures.json"):
             shutil.copy(folder / place / file, tmp_path / place / file)
     monkeypatch.setattr(train, "train", None)
-    monkeypatch.setattr(tasks, "load_dataset", None)
+    monkeypatch.setattr(classification, "load_dataset", None)
     # On another machine, another day and another backend.
     monkeypatch.setattr(machine, "_cpu", lambda: "another")
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")

@@ -7,10 +7,11 @@ import json
 import keras
 import pytest
 
-from recipes import segment
-from recipes.paper import tasks
+from recipes import train
+from recipes.paper import runs as of_paper
 from recipes.paper.__main__ import main
 from recipes.paper.runs import Runs
+from recipes.tasks import segmentation
 from recipes.training import run_folder
 
 MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
@@ -30,17 +31,15 @@ def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch)
     ]
     options += ["--data-dir", str(tmp_path)]
     asked = []
-    monkeypatch.setattr(
-        segment, "segment", lambda experiment, _: asked.append(experiment)
-    )
-    segment.main(["camvid_mini", *options])
+    monkeypatch.setattr(train, "train", lambda experiment, _: asked.append(experiment))
+    train.main(["camvid_mini", *options])
     assert asked == [experiment]
 
 
 @pytest.mark.parametrize("size, rate", [("ti", 0.0), ("s", 0.05), ("b", 0.1)])
 @pytest.mark.parametrize("dataset", ["ade20k", "ade20k_40k", "camvid"])
 def test_the_sizes_of_the_paper_start_from_imagenet(dataset, size, rate, tmp_path):
-    config = importlib.import_module(f"recipes.configs.segmentation.{dataset}").config()
+    config = importlib.import_module(f"recipes.configs.{dataset}").config()
     runs = Runs(tmp_path, dataset, {})
     for model, (broadcast, family) in MODELS.items():
         experiment = runs.experiment(model, size, 0)
@@ -70,7 +69,7 @@ def test_weights_of_the_last_model_are_missed_before_the_first_is_trained(
             raise ValueError(f"there is no {name}")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks, "locate", locate)
+    monkeypatch.setattr(segmentation, "locate", locate)
     with pytest.raises(SystemExit, match=r"there is no vitcb_mini\.cifar10"):
         main(["table7", "--dataset", "camvid"])
     assert not list(tmp_path.iterdir())
@@ -86,7 +85,7 @@ def written_elsewhere(folder, model, mean_iou):
     """The text files of a run of two epochs of the log, on any backend."""
     runs = Runs(folder / "runs", "camvid", {"training": {"iterations": 400}})
     experiment = runs.experiment(model, "mini", 0)
-    run_folder.claim(experiment, "recipes.segment")
+    run_folder.claim(runs.task, experiment, "recipes.train")
     log = [COLUMNS, "0,1.5,2.5,2.0,0.125,0.5,1e-3,8.0,0", "1,1,2,1.75,0.25,0.5,0,8,0"]
     (experiment.run.folder / "log.csv").write_text("\n".join(log) + "\n")
     measures = {"mean_iou": mean_iou, "pixel_accuracy": 50.0, "class_iou": [None] * 11}
@@ -98,8 +97,8 @@ def test_what_was_measured_elsewhere_is_printed_from_text_files(
 ):
     for model, mean_iou in (("plain", 25.0), ("cb", 26.5), ("cbs", 24.0)):
         written_elsewhere(tmp_path, model, mean_iou)
-    monkeypatch.setattr(segment, "segment", None)
-    monkeypatch.setattr(tasks, "load_pairs", None)
+    monkeypatch.setattr(of_paper, "train", None)
+    monkeypatch.setattr(segmentation, "load_pairs", None)
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     options = ["--dataset", "camvid", "--iterations", "400", "--seeds", "0", *folders]

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from recipes.data import pictures
-from recipes.experiment import Augmentation
 from recipes.network import build_classifier
+from recipes.options.classification import Augmentation
 from recipes.train import train
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer

@@ -12,8 +12,8 @@ from unittest import mock
 
 import keras
 
-from recipes.segment import segment
-from recipes.training import segmentation
+from recipes.tasks import segmentation
+from recipes.train import train
 from tests.recipes.test_segment import small, write_pictures
 
 
@@ -41,4 +41,4 @@ if __name__ == "__main__":
         # Two first: before one device is all that the backend made.
         for devices in (2, 1):
             run_dir = folder / f"{devices}_devices"
-            segment(small(folder / "pictures", run_dir, devices=devices))
+            train(small(folder / "pictures", run_dir, devices=devices))

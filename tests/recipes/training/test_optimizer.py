@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 import keras_cbvit
-from recipes import segmentation_experiment
-from recipes.experiment import Training
+from recipes.options import segmentation
+from recipes.options.classification import Training
 from recipes.training.optimizer import build_optimizer, undecayed
 from recipes.training.schedule import WarmupCosine, WarmupPolynomial
 
@@ -103,7 +103,7 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
 
 
 def test_segmentation_decays_kernels_alone_by_its_own_share():
-    training = segmentation_experiment.Training(warmup_iterations=0)
+    training = segmentation.Training(warmup_iterations=0)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
     x = keras.layers.BatchNormalization()(x)

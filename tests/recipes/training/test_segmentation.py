@@ -8,9 +8,10 @@ import pytest
 from keras import ops
 
 from recipes.data.segmentation.pairs import load_pairs
-from recipes.experiment import Run
-from recipes.segmentation_experiment import Data, Experiment, Network, Training
-from recipes.training.segmentation import Segmentation
+from recipes.experiment import Experiment, Run
+from recipes.network import Network
+from recipes.options.segmentation import Data, Training
+from recipes.tasks import TASKS
 from tests.recipes.test_segment import write_pictures
 
 TINY = Experiment(
@@ -43,12 +44,13 @@ def compiled(folder, precision):
     """The trainer of a tiny UperNet, and its batches."""
     data = dataclasses.replace(TINY.data, dataset=str(folder))
     experiment = dataclasses.replace(TINY, data=data, run=Run(precision=precision))
-    task = Segmentation()
+    task = TASKS["segmentation"]
     dataset = load_pairs(data)
     keras.utils.set_random_seed(0)
     batches = task.batches(experiment, dataset)
-    model = task.build(experiment, dataset)
-    return task.compiled(model, experiment, batches), batches[0]
+    classes = len(dataset.class_names)
+    model = task.build(experiment.network, data, classes, precision)
+    return task.compile(model, experiment, batches), batches[0]
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])

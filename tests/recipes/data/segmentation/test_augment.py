@@ -9,7 +9,7 @@ from recipes.data.on_host import FILL
 from recipes.data.segmentation import augment as host
 from recipes.data.segmentation.augment import crop_box, distort, draw, scaled
 from recipes.data.segmentation.pairs import IGNORED
-from recipes.segmentation_experiment import NO_AUGMENTATION, Augmentation
+from recipes.options.segmentation import NO_AUGMENTATION, Augmentation
 
 
 def augmented(picture, labels, size, scale, most=1.0, **drawn):

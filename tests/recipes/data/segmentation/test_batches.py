@@ -5,7 +5,7 @@ import pytest
 
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import IGNORED, Pairs
-from recipes.segmentation_experiment import NO_AUGMENTATION, Augmentation, Data
+from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data
 
 DATA = Data("none", scale=(6, 8), image_size=(6, 8), class_names=("a", "b", "c"))
 

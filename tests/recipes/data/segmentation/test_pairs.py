@@ -13,7 +13,7 @@ from recipes.data.decoding import BrokenImageError
 from recipes.data.folders import MissingDatasetError
 from recipes.data.segmentation import pairs as sources
 from recipes.data.segmentation.pairs import IGNORED, class_of_label, load_pairs
-from recipes.segmentation_experiment import Data
+from recipes.options.segmentation import Data
 from tests.recipes.data.image_files import png
 
 LABELS = np.array([[0, 1, 2], [2, 11, 0]], "uint8")
