@@ -9,9 +9,9 @@ from recipes import evaluation
 from recipes.configs import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.data.sources import load_dataset
+from recipes.evaluation import paper_measures as measures
 from recipes.evaluation.paper_measures import cost, measure, measure_pixels
 from recipes.options.classification import Data
-from recipes.paper import measures
 from tests.recipes.evaluation.imagenet_sets import FOLDER, model_that_answers
 from tests.recipes.test_segment import write_pictures
 
