@@ -89,10 +89,10 @@ class Run:
 class Experiment:
     """Everything that decides what a training run computes."""
 
-    network: Network = Network()
-    data: Data = Data()
-    augmentation: Augmentation = Augmentation()
-    training: Training = Training()
+    network: Network
+    data: Data
+    augmentation: Augmentation
+    training: Training
     run: Run = Run()
 
     def check(self) -> None:

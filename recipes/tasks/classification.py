@@ -8,6 +8,7 @@ import keras
 
 from keras_cbvit import SegmentationModel
 from keras_cbvit.pretrained.publishing import in_float32
+from keras_cbvit.pretrained.sources import find_record
 
 from ..data.batches import Batches, TrainingBatches
 from ..data.sources import load_dataset
@@ -148,7 +149,7 @@ class Classification(Task):
             data = Data(
                 dataset=recorded_dataset(found, options.data_dir),
                 test_split=found.split,
-                **found.options,
+                crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
             )
         data = dataclasses.replace(data, strict=options.strict)
         return with_options(data, options, classifier.image_size)
@@ -212,8 +213,7 @@ class Classification(Task):
             "class_names": names or dataset.class_names,
             "crop_fraction": data.crop_fraction,
         }
-        options = {"crop_fraction": data.crop_fraction}
-        return metrics, total, notes, options, own
+        return metrics, total, notes, {}, own
 
     def cost(self, experiment, classes):
         model = build_classifier(

@@ -132,7 +132,7 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
         (["--rand-augment", "11"], "rand_augment=11.0 must be between 0 and 10"),
         (["--weight-decay", "-1"], "weight_decay=-1.0 must be at least 0"),
         (["--ema-decay", "1.5"], "ema_decay=1.5 must be between 0 and 1"),
-        (["--epochs", "0"], "epochs=0 must be at least 1"),
+        (["--epochs", "0"], "epochs=0 must be a whole number of at least 1"),
         (["--global-batch-size", "1438"], "is more than the 1437 training images"),
         (["--dataset", "./none"], "There is no folder none"),
         (["--weights", "none.keras"], "weights='none.keras': there is no such file"),

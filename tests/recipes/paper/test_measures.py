@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from recipes import evaluation
 from recipes.configs import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.data.sources import load_dataset
@@ -52,7 +51,7 @@ def test_fgsm_is_measured_under_fgsm(digits, monkeypatch):
     def evaluated(model, split, under):
         return {"top1": {"fgsm": 0.25}[under]}
 
-    monkeypatch.setattr(evaluation, "measure", evaluated)
+    monkeypatch.setattr(measures, "measure_classifier", evaluated)
     assert measure("fgsm", small(), digits, DIGITS) == 25
 
 

@@ -32,9 +32,7 @@ def folder(tmp_path_factory):
 
 
 def dataset_of(entry):
-    return {"classification": "digits", "segmentation": "camvid"}[
-        ENTRIES[entry].task.name
-    ]
+    return {"classification": "digits", "segmentation": "camvid"}[ENTRIES[entry].task]
 
 
 def run(folder, entry, *options):

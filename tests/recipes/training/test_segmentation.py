@@ -10,7 +10,7 @@ from keras import ops
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.experiment import Experiment, Run
 from recipes.network import Network
-from recipes.options.segmentation import Data, Training
+from recipes.options.segmentation import Augmentation, Data, Training
 from recipes.tasks import TASKS
 from tests.recipes.test_segment import write_pictures
 
@@ -30,6 +30,7 @@ TINY = Experiment(
         scale=(24, 64),
         image_size=(16, 16),
     ),
+    augmentation=Augmentation(),
     training=Training(
         iterations=4,
         global_batch_size=2,
