@@ -92,22 +92,24 @@ def read_weights(file: Any) -> dict[str, list[np.ndarray]]:
         order in which a layer has created them. Generators of random numbers are left
         out.
     """
-    found = {}
-
-    def walk(group, path):
-        own = group.get("vars")
-        if own is not None:
-            path = [*path, own.attrs["name"]]
-            numbers = sorted((name for name in own if name.isdecimal()), key=int)
-            if numbers and "seed_generator" not in group.name:
-                found["/".join(path)] = [_array(own[number]) for number in numbers]
-        for name, part in group.items():
-            if isinstance(part, h5py.Group) and name != "vars":
-                walk(part, path)
-
     with h5py.File(file, "r") as content:
-        walk(content["layers"], [])
-    return found
+        return {
+            path: [_array(each) for each in datasets]
+            for path, datasets in _layers(content["layers"], [])
+        }
+
+
+def _layers(group, path):
+    """Each layer's path within a group, and its weights."""
+    own = group.get("vars")
+    if own is not None:
+        path = [*path, own.attrs["name"]]
+        numbers = sorted((name for name in own if name.isdecimal()), key=int)
+        if numbers and "seed_generator" not in group.name:
+            yield "/".join(path), [own[number] for number in numbers]
+    for name, part in group.items():
+        if isinstance(part, h5py.Group) and name != "vars":
+            yield from _layers(part, path)
 
 
 def _array(dataset):

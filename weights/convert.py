@@ -151,7 +151,7 @@ def _evaluation(entry, model):
     name, tag = entry["name"], entry["name"].partition(".")[2]
     is_upernet = isinstance(model, keras_cbvit.SegmentationModel)
     numbers = re.findall(r"([\d,]+) (?:test images|whole images)", entry["measured_on"])
-    command = f"keras-cbvit evaluate {name} --data-dir DIR"
+    command = f"python -m recipes.evaluate {name} --data-dir DIR"
     if not is_upernet:
         return keras_cbvit.Evaluation(
             task="classification",
@@ -187,9 +187,9 @@ def _notes(card):
 
 def _new_words(text):
     for old, new in (
-        ("--broadcast None", "--network.broadcast none"),
-        ("python -m recipes.", "keras-cbvit "),
+        ("--broadcast None", "--broadcast none"),
         ("pictures", "images"),
+        ("labelled", "labeled"),
     ):
         text = text.replace(old, new)
     return re.sub(r"Measured again, on any backend, by\n\n```\n.*?\n```\n\n", "", text)

@@ -161,13 +161,9 @@ def assign(
         targets.pop(HEAD, None)
     if TOKENS in values and content.spec is not None:
         values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
-    kept = [
-        path
-        for path in targets
-        if path not in values
-        and path.rpartition("/")[2] == CHANNEL_SCALE
-        and content.spec is not None  # else it is of the very model
-    ]
+    kept = []
+    if content.spec is not None:  # else it is of the very model
+        kept = _scales(spec) - _scales(content.spec) - values.keys()
     targets = {path: pairs for path, pairs in targets.items() if path not in kept}
     _check_fit(content, values, targets)
     if content.spec is not None and not allow_other_function:
@@ -177,6 +173,15 @@ def assign(
             weight.assign(value)
     if spec.classes is not None and not new_head:
         model.class_names = content.class_names
+
+
+def _scales(spec):
+    """The paths of the layers that have a Λ."""
+    return {
+        f"block_{i}/{'' if place == 'msa_end' else 'mlp/'}{CHANNEL_SCALE}"
+        for (i, place), (scale, _) in spec.contexts().items()
+        if scale
+    }
 
 
 def _resampled(tokens, spec, grid):

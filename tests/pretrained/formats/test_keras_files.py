@@ -294,6 +294,23 @@ def test_a_file_of_no_layers_is_refused(saved, tmp_path):
             call(path)
 
 
+def test_a_file_that_lacks_the_layers_at_a_place_is_refused(tmp_path):
+    model = fill(keras_cbvit.ViTCB(**SMALL, broadcast="cbs", broadcast_place="both"), 0)
+    model.save(tmp_path / "good.keras")
+    with zipfile.ZipFile(tmp_path / "good.keras") as archive:
+        file = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(file, "a") as content:
+        places = []
+        content.visit(lambda name: places.append(name))
+        (place,) = (name for name in places if name.endswith("msa_end"))
+        del content[place]
+    parts = {"model.weights.h5": file.getvalue()}
+    changed(tmp_path / "good.keras", tmp_path / "x.keras", parts)
+    for call in (load, keras_cbvit.load_model):
+        with pytest.raises(ValueError, match=r"x\.keras .*context_broadcast"):
+            call(tmp_path / "x.keras")
+
+
 def test_models_of_others_are_loaded(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.save(tmp_path / "other.keras")
