@@ -263,7 +263,8 @@ def feature_pyramid(
     )
     values = model.weights_by_name()
     for name, weight in vit.weights_by_name().items():
-        weight.assign(values[name])
+        # Not the variable: on JAX, both models would share its memory.
+        weight.assign(keras.ops.convert_to_numpy(values[name]))
     return FeaturePyramid(vit, blocks, dtype=model.dtype_policy)
 
 

@@ -5,7 +5,7 @@ from keras.applications.imagenet_utils import preprocess_input
 
 from recipes.evaluation.classifiers import as_classifier
 from recipes.evaluation.models import load_model
-from tests.tiny import images, predict, tiny
+from tests.tiny import fill, images, predict, tiny
 
 
 def save(path, size=(4, 6), channels=3, outputs=3):
@@ -58,7 +58,7 @@ def test_models_of_this_package_normalize_themselves(tmp_path):
 def test_models_of_this_package_without_preprocessing_are_given_what_is_asked_for(
     tmp_path,
 ):
-    model = tiny(include_preprocessing=False)
+    model = fill(tiny(include_preprocessing=False))
     model.save(tmp_path / "a.keras")
     classifier = load_classifier(str(tmp_path / "a.keras"), "symmetric")
     pixels = images(model)

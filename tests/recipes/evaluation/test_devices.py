@@ -32,7 +32,7 @@ def test_two_devices_measure_what_one_does(arguments, tmp_path):
         [sys.executable, "-m", "recipes.evaluate", *arguments(2)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
-        timeout=300,
+        timeout=900,
     )
     evaluate.main(arguments(1))
     one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))

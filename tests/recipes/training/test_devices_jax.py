@@ -30,7 +30,7 @@ def start(folder, devices, **variables):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-3000:]
 
 

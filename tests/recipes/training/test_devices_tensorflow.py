@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert result.returncode == 0, result.stderr[-3000:]
     return folder
