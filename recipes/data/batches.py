@@ -8,20 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
-from keras import ops
+from PIL import Image
 
 from . import draws
+from .augment import augment
 from .decoding import BrokenImageError
-from .on_host import augment
 
-# Pillow decodes, crops and resizes without Python's lock, so threads use every core.
-decoders = ThreadPoolExecutor(
-    # A job may have fewer cores than the machine.
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-)
 AHEAD = 3  # batches that are prepared while the device computes
-# What is done to pictures of which random crops are cut, with its numbers.
-ON_HOST = "crop", "flip", "operations", "strengths", "erase", "noise_seed"
+MIXING = "share", "weight", "paste"  # what the training step does, by its numbers
+
+
+@functools.cache
+def decoders():
+    """The threads that decode and augment images.
+
+    Pillow works without Python's lock, so threads use every core.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        # A job may have fewer cores than the machine.
+        return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 class _Batches:
@@ -111,7 +117,7 @@ class Batches(_Batches, keras.utils.PyDataset):
         if isinstance(images, np.ndarray):
             images = images[indices]
         else:
-            decoded = list(decoders.map(self._picture, indices))
+            decoded = list(decoders().map(self._picture, indices))
             weights[[image is None for image in decoded]] = 0
             black = np.zeros((*images.size, 3), "uint8")
             images = np.stack([black if i is None else i for i in decoded])
@@ -173,10 +179,8 @@ class TrainingBatches(_Batches, Steps):
     augmented, and an epoch sees only every so many-th image (repeated augmentation of
     Hoffer et al., as in DeiT).
 
-    Random resized crops are cut from the pictures on the host, in threads, which
-    decode a picture once for all its copies; they are flipped, RandAugmented and erased
-    there, too. Everything else is done on the device, where images that are in memory
-    are kept.
+    Images are augmented by Pillow in threads, which decode an image once for all its
+    copies. Mixing happens on the device (`recipes.training.mixing`).
 
     Args:
         split: a `recipes.data.pictures.Split`.
@@ -214,12 +218,9 @@ class TrainingBatches(_Batches, Steps):
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
         self.seed = seed
-        self.in_memory = isinstance(split.images, np.ndarray)
-        if self.in_memory:
-            self.size = split.images.shape[1:3]
-            self.on_device = ops.convert_to_tensor(split.images)
-        else:
-            self.size = split.images.size
+        images = split.images
+        in_memory = isinstance(images, np.ndarray)
+        self.size = images.shape[1:3] if in_memory else images.size
 
     @property
     def steps_per_epoch(self):
@@ -236,18 +237,12 @@ class TrainingBatches(_Batches, Steps):
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
     def __getitem__(self, step):
-        """A dict for `recipes.data.on_device.augment`, and the smoothed labels."""
+        """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
         indices = self.indices(step)[self.rows]
         random = np.random.default_rng((self.seed, step))
-        batch = self._draw(random)
-        batch = {name: values[self.rows] for name, values in batch.items()}
-        if self.in_memory:
-            batch["images"] = ops.take(self.on_device, indices, axis=0)
-        else:
-            host = {}
-            if self.augmentation.random_resized_crop:
-                host = {name: batch.pop(name) for name in ON_HOST if name in batch}
-            batch["images"], indices = self._images(indices, host)
+        drawn = {name: rows[self.rows] for name, rows in self._draw(random).items()}
+        batch = {name: drawn.pop(name) for name in MIXING if name in drawn}
+        batch["images"], indices = self._images(indices, drawn)
         smoothing = self.label_smoothing
         # Towards all classes alike, or, where several may be right, towards 1/2 each.
         alike = 1 / self.classes if self.split.labels.ndim == 1 else 0.5
@@ -263,8 +258,7 @@ class TrainingBatches(_Batches, Steps):
             by = random.integers(-policy.shift, policy.shift + 1, (number, 2))
             batch["shift"] = by.astype("int32")
         if policy.flip:
-            # Not bool: TensorFlow adds up what its replicas get, to build the model.
-            batch["flip"] = (random.random(number) < 0.5).astype("uint8")
+            batch["flip"] = random.random(number) < 0.5
         if policy.rand_augment:
             magnitude = policy.rand_augment
             drawn = draws.rand_augment(random, number, magnitude)
@@ -283,35 +277,34 @@ class TrainingBatches(_Batches, Steps):
         return batch
 
     def _images(self, indices, drawn):
-        """The pictures as one array, and their indices with those of replacements."""
+        """The augmented images as one array, and the indices with replacements'."""
         dtype = "int16" if "erase" in drawn else "uint8"
         images = np.empty((len(indices), *self.size, 3), dtype)
 
         def decode(index):
-            rows = np.flatnonzero(indices == index)
+            copies = np.flatnonzero(indices == index)
             replacement, picture = self._picture(index)
-            for row in rows:
-                if drawn:
-                    numbers = {name: values[row] for name, values in drawn.items()}
-                    images[row] = augment(picture, self.size, numbers)
-                else:
-                    images[row] = picture
-            return rows, replacement
+            for row in copies:
+                numbers = {name: values[row] for name, values in drawn.items()}
+                images[row] = augment(picture, self.size, numbers)
+            return copies, replacement
 
         used = indices.copy()
-        for rows, replacement in decoders.map(decode, np.unique(indices)):
-            used[rows] = replacement
+        for copies, replacement in decoders().map(decode, np.unique(indices)):
+            used[copies] = replacement
         return images, used
 
     def _picture(self, index):
-        """An image's index and picture, or those of the next one that is not broken."""
-        crops = self.augmentation.random_resized_crop
-        pictures = self.split.images
-        for following in range(len(self.split)):
-            candidate = (index + following) % len(self.split)
+        """An image's index and the image, or those of the next that is not broken."""
+        images = self.split.images
+        if isinstance(images, np.ndarray):
+            return index, Image.fromarray(images[index])
+        for following in range(len(images)):
+            candidate = (index + following) % len(images)
             try:
-                picture = pictures.open(candidate) if crops else pictures[candidate]
-                return candidate, picture
+                if self.augmentation.random_resized_crop:
+                    return candidate, images.open(candidate)
+                return candidate, Image.fromarray(images[candidate])
             except BrokenImageError as error:
                 self.note_broken(candidate, error)
         raise AssertionError("note_broken raises if all are broken")

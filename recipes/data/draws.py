@@ -1,4 +1,6 @@
-"""What augmentation draws at random, as numbers; `on_host` and `on_device` apply them.
+"""What augmentation draws at random, as numbers.
+
+`recipes.data.augment` and `recipes.training.mixing` apply them.
 
 All of it follows from the generator that is given, whatever the backend. The
 distributions are those of DeiT's recipe, which the paper trains with (section 4).

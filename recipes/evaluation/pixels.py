@@ -10,8 +10,8 @@ from PIL import Image
 from keras_cbvit.classes import listed
 from keras_cbvit.models.inference import patch_size_of
 
+from ..data.augment import FILL
 from ..data.batches import decoders
-from ..data.on_host import FILL
 from ..data.segmentation.augment import padded, resized, scaled
 from ..data.segmentation.pairs import IGNORED
 
@@ -156,7 +156,7 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
     waiting = {}
     for first in range(0, len(pairs), batch_size):
         indices = range(first, min(first + batch_size, len(pairs)))
-        opened = decoders.map(pairs.__getitem__, indices)
+        opened = decoders().map(pairs.__getitem__, indices)
         for index, (picture, labels) in zip(indices, opened, strict=True):
             image, canvas = _fitted(picture, scale, divisor)
             group = waiting.setdefault(canvas, [])

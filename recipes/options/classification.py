@@ -28,7 +28,11 @@ class Data(experiment.Data):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(experiment.Augmentation):
-    """What is done to training images, in this order; DeiT's (paper, section 4)."""
+    """What is done to training images, in this order; DeiT's (paper, section 4).
+
+    Pillow does it to each image on the host, but for mixup and CutMix, which are part
+    of the training step on the device.
+    """
 
     repeats: WholeNumber = 3
     """How many times an image is in a batch, each time augmented differently."""

@@ -22,9 +22,9 @@ from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
 from ..training import callbacks
-from ..training.augmented import Augmented
 from ..training.devices import this_process
 from ..training.heads import fit_head
+from ..training.mixing import MixingModel
 from ..training.optimizer import build_optimizer
 from ..training.schedule import WarmupCosine
 from .base import Task
@@ -86,11 +86,11 @@ class Classification(Task):
         return train_batches, Batches(dataset.test, classes, batch_size, part, strict)
 
     def compile(self, model, experiment, batches):
-        """The model augments its batches itself."""
+        """The model mixes its batches itself."""
         train_batches, test_batches = batches
         training = experiment.training
         schedule = WarmupCosine.of(training, train_batches.steps_per_epoch)
-        trainer = Augmented(model)
+        trainer = MixingModel(model)
         trainer.compile(
             optimizer=build_optimizer(training, schedule, model),
             loss=self.loss(),
@@ -98,7 +98,7 @@ class Classification(Task):
         )
         trainer.optimizer.build(trainer.trainable_variables)
         # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
-        # not augmented yet.
+        # not mixed yet.
         trainer.evaluate(test_batches, steps=1, verbose=0)
         return trainer
 

@@ -8,7 +8,7 @@ random is drawn as numbers for a whole batch, and applied to one picture.
 import numpy as np
 from PIL import Image
 
-from ..on_host import FILL
+from ..augment import FILL
 from .pairs import IGNORED
 
 ATTEMPTS = 10  # to find a crop with enough classes; after them any is taken

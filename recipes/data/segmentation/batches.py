@@ -71,7 +71,7 @@ class TrainingCrops(Steps):
             )
 
         indices = self.indices(step)
-        crops = list(decoders.map(crop, range(len(indices)), indices))
+        crops = list(decoders().map(crop, range(len(indices)), indices))
         images, labels = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         counted = max(np.count_nonzero(labels != IGNORED), 1)
         weights = np.full(self.batch_size, labels.size / counted, "float32")

@@ -62,7 +62,8 @@ def labels_found(pairs):
     # At random, since files of one place may lie together.
     order = np.random.default_rng(0).permutation(len(pairs))
     for first in range(0, len(order), AT_ONCE):
-        for counts in decoders.map(pairs.label_counts, order[first : first + AT_ONCE]):
+        some = order[first : first + AT_ONCE]
+        for counts in decoders().map(pairs.label_counts, some):
             found |= counts > 0
         if found[pairs.table < pairs.classes].all():
             break

@@ -6,13 +6,13 @@ import pytest
 from keras import ops
 from PIL import Image
 
+from recipes.data.augment import augment
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.decoding import BrokenImageError
-from recipes.data.on_host import augment
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
 from recipes.options.classification import NO_AUGMENTATION, Augmentation, Data
-from recipes.training.augmented import Augmented
+from recipes.training.mixing import MixingModel
 
 
 def split_of(number, size=(6, 8), classes=3):
@@ -167,12 +167,14 @@ def test_the_same_seed_and_step_give_the_same_batch():
     other[7]  # whatever was asked before
     for step in (3, 0):
         assert_same(other[step], one[step])
-        assert not np.array_equal(third[step][0]["shift"], one[step][0]["shift"])
+        assert not np.array_equal(third[step][0]["images"], one[step][0]["images"])
 
 
 def test_each_step_draws_anew():
     batches = training_batches(split_of(16), 8, **FULL)
-    first, second, next_epoch = (as_numpy(batches[step])[0] for step in (0, 1, 2))
+    first, second, next_epoch = (
+        batches._draw(np.random.default_rng((0, step))) for step in (0, 1, 2)
+    )
     for name in ("shift", "operations", "strengths", "noise_seed", "share"):
         assert not np.array_equal(first[name], second[name])
         assert not np.array_equal(first[name], next_epoch[name])
@@ -196,11 +198,11 @@ def test_copies_of_an_image_are_in_one_batch_and_augmented_differently():
     assert batches.steps_per_epoch == 3  # DeiT counts the repeats
     seen = []
     for step in range(3):
-        batch, _ = as_numpy(batches[step])
+        drawn = batches._draw(np.random.default_rng((0, step)))
         found, counts = np.unique(batches.indices(step), return_counts=True)
         assert counts.tolist() == [3, 3, 3, 3]
         seen += found.tolist()
-        draws = np.column_stack([batch[n] for n in ("shift", "operations", "flip")])
+        draws = np.column_stack([drawn[n] for n in ("shift", "operations", "flip")])
         assert len(np.unique(draws, axis=0)) == 12
     assert len(set(seen)) == 12
 
@@ -226,9 +228,11 @@ def test_processes_share_a_batch():
 
 
 def test_each_image_is_mirrored_with_probability_one_half_whatever_the_others_are():
-    batches = training_batches(split_of(1000), batch_size=1000, flip=True)
-    flips = np.concatenate([as_numpy(batches[step])[0]["flip"] for step in range(16)])
-    flips = flips.astype(bool)
+    split = split_of(1000)
+    split.images[:, 0, :, 0] = np.arange(8)  # the first row tells how an image lies
+    batches = training_batches(split, batch_size=1000, flip=True)
+    flips = [batches[step][0]["images"][:, 0, 0, 0] == 7 for step in range(16)]
+    flips = np.concatenate(flips)
     # Within five standard deviations of 16,000 draws.
     assert flips.mean() == pytest.approx(1 / 2, abs=0.02)
     for apart in (1, 2, 1000):
@@ -343,7 +347,7 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
     inputs = keras.Input((6, 8, 3))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
     dense = keras.layers.Dense(3)
-    model = Augmented(keras.Model(inputs, dense(x)))
+    model = MixingModel(keras.Model(inputs, dense(x)))
     dense.set_weights([kernel, np.zeros(3)])
     # This loss tells images and labels from any others.
     model.compile(
@@ -371,9 +375,7 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
         sums = []
         for step in range(3):
             batch, labels = as_numpy(batches[3 * epoch + step])
-            images, flip = batch["images"], batch["flip"][:, None, None, None]
-            images = np.where(flip, images[:, :, ::-1], images)
-            outputs = images.reshape(4, -1) / 255 @ kernel
+            outputs = batch["images"].reshape(4, -1) / 255 @ kernel
             sums.append((labels * outputs).sum(axis=-1).mean())
         expected += list(np.cumsum(sums) / [1, 2, 3])  # Keras logs the mean so far
     assert running == pytest.approx(expected, rel=1e-4)

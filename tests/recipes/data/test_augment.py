@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data import draws, on_host
+from recipes.data import draws
+from recipes.data.augment import FILL, augment
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def cropped(picture, box):
 
 
 def test_a_crop_is_resized_with_pillows_bicubic_filter(picture, drawn):
-    image = on_host.augment(picture, (32, 48), drawn)
+    image = augment(picture, (32, 48), drawn)
     assert (image.shape, image.dtype) == ((32, 48, 3), np.uint8)
     np.testing.assert_array_equal(image, cropped(picture, drawn["box"]))
 
@@ -45,12 +46,33 @@ def test_a_crop_is_mirrored_then_augmented_then_erased(picture, drawn):
         "erase": np.array([10, 20, 20, 30]),
         "noise_seed": np.array([1, 2], "uint32"),
     }
-    image = on_host.augment(picture, (32, 48), drawn)
-    expected = np.broadcast_to(on_host.FILL, (32, 48, 3)).copy()
+    image = augment(picture, (32, 48), drawn)
+    expected = np.broadcast_to(FILL, (32, 48, 3)).copy()
     expected[:, :36] = (255 - cropped(picture, drawn["box"])[:, ::-1])[:, 12:]
     erased = np.zeros((32, 48), bool)
     erased[10:20, 20:30] = True
     np.testing.assert_array_equal((image != expected).any(axis=-1), erased)
+
+
+def test_an_image_without_numbers_stays_as_it_is(picture):
+    image = augment(picture, (90, 120), {})
+    np.testing.assert_array_equal(image, np.asarray(picture))
+
+
+@pytest.mark.parametrize("by", [(0, 0), (2, 0), (-2, 0), (0, 3), (0, -3), (-1, 2)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_shift_moves_an_image_before_it_is_mirrored_and_black_comes_in(by, flip):
+    original = np.random.default_rng(0).integers(1, 256, (5, 7, 3), dtype="uint8")
+    drawn = {"shift": np.array(by, "int32"), "flip": np.bool_(flip)}
+    image = augment(Image.fromarray(original), (5, 7), drawn)
+    if flip:
+        image = image[:, ::-1]
+    for row in range(5):
+        for column in range(7):
+            up, left = row + by[0], column + by[1]
+            inside = 0 <= up < 5 and 0 <= left < 7
+            expected = original[up, left] if inside else 0
+            np.testing.assert_array_equal(image[row, column], expected)
 
 
 def test_the_same_numbers_give_the_same_image(picture):
@@ -65,7 +87,7 @@ def test_the_same_numbers_give_the_same_image(picture):
         "noise_seed": np.array([(1, 2), (3, 4)], "uint32"),
     }
     one, again, other = (
-        on_host.augment(picture, (32, 32), {k: v[row] for k, v in drawn.items()})
+        augment(picture, (32, 32), {k: v[row] for k, v in drawn.items()})
         for row in (0, 0, 1)
     )
     np.testing.assert_array_equal(again, one)

@@ -1,47 +1,29 @@
-"""Shift, flip, erasing and mixing, against brute force."""
+"""Mixup and CutMix, against brute force."""
 
 import numpy as np
 from keras import ops
 
 from recipes.data import draws
-from recipes.data.on_device import augment
+from recipes.training import mixing
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (6, 5, 7, 3), dtype="uint8")
 LABELS = np.eye(6, dtype="float32")
 
 
-def augmented(images=IMAGES, labels=LABELS, **drawn):
-    images, labels = augment({"images": images, **drawn}, labels)
+def mixed(labels=LABELS, **drawn):
+    images, labels = mixing.mix({"images": IMAGES, **drawn}, labels)
     return ops.convert_to_numpy(images), ops.convert_to_numpy(labels)
 
 
 def test_a_batch_without_draws_stays_as_it_is():
-    images, labels = augmented()
+    images, labels = mixed()
     assert images.dtype == np.float32
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(labels, LABELS)
 
 
-def test_a_flip_mirrors_the_images_it_is_drawn_for():
-    flip = np.array([True, False, True, False, False, True])
-    images, _ = augmented(flip=flip)
-    expected = [i[:, ::-1] if f else i for i, f in zip(IMAGES, flip, strict=True)]
-    np.testing.assert_array_equal(images, expected)
-
-
-def test_a_shift_moves_each_image_and_black_comes_in():
-    by = np.array([(0, 0), (2, 0), (-2, 0), (0, 3), (0, -3), (-1, 2)], "int32")
-    images, _ = augmented(shift=by)
-    for image, original, (up, left) in zip(images, IMAGES, by, strict=True):
-        for row in range(5):
-            for column in range(7):
-                inside = 0 <= row + up < 5 and 0 <= column + left < 7
-                expected = original[row + up, column + left] if inside else 0
-                np.testing.assert_array_equal(image[row, column], expected)
-
-
 def mix(share, weight, box, labels=LABELS):
-    return augmented(
+    return mixed(
         labels=labels,
         share=np.full(6, share, "float32"),
         weight=np.full(6, weight, "float32"),

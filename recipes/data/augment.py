@@ -1,6 +1,7 @@
-"""What is done to one picture on the host: crop, flip, RandAugment, erasing, by Pillow.
+"""What is done to one image: crop, shift, flip, RandAugment, erasing, by Pillow.
 
-Pillow's results are RandAugment's definition here, as they are timm's.
+Pillow's results are RandAugment's definition here, as they are timm's. Mixing, which
+takes a batch, is part of the training step (`recipes.training.mixing`).
 """
 
 import numpy as np
@@ -15,25 +16,31 @@ FILL = (124, 116, 104)  # the mean, for what comes from outside
 
 
 def augment(picture, size, drawn):
-    """Crops, mirrors, RandAugments and erases a picture, as `drawn` says.
+    """Crops, shifts, mirrors, RandAugments and erases a picture, in this order.
 
-    Like `recipes.data.on_device.augment`, each step is done if its numbers are there.
+    Each step is done if its numbers are there.
 
     Args:
-        picture: a `PIL.Image` in RGB.
+        picture: a `PIL.Image` in RGB, of the wanted size if it is not cropped.
         size: the wanted `(height, width)`.
-        drawn: dict of the picture's rows of what `recipes.data.draws` draws: `"crop"`,
-            which is needed, `"flip"`, `"operations"` and `"strengths"`, `"erase"` and
-            `"noise_seed"`.
+        drawn: dict of the picture's rows of what `recipes.data.draws` draws: `"crop"`;
+            `"shift"`, how many pixels to move it up and left, black comes in; `"flip"`,
+            whether to mirror it; `"operations"` and `"strengths"`, RandAugment's;
+            `"erase"`, the box to fill with noise, and `"noise_seed"`.
 
     Returns:
         An array of shape `(height, width, 3)` in values of 0–255: uint8, or int16 if it
         is erased, with noise that goes beyond.
     """
     height, width = size
-    box = crop_box(drawn["crop"], picture.height, picture.width)
-    # Not `resize(box=box)`, which looks beyond the crop's edge.
-    picture = picture.crop(box).resize((width, height), Image.Resampling.BICUBIC)
+    if "crop" in drawn:
+        box = crop_box(drawn["crop"], picture.height, picture.width)
+        # Not `resize(box=box)`, which looks beyond the crop's edge.
+        picture = picture.crop(box)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    if "shift" in drawn:
+        top, left = drawn["shift"]
+        picture = picture.crop((left, top, left + width, top + height))
     if drawn.get("flip"):
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     operations = zip(
