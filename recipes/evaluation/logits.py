@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_cbvit.internals import producer_of
+
 # What gives probabilities, as an activation and as an operation; others give logits.
 PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")
 # What changes no values, or none at inference.
@@ -34,8 +36,7 @@ def gives_logits(model):
 
 def _gives_logits(tensor):
     """Whether a tensor of a model is logits; `None` if what made it does not say."""
-    operation, node, index = tensor._keras_history
-    inputs = operation._inbound_nodes[node].input_tensors
+    operation, inputs, index = producer_of(tensor)
     if isinstance(operation, keras.Model):
         outputs = getattr(operation, "outputs", None)
         return _gives_logits(outputs[index]) if outputs else None

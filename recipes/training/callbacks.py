@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tqdm
 
+from keras_cbvit.internals import moving_averages
+
 from . import states
 from .logs import (
     Scalars,
@@ -20,7 +22,6 @@ from .logs import (
     write_log,
     write_table,
 )
-from .optimizer import moving_averages
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -90,12 +90,6 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return replica.merge_call(everywhere, args=(finite,))
 
 
-def moving_averages(optimizer):
-    """The averages of the trainable weights, in their order."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return optimizer._model_variables_moving_average
-
-
 def undecayed(model):
     """Biases, norms, Λ, class token and position embedding: all but dense kernels."""
     return [v for v in model.trainable_variables if v.name != "kernel"]
