@@ -87,10 +87,6 @@ class _Inputs(Batches):
         labels = split.labels
         if labels.ndim == 1:
             labels = labels[:, None] == np.arange(classes)
-        if labels.shape[1] != classes:
-            raise ValueError(
-                f"The labels are of {labels.shape[1]} classes, the model has {classes}."
-            )
         self.right = labels
 
     def targets(self, indices):

@@ -7,7 +7,7 @@ import pytest
 
 import keras_cbvit
 from keras_cbvit.analysis import channel_scales
-from recipes import segment, train
+from recipes import train
 from recipes.configs import camvid_mini, digits, imagenet
 from recipes.network import (
     Network,
@@ -49,11 +49,9 @@ def asked(monkeypatch):
         experiments.append(experiment)
 
     monkeypatch.setattr(train, "train", keep)
-    monkeypatch.setattr(segment, "segment", keep)
 
     def network(*arguments):
-        recipe = segment if arguments[0].startswith("camvid") else train
-        recipe.main([*arguments])
+        train.main([*arguments])
         return experiments[-1].network
 
     return network

@@ -71,7 +71,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
 
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
-    assert "Configs: cifar10, cifar10_mini, digits, imagenet" in capsys.readouterr().out
+    assert "Configs: ade20k, ade20k_40k, camvid" in capsys.readouterr().out
 
 
 def test_the_configuration_holds_every_setting_version_and_the_commit(finished):
@@ -110,7 +110,7 @@ def test_a_run_folder_tells_its_story(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "There is no config 'nonsense'; there are cifar10, cifar10_m"),
+        (["nonsense"], "There is no config 'nonsense'; there are ade20k, ade20k_40k"),
         (["digits", "--lerning-rate", "1"], "2"),
         (["digits", "--epochs", "many"], "2"),
         (["digits", "--precision", "float8"], "2"),
