@@ -2,8 +2,8 @@
 
     python -m tests.recipes.training.segmentation_devices FOLDER
 
-`test_segmentation_devices.py` runs it and looks at what it leaves in the folder. Nothing
-is dropped, since each device draws its own; so the numbers must agree.
+`test_segmentation_devices.py` runs it and looks at what it leaves in the folder.
+Nothing is dropped, since each device draws its own; so the numbers must agree.
 """
 
 import sys
