@@ -18,6 +18,8 @@ from keras_cbvit.pretrained.sources import Folder
 from tests.full_disk import files_in
 from tests.tiny import values
 
+pytestmark = pytest.mark.any_backend
+
 TESTS = Path(__file__).parent
 OLD = TESTS / "data" / "old"
 CARD = """# vitcbs_toy.noise

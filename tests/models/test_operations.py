@@ -13,6 +13,8 @@ import pytest
 
 import keras_cbvit
 
+pytestmark = pytest.mark.operations
+
 BACKEND = keras.backend.backend()
 DEPTH = 3
 DENSE = 4 * DEPTH + 2  # of each block, the patch embedding and the head

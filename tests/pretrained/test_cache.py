@@ -9,6 +9,8 @@ from keras_cbvit.pretrained import cache, network
 from keras_cbvit.pretrained.cache import download, sha256
 from tests.pretrained.places import FILE, FILENAME, raw_server, record, server
 
+pytestmark = pytest.mark.any_backend
+
 RECORD = record()
 PATH = f"/{FILENAME}"
 

@@ -14,6 +14,8 @@ from keras_cbvit.pretrained.records import (
 )
 from tests.pretrained.places import catalog_text, entry, evaluation, record, records
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_a_catalog_gives_its_records_by_name():
     found = records(entry("a.b"), entry("c.d", url="file:///x"))

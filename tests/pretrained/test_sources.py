@@ -25,6 +25,8 @@ from tests.pretrained.places import (
     write_catalog,
 )
 
+pytestmark = pytest.mark.any_backend
+
 PATH = f"/{FILENAME}"
 
 

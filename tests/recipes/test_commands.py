@@ -6,6 +6,8 @@ from recipes.commands import parse, report_errors
 from recipes.data.folders import MissingDatasetError
 from recipes.training.callbacks import NonFiniteLossError
 
+pytestmark = pytest.mark.any_backend
+
 
 @dataclasses.dataclass(frozen=True)
 class Inner:

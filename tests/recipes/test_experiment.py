@@ -11,6 +11,8 @@ from recipes.network import Network, build_classifier
 from recipes.options.classification import Data
 from tests.recipes.small import SMALL
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_there_are_these_configs():
     assert config_names() == [

@@ -5,6 +5,8 @@ from PIL import Image
 
 from recipes import figures
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):

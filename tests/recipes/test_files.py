@@ -7,6 +7,8 @@ import pytest
 from recipes.files import append, check_form, read_object, write_object
 from tests.full_disk import files_in, no_file_over
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_what_does_not_fit_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "log.csv"

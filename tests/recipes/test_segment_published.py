@@ -21,10 +21,6 @@ from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
 from tests.tiny import assert_same_values, tiny, values
 
-# For what no backend does in its own way: compiling takes the others long.
-on_torch = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="The same on every backend."
-)
 NAME = "upernet_toy.camvid_mini"
 NETWORK = {
     "weights": "None",
@@ -160,7 +156,7 @@ def permuted(run, folder, order):
     return str(folder)
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_classes_in_another_order_are_measured_by_name(
     run, place, tmp_path, monkeypatch
 ):
@@ -189,7 +185,7 @@ def test_classes_in_another_order_are_measured_by_name(
     assert record.class_names == list(second["class_iou"])
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_classes_that_the_model_does_not_know_are_refused(run, place, tmp_path):
     model = keras_cbvit.load_model(run / "model.keras")
     shutil.copytree(run, tmp_path / "run")
@@ -205,7 +201,7 @@ def test_classes_that_the_model_does_not_know_are_refused(run, place, tmp_path):
         publish.main([file, "upernet_toy.own", *facts, str(tmp_path / "w"), *options])
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     run, place, tmp_path
 ):
@@ -239,7 +235,7 @@ def test_classes_without_pixels_are_named_in_the_result(run, place, tmp_path, ca
     assert f". Neither labeled nor predicted: {', '.join(nowhere)}" in sentence
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkeypatch):
     drawn = {}
 
@@ -267,7 +263,7 @@ def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkey
         assert picture.width > 1000
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
     (tmp_path / "other").mkdir()
     other = write_pictures(tmp_path / "other")
@@ -310,7 +306,7 @@ def another_run(run, folder, **changes):
     return str(folder)
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_the_split_that_is_asked_for_is_measured_and_named(
     run, place, tmp_path, monkeypatch
 ):
@@ -356,7 +352,7 @@ def test_a_record_keeps_its_own_scale_whatever_its_tag(
     assert rows[0]["pixels"] == rows[1]["pixels"] < 5 * 180 * 240
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_a_file_in_no_run_folder_says_that_it_needs_one(run, place, tmp_path):
     file = tmp_path / f"{NAME}.keras"
     shutil.copy(run / "model.keras", file)
@@ -370,7 +366,7 @@ def test_a_file_in_no_run_folder_says_that_it_needs_one(run, place, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
     (tmp_path / "camvid").mkdir()
     other = write_pictures(tmp_path / "camvid")
@@ -387,7 +383,7 @@ def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
     assert "the most frequent class everywhere | 5 | 100.00 | 100.00 |" in printed
 
 
-@on_torch
+@pytest.mark.any_backend
 def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
     other = another_run(run, tmp_path / "other", scale=[90, 120])
     crops = another_run(run, tmp_path / "crops", image_size=[64, 64])

@@ -11,6 +11,8 @@ from recipes.benchmark import input as benchmark
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.peer import Peer
 
+pytestmark = pytest.mark.any_backend
+
 FAST = ["--images", "4", "--batch-size", "4", "--repeats", "2", "--image-size", "32"]
 
 # A peer that prepares 8 images per second, of which it needs none.

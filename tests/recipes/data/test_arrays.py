@@ -10,6 +10,8 @@ from recipes.data import pictures
 from recipes.data.sources import MissingDatasetError, load_dataset
 from recipes.options.classification import Data
 
+pytestmark = pytest.mark.any_backend
+
 
 def load(dataset):
     return load_dataset(Data(dataset=str(dataset), image_size=(8, 8)))

@@ -5,6 +5,8 @@ from PIL import Image
 from recipes.data import draws
 from recipes.data.augment import FILL, augment
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def picture():

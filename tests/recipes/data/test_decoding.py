@@ -12,6 +12,8 @@ from recipes.data import decoding
 from recipes.data.decoding import BrokenImageError, decoded, decoded_samples
 from tests.recipes.data.image_files import SIDES, over_white, png, shown, tiff
 
+pytestmark = pytest.mark.any_backend
+
 orientations = st.sampled_from([None, *SIDES])
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 seeds = st.integers(0, 2**32 - 1)

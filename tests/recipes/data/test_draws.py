@@ -5,6 +5,8 @@ import pytest
 
 from recipes.data import draws
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def random():

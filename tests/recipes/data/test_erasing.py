@@ -5,6 +5,8 @@ import pytest
 
 from recipes.data import augment
 
+pytestmark = pytest.mark.any_backend
+
 # torchvision's and timm's, which normalize values of 0-1.
 MEAN = 255 * np.array([0.485, 0.456, 0.406])
 STANDARD_DEVIATION = 255 * np.array([0.229, 0.224, 0.225])

@@ -15,6 +15,8 @@ from recipes.options.classification import Data
 from recipes.options.segmentation import Data as SegmentationData
 from tests.recipes.test_segment import write_pictures
 
+pytestmark = pytest.mark.any_backend
+
 
 def write_image(path, size=(8, 8), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from recipes.data.folders import Contents, MissingDatasetError
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 
+pytestmark = pytest.mark.any_backend
+
 
 def put(path, content=b""):
     """An image, if its ending says so, else a file of this content."""

@@ -11,6 +11,8 @@ from recipes.data.labels import places, read_names, read_text
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 
+pytestmark = pytest.mark.any_backend
+
 CAFE, TEE = "caf\u00e9", "th\u00e9"
 DECOMPOSED = unicodedata.normalize("NFD", CAFE)
 

@@ -9,6 +9,8 @@ from recipes.data.decoding import BrokenImageError
 from recipes.data.pictures import Pictures
 from recipes.options.classification import Data
 
+pytestmark = pytest.mark.any_backend
+
 
 def decode(picture, size, crop_fraction=1.0):
     return Pictures([picture], Data(image_size=size, crop_fraction=crop_fraction))[0]

@@ -9,6 +9,8 @@ from PIL import Image
 from recipes.data.augment import apply
 from recipes.data.draws import OPERATIONS
 
+pytestmark = pytest.mark.any_backend
+
 ORACLE = np.load(Path(__file__).parents[2] / "data" / "randaugment.npz")
 NAMES = [name for name in ORACLE.files if name != "image"]
 

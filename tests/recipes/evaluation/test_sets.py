@@ -20,6 +20,8 @@ from tests.recipes.evaluation.imagenet_sets import (
     write_validation,
 )
 
+pytestmark = pytest.mark.any_backend
+
 
 def load(name, real_labels=None, **changes):
     data = dataclasses.replace(

@@ -7,6 +7,8 @@ import pytest
 
 from recipes.paper.runs import Runs
 
+pytestmark = pytest.mark.any_backend
+
 DOCS = Path(__file__).parents[3] / "docs" / "paper"
 # Tables 5 and 10 are of shorter runs, which were not kept.
 SHOWN = [f"cifar10/{name}" for name in ("comparison", "curves", "table9")]

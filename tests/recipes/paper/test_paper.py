@@ -18,9 +18,11 @@ from recipes.paper.runs import Runs
 from recipes.tasks import classification
 from tests.recipes.test_segment import write_pictures
 
-BACKEND = keras.backend.backend()
-# Each model takes TensorFlow and JAX long to compile; torch runs them all.
-SMOKE = list(ENTRIES) if BACKEND == "torch" else ["figure6"]
+# Figure 6 runs on every backend.
+SMOKE = [
+    pytest.param(name, marks=[] if name == "figure6" else pytest.mark.any_backend)
+    for name in ENTRIES
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
         run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="takes long to compile")
+@pytest.mark.any_backend
 def test_a_model_is_measured_as_its_log_says(folder):
     first = run(folder, "table7", "--seeds", "0")
     place = folder / "runs" / "camvid" / "mini" / "plain" / "seed_0_smoke"

@@ -6,6 +6,8 @@ from recipes.paper import pictures
 from recipes.paper.models import HEADS
 from tests.recipes.paper.test_report import result, row
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def drawn(monkeypatch):

@@ -3,6 +3,8 @@ import pytest
 
 from recipes.paper.report import markdown, mean_and_spread, over_baseline
 
+pytestmark = pytest.mark.any_backend
+
 
 def row(
     title,

@@ -13,6 +13,8 @@ from recipes.training.logs import Scalars, read_log
 from tests.full_disk import files_in, no_file_over
 from tests.recipes.training.compiled import compiled_model
 
+pytestmark = pytest.mark.any_backend
+
 
 def log_epochs(folder, first_epoch, losses):
     """Logs these losses as those of the epochs from `first_epoch` on."""

@@ -4,12 +4,14 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-
 from recipes.data.on_host import FILL
+
 from recipes.data.segmentation import augment as host
 from recipes.data.segmentation.augment import crop_box, distort, draw, scaled
 from recipes.data.segmentation.pairs import IGNORED
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation
+
+pytestmark = pytest.mark.any_backend
 
 
 def augmented(picture, labels, size, scale, most=1.0, **drawn):

@@ -7,6 +7,8 @@ from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import IGNORED, Pairs
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data
 
+pytestmark = pytest.mark.any_backend
+
 DATA = Data("none", scale=(6, 8), image_size=(6, 8), class_names=("a", "b", "c"))
 
 

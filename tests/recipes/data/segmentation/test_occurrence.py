@@ -9,6 +9,8 @@ from recipes.data.segmentation import occurrence
 from recipes.data.segmentation.occurrence import check_occurrence, labels_found
 from recipes.data.segmentation.pairs import Dataset, Pairs
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = ("sky", "road", "car")
 
 

@@ -16,6 +16,8 @@ from recipes.data.segmentation.pairs import IGNORED, class_of_label, load_pairs
 from recipes.options.segmentation import Data
 from tests.recipes.data.image_files import png
 
+pytestmark = pytest.mark.any_backend
+
 LABELS = np.array([[0, 1, 2], [2, 11, 0]], "uint8")
 
 
