@@ -22,11 +22,15 @@ nox.options.sessions = ("lint", "tests", "exchange", "wheel")
 
 @nox.session
 def lint(session):
-    """Formatting, static checks, and which way imports run."""
-    session.install("-c", "constraints.txt", "ruff", "import-linter")
+    """Formatting, static checks, types, and which way imports run."""
+    # NumPy and Pillow, for their types; Keras has none.
+    typed = ("numpy", "pillow")
+    tools = ("ruff", "import-linter", "pyright")
+    session.install("-c", "constraints.txt", *tools, *typed)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", env={"PYTHONPATH": "."})
+    session.run("pyright")
 
 
 @nox.session

@@ -4,7 +4,8 @@ Each function has the generic path beside the others, and a test that they agree
 `docs/speed.md` has the measurements.
 """
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -168,18 +169,17 @@ def _is_on_cpu():
     return all(device.startswith("cpu") for device in devices)
 
 
-class InferenceByXLA:
-    """Lets a `keras.Model`'s `predict` run by XLA on TensorFlow without a GPU.
+@contextlib.contextmanager
+def inference_by_xla(model: keras.Model) -> Iterator[None]:
+    """Within it, a model's `predict` is made to run by XLA on TensorFlow without a GPU.
 
     It is half as fast again there, but Keras leaves XLA off. Of a compiled model,
     `compile(jit_compile=...)` decides.
     """
-
-    def make_predict_function(self, force: bool = False) -> Any:
-        jit_compile = self.jit_compile
-        if BACKEND == "tensorflow" and not self.compiled and _is_on_cpu():
-            self.jit_compile = not has_strategy(self)
-        try:
-            return super().make_predict_function(force)
-        finally:
-            self.jit_compile = jit_compile
+    jit_compile = model.jit_compile
+    if BACKEND == "tensorflow" and not model.compiled and _is_on_cpu():
+        model.jit_compile = not has_strategy(model)
+    try:
+        yield
+    finally:
+        model.jit_compile = jit_compile

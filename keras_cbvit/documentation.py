@@ -75,24 +75,23 @@ def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
     texts = [_OWN, *(f"{name}: {words[name]}" for name in fields), _LAST]
     arguments = textwrap.indent("\n".join(texts), "    ")
 
-    @functools.wraps(builder)
     def build(*args, **kwargs):
         given = signature.bind(*args, **kwargs).arguments  # or a TypeError
         # Its None means logits, so that the builder cannot tell "not given" by it.
         is_given = "classifier_activation" in given
         return builder(*args, **kwargs, activation_is_given=is_given)
 
+    functools.update_wrapper(build, builder)
     build.__signature__ = signature
-    build.__doc__ = (
-        inspect.cleandoc(builder.__doc__) + "\n" + _REST.format(arguments=arguments)
-    )
+    summary = inspect.cleandoc(builder.__doc__ or "")
+    build.__doc__ = summary + "\n" + _REST.format(arguments=arguments)
     return build
 
 
 @functools.cache
 def field_docs() -> dict[str, str]:
     """What the docstring of `ViTSpec` says of each field."""
-    text = inspect.cleandoc(ViTSpec.__doc__)
+    text = inspect.cleandoc(ViTSpec.__doc__ or "")
     lines = text.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines()
     found, name = {}, None
     for line in textwrap.dedent("\n".join(lines)).splitlines():

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,7 +125,7 @@ def analyze(options):
 def _measured(model, options):
     """All numbers of a model, in Python's own types."""
     blocks = encoder_blocks(model)
-    found = {"blocks": [block.name for block in blocks]}
+    found: dict[str, Any] = {"blocks": [block.name for block in blocks]}
     found["tokens"] = blocks[0].get_build_config()["input_shape"][1]
     found["entropy_of_uniform"] = math.log(found["tokens"])
     if options.on is not None:

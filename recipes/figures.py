@@ -202,7 +202,7 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
             axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8 if len(title) > 20 else 10)
-    patches = [Patch(color=colors[i] / 255, label=class_names[i]) for i in seen]
+    patches = [Patch(color=tuple(colors[i] / 255), label=class_names[i]) for i in seen]
     figure.legend(
         handles=patches, loc="outside lower center", ncols=columns, fontsize=8
     )

@@ -53,11 +53,10 @@ def _fields():
             yield name, Annotated[kind, tyro.conf.arg(help=help_text)], None
 
 
-Network = dataclasses.make_dataclass("Network", _fields(), frozen=True)
-Network.__doc__ = (
-    "The model: its name, or what makes it; what is not given is a default."
-)
-Network.__module__ = __name__
+class Network(dataclasses.make_dataclass("_Options", _fields(), frozen=True)):
+    """The model: its name, or what makes it; what is not given is a default."""
+
+
 SPEC_FIELDS = tuple(
     field.name
     for field in dataclasses.fields(Network)

@@ -155,7 +155,7 @@ def attention_statistics(
 
     measuring = _Measuring(model, measure)
     images = iter(images)
-    total, count = 0.0, 0
+    total, count = np.zeros(()), 0
     while batch := list(itertools.islice(images, batch_size)):
         batch = np.stack(batch)
         _check_images(model, batch)

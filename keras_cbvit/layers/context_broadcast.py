@@ -24,7 +24,7 @@ CONTEXTS = ("mean", "max", "token")
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class ContextBroadcast(Part, keras.layers.Layer):
+class ContextBroadcast(Part):
     """Gives every token a share of a context common to all tokens.
 
     Without `scale` (CB, section 3.2 of "Scratching Visual Transformer's Back

@@ -12,7 +12,7 @@ from keras_cbvit.layers.parts import Part
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class DropPath(Part, keras.layers.Layer):
+class DropPath(Part):
     """Drops a whole branch of a residual block for some samples of a batch.
 
     While training, each sample's values are all set to zero with probability

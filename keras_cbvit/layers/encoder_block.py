@@ -1,5 +1,6 @@
 """One block of a Vision Transformer's encoder."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -96,7 +97,7 @@ class EncoderBlock(CompositeLayer):
         self.remat = flag("remat", remat)
         self.epsilon = norm_epsilon("epsilon", epsilon)
         self.msa_end = layers_at("msa_end", msa_end)
-        self.observer = None
+        self.observer: Callable[[Tensor], None] | None = None
         self.input_spec = keras.layers.InputSpec(ndim=3)
         dtype = self.dtype_policy
         self.norm1 = self.layer_norm("norm1", self.epsilon)

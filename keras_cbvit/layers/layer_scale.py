@@ -13,7 +13,7 @@ INITIAL_VALUE = number_between(0, 100)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class LayerScale(Part, keras.layers.Layer):
+class LayerScale(Part):
     """Multiplies each channel by a learnable factor γ, as DINOv2 and CaiT do.
 
     ::

@@ -8,14 +8,14 @@ from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.internals import layers_within
 
 
-class Part:
-    """Marks layers whose `call` needs nothing of what Keras does around a call.
+class Part(keras.layers.Layer):
+    """A layer whose `call` needs nothing of what Keras does around a call.
 
     Keras's `Layer.__call__` takes about 0.1 ms on torch, as long as a small product.
     """
 
 
-class CompositeLayer(Part, keras.layers.Layer):
+class CompositeLayer(Part):
     """A layer of layers, whose configuration says how its parts are quantized.
 
     Keras quantizes a model's innermost layers one by one, and keeps the mode in their

@@ -71,9 +71,9 @@ class PatchEmbedding(CompositeLayer):
         check_shape(self, input_shape)
         check_patches(self, self.patch_size, input_shape)
         batch, height, width, _ = input_shape
-        known = height is not None and width is not None
-        tokens = height * width // self.patch_size**2 if known else None
-        return (batch, tokens, self.hidden_dim)
+        if height is None or width is None:
+            return (batch, None, self.hidden_dim)
+        return (batch, height * width // self.patch_size**2, self.hidden_dim)
 
     def get_config(self) -> dict[str, Any]:
         return {

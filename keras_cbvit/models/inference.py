@@ -114,7 +114,8 @@ def _check_images(images):
 def _two(argument, value, least=1):
     if (found := items(value, most=2)) is None or len(found) != 2:
         refuse(argument, value, "must be two whole numbers, for instance (512, 512).")
-    return tuple(whole_number(argument, each, least, LONGEST) for each in found)
+    first, second = (whole_number(argument, each, least, LONGEST) for each in found)
+    return first, second
 
 
 def patch_size_of(model: keras.Model) -> int | None:

@@ -46,7 +46,6 @@ class FeaturePyramid(ZooModel):
     """
 
     anchor = "feature_scales"
-    num_classes = None
 
     def __init__(
         self,
@@ -78,6 +77,10 @@ class FeaturePyramid(ZooModel):
             frozen_layers=frozen_layers,
             class_names=class_names,
         )
+
+    @property
+    def num_classes(self) -> None:
+        return None
 
     @property
     def own_config(self) -> dict[str, Any]:

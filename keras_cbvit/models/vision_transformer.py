@@ -35,7 +35,7 @@ HEAD = "head"
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class VisionTransformer(backend.InferenceByXLA, ZooModel):
+class VisionTransformer(ZooModel):
     """A functional model: normalize, patches, tokens, blocks, norm, pool, head.
 
     `keras_cbvit.create_model`, `ViTCB` and its sizes build it with weights.
@@ -80,13 +80,13 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
         images: Any = None,
     ):
         spec = spec if isinstance(spec, ViTSpec) else ViTSpec(**spec)
-        dtype = float_policy(dtype)
+        policy = float_policy(dtype)
         names = ["hidden_dim", "depth", "input_shape", "patch_size"]
         names += ["position_grid"] if spec.position_grid else []
         size = ", ".join(f"{name}={getattr(spec, name)}" for name in names)
-        check_memory(f"A model of {size}", spec.count_weights(), dtype.variable_dtype)
+        check_memory(f"A model of {size}", spec.count_weights(), policy.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
-        wide = backend.wide_dtype(dtype.compute_dtype)
+        wide = backend.wide_dtype(policy.compute_dtype)
 
         images = (
             keras.Input(spec.input_shape, name="images") if images is None else images
@@ -99,33 +99,33 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
                 dtype=wide,
                 name=NORMALIZATION,
             )(x)
-        x = PatchEmbedding(spec.patch_size, spec.hidden_dim, dtype=dtype, name=PATCHES)(
-            x
-        )
+        x = PatchEmbedding(
+            spec.patch_size, spec.hidden_dim, dtype=policy, name=PATCHES
+        )(x)
         x = TokenEmbedding(
             spec.patch_size,
             spec.grid,
             spec.num_register_tokens,
             spec.prefix_position_embedding,
-            dtype=dtype,
+            dtype=policy,
             name=TOKENS,
         )(x, images)
         for i in range(spec.depth):
-            x = self.encoder_block(i, spec, dtype)(x)
+            x = self.encoder_block(i, spec, policy)(x)
         if spec.extra_branch != "none":
-            x = _extra_branch(spec, dtype)(x)
+            x = _extra_branch(spec, policy)(x)
         x = keras.layers.LayerNormalization(
-            epsilon=spec.epsilon, dtype=dtype, name="norm"
+            epsilon=spec.epsilon, dtype=policy, name="norm"
         )(x)
         if spec.pooling is not None:
             x = TokenPooling(
-                spec.pooling, spec.num_prefix_tokens, dtype=dtype, name="pool"
+                spec.pooling, spec.num_prefix_tokens, dtype=policy, name="pool"
             )(x)
         if spec.classes is not None:
             x = keras.layers.Dense(
                 spec.classes,
                 kernel_initializer=dense_kernel(),
-                dtype=dtype,
+                dtype=policy,
                 name=HEAD,
             )(x)
             x = keras.layers.Activation(
@@ -136,7 +136,7 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
         super().__init__(
             images,
             x,
-            dtype=dtype,
+            dtype=policy,
             name=name,
             trainable=trainable,
             frozen_layers=frozen_layers,
@@ -201,6 +201,10 @@ class VisionTransformer(backend.InferenceByXLA, ZooModel):
     @property
     def own_config(self) -> dict[str, Any]:
         return {"spec": self.spec.to_json()}
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        with backend.inference_by_xla(self):
+            return super().make_predict_function(force)
 
     def pyramid_outputs(self, indices: Sequence[int]) -> list[Tensor]:
         """The tokens of the patches after some blocks as feature maps.

@@ -62,8 +62,9 @@ def _partial_file(directory):
 
     A lock that dies with this process tells others that it is in use.
     """
-    handle, lock = tempfile.mkstemp(dir=directory, suffix=".lock")
+    handle, name = tempfile.mkstemp(dir=directory, suffix=".lock")
     os.close(handle)
+    lock = Path(name)
     partial = _locked_by(lock)
     try:
         with locked(lock):
@@ -71,7 +72,7 @@ def _partial_file(directory):
             yield partial
     finally:
         partial.unlink(missing_ok=True)
-        Path(lock).unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
 
 
 def _remove_partial_files(directory):
@@ -84,7 +85,7 @@ def _remove_partial_files(directory):
 
 
 def _locked_by(lock):
-    return Path(lock).with_suffix(".part")
+    return lock.with_suffix(".part")
 
 
 def sha256(path: Path) -> str:

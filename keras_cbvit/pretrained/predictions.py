@@ -65,8 +65,9 @@ def class_names(weights: str | keras.Model) -> list[str]:
     if isinstance(weights, keras.Model):
         own = getattr(weights, "class_names", None)
         if own is None:
+            name = weights.name  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(
-                f"The model {weights.name} does not know the names of its classes; set "
+                f"The model {name} does not know the names of its classes; set "
                 "model.class_names, or give the names."
             )
         return list(own)

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -281,7 +282,7 @@ def in_float32(
     return copy
 
 
-def _with_policy(config, name):
+def _with_policy(config, name) -> Any:
     """A model's configuration with another dtype policy in all its layers."""
     if isinstance(config, list | tuple):
         return type(config)(_with_policy(each, name) for each in config)
@@ -372,15 +373,12 @@ def _locked(directory):
 
     The lock is gone with the process that has it, however that ends.
     """
-    lock = locked(directory / LOCK, LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except TimeoutError:
-        raise TimeoutError(
-            f"Another process has been publishing into {directory} for "
-            f"{LOCK_SECONDS} seconds; publish again when it has ended."
-        ) from None
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(directory / LOCK, LOCK_SECONDS))
+        except TimeoutError:
+            raise TimeoutError(
+                f"Another process has been publishing into {directory} for "
+                f"{LOCK_SECONDS} seconds; publish again when it has ended."
+            ) from None
         yield
-    finally:
-        lock.release()

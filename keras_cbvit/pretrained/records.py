@@ -179,9 +179,9 @@ def _record(entry):
     return record
 
 
-def _read(value, kind, what):
+def _read(value, kind, what) -> Any:
     """A value of JSON as a type says, dataclasses of such values included."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):
             raise ValueError(f"{what} is {value!r:.80}, not a {kind.__name__}")

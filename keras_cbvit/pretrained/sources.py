@@ -212,8 +212,11 @@ def locate(
     """
     if not isinstance(weights, str | os.PathLike):
         raise ValueError(f"weights={shown(weights)} must be None, a name or a path.")
-    is_path = isinstance(weights, os.PathLike) or os.sep in weights
-    if is_path or weights.endswith(SUFFIXES):
+    if (
+        isinstance(weights, os.PathLike)
+        or os.sep in weights
+        or weights.endswith(SUFFIXES)
+    ):
         return _existing(weights), None
     if "." not in weights and architecture is None:
         raise ValueError(

@@ -189,7 +189,7 @@ def best_keras_peer(models, work):
         for title in KERAS_PEERS
         if title in models
     }
-    return max(speeds, key=speeds.get, default=None)
+    return max(speeds, key=speeds.__getitem__, default=None)
 
 
 def ratio(models, title, other, work):

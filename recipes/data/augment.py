@@ -70,7 +70,8 @@ def erase(image, box, seed):
     image = image.astype("int16")
     random = np.random.default_rng(seed)
     noise = random.standard_normal((bottom - top, right - left, 3), "float32")
-    noise = np.float32(MEAN) + np.float32(STANDARD_DEVIATION) * noise
+    mean, deviation = np.array((MEAN, STANDARD_DEVIATION), "float32")
+    noise = mean + deviation * noise
     image[top:bottom, left:right] = np.rint(noise)
     return image
 

@@ -132,10 +132,11 @@ class Batches(_Batches, keras.utils.PyDataset):
 
 
 class Steps:
-    """Training batches by the number of the step, made in threads ahead of their use.
+    """Training batches by the number of the step, made in threads ahead of use."""
 
-    `self[step]` gives what `fit` takes for a step; it follows from the number alone.
-    """
+    def __getitem__(self, step):
+        """What `fit` takes for a step; it follows from the number alone."""
+        raise NotImplementedError
 
     def read(self, first_step, last_step):
         """Yields the batches of the steps from the first on, before the last.

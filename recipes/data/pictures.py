@@ -19,7 +19,7 @@ MEMORY_BYTES = 2 << 30
 class Split:
     """Images of shape `(height, width, 3)`, uint8, by index, with their labels."""
 
-    images: Sequence
+    images: Sequence | np.ndarray
     labels: np.ndarray
     """Classes, int64; if several may be right, bool of shape `(images, classes)`."""
     broken: int = 0

@@ -28,7 +28,7 @@ class Records(Sequence):
         labels: the label of each record, int64; 0 if there is none.
     """
 
-    def __init__(self, builder, split, label="label", feature="image"):
+    def __init__(self, builder, split, label: str | None = "label", feature="image"):
         self.split = split
         self.feature = feature
         self.paths = builder.info.splits[split].filepaths
@@ -120,7 +120,7 @@ def _read_index(path, label):
     return np.array(rows, "int64").reshape(-1, 3)
 
 
-def _read_values(file, end, name):
+def _read_values(file, end, name) -> tuple:
     """The values of a feature in the `tf.train.Example` from here to `end`.
 
     That is one field with the features, which is one field for each feature.

@@ -86,8 +86,8 @@ def measures(predictions, right, logits):
     finite = np.isfinite(predictions).all(axis=1)
     if not finite.all():
         raise FloatingPointError(
-            f"The predictions of {np.sum(~finite)} of {len(finite)} images are NaN or "
-            "infinite."
+            f"The predictions of {np.sum(~finite)} of {len(predictions)} images are "
+            "NaN or infinite."
         )
     ranks = _ranks(predictions, right)
     losses = ops.convert_to_numpy(negative_log_likelihood(predictions, right, logits))

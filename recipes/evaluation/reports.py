@@ -26,7 +26,7 @@ def _counted(row):
 def _without_pixels(row):
     """Which classes do not occur in truth or prediction, as sentences."""
     without = [set(row[kind]) for kind in ("not_labeled", "never_predicted")]
-    titles = {
+    titles: dict[tuple, str] = {
         (True, True): "Neither labeled nor predicted",
         (True, False): "Predicted, but not labeled",
         (False, True): "Never predicted",

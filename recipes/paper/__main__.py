@@ -12,6 +12,7 @@ are enough to print and draw it again.
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -115,7 +116,7 @@ class Paper:
             settings["training"] = {length: value}
         return settings
 
-    def _known(self, option, value, known):
+    def _known(self, option, value, known) -> Any:
         if value not in known:
             raise ValueError(
                 f"{option}={value!r} is unknown; use one of {', '.join(known)}."

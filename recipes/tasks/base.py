@@ -2,6 +2,9 @@
 
 import abc
 import dataclasses
+from typing import Any
+
+import keras
 
 from ..experiment import Augmentation, Data, Experiment, Training
 
@@ -22,56 +25,56 @@ class Task(abc.ABC):
     # Training.
 
     @abc.abstractmethod
-    def shorten(self, training):
+    def shorten(self, training) -> Training:
         """The training of a smoke run: a short one of small batches."""
 
     @abc.abstractmethod
-    def check(self, experiment):
+    def check(self, experiment) -> None:
         """Refuses settings that do not go together, before the data are loaded."""
 
     @abc.abstractmethod
-    def load(self, data, train=True, originals=False):
+    def load(self, data, train=True, originals=False) -> Any:
         """The data set, without training images if `train` is false.
 
         With `originals`, training images keep their sizes, for random crops.
         """
 
     @abc.abstractmethod
-    def build(self, network, data, classes, dtype):
+    def build(self, network, data, classes, dtype) -> keras.Model:
         """The model of a network, which gives logits."""
 
     @abc.abstractmethod
-    def prepare(self, model, dataset, experiment):
+    def prepare(self, model, dataset, experiment) -> None:
         """Gives a model that was built for a data set the names of its classes."""
 
     @abc.abstractmethod
-    def batches(self, experiment, dataset):
+    def batches(self, experiment, dataset) -> tuple:
         """Those of training, `recipes.data.batches.Steps`, and those to evaluate on."""
 
     @abc.abstractmethod
-    def compile(self, model, experiment, batches):
+    def compile(self, model, experiment, batches) -> keras.Model:
         """The model as it is trained, with loss and optimizer built."""
 
     @abc.abstractmethod
-    def validation(self, model, experiment, batches):
+    def validation(self, model, experiment, batches) -> tuple[Any, list]:
         """What evaluates after each epoch: `fit`'s validation data, and callbacks."""
 
     @abc.abstractmethod
-    def finish(self, model):
+    def finish(self, model) -> keras.Model:
         """The trained model in float32, as it is saved."""
 
-    def draw(self, model, dataset, experiment):
+    def draw(self, model, dataset, experiment) -> None:
         """Draws what the finished model does into the run folder, if that is useful."""
         return
 
     # Measuring.
 
     @abc.abstractmethod
-    def accepts(self, model):
+    def accepts(self, model) -> bool:
         """Whether a model that says nothing of its task can be of this one."""
 
     @abc.abstractmethod
-    def evaluate(self, models, options, report):
+    def evaluate(self, models, options, report) -> list[dict]:
         """Measures models; see `recipes.evaluate.evaluate`.
 
         Args:
@@ -81,21 +84,21 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def sentence(self, row):
+    def sentence(self, row) -> str:
         """A result of `evaluate` in words."""
 
     @abc.abstractmethod
-    def table(self, rows):
+    def table(self, rows) -> str:
         """Results of `evaluate` as tables in Markdown."""
 
     # Publishing.
 
     @abc.abstractmethod
-    def data_to_publish(self, model, publication):
+    def data_to_publish(self, model, publication) -> Data:
         """The `Data` that a model of a file is measured on; of `recipes.publish`."""
 
     @abc.abstractmethod
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data) -> tuple:
         """What is measured of a model that is published, and said of it.
 
         Returns:
@@ -105,21 +108,21 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def length(self, training):
+    def length(self, training) -> str:
         """How long a training is, in words."""
 
     # The paper's entries.
 
     @abc.abstractmethod
-    def cost(self, experiment, classes):
+    def cost(self, experiment, classes) -> dict:
         """What the model of an experiment costs, by kind; nothing is trained."""
 
     @abc.abstractmethod
-    def require(self, measures, experiment):
+    def require(self, measures, experiment) -> None:
         """Raises what training or measuring a model would raise for want of a file."""
 
     @abc.abstractmethod
-    def measure(self, names, model, dataset, experiment):
+    def measure(self, names, model, dataset, experiment) -> dict:
         """What is measured of a trained model, by the names of `paper_measures`.
 
         There may be more than was asked for, if it comes with it. `experiment` is as it
@@ -127,10 +130,10 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def describe_training(self, training, data):
+    def describe_training(self, training, data) -> str:
         """Of how much on what a model was trained, in words, from its settings."""
 
-    def epoch(self, training):
+    def epoch(self, training) -> str:
         """What an epoch of the log is."""
         return "epoch"
 

@@ -105,7 +105,7 @@ class Checkpoints(keras.callbacks.Callback):
     def saved(self):
         """The checkpoints there are, the oldest first, but for damaged ones."""
         found = set(self.folder.glob("step_*.weights.h5")) - self.damaged
-        return sorted((path for path in found if _step(path) is not None), key=_step)
+        return sorted((path for path in found if _step(path) >= 0), key=_step)
 
     def newest(self):
         """The last checkpoint, or `None`."""
@@ -199,9 +199,9 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def _step(path):
-    """The number in a checkpoint's name; `None` if it is another file's."""
+    """The number in a checkpoint's name; -1 if it is another file's."""
     found = re.fullmatch(r"step_(\d+)\.weights\.h5", path.name)
-    return int(found[1]) if found else None
+    return int(found[1]) if found else -1
 
 
 class EvaluateAverages(keras.callbacks.Callback):

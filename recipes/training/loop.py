@@ -84,8 +84,8 @@ def _train(task, experiment, command, held):
             write=is_first,
         )
         held.enter_context(checkpoints.noted())
-        evaluating = task.validation(model, experiment, batches)
-        _fit(trainer, batches, *evaluating, checkpoints, training, run)
+        validation_data, evaluating = task.validation(model, experiment, batches)
+        _fit(trainer, batches, validation_data, evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} images could not be decoded and were left out.")
     finished = task.finish(model)

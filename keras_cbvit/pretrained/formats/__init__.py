@@ -4,6 +4,7 @@ Each gives a `Content`: what the weights are of, and the weights by our names.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +17,7 @@ class Content:
 
     source: str
     """What messages call it."""
-    weights: dict[str, list[np.ndarray | None]]
+    weights: Mapping[str, Sequence[np.ndarray | None]]
     """By the path of their layer, in the order in which the layer creates them:
     `{"block_0/mlp/fc1": [kernel, bias], ...}`; `None` where one is missing."""
     spec: ViTSpec | None = None

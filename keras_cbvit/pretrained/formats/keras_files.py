@@ -42,7 +42,8 @@ def read(path: Path) -> Content:
     """
     if path.name.endswith(".weights.h5"):
         hdf5.check(path)
-        content = Content(str(path), _weights(path, path))
+        weights = _weights(path, path)
+        content = Content(str(path), weights)
     else:
         config, file = _open(path)
         spec, names = _vit_of(path, config, file)
@@ -50,7 +51,7 @@ def read(path: Path) -> Content:
             weights = _weights(path, io.BytesIO(archive.read(_WEIGHTS)))
         content = Content(str(path), weights, spec, names)
     most = LARGEST_WEIGHT if path.suffix == ".h5" else np.finfo("float64").max
-    for layer, values in content.weights.items():
+    for layer, values in weights.items():
         for each in values:
             check_values(path, layer, each, most)
     return content

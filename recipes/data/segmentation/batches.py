@@ -62,8 +62,10 @@ class TrainingCrops(Steps):
 
         def crop(row, index):
             numbers = {name: values[row] for name, values in drawn.items()}
+            image, labels = self.pairs[index]
             return augment(
-                *self.pairs[index],
+                image,
+                labels,
                 self.data.image_size,
                 self.data.scale,
                 self.augmentation.most_of_one_class,
