@@ -17,7 +17,7 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
 
     from ..data.batches import TrainingBatches
     from ..data.pictures import Pictures, Split
-    from ..experiment import Augmentation, Data
+    from ..options.classification import Augmentation, Data
 
     # Of a data set that is smaller than a batch there would be none.
     files = files * -(-batch_size // len(files))
