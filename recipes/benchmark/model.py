@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 from ..machine import run_on, versions_of
+from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 CB = "keras_cbvit, CB"
@@ -25,6 +26,13 @@ KERAS_PEERS = {
 }
 TORCH_PEERS = {"timm": ("timm", {}), "timm, compiled": ("timm", {"compiled": True})}
 WORK = ("inference", "training")
+_RATIOS = ("÷ best Keras peer", "÷ timm", "of the ceiling")
+_TITLES = (
+    "Model",
+    *("Inference, images/s", *_RATIOS),
+    *("Training, images/s", *_RATIOS),
+    *("Memory, inference", "training", "First step, inference", "training"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +158,8 @@ class Model:
                 f"**ViT-{run['size']}/16 on {run['backend']}**, {run['image_size']}×"
                 f"{run['image_size']}, batch {run['batch_size']}, {run['precision']}",
                 "",
-                "| Model "
-                "| Inference, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
-                "| Training, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
-                "| Memory, inference | training | First step, inference | training |",
-                "|---" * 13 + "|",
             ]
+            rows = []
             for title, model in run["models"].items():
                 cells = [title]
                 for work in WORK:
@@ -169,8 +173,8 @@ class Model:
                     cells.append(_share_of_ceiling(run, values, work))
                 cells += [f"{model[w]['memory_bytes'] / 2**20:.0f} MiB" for w in WORK]
                 cells += [f"{model[w]['first_step_seconds']:.1f} s" for w in WORK]
-                lines.append(f"| {' | '.join(cells)} |")
-            lines += ["", *_summary(run), ""]
+                rows.append(cells)
+            lines += [markdown_table(_TITLES, rows), "", *_summary(run), ""]
         lines += [
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
             f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "

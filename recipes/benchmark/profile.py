@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from ..machine import run_on, versions_of
+from ..tables import markdown_table
 from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
 from .peer import PeerMissingError, find_peer
 
@@ -105,20 +106,13 @@ class Profile:
         for operations in models.values():
             most = sorted(operations, key=operations.get, reverse=True)
             shown += most[: self.operations]
-        totals = {title: sum(models[title].values()) for title in models}
-        lines = [
-            f"**{run['backend']}, {work}**",
-            "",
-            f"| Operation | {' | '.join(models)} |",
-            "|---" * (1 + len(models)) + "|",
-        ]
+        totals = [sum(operations.values()) for operations in models.values()]
+        cells = []
         for operation in dict.fromkeys(shown):
-            shares = (
-                f"{models[title].get(operation, 0) / totals[title]:.0%}"
-                for title in models
-            )
-            lines.append(f"| `{operation}` | {' | '.join(shares)} |")
-        milliseconds = (
-            f"{1000 * t / (1 + self.steps):.0f} ms" for t in totals.values()
-        )
-        return [*lines, f"| all, a batch | {' | '.join(milliseconds)} |", ""]
+            times = [operations.get(operation, 0) for operations in models.values()]
+            shares = (f"{a / b:.0%}" for a, b in zip(times, totals, strict=True))
+            cells.append((f"`{operation}`", *shares))
+        steps = 1 + self.steps
+        cells.append(("all, a batch", *(f"{1000 * t / steps:.0f} ms" for t in totals)))
+        table = markdown_table(("Operation", *models), cells)
+        return [f"**{run['backend']}, {work}**", "", table, ""]

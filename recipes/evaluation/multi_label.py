@@ -11,6 +11,7 @@ from keras_cbvit.classes import listed
 
 from ..data.batches import Batches
 from ..data.labels import places
+from ..tables import markdown_table
 from .logits import gives_logits
 
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -126,24 +127,24 @@ def sentence(row):
 
 def tables(rows):
     """Results as tables in Markdown: of models, of classes, of thresholds."""
-    lines = ["| on | model | images | mAP % | F1 % |", "|---|---|---|---|---|"]
-    for row in rows:
-        precision, f1 = 100 * row["mean_average_precision"], 100 * row["f1"]
-        lines.append(
-            f"| {row['on']} | {row['model']} | {row['images']} | {precision:.2f} | "
-            f"{f1:.2f} |"
+    cells = [
+        (
+            *(row["on"], row["model"], row["images"]),
+            *(100 * row["mean_average_precision"], 100 * row["f1"]),
         )
+        for row in rows
+    ]
+    found = [markdown_table(("on", "model", "images", "mAP %", "F1 %"), cells)]
     for row in rows:
-        lines += ["", f"| {row['model']}, {row['on']} | AP % |", "|---|---|"]
-        for name, each in row["average_precision"].items():
-            lines.append(f"| {name} | {'–' if each is None else f'{100 * each:.2f}'} |")
-        lines += [
-            "",
-            "| threshold | precision % | recall % | F1 % |",
-            "|---|---|---|---|",
+        cells = [
+            (name, None if each is None else 100 * each)
+            for name, each in row["average_precision"].items()
         ]
-        for each in row["thresholds"]:
-            numbers = [100 * each[key] for key in ("precision", "recall", "f1")]
-            shown = " | ".join(f"{number:.2f}" for number in numbers)
-            lines.append(f"| {each['threshold']} | {shown} |")
-    return "\n".join(lines)
+        found.append(markdown_table((f"{row['model']}, {row['on']}", "AP %"), cells))
+        cells = [
+            (each["threshold"], *(100 * each[k] for k in ("precision", "recall", "f1")))
+            for each in row["thresholds"]
+        ]
+        titles = "threshold", "precision %", "recall %", "F1 %"
+        found.append(markdown_table(titles, cells, [1, 2, 2, 2]))
+    return "\n\n".join(found)

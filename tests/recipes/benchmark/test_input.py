@@ -10,6 +10,7 @@ from PIL import Image
 from recipes.benchmark import input as benchmark
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.peer import Peer
+from tests.recipes.printed import without_padding
 
 FAST = ["--images", "4", "--batch-size", "4", "--repeats", "2", "--image-size", "32"]
 
@@ -57,7 +58,8 @@ def program(tmp_path, text):
 
 
 def table(printed):
-    rows = [line.strip("| ").split(" | ") for line in printed.splitlines()]
+    lines = without_padding(printed).splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines]
     return {row[0]: row[1:] for row in rows if len(row) == 5}
 
 
