@@ -1,16 +1,10 @@
 """How good a multi-label classifier is: average precision, and what thresholds give."""
 
-import dataclasses
-import warnings
-
 import keras
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from keras_cbvit.classes import listed
-
 from ..data.batches import Batches
-from ..data.labels import places
 from ..tables import markdown_table
 from .logits import gives_logits
 
@@ -79,41 +73,6 @@ def measures(probabilities, right):
         "average_precision": precisions,
         "thresholds": thresholds,
     }
-
-
-def matched(name, model, dataset):
-    """The test images of a data set with labels that are the model's classes.
-
-    Args:
-        name: what messages call the model.
-        model: the model. Without class names it must have as many classes as the set.
-        dataset: the `recipes.data.sources.Dataset`.
-
-    Returns:
-        The split, and the names of the classes in the order of the predictions.
-
-    Raises:
-        ValueError: on classes that the model does not know, with their names.
-    """
-    split, names = dataset.test, getattr(model, "class_names", None)
-    if names is None:
-        names = dataset.class_names
-        if len(names) != model.output_shape[-1]:
-            raise ValueError(
-                f"{name} predicts {model.output_shape[-1]} classes, "
-                f"{dataset.description} has {len(names)}."
-            )
-        warnings.warn(
-            f"{name} does not know the names of its classes: they are taken to be "
-            f"{listed(names)}, in this order.",
-            stacklevel=2,
-        )
-    index = places(
-        dataset.class_names, names, f"{dataset.description} has", f"{name} has"
-    )
-    labels = np.zeros((len(split), len(names)), bool)
-    labels[:, index] = split.labels
-    return dataclasses.replace(split, labels=labels), names
 
 
 def sentence(row):
