@@ -58,7 +58,7 @@ def test_what_is_not_given_comes_from_the_default():
 )
 def test_unknown_options_and_wrong_values_are_refused_by_name(arguments, named, capsys):
     with pytest.raises(SystemExit) as exit:
-        parse("recipes.some", Options, "", arguments)
+        parse("some", Options, "", arguments)
     assert exit.value.code == 2
     message = capsys.readouterr().err
     assert named in message
