@@ -138,6 +138,8 @@ def test_numbers_must_be_positive(option, pictures):
         main(["input", "--data-dir", str(pictures), option, "0"])
 
 
-def test_unknown_benchmarks_are_refused_by_name():
-    with pytest.raises(SystemExit, match="no benchmark 'speed'; there are input"):
+def test_unknown_benchmarks_are_refused_by_name(capsys):
+    with pytest.raises(SystemExit):
         main(["speed"])
+    message = capsys.readouterr().err
+    assert "speed" in message and "input, model, profile" in message
