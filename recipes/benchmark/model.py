@@ -96,10 +96,11 @@ class Model:
     def _run(self, backend, setup, result):
         """What was measured of each model that there is on a backend."""
         wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
-        peers, models = {}, {}
+        pythons, peers, models = self.peer_python, {}, {}
         try:
             for title, (function, told) in wanted.items():
-                if peer := self._peer(title, function, told, backend, setup, result):
+                told = {**setup, **told}
+                if peer := find_model(title, function, told, backend, pythons, result):
                     peers[title] = peer
                     result["versions"][f"{title} on {backend}"] = peer.versions
                     models[title] = {}
@@ -126,28 +127,14 @@ class Model:
 
     def _ceiling(self, backend, setup, result):
         """The most operations per second that a product of matrices reached."""
-        title = "product of matrices"
-        peer = self._peer(title, "matmul", {}, backend, setup, result)
+        title, pythons = "product of matrices", self.peer_python
+        peer = find_model(title, "matmul", setup, backend, pythons, result)
         if not peer:
             return None
         try:
             return max(peer.ask({})["flops"] for _ in range(1 + self.repeats))
         finally:
             peer.close()
-
-    def _peer(self, title, function, told, backend, setup, result):
-        """A peer's process, or `None`, noted, where it is not installed."""
-        try:
-            return find_peer(
-                "recipes.benchmark.model_peers",
-                function,
-                {**setup, **told},
-                self.peer_python,
-                {"KERAS_BACKEND": backend},
-            )
-        except PeerMissingError as error:
-            result["skipped"][f"{title} on {backend}"] = str(error)
-            return None
 
     def markdown(self, result):
         """The result as tables with what it was measured on."""
@@ -184,6 +171,17 @@ class Model:
             "",
         ]
         return "\n".join([*lines, *versions_of(result)])
+
+
+def find_model(title, function, setup, backend, pythons, result):
+    """A process of `model_peers`, or `None`, noted, where it is not installed."""
+    environment = {"KERAS_BACKEND": backend}
+    try:
+        module = "recipes.benchmark.model_peers"
+        return find_peer(module, function, setup, pythons, environment)
+    except PeerMissingError as error:
+        result["skipped"][f"{title} on {backend}"] = str(error)
+        return None
 
 
 def best_keras_peer(models, work):

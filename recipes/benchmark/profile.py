@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ..machine import run_on, versions_of
 from ..tables import markdown_table
-from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
-from .peer import PeerMissingError, find_peer
+from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK, find_model
 
 MODELS = {CB: OURS[CB], **KERAS_PEERS, "timm": TORCH_PEERS["timm"]}
 
@@ -62,20 +61,13 @@ class Profile:
     def _profile(self, title, function, told, run, result):
         """Adds the seconds of each operation of one model to a run."""
         names = "size", "image_size", "batch_size", "precision", "steps"
-        setup = {name: getattr(self, name) for name in names}
-        try:
-            peer = find_peer(
-                "recipes.benchmark.model_peers",
-                function,
-                {**setup, **told},
-                self.peer_python,
-                {"KERAS_BACKEND": run["backend"]},
-            )
-        except PeerMissingError as error:
-            result["skipped"][f"{title} on {run['backend']}"] = str(error)
+        setup = {name: getattr(self, name) for name in names} | told
+        backend, pythons = run["backend"], self.peer_python
+        peer = find_model(title, function, setup, backend, pythons, result)
+        if not peer:
             return
         try:
-            result["versions"][f"{title} on {run['backend']}"] = peer.versions
+            result["versions"][f"{title} on {backend}"] = peer.versions
             for work in WORK:
                 peer.ask({"do": work})
                 answer = peer.ask({"do": work, "profile": True})
