@@ -336,7 +336,7 @@ def test_the_split_that_is_asked_for_is_measured_and_named(
         row["on"],
         pytest.approx(mean_iou_of(record), abs=1e-4),
     )
-    with pytest.raises(SystemExit, match="crop_fraction=0.5 is for classifiers"):
+    with pytest.raises(SystemExit, match="crop_fraction=0.5 is not for segmentation"):
         options = [*facts, *out, "--crop-fraction", "0.5"]
         publish.main([str(run / "model.keras"), "upernet_toy.other", *options])
 
@@ -417,12 +417,12 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
     )
     for arguments, message in (
         ([alone], "does not say what its classes, labels and scale are"),
-        ([NAME, classifier], r"classifier\.keras is no segmentation model, but others"),
-        ([NAME, "--under", "fgsm"], r"under=\('fgsm',\) is for classifiers"),
-        ([NAME, "--crop-fraction", "0.5"], "crop_fraction=0.5 is for classifiers"),
+        ([NAME, classifier], r"but .*classifier\.keras for classification"),
+        ([NAME, "--under", "fgsm"], r"under=\('fgsm',\) is not for segmentation"),
+        ([NAME, "--crop-fraction", "0.5"], "crop_fraction=0.5 is not for segmentation"),
         (
             [str(tmp_path / "broken")],
-            r"config\.json is not that of a run of recipes\.seg",
+            r"config\.json is not that of a run of recipes\.train",
         ),
         ([NAME, "--on", "./none"], "There is no folder"),
         ([classifier, "--figure", "a.png"], "figure= is for segmentation models"),

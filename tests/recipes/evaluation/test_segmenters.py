@@ -53,7 +53,7 @@ def test_the_data_of_a_run_are_those_of_its_configuration(tmp_path):
     ],
 )
 def test_another_configuration_is_refused(tmp_path, config):
-    message = r"config\.json is not that of a run of recipes\.segment \(.+\)\.$"
+    message = r"config\.json is not that of a run of recipes\.train \(.+\)\.$"
     with pytest.raises(ValueError, match=message) as caught:
         data_of(run_with(tmp_path, config), NOTHING)
     assert len(str(caught.value)) < 400
@@ -76,7 +76,9 @@ OPTIONS = {key: DATA[key] for key in ("class_names", "ignored_label", "scale")}
 
 def test_the_data_of_a_record_are_those_of_its_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr(segmenters, "model_file", lambda name: tmp_path / "a" / "x")
-    monkeypatch.setattr(segmenters, "evaluation_of", lambda *_: measured_as(OPTIONS))
+    monkeypatch.setattr(
+        segmenters, "recorded_evaluation", lambda *_: measured_as(OPTIONS)
+    )
     assert data_of("upernet_a.b", NOTHING) == Data(
         dataset="./camvid",
         train_split="val",
@@ -99,7 +101,9 @@ def test_the_data_of_a_record_are_those_of_its_evaluation(tmp_path, monkeypatch)
 )
 def test_a_record_of_another_form_is_refused(tmp_path, monkeypatch, options):
     monkeypatch.setattr(segmenters, "model_file", lambda name: tmp_path / "x")
-    monkeypatch.setattr(segmenters, "evaluation_of", lambda *_: measured_as(options))
+    monkeypatch.setattr(
+        segmenters, "recorded_evaluation", lambda *_: measured_as(options)
+    )
     message = r"The record of upernet_a\.b does not say how to measure it \(.+\)\.$"
     with pytest.raises(ValueError, match=message):
         data_of("upernet_a.b", NOTHING)
