@@ -240,15 +240,11 @@ def _summary(run):
 
 def draw(result, file):
     """Bars of images per second, a row for each run."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     runs = result["runs"]
-    figure, axes = pyplot.subplots(
-        len(runs), len(WORK), figsize=(11, 2.4 * len(runs)), squeeze=False
-    )
+    figure = Figure(figsize=(11, 2.4 * len(runs)), layout="constrained")
+    axes = figure.subplots(len(runs), len(WORK), squeeze=False)
     for run, row in zip(runs, axes, strict=True):
         for work, axis in zip(WORK, row, strict=True):
             titles = list(run["models"])
@@ -263,6 +259,4 @@ def draw(result, file):
             axis.invert_yaxis()
             axis.set_title(f"ViT-{run['size']}, {run['backend']}: {work}")
             axis.set_xlabel("images/s")
-    figure.tight_layout()
     figure.savefig(file, dpi=120)
-    pyplot.close(figure)
