@@ -27,21 +27,14 @@ def _counted(row):
 
 def _without_pixels(row):
     """Which classes do not occur in truth or prediction, as sentences."""
-    without = [set(row[kind]) for kind in ("not_labeled", "never_predicted")]
-    titles = {
-        (True, True): "Neither labeled nor predicted",
-        (True, False): "Predicted, but not labeled",
-        (False, True): "Never predicted",
+    unlabeled, unpredicted = row["not_labeled"], row["never_predicted"]
+    kinds = {
+        "Neither labeled nor predicted": [n for n in unlabeled if n in unpredicted],
+        "Predicted, but not labeled": [n for n in unlabeled if n not in unpredicted],
+        "Never predicted": [n for n in unpredicted if n not in unlabeled],
     }
-    by_kind = {kind: [] for kind in titles}
-    for name in row["class_iou"]:
-        kind = tuple(name in names for names in without)
-        if kind in titles:
-            by_kind[kind].append(name)
     return "".join(
-        f". {titles[kind]}: {listed(names, 20)}"
-        for kind, names in by_kind.items()
-        if names
+        f". {title}: {listed(names, 20)}" for title, names in kinds.items() if names
     )
 
 
