@@ -25,6 +25,7 @@ from .data.decoding import decoded
 from .data.pictures import fitted
 from .evaluation.models import load_model
 from .evaluation.sets import data_of, load_set, with_options
+from .tables import markdown_table
 from .training.run_folder import git_commit, versions
 
 # What `attention_statistics` and `scale_statistics` give, for tables and pictures.
@@ -102,7 +103,7 @@ def analyze(options):
     for name, model in models.items():
         found[name] = _measured(model, options)
         print(f"## {name}\n")
-        print("\n".join(_markdown(found[name])))
+        print("\n\n".join(_markdown(found[name])), end="\n\n")
     options.out.mkdir(parents=True, exist_ok=True)
     for picture in PICTURES:  # of an analysis before, perhaps of other models
         (options.out / picture).unlink(missing_ok=True)
@@ -166,37 +167,30 @@ def _images(model, options):
 
 
 def _markdown(found):
-    """The lines of a model's tables."""
+    """The parts of a model's tables."""
     if "attention" in found:
-        attention = found["attention"]
         most = f"{found['entropy_of_uniform']:.4f} nats"
-        yield f"Attention; that to all {found['tokens']} tokens alike has {most}.\n"
-        yield from _table(["block", *ATTENTION.values()], found["blocks"], attention)
+        yield f"Attention; that to all {found['tokens']} tokens alike has {most}."
+        yield _table("block", found["blocks"], ATTENTION, found["attention"])
     if "scale" in found:
-        yield "Λ of each layer.\n"
-        yield from _table(
-            ["layer", *SCALE.values()], found["scale"]["layers"], found["scale"]
-        )
-    yield "Cost of one image.\n"
-    yield "| layer | MACs of matrix products | MACs of context | parameters |"
-    yield "|---|--:|--:|--:|"
-    for layer, cost in found["cost"].items():
-        if any(cost.values()):
-            numbers = " | ".join(f"{number:,}" for number in cost.values())
-            yield f"| {layer} | {numbers} |"
+        yield "Λ of each layer."
+        yield _table("layer", found["scale"]["layers"], SCALE, found["scale"])
+    yield "Cost of one image."
+    titles = "layer", "MACs of matrix products", "MACs of context", "parameters"
+    costs = found["cost"].items()
+    cells = [(layer, *cost.values()) for layer, cost in costs if any(cost.values())]
+    yield markdown_table(titles, cells)
     total = found["cost"]["sum"]
     share = total["context_macs"] / total["matmul_macs"]
-    yield f"\nContext takes {share:.4%} of what the matrix products take.\n"
+    yield f"Context takes {share:.4%} of what the matrix products take."
 
 
-def _table(header, layers, columns):
-    """A row for each layer, and their mean."""
-    yield f"| {' | '.join(header)} |"
-    yield f"|---|{'--:|' * (len(header) - 1)}"
-    values = np.array([columns[key] for key in columns if key != "layers"], float)
-    for layer, row in zip(layers, values.T, strict=True):
-        yield f"| {layer} | {' | '.join(f'{value:.4f}' for value in row)} |"
-    yield f"| mean | {' | '.join(f'{value:.4f}' for value in values.mean(axis=1))} |\n"
+def _table(title, layers, titles, columns):
+    """A row for each layer, and their mean; a dash where there is no number."""
+    values = [columns[key] for key in titles]
+    means = np.mean(np.array(values, float), axis=1)
+    cells = [*zip(layers, *values, strict=True), ("mean", *_plain(means))]
+    return markdown_table((title, *titles.values()), cells, 4)
 
 
 def _draw(found, scales, photos, folder):

@@ -7,7 +7,6 @@ fine-tunes it on another task with `model.fit`, classifies some images and draws
 An interrupted run goes on where it was.
 """
 
-import argparse
 import dataclasses
 import os
 import time
@@ -27,6 +26,14 @@ from .train import train
 
 NAME = "vitcb_mini.digits"
 FINE_TUNING_EPOCHS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """Where it runs."""
+
+    folder: Path = Path("runs/quickstart")
+    """For its files."""
 
 
 def fine_tune(data):
@@ -97,15 +104,9 @@ def quickstart(folder):
 
 
 def main(arguments=None):
-    from .commands import report_errors
+    from .commands import parse, report_errors
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/quickstart"), help="for its files"
-    )
-    folder = parser.parse_args(arguments).folder
+    folder = parse("quickstart", Quickstart, __doc__, arguments).folder
     start = time.perf_counter()
     with report_errors():
         quickstart(folder)

@@ -9,27 +9,15 @@ The others are measured where they are installed: in this environment, or in tho
 """
 
 import json
-import sys
 
 from ..commands import parse, report_errors
 from .input import Input
 from .model import Model
 from .profile import Profile
 
-BENCHMARKS = {"input": Input, "model": Model, "profile": Profile}
-
 
 def main(arguments=None):
-    arguments = sys.argv[1:] if arguments is None else arguments
-    known = ", ".join(BENCHMARKS)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\nWhat can be measured: {known}")
-        return
-    name, *rest = arguments
-    if name not in BENCHMARKS:
-        sys.exit(f"There is no benchmark {name!r}; there are {known}.")
-    benchmark = BENCHMARKS[name]
-    options = parse(f"benchmark {name}", benchmark, benchmark.__doc__, rest)
+    options = parse("benchmark", Input | Model | Profile, __doc__, arguments)
     with report_errors():
         result = options.measure()
         if options.json:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.folders import Contents
 from ..machine import cores, run_on, versions_of
+from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 OURS = "keras_cbvit"
@@ -95,15 +96,15 @@ class Input:
 
     def markdown(self, result):
         """The result as a table with what it was measured on."""
+        keys = "median", "min", "max", "ratio_to_timm"
+        speeds = result["images_per_second"].items()
         lines = [
-            "| Input pipeline | Images/s, median | Min | Max | ÷ timm |",
-            "|---|---|---|---|---|",
+            markdown_table(
+                ("Input pipeline", "Images/s, median", "Min", "Max", "÷ timm"),
+                [(title, *(row[key] for key in keys)) for title, row in speeds],
+                [0, 0, 0, 0, 2],
+            )
         ]
-        for title, row in result["images_per_second"].items():
-            ratio = row["ratio_to_timm"]
-            ratio = "–" if ratio is None else f"{ratio:.2f}"
-            values = " | ".join(f"{row[key]:.0f}" for key in ("median", "min", "max"))
-            lines.append(f"| {title} | {values} | {ratio} |")
         lines += [
             "",
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. "

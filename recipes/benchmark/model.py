@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 from ..machine import run_on, versions_of
+from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 CB = "keras_cbvit, CB"
@@ -25,6 +26,13 @@ KERAS_PEERS = {
 }
 TORCH_PEERS = {"timm": ("timm", {}), "timm, compiled": ("timm", {"compiled": True})}
 WORK = ("inference", "training")
+_RATIOS = ("÷ best Keras peer", "÷ timm", "of the ceiling")
+_TITLES = (
+    "Model",
+    *("Inference, images/s", *_RATIOS),
+    *("Training, images/s", *_RATIOS),
+    *("Memory, inference", "training", "First step, inference", "training"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +96,11 @@ class Model:
     def _run(self, backend, setup, result):
         """What was measured of each model that there is on a backend."""
         wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
-        peers, models = {}, {}
+        pythons, peers, models = self.peer_python, {}, {}
         try:
             for title, (function, told) in wanted.items():
-                if peer := self._peer(title, function, told, backend, setup, result):
+                told = {**setup, **told}
+                if peer := find_model(title, function, told, backend, pythons, result):
                     peers[title] = peer
                     result["versions"][f"{title} on {backend}"] = peer.versions
                     models[title] = {}
@@ -118,28 +127,14 @@ class Model:
 
     def _ceiling(self, backend, setup, result):
         """The most operations per second that a product of matrices reached."""
-        title = "product of matrices"
-        peer = self._peer(title, "matmul", {}, backend, setup, result)
+        title, pythons = "product of matrices", self.peer_python
+        peer = find_model(title, "matmul", setup, backend, pythons, result)
         if not peer:
             return None
         try:
             return max(peer.ask({})["flops"] for _ in range(1 + self.repeats))
         finally:
             peer.close()
-
-    def _peer(self, title, function, told, backend, setup, result):
-        """A peer's process, or `None`, noted, where it is not installed."""
-        try:
-            return find_peer(
-                "recipes.benchmark.model_peers",
-                function,
-                {**setup, **told},
-                self.peer_python,
-                {"KERAS_BACKEND": backend},
-            )
-        except PeerMissingError as error:
-            result["skipped"][f"{title} on {backend}"] = str(error)
-            return None
 
     def markdown(self, result):
         """The result as tables with what it was measured on."""
@@ -150,12 +145,8 @@ class Model:
                 f"**ViT-{run['size']}/16 on {run['backend']}**, {run['image_size']}×"
                 f"{run['image_size']}, batch {run['batch_size']}, {run['precision']}",
                 "",
-                "| Model "
-                "| Inference, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
-                "| Training, images/s | ÷ best Keras peer | ÷ timm | of the ceiling "
-                "| Memory, inference | training | First step, inference | training |",
-                "|---" * 13 + "|",
             ]
+            rows = []
             for title, model in run["models"].items():
                 cells = [title]
                 for work in WORK:
@@ -169,8 +160,8 @@ class Model:
                     cells.append(_share_of_ceiling(run, values, work))
                 cells += [f"{model[w]['memory_bytes'] / 2**20:.0f} MiB" for w in WORK]
                 cells += [f"{model[w]['first_step_seconds']:.1f} s" for w in WORK]
-                lines.append(f"| {' | '.join(cells)} |")
-            lines += ["", *_summary(run), ""]
+                rows.append(cells)
+            lines += [markdown_table(_TITLES, rows), "", *_summary(run), ""]
         lines += [
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
             f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "
@@ -180,6 +171,17 @@ class Model:
             "",
         ]
         return "\n".join([*lines, *versions_of(result)])
+
+
+def find_model(title, function, setup, backend, pythons, result):
+    """A process of `model_peers`, or `None`, noted, where it is not installed."""
+    environment = {"KERAS_BACKEND": backend}
+    try:
+        module = "recipes.benchmark.model_peers"
+        return find_peer(module, function, setup, pythons, environment)
+    except PeerMissingError as error:
+        result["skipped"][f"{title} on {backend}"] = str(error)
+        return None
 
 
 def best_keras_peer(models, work):
@@ -238,15 +240,11 @@ def _summary(run):
 
 def draw(result, file):
     """Bars of images per second, a row for each run."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     runs = result["runs"]
-    figure, axes = pyplot.subplots(
-        len(runs), len(WORK), figsize=(11, 2.4 * len(runs)), squeeze=False
-    )
+    figure = Figure(figsize=(11, 2.4 * len(runs)), layout="constrained")
+    axes = figure.subplots(len(runs), len(WORK), squeeze=False)
     for run, row in zip(runs, axes, strict=True):
         for work, axis in zip(WORK, row, strict=True):
             titles = list(run["models"])
@@ -261,6 +259,4 @@ def draw(result, file):
             axis.invert_yaxis()
             axis.set_title(f"ViT-{run['size']}, {run['backend']}: {work}")
             axis.set_xlabel("images/s")
-    figure.tight_layout()
     figure.savefig(file, dpi=120)
-    pyplot.close(figure)

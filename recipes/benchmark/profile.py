@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from ..machine import run_on, versions_of
-from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK
-from .peer import PeerMissingError, find_peer
+from ..tables import markdown_table
+from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK, find_model
 
 MODELS = {CB: OURS[CB], **KERAS_PEERS, "timm": TORCH_PEERS["timm"]}
 
@@ -61,20 +61,13 @@ class Profile:
     def _profile(self, title, function, told, run, result):
         """Adds the seconds of each operation of one model to a run."""
         names = "size", "image_size", "batch_size", "precision", "steps"
-        setup = {name: getattr(self, name) for name in names}
-        try:
-            peer = find_peer(
-                "recipes.benchmark.model_peers",
-                function,
-                {**setup, **told},
-                self.peer_python,
-                {"KERAS_BACKEND": run["backend"]},
-            )
-        except PeerMissingError as error:
-            result["skipped"][f"{title} on {run['backend']}"] = str(error)
+        setup = {name: getattr(self, name) for name in names} | told
+        backend, pythons = run["backend"], self.peer_python
+        peer = find_model(title, function, setup, backend, pythons, result)
+        if not peer:
             return
         try:
-            result["versions"][f"{title} on {run['backend']}"] = peer.versions
+            result["versions"][f"{title} on {backend}"] = peer.versions
             for work in WORK:
                 peer.ask({"do": work})
                 answer = peer.ask({"do": work, "profile": True})
@@ -105,20 +98,13 @@ class Profile:
         for operations in models.values():
             most = sorted(operations, key=operations.get, reverse=True)
             shown += most[: self.operations]
-        totals = {title: sum(models[title].values()) for title in models}
-        lines = [
-            f"**{run['backend']}, {work}**",
-            "",
-            f"| Operation | {' | '.join(models)} |",
-            "|---" * (1 + len(models)) + "|",
-        ]
+        totals = [sum(operations.values()) for operations in models.values()]
+        cells = []
         for operation in dict.fromkeys(shown):
-            shares = (
-                f"{models[title].get(operation, 0) / totals[title]:.0%}"
-                for title in models
-            )
-            lines.append(f"| `{operation}` | {' | '.join(shares)} |")
-        milliseconds = (
-            f"{1000 * t / (1 + self.steps):.0f} ms" for t in totals.values()
-        )
-        return [*lines, f"| all, a batch | {' | '.join(milliseconds)} |", ""]
+            times = [operations.get(operation, 0) for operations in models.values()]
+            shares = (f"{a / b:.0%}" for a, b in zip(times, totals, strict=True))
+            cells.append((f"`{operation}`", *shares))
+        steps = 1 + self.steps
+        cells.append(("all, a batch", *(f"{1000 * t / steps:.0f} ms" for t in totals)))
+        table = markdown_table(("Operation", *models), cells)
+        return [f"**{run['backend']}, {work}**", "", table, ""]

@@ -1,16 +1,11 @@
 """How good a multi-label classifier is: average precision, and what thresholds give."""
 
-import dataclasses
-import warnings
-
 import keras
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from keras_cbvit.classes import listed
-
 from ..data.batches import Batches
-from ..data.labels import places
+from ..tables import markdown_table
 from .logits import gives_logits
 
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -80,41 +75,6 @@ def measures(probabilities, right):
     }
 
 
-def matched(name, model, dataset):
-    """The test images of a data set with labels that are the model's classes.
-
-    Args:
-        name: what messages call the model.
-        model: the model. Without class names it must have as many classes as the set.
-        dataset: the `recipes.data.sources.Dataset`.
-
-    Returns:
-        The split, and the names of the classes in the order of the predictions.
-
-    Raises:
-        ValueError: on classes that the model does not know, with their names.
-    """
-    split, names = dataset.test, getattr(model, "class_names", None)
-    if names is None:
-        names = dataset.class_names
-        if len(names) != model.output_shape[-1]:
-            raise ValueError(
-                f"{name} predicts {model.output_shape[-1]} classes, "
-                f"{dataset.description} has {len(names)}."
-            )
-        warnings.warn(
-            f"{name} does not know the names of its classes: they are taken to be "
-            f"{listed(names)}, in this order.",
-            stacklevel=2,
-        )
-    index = places(
-        dataset.class_names, names, f"{dataset.description} has", f"{name} has"
-    )
-    labels = np.zeros((len(split), len(names)), bool)
-    labels[:, index] = split.labels
-    return dataclasses.replace(split, labels=labels), names
-
-
 def sentence(row):
     """A result in words."""
     return (
@@ -126,24 +86,24 @@ def sentence(row):
 
 def tables(rows):
     """Results as tables in Markdown: of models, of classes, of thresholds."""
-    lines = ["| on | model | images | mAP % | F1 % |", "|---|---|---|---|---|"]
-    for row in rows:
-        precision, f1 = 100 * row["mean_average_precision"], 100 * row["f1"]
-        lines.append(
-            f"| {row['on']} | {row['model']} | {row['images']} | {precision:.2f} | "
-            f"{f1:.2f} |"
+    cells = [
+        (
+            *(row["on"], row["model"], row["images"]),
+            *(100 * row["mean_average_precision"], 100 * row["f1"]),
         )
+        for row in rows
+    ]
+    found = [markdown_table(("on", "model", "images", "mAP %", "F1 %"), cells)]
     for row in rows:
-        lines += ["", f"| {row['model']}, {row['on']} | AP % |", "|---|---|"]
-        for name, each in row["average_precision"].items():
-            lines.append(f"| {name} | {'–' if each is None else f'{100 * each:.2f}'} |")
-        lines += [
-            "",
-            "| threshold | precision % | recall % | F1 % |",
-            "|---|---|---|---|",
+        cells = [
+            (name, None if each is None else 100 * each)
+            for name, each in row["average_precision"].items()
         ]
-        for each in row["thresholds"]:
-            numbers = [100 * each[key] for key in ("precision", "recall", "f1")]
-            shown = " | ".join(f"{number:.2f}" for number in numbers)
-            lines.append(f"| {each['threshold']} | {shown} |")
-    return "\n".join(lines)
+        found.append(markdown_table((f"{row['model']}, {row['on']}", "AP %"), cells))
+        cells = [
+            (each["threshold"], *(100 * each[k] for k in ("precision", "recall", "f1")))
+            for each in row["thresholds"]
+        ]
+        titles = "threshold", "precision %", "recall %", "F1 %"
+        found.append(markdown_table(titles, cells, [1, 2, 2, 2]))
+    return "\n\n".join(found)

@@ -2,6 +2,8 @@
 
 from keras_cbvit.classes import listed
 
+from ..tables import markdown_table
+
 
 def condition_name(under, epsilon):
     """What a condition is called; attacks have an epsilon."""
@@ -25,71 +27,67 @@ def _counted(row):
 
 def _without_pixels(row):
     """Which classes do not occur in truth or prediction, as sentences."""
-    without = [set(row[kind]) for kind in ("not_labeled", "never_predicted")]
-    titles: dict[tuple, str] = {
-        (True, True): "Neither labeled nor predicted",
-        (True, False): "Predicted, but not labeled",
-        (False, True): "Never predicted",
+    unlabeled, unpredicted = row["not_labeled"], row["never_predicted"]
+    kinds = {
+        "Neither labeled nor predicted": [n for n in unlabeled if n in unpredicted],
+        "Predicted, but not labeled": [n for n in unlabeled if n not in unpredicted],
+        "Never predicted": [n for n in unpredicted if n not in unlabeled],
     }
-    by_kind = {kind: [] for kind in titles}
-    for name in row["class_iou"]:
-        kind = tuple(name in names for names in without)
-        if kind in titles:
-            by_kind[kind].append(name)
     return "".join(
-        f". {titles[kind]}: {listed(names, 20)}"
-        for kind, names in by_kind.items()
-        if names
+        f". {title}: {listed(names, 20)}" for title, names in kinds.items() if names
     )
 
 
 def segmentation_tables(rows):
-    """Results of segmentation models as two tables in Markdown."""
-    return "\n".join([*_segmentation_table(rows), "", *_table_of_classes(rows)])
+    """Results of segmentation models as tables in Markdown: of models, of classes."""
+    return "\n\n".join([_table_of_models(rows), *_tables_of_classes(rows)])
 
 
 def classification_table(rows):
     """Results of classifiers as a table in Markdown."""
-    lines = [
-        "| on | under | model | images | top-1 % | top-5 % | loss | ECE |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['on']} | {condition_name(row['under'], row['epsilon'])} "
-            f"| {row['model']} | {row['images']} | {100 * row['top1']:.2f} "
-            f"| {100 * row['top5']:.2f} | {row['loss']:.4f} | {row['ece']:.4f} |"
+    titles = "on", "under", "model", "images", "top-1 %", "top-5 %", "loss", "ECE"
+    cells = [
+        (
+            row["on"],
+            condition_name(row["under"], row["epsilon"]),
+            *(row["model"], row["images"]),
+            *(100 * row["top1"], 100 * row["top5"], row["loss"], row["ece"]),
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return markdown_table(titles, cells, [0, 0, 0, 0, 2, 2, 4, 4])
 
 
-def _segmentation_table(rows):
-    yield "| on | model | images | mean IoU % | pixel accuracy % |"
-    yield "|---|---|---|---|---|"
-    for row in rows:
-        yield _measures_of(row, row["model"], "mean_iou", "pixel_accuracy")
-    by_set = {(row["folder"], row["on"]): row for row in rows}
-    for row in by_set.values():
-        name = "the most frequent class everywhere"
-        yield _measures_of(row, name, "majority_mean_iou", "majority_pixel_accuracy")
+def _table_of_models(rows):
+    titles = "on", "model", "images", "mean IoU %", "pixel accuracy %"
+    cells = [_cells(row, row["model"], "mean_iou", "pixel_accuracy") for row in rows]
+    name = "the most frequent class everywhere"
+    for row, *_ in _rows_by_set(rows).values():
+        measures = "majority_mean_iou", "majority_pixel_accuracy"
+        cells.append(_cells(row, name, *measures))
+    return markdown_table(titles, cells)
 
 
-def _measures_of(row, name, *measures):
-    values = " | ".join(f"{100 * row[measure]:.2f}" for measure in measures)
-    return f"| {row['on']} | {name} | {row['images']} | {values} |"
+def _cells(row, name, *measures):
+    numbers = (100 * row[measure] for measure in measures)
+    return row["on"], name, row["images"], *numbers
 
 
-def _table_of_classes(rows):
+def _tables_of_classes(rows):
     """A column for each model; of several sets a table for each."""
+    for (_, on), of_set in _rows_by_set(rows).items():
+        names = dict.fromkeys(name for row in of_set for name in row["class_iou"])
+        found = {name: [row["class_iou"].get(name) for row in of_set] for name in names}
+        cells = [
+            (name, *(None if iou is None else 100 * iou for iou in ious))
+            for name, ious in found.items()
+        ]
+        titles = f"IoU %, {on}", *(row["model"] for row in of_set)
+        yield markdown_table(titles, cells)
+
+
+def _rows_by_set(rows):
     sets = {}
     for row in rows:
         sets.setdefault((row["folder"], row["on"]), []).append(row)
-    for (_, on), of_set in sets.items():
-        names = " | ".join(row["model"] for row in of_set)
-        yield f"| IoU %, {on} | {names} |"
-        yield "|---" * (1 + len(of_set)) + "|"
-        for name in dict.fromkeys(name for row in of_set for name in row["class_iou"]):
-            found = [row["class_iou"].get(name) for row in of_set]
-            cells = ["–" if iou is None else f"{100 * iou:.2f}" for iou in found]
-            yield f"| {name} | {' | '.join(cells)} |"
-        yield ""
+    return sets

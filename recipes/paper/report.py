@@ -8,6 +8,7 @@ import numpy as np
 
 from ..evaluation.paper_measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
 from ..machine import run_on
+from ..tables import markdown_table
 from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
 
 
@@ -81,10 +82,11 @@ def markdown(result):
     lines = [f"**{result['title']}**, {result['dataset']}", ""]
     numbers = [each for each in result["measures"] if each not in ALONG]
     if numbers or not result["measures"]:
-        lines += [*_table(result, numbers), ""]
+        lines += [_table(result, numbers), ""]
     for measure in result["measures"]:
         if measure in ALONG:
-            lines += [*_table_along(result, measure), ""]
+            along = f"By {counted_by(measure, result)}, {TITLES[measure]}:"
+            lines += [along, "", _table_along(result, measure), ""]
     if result["stated"]:
         on = PAPER_DATASETS[task_of_dataset(result["dataset"]).name]
         lines += [f"The paper, on {on}: {result['stated']}.", ""]
@@ -102,7 +104,7 @@ def _table(result, measures):
         titles += ["of CB or SE", "in all over plain"]
     for measure in measures:
         titles += [TITLES[measure], f"{over}, points"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    rows = []
     for row in result["rows"]:
         cells = [row["title"], row["size"], f"{row['parameters']:,}"]
         if has_macs:
@@ -117,29 +119,20 @@ def _table(result, measures):
             differences = over_baseline(result["rows"], row, measure)
             is_baseline = row["title"] == row["baseline"]
             cells.append("–" if is_baseline else _text(differences, "+.2f"))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown_table(titles, rows)
 
 
 def _table_along(result, measure):
     """A column for each block, or each epoch."""
-    by_row = {}
+    rows = []
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
-        by_row[f"{row['title']}, {row['size']}"] = list(zip(*values, strict=True))
+        cells = (_text(each, ".4f") for each in zip(*values, strict=True))
+        rows.append([f"{row['title']}, {row['size']}", *cells])
     first = FIRST[ALONG[measure]]
-    number = max(len(values) for values in by_row.values())
-    columns = range(first, first + number)
-    lines = [
-        f"By {counted_by(measure, result)}, {TITLES[measure]}:",
-        "",
-        f"| Model | {' | '.join(map(str, columns))} |",
-        "|---" * (1 + number) + "|",
-    ]
-    for title, by_column in by_row.items():
-        cells = (_text(values, ".4f") for values in by_column)
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+    columns = range(first, first + max(map(len, rows)) - 1)
+    return markdown_table(["Model", *columns], rows)
 
 
 def _made_with(result):

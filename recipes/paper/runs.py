@@ -9,6 +9,7 @@ import keras
 import keras_cbvit
 
 from ..evaluation.paper_measures import BY_EPOCH, by_epoch
+from ..experiment import with_changes
 from ..files import read_object, write_object
 from ..train import train
 from ..training import run_folder
@@ -46,15 +47,7 @@ class Runs:
             "network": network_of(self.dataset, name, size),
             "run": {"seed": seed, "run_dir": folder},
         }
-        groups = {
-            group: dataclasses.replace(
-                getattr(experiment, group),
-                **self.options.get(group, {}),
-                **own.get(group, {}),
-            )
-            for group in self.options.keys() | own.keys()
-        }
-        return dataclasses.replace(experiment, **groups)
+        return with_changes(with_changes(experiment, **self.options), **own)
 
     def cost(self, name, size):
         """What a model costs, by kind."""

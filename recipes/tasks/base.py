@@ -91,6 +91,22 @@ class Task(abc.ABC):
     def table(self, rows) -> str:
         """Results of `evaluate` as tables in Markdown."""
 
+    def refuse_other_options(self, options, known, models):
+        """Raises a ValueError on the first option that `evaluate` would pass over.
+
+        Args:
+            options: a `recipes.evaluate.Evaluation`.
+            known: names of those that the task has.
+            models: what the task's models are called.
+        """
+        for field in dataclasses.fields(options):
+            value = getattr(options, field.name)
+            if field.name not in known and value != field.default:
+                raise ValueError(
+                    f"{field.name}={value!r} is not for {models}, as "
+                    f"{options.models[0]} is."
+                )
+
     # Publishing.
 
     @abc.abstractmethod

@@ -1,6 +1,5 @@
 """The task of multi-label classification: any number of classes for each image."""
 
-import dataclasses
 import functools
 
 import keras
@@ -9,6 +8,8 @@ from keras_cbvit.pretrained.publishing import in_float32
 
 from ..data.multi_label import load_multi_label
 from ..evaluation import multi_label
+from ..evaluation.classifiers import Classifier
+from ..evaluation.matching import matched
 from ..evaluation.models import recorded_dataset, recorded_evaluation
 from ..options.multi_label import Augmentation, Data, Training
 from ..training import callbacks
@@ -48,19 +49,13 @@ class MultiLabel(Classification):
         return False  # its models look like classifiers; records and runs tell them
 
     def evaluate(self, models, options, report):
-        for field in dataclasses.fields(options):
-            value = getattr(options, field.name)
-            if field.name not in OPTIONS and value != field.default:
-                raise ValueError(
-                    f"{field.name}={value!r} is not for multi-label classifiers, as "
-                    f"{models[0][0]} is."
-                )
+        self.refuse_other_options(options, OPTIONS, "multi-label classifiers")
         rows = []
         for on in options.on or (None,):
             for name, model in models:
                 data = self._data_of(name, model, on, options)
                 dataset = self.load(data, train=False)
-                split, names = multi_label.matched(name, model, dataset)
+                split, names = _matched(name, model, dataset)
                 found = multi_label.measure(
                     model, split, options.batches_of(BATCH_SIZE), options.strict
                 )
@@ -88,11 +83,8 @@ class MultiLabel(Classification):
                 own[key] = value
         return Data(**own)
 
-    def sentence(self, row):
-        return multi_label.sentence(row)
-
-    def table(self, rows):
-        return multi_label.tables(rows)
+    sentence = staticmethod(multi_label.sentence)
+    table = staticmethod(multi_label.tables)
 
     def data_to_publish(self, model, publication):
         test = publication.test
@@ -103,7 +95,7 @@ class MultiLabel(Classification):
         return self._data_of("", model, test.dataset, test)
 
     def measure_to_publish(self, name, model, dataset, data):
-        split, names = multi_label.matched(name, model, dataset)
+        split, names = _matched(name, model, dataset)
         found = multi_label.measure(model, split)
         metrics = {key: found[key] for key in ("mean_average_precision", "f1")}
         own = {
@@ -114,3 +106,10 @@ class MultiLabel(Classification):
         options = {"separator": data.separator, "crop_fraction": data.crop_fraction}
         notes = f"{dataset.description}, {found['images']} test images"
         return metrics, found["images"], notes, options, own
+
+
+def _matched(name, model, dataset):
+    """The test images with labels that are the model's classes, and their names."""
+    names = getattr(model, "class_names", None)
+    split, _, _ = matched(Classifier(name, model, names), None, dataset)
+    return split, names or dataset.class_names

@@ -140,13 +140,7 @@ class Segmentation(Task):
         return isinstance(model, SegmentationModel)
 
     def evaluate(self, models, options, report):
-        for field in dataclasses.fields(options):
-            value = getattr(options, field.name)
-            if field.name not in OPTIONS and value != field.default:
-                raise ValueError(
-                    f"{field.name}={value!r} is not for segmentation models, as "
-                    f"{models[0][0]} is."
-                )
+        self.refuse_other_options(options, OPTIONS, "segmentation models")
         given = {"data_dir": options.data_dir, "test_split": options.test_split}
         batch_size = options.batches_of(pixels.BATCH_SIZE)
         on = options.on or (None,)
@@ -157,11 +151,8 @@ class Segmentation(Task):
             draw_segmenters(models, drawn, batch_size, options.figure)
         return rows
 
-    def sentence(self, row):
-        return segmentation_sentence(row)
-
-    def table(self, rows):
-        return segmentation_tables(rows)
+    sentence = staticmethod(segmentation_sentence)
+    table = staticmethod(segmentation_tables)
 
     def data_to_publish(self, model, publication):
         given = {

@@ -9,7 +9,7 @@ import time
 
 from keras_cbvit.files import write
 
-from ..figures import save
+from ..figures import new_figure, save
 from ..files import append, check_form
 
 
@@ -114,14 +114,12 @@ _TITLES = {
 
 def draw_curves(epochs, path):
     """Draws the loss and what is measured of test images over the epochs of a log."""
-    from matplotlib.figure import Figure
-
     numbers = [entry["epoch"] + 1 for entry in epochs]
     marker = "o" if len(epochs) < 3 else None
     measured = [name[4:] for name in epochs[0] if name.startswith("val_")]
     measured = [name for name in measured if not name.startswith("ema_")]
     drawn = list(dict.fromkeys(["loss", *measured]))
-    figure = Figure(figsize=(4.5 * len(drawn), 3.6), layout="constrained")
+    figure = new_figure(4.5 * len(drawn), 3.6)
     axes = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axis, name in zip(axes, drawn, strict=True):
         for key, style, kind in (

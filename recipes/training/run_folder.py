@@ -22,9 +22,8 @@ from ..machine import run_on
 from .devices import device, thread_variables, threads
 
 
-@contextlib.contextmanager
 def locked(folder):
-    """Within it, no other process trains in a run folder, which is made.
+    """A context in which no other process trains in a run folder, which is made.
 
     The lock is gone with this process, however it ends.
 
@@ -33,18 +32,13 @@ def locked(folder):
         OSError: if the folder cannot be written into.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
-        lock.acquire()
+        return filelock.FileLock(folder / "lock", timeout=0).acquire()
     except filelock.Timeout as error:
         raise ValueError(
             f"Another process is training in {folder}; wait for it, or give another "
             "folder."
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def claim(task, experiment, command, data=None):

@@ -1,5 +1,6 @@
 """Learning rates: DeiT's for classification, mmsegmentation's for segmentation."""
 
+import dataclasses
 import math
 
 import keras
@@ -7,31 +8,24 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
+@dataclasses.dataclass(eq=False)
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then a cosine over the whole training, the warm-up included.
 
     DeiT steps once per epoch, this goes on with every step; at the start of each
     epoch the two agree.
-
-    Args:
-        peak: learning rate that the warm-up leads to.
-        epochs: length of the training.
-        steps_per_epoch: steps of an epoch.
-        warmup_epochs: length of the warm-up.
-        warmup_start: learning rate of the first step.
-        minimum: learning rate that the cosine ends at.
     """
 
-    def __init__(
-        self, peak, epochs, steps_per_epoch, warmup_epochs, warmup_start, minimum
-    ):
-        super().__init__()
-        self.peak = peak
-        self.epochs = epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.warmup_epochs = warmup_epochs
-        self.warmup_start = warmup_start
-        self.minimum = minimum
+    peak: float
+    """Learning rate that the warm-up leads to."""
+    epochs: int
+    """Length of the training."""
+    steps_per_epoch: int
+    warmup_epochs: float
+    warmup_start: float
+    """Learning rate of the first step."""
+    minimum: float
+    """Learning rate that the cosine ends at."""
 
     @classmethod
     def of(cls, training, steps_per_epoch):
@@ -54,41 +48,28 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(epoch < self.warmup_epochs, warmup, cosine)
 
     def get_config(self):
-        return {
-            "peak": self.peak,
-            "epochs": self.epochs,
-            "steps_per_epoch": self.steps_per_epoch,
-            "warmup_epochs": self.warmup_epochs,
-            "warmup_start": self.warmup_start,
-            "minimum": self.minimum,
-        }
+        return dataclasses.asdict(self)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
+@dataclasses.dataclass(eq=False)
 class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
     """Polynomial decay to 0, whose beginning is multiplied by a linear warm-up.
 
     The rate of iteration i, from 0 on, is peak · (1 - i / iterations)^power, during the
     warm-up times 1 - (1 - i / warmup_iterations) · (1 - warmup_ratio): it begins at
     peak · warmup_ratio and meets the decay, not the peak.
-
-    Args:
-        peak: learning rate that the decay begins at.
-        iterations: length of the training, after which the rate is 0.
-        warmup_iterations: length of the warm-up.
-        warmup_ratio: share of the rate that the warm-up begins with.
-        power: of the decay.
     """
 
-    def __init__(
-        self, peak, iterations, warmup_iterations=1500, warmup_ratio=1e-6, power=1.0
-    ):
-        super().__init__()
-        self.peak = peak
-        self.iterations = iterations
-        self.warmup_iterations = warmup_iterations
-        self.warmup_ratio = warmup_ratio
-        self.power = power
+    peak: float
+    """Learning rate that the decay begins at."""
+    iterations: int
+    """Length of the training, after which the rate is 0."""
+    warmup_iterations: float = 1500
+    warmup_ratio: float = 1e-6
+    """Share of the rate that the warm-up begins with."""
+    power: float = 1.0
+    """Of the decay."""
 
     @classmethod
     def of(cls, training):
@@ -111,10 +92,4 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * left**self.power * warm
 
     def get_config(self):
-        return {
-            "peak": self.peak,
-            "iterations": self.iterations,
-            "warmup_iterations": self.warmup_iterations,
-            "warmup_ratio": self.warmup_ratio,
-            "power": self.power,
-        }
+        return dataclasses.asdict(self)

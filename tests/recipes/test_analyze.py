@@ -92,7 +92,7 @@ def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     assert trained["scale"]["mean"] == [0, pytest.approx(3.5)]
     rows = rows_of(capsys.readouterr().out)
     assert rows["block_1/mlp/context_broadcast"] == ["0.1053", "3.5000"]
-    assert rows["block_0/mlp/context_broadcast"] == ["nan", "0.0000"]
+    assert rows["block_0/mlp/context_broadcast"] == ["–", "0.0000"]
     for picture in ("scales", "scale_by_layer"):
         assert (tmp_path / f"{picture}.png").stat().st_size > 5000
     assert not (tmp_path / "attention.png").exists()

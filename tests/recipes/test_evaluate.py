@@ -15,6 +15,7 @@ from recipes.evaluation.segmenters import MEASURED, data_of
 from recipes.tasks import TASKS
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
+from tests.recipes.printed import without_padding
 from tests.recipes.small import read_log
 from tests.tiny import tiny
 
@@ -222,7 +223,7 @@ def test_models_sets_and_conditions_side_by_side(
     assert rows[1]["loss"] == pytest.approx(losses @ [5, 3, 2] / 10, rel=1e-4)
 
     printed = capsys.readouterr().out
-    lines = printed[printed.index("| on ") :].splitlines()
+    lines = without_padding(printed[printed.index("| on ") :]).splitlines()
     assert len(lines) == 2 + len(rows)
     assert lines[3] == (
         f"| {folder.name}, test | clean | {always_white} | 10 | 20.00 | 100.00 "

@@ -16,6 +16,7 @@ from recipes.experiment import Experiment, Run
 from recipes.options.classification import NO_AUGMENTATION
 from recipes.options.multi_label import Augmentation, Data, Training
 from recipes.train import train
+from tests.recipes.printed import without_padding
 from tests.recipes.small import SMALL, interrupted, read_log
 from tests.tiny import assert_same_values, values
 
@@ -213,6 +214,7 @@ def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, 
     evaluate.main(["vitcb_tests.colors", "--data-dir", folder])
     printed = capsys.readouterr().out
     assert f"vitcb_tests.colors: mean average precision {log:.4f}" in printed
+    printed = without_padding(printed)
     assert "| blue |" in printed and "| threshold | precision % |" in printed
     (row,) = evaluate.evaluate(
         evaluate.Evaluation((str(ran.run.run_dir),), on=(ran.data.dataset,))

@@ -13,6 +13,7 @@ from recipes.paper.__main__ import main
 from recipes.paper.runs import Runs
 from recipes.tasks import segmentation
 from recipes.training import run_folder
+from tests.recipes.printed import without_padding
 
 MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
 
@@ -103,7 +104,7 @@ def test_what_was_measured_elsewhere_is_printed_from_text_files(
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     options = ["--dataset", "camvid", "--iterations", "400", "--seeds", "0", *folders]
     main(["table7", *options])
-    lines = capsys.readouterr().out.splitlines()
+    lines = without_padding(capsys.readouterr().out).splitlines()
     assert lines[0] == "**Table 7: semantic segmentation, UperNet**, camvid"
     head = "| Model | Size | Parameters | mean IoU, % | over plain, points | "
     assert head + "pixel accuracy, % | over plain, points |" in lines
@@ -114,7 +115,7 @@ def test_what_was_measured_elsewhere_is_printed_from_text_files(
     made = "Seed 0. 400 iterations in batches of 8, crops of 176×176 pixels, tested "
     assert any(line.startswith(made) for line in lines)
     main(["table7_curves", *options])
-    lines = capsys.readouterr().out.splitlines()
+    lines = without_padding(capsys.readouterr().out).splitlines()
     at = lines.index("By epoch of 200 iterations, training loss:")
     assert lines[at + 2] == "| Model | 1 | 2 |"
     assert lines[at + 4] == "| plain, mini | 2.5000 | 2.0000 |"
