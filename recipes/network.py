@@ -11,6 +11,7 @@ from keras_cbvit.analysis import scale_layers
 from keras_cbvit.documentation import field_docs
 from keras_cbvit.models.registry import UPERNET, UPERNET_CHANNELS, known_models
 from keras_cbvit.models.segmentation import BLOCKS
+from keras_cbvit.models.spec import TRAINING_FIELDS
 
 # Those that the data and the task decide.
 _DECIDED = (
@@ -83,7 +84,7 @@ def without_defaults(network, default):
     """
     dropped = set()
     if network.weights != default.weights:
-        dropped |= {*SPEC_FIELDS, "model"} - {"drop_path_rate", "remat"}
+        dropped |= {*SPEC_FIELDS, "model"} - {*TRAINING_FIELDS}
         if str(network.model).startswith(UPERNET):
             dropped.remove("model")  # whose head no weights say
     if network.model != default.model:

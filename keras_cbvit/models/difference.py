@@ -2,16 +2,15 @@
 
 import dataclasses
 
-from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.spec import TRAINING_FIELDS, ViTSpec
 
-# Fields that change no prediction of a model with a head, and what only training uses.
+# Fields that change no prediction of a model with a head.
 _FREE = (
     "input_shape",
     "position_grid",
-    "drop_path_rate",
-    "remat",
     "classes",
     "classifier_activation",
+    *TRAINING_FIELDS,
 )
 _BROADCAST = ("broadcast", "context", "broadcast_place", "broadcast_blocks")
 

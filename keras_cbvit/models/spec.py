@@ -32,6 +32,8 @@ DEEPEST = 1000
 # Where the position embedding of a model for images of any size is learned.
 DEFAULT_SIDE = 224
 SE_RATIO = 16
+# The fields that only training uses: no prediction depends on them.
+TRAINING_FIELDS = ("drop_path_rate", "remat")
 
 
 def _image_shape(argument, value):

@@ -2,7 +2,7 @@
 
 `KERAS_CBVIT_WEIGHTS` may name one; the other is `weights/`, which is part of the
 checkout and of the installed package. A source of another kind is a class with the
-methods of `Source`, and a line in `sources`.
+methods of `Source`, and a line in `source_of`.
 """
 
 import hashlib

@@ -3,8 +3,8 @@
     python -m recipes.train cifar10 --publish vitcb_ti.cifar10
 
 A recipe for one GPU; on 2 CPU cores use a smaller network, for instance
-`--model ViTCB --hidden-dim 96 --depth 6 --num-heads 3 --epochs 10`. TFDS downloads
-CIFAR-10 on first use.
+`--hidden-dim 96 --depth 6 --num-heads 3 --epochs 10`. TFDS downloads CIFAR-10 on first
+use.
 """
 
 from pathlib import Path
