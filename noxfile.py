@@ -11,13 +11,14 @@ from pathlib import Path
 import nox
 
 BACKENDS = ("tensorflow", "jax", "torch")
+OLDEST_KERAS = "3.12.*"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 
 nox.needs_version = ">=2024.3"
 nox.options.envdir = str(CACHE / "keras_cbvit" / "nox")
 nox.options.default_venv_backend = "virtualenv"  # uv does not know pip's settings
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ("lint", "tests", "exchange", "wheel")
+nox.options.sessions = ("lint", "tests", "oldest", "exchange", "wheel")
 
 
 @nox.session
@@ -43,6 +44,18 @@ def tests(session, backend):
     # Two at a time: compiling, which takes most of the time, uses one core.
     two = ("-n", "2", "--dist", "loadfile")
     session.run("pytest", *two, *session.posargs, env=_environment(backend))
+
+
+@nox.session
+def oldest(session):
+    """The quick tests with the oldest Keras that is supported, on torch."""
+    newest = Path("constraints.txt").read_text().splitlines()
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    others = [line for line in newest if not line.startswith("keras==")]
+    constraints.write_text("\n".join([*others, f"keras=={OLDEST_KERAS}"]))
+    session.install("-q", "-c", str(constraints), ".[torch,recipes,test]")
+    quick = ("-n", "2", "--dist", "loadfile", "-m", "not slow")
+    session.run("pytest", *quick, *session.posargs, env=_environment("torch"))
 
 
 @nox.session(venv_backend="none")
