@@ -354,18 +354,18 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
     """
     if not isinstance(name, str) or name not in known_models():
         refuse("name", name, f"is unknown; use one of {', '.join(known_models())}.")
-    is_upernet = name.startswith(UPERNET)
+    segments = name.startswith(UPERNET)
     fields = model_fields(name.removeprefix(UPERNET))
-    if is_upernet:
+    if segments:
         fields["channels"] = UPERNET_CHANNELS[name.rpartition("_")[2]]
-    if is_upernet or not flag("include_top", overrides.get("include_top", True)):
+    if segments or not flag("include_top", overrides.get("include_top", True)):
         fields = {key: fields[key] for key in fields.keys() - _OF_HEADS}
     fields |= {
         key: value
         for key, value in overrides.items()
         if value is not None or key == "classifier_activation"
     }
-    return (UperNet_ViTCB if is_upernet else ViTCB)(weights=weights, **fields)
+    return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

@@ -108,7 +108,7 @@ def build_classifier(network, data, classes, dtype, classifier_activation=None):
     if network.model is None:
         model = keras_cbvit.ViTCB(**options)
     else:
-        _check_name(network.model, is_upernet=False)
+        _check_name(network.model, "classifier")
         model = keras_cbvit.create_model(network.model, **options)
     return _with_scales(model, network.initial_scale)
 
@@ -131,7 +131,7 @@ def build_segmenter(network, data, classes, dtype):
     if network.channels is not None:
         options["channels"] = network.channels
     if network.model is not None:
-        _check_name(network.model, is_upernet=True)
+        _check_name(network.model, "segmentation model")
         model = keras_cbvit.create_model(network.model, classes=classes, **options)
     elif network.channels is None:
         raise ValueError(
@@ -143,11 +143,11 @@ def build_segmenter(network, data, classes, dtype):
     return _with_scales(model, network.initial_scale)
 
 
-def _check_name(name, is_upernet):
-    """Raises a ValueError unless a model of the task has this name."""
-    names = [n for n in known_models() if n.startswith(UPERNET) == is_upernet]
+def _check_name(name, kind):
+    """Raises a ValueError unless a model of this kind has this name."""
+    segment = kind == "segmentation model"
+    names = [n for n in known_models() if n.startswith(UPERNET) == segment]
     if name not in names:
-        kind = "segmentation model" if is_upernet else "classifier"
         raise ValueError(f"model={name!r} is no {kind}; use one of {', '.join(names)}.")
 
 

@@ -218,9 +218,9 @@ def check_weights_name(model: ZooModel, name: str) -> None:
             "underscores, for instance 'vitcb_s.imagenet'."
         )
     actual, architecture = architecture_of(model), name.partition(".")[0]
-    is_upernet = isinstance(model, SegmentationModel)
+    segments = isinstance(model, SegmentationModel)
     is_other = actual is not None or architecture in known_models()
-    if architecture != actual and is_other and is_upernet and actual is None:
+    if architecture != actual and is_other and segments and actual is None:
         raise ValueError(
             f"name={name!r} is for a model whose own name is {architecture}; if this "
             f"one is of that size, build it with name={architecture!r}."
@@ -230,7 +230,7 @@ def check_weights_name(model: ZooModel, name: str) -> None:
             f"name={name!r} is not for this model, which is "
             + (f"a {actual}." if actual else "of none of the paper's sizes.")
         )
-    if architecture.startswith(UPERNET) != is_upernet:
+    if architecture.startswith(UPERNET) != segments:
         raise ValueError(
             f"name={name!r} is not for this model: names of UperNets, and no others, "
             f"begin with {UPERNET}."

@@ -268,8 +268,8 @@ def _how_to_train(name):
     if tag != "imagenet" or not is_classifier:
         return ""
     return (
-        " Nobody has trained and published ImageNet weights of this model yet. From a "
-        "checkout, on a machine with GPUs and ImageNet-1k, `python -m recipes.train "
-        f"imagenet --model {architecture} --publish {name} --weights-dir FOLDER` "
-        f"trains and publishes them. Set {PLACE_VARIABLE}=FOLDER to use them here."
+        " There are no ImageNet weights of this model yet. On a machine with GPUs and "
+        f"ImageNet-1k, `keras-cbvit train imagenet --model {architecture} --publish "
+        f"{name} --weights-dir FOLDER` trains and publishes them. Set "
+        f"{PLACE_VARIABLE}=FOLDER to use them here."
     )

@@ -314,8 +314,8 @@ def test_missing_imagenet_weights_are_explained_honestly(architecture, own_folde
     for part in (
         f"there are no published weights '{name}'",
         "Known weights: vitcb_s.toy.",
-        "Nobody has trained and published ImageNet weights of this model yet",
-        f"python -m recipes.train imagenet --model {architecture} ",
+        "There are no ImageNet weights of this model yet",
+        f"keras-cbvit train imagenet --model {architecture} ",
         f"--publish {name}",
         "KERAS_CBVIT_WEIGHTS=FOLDER",
     ):
@@ -328,7 +328,7 @@ def test_missing_imagenet_weights_are_explained_honestly(architecture, own_folde
 def test_no_recipe_is_promised_for_an_architecture_that_is_none(name):
     with pytest.raises(ValueError, match="there are no published weights") as error:
         locate(name)
-    assert "recipes" not in str(error.value)
+    assert "keras-cbvit" not in str(error.value)
 
 
 def test_a_file_beside_the_catalog_that_is_not_its_records_is_refused(own_folder):
