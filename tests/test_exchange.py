@@ -6,6 +6,8 @@ import pytest
 
 from tests.exchange import BACKENDS, MODELS, check_file
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent / "data" / "exchange"
 
 

@@ -2,8 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 
 import keras_cbvit
+
+pytestmark = pytest.mark.slow
 
 
 def test_published_weights_are_fine_tuned_on_another_task_and_size(

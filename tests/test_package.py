@@ -4,7 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import keras_cbvit
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, sys, time

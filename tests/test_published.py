@@ -13,6 +13,8 @@ import keras_cbvit
 from keras_cbvit.models.registry import UPERNET
 from keras_cbvit.pretrained.sources import Folder, own_folder
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "data" / "published.json"
 RECORDS = Folder(own_folder()).records()
 CLASSIFIERS = [name for name in sorted(RECORDS) if not name.startswith(UPERNET)]

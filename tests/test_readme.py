@@ -13,7 +13,7 @@ import pytest
 from keras_cbvit.pretrained.sources import PLACE_VARIABLE, Folder, own_folder
 from recipes import cli, commands
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 # bash itself reads a block, with its variables and loops, but can only print commands.

@@ -81,8 +81,17 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
 
     Each is given as arguments of `keras.layers.Dense`, serialized; layers that are not
     quantized are left out.
+
+    Raises:
+        ValueError: on a Keras that cannot build a layer as it was quantized.
     """
     prefix = f"{layer.path}/" if isinstance(layer, CompositeLayer) else ""
+    quantized = [each for each in layers_within(layer) if each.quantization_mode]
+    if quantized and not hasattr(keras.quantizers, "QuantizationConfig"):
+        raise ValueError(
+            f"{quantized[0].path} is quantized, which Keras {keras.__version__} does "
+            "not keep in a file; update Keras, or save the model before."
+        )
     return {
         part.path.removeprefix(prefix): {
             "dtype": keras.dtype_policies.serialize(part.dtype_policy),
@@ -90,8 +99,7 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
                 getattr(part, "quantization_config", None)
             ),
         }
-        for part in layers_within(layer)
-        if part.quantization_mode is not None
+        for part in quantized
     }
 
 

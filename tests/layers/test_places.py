@@ -56,7 +56,11 @@ def test_what_keras_does_around_a_call_is_done_where_it_is_needed():
         y = to_numpy(layer(x))
         losses.append([to_numpy(loss) for loss in layer.losses])
     assert losses[0] == []
-    assert_close(losses[1], [0.5 * (y**2).sum() / len(x)], atol=1e-7)
+    # Keras 3.12 does not divide by the batch.
+    reference = keras.layers.Identity(activity_regularizer=regularizer)
+    reference(y)
+    assert_close(losses[1], to_numpy(reference.losses[0])[None], atol=1e-7)
+    assert losses[1][0] > 0
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])

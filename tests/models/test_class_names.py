@@ -7,7 +7,7 @@ import pytest
 import keras_cbvit
 from keras_cbvit.pretrained.publishing import in_float32
 from tests.models.test_segmentation import pixels, upernet
-from tests.tiny import fill, predict, tiny
+from tests.tiny import QUANTIZED_FILES, fill, predict, tiny
 
 NAMES = ("cat", "dog", "eel")
 
@@ -79,6 +79,8 @@ def test_a_copy_by_the_configuration_is_of_the_same_class(build):
         np.testing.assert_array_equal(predict(each, x), predict(model, x))
 
 
+@pytest.mark.slow
+@QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_names_stay_when_a_model_is_quantized(tmp_path):
     model = named(fill(tiny(depth=1)))

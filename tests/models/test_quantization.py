@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from tests.tiny import fill, images, predict, tiny, values
+from tests.tiny import QUANTIZED_FILES, fill, images, predict, tiny, values
 
-pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`"),
+    QUANTIZED_FILES,
+    pytest.mark.slow,
+]
 
 
 def headless(**changes):

@@ -14,6 +14,7 @@ from keras_cbvit.layers import TokenPooling
 from tests.compare import assert_close, assert_equal, dtype_of
 from tests.gradients import gradients
 from tests.tiny import (
+    QUANTIZED_FILES,
     TINY,
     assert_same_values,
     fill,
@@ -286,6 +287,8 @@ def test_the_global_dtype_policy_is_followed():
     assert dtype_of(model.output) == "float32"
 
 
+@pytest.mark.slow
+@QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_a_quantized_model_is_close_and_comes_back_from_its_file(tmp_path):
     model = fill(tiny(depth=1, mlp_ratio=1, dtype="mixed_bfloat16"))
@@ -298,6 +301,17 @@ def test_a_quantized_model_is_close_and_comes_back_from_its_file(tmp_path):
         model.save(tmp_path / name)
         model = keras.saving.load_model(tmp_path / name)
         assert_equal(predict(model), after)
+
+
+@pytest.mark.skipif(
+    hasattr(keras.quantizers, "QuantizationConfig"), reason="of an older Keras"
+)
+def test_a_quantized_model_that_could_not_be_loaded_is_not_saved(tmp_path):
+    model = tiny()
+    model.get_layer("head").quantize("int8")
+    with pytest.raises(ValueError, match="head is quantized, which Keras 3.12"):
+        model.save(tmp_path / "model.keras")
+    assert not list(tmp_path.iterdir())
 
 
 def test_lora_trains_only_its_own_weights_and_is_merged_in_the_file(tmp_path):

@@ -9,7 +9,16 @@ import pytest
 import keras_cbvit
 from keras_cbvit.layers.token_embedding import resample_position_embedding
 from tests.compare import assert_close
-from tests.tiny import TINY, assert_same_values, fill, images, predict, tiny, values
+from tests.tiny import (
+    QUANTIZED_FILES,
+    TINY,
+    assert_same_values,
+    fill,
+    images,
+    predict,
+    tiny,
+    values,
+)
 
 POSITION = "token_embedding/position_embedding"
 HEAD = {"head/kernel", "head/bias"}
@@ -512,10 +521,11 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
         tiny(weights=tmp_path / "other.weights.h5")
 
 
+@QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_the_file_of_a_quantized_model_is_refused(tmp_path):
     model = tiny()
-    model.quantize("int8", filters="head")
+    model.get_layer("head").quantize("int8")
     model.save(tmp_path / "model.keras")
     message = "holds a quantized model; load it with keras_cbvit.load_model"
     with pytest.raises(ValueError, match=message):

@@ -447,7 +447,7 @@ def test_lora_is_merged(tmp_path):
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_a_quantized_model_is_refused(tmp_path):
     model = toy()
-    model.quantize("int8", filters="head")
+    model.get_layer("head").quantize("int8")
     with pytest.raises(ValueError, match="quantized; publish it before"):
         publish(tmp_path, model)
     assert contents(tmp_path) == {}

@@ -14,6 +14,8 @@ from recipes.options.classification import Data
 from tests.compare import assert_close
 from tests.tiny import fill, tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def photo(tmp_path):

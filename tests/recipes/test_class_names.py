@@ -18,6 +18,8 @@ from tests.recipes.published import records_in
 from tests.recipes.small import small
 from tests.tiny import assert_same_values, fill, predict, tiny, values
 
+pytestmark = pytest.mark.slow
+
 DIGITS = tuple("0123456789")
 
 

@@ -9,6 +9,8 @@ from recipes.train import main, train
 from tests.recipes import imagenet
 from tests.recipes.small import network_options, read_log, small
 
+pytestmark = pytest.mark.slow
+
 # CIFAR-10 is not there; ImageNet is TFDS's own, with very few pictures.
 DATA = {
     "cifar10": ["--dataset", "digits"],

@@ -19,6 +19,8 @@ from tests.recipes.printed import without_padding
 from tests.recipes.small import read_log
 from tests.tiny import tiny
 
+pytestmark = pytest.mark.slow
+
 SHADES = {"black": 0, "gray": 128, "white": 255}
 
 

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import keras_cbvit
 from recipes.training.callbacks import Checkpoints
 from tests.recipes.small import network_options
 from tests.tiny import assert_same_values, values
+
+pytestmark = pytest.mark.slow
 
 OPTIONS = [
     *("--epochs", "3", "--warmup-epochs", "1", "--global-batch-size", "256"),

@@ -20,6 +20,8 @@ from tests.recipes.printed import without_padding
 from tests.recipes.small import SMALL, interrupted, read_log
 from tests.tiny import assert_same_values, values
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("blue", "green", "red")
 
 

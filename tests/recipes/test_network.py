@@ -20,6 +20,8 @@ from recipes.options.segmentation import Data
 from tests.recipes.small import SMALL, interrupted, read_log, small
 from tests.tiny import assert_same_values, values
 
+pytestmark = pytest.mark.slow
+
 UPERNET = {"patch_size": 4, "hidden_dim": 8, "depth": 4, "num_heads": 2}
 PICTURES = Data(image_size=(16, 16))
 

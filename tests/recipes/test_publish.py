@@ -10,6 +10,8 @@ from recipes.options.classification import Data
 from tests.recipes.published import published_file, records_in
 from tests.tiny import fill, tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def checkpoint(tmp_path):

@@ -10,6 +10,8 @@ from recipes.data.pictures import Split
 from recipes.options.classification import Data
 from tests.pretrained.places import published_file
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     config = digits.config()

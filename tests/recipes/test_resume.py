@@ -26,6 +26,8 @@ from tests.full_disk import files_in, no_file_over
 from tests.recipes.small import interrupted, read_log, small
 from tests.tiny import assert_same_values, values
 
+pytestmark = pytest.mark.slow
+
 
 def write_images(folder, classes, number):
     for label, name in enumerate(classes):

@@ -20,6 +20,8 @@ from recipes.training.callbacks import NonFiniteLossError
 from tests.recipes.small import interrupted, read_log
 from tests.tiny import assert_same_values, values
 
+pytestmark = pytest.mark.slow
+
 NETWORK = Network(
     patch_size=4,
     hidden_dim=16,

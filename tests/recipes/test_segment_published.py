@@ -22,6 +22,8 @@ from tests.recipes.small import read_log
 from tests.recipes.test_segment import write_pictures
 from tests.tiny import assert_same_values, tiny, values
 
+pytestmark = pytest.mark.slow
+
 NAME = "upernet_toy.camvid_mini"
 NETWORK = {
     "weights": "None",

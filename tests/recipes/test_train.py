@@ -22,6 +22,8 @@ from tests.recipes.published import published_file, records_in
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
 
+pytestmark = pytest.mark.slow
+
 
 def test_smoke_runs_the_whole_command(tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run")]

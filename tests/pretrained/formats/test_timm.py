@@ -224,7 +224,7 @@ def test_a_model_with_other_weights_beside_its_own_is_refused(
     with pytest.raises(ValueError, match="Missing: block_1/mlp/fc1/lora_kernel_a, bl"):
         keras_cbvit.load_timm_weights(model, timm_state)
     assert_same_values(values(model), before)
-    model.quantize("int8", filters="head")
+    model.get_layer("head").quantize("int8")
     with pytest.raises(ValueError, match="quantized; load the weights before it is"):
         keras_cbvit.load_timm_weights(model, timm_state)
 

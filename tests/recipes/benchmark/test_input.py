@@ -12,7 +12,7 @@ from recipes.benchmark.__main__ import main
 from recipes.benchmark.peer import Peer
 from tests.recipes.printed import without_padding
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 
 FAST = ["--images", "4", "--batch-size", "4", "--repeats", "2", "--image-size", "32"]
 

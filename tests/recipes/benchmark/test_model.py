@@ -7,6 +7,8 @@ import pytest
 from recipes.benchmark import model as benchmark
 from recipes.benchmark.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 BACKEND = keras.backend.backend()
 FAST = ["--backends", BACKEND, "--image-sizes", "32", "--batch-sizes", "2"]
 FAST += ["--steps", "1", "--repeats", "2"]

@@ -8,6 +8,8 @@ from recipes.benchmark import profile as benchmark
 from recipes.benchmark.__main__ import main
 from recipes.benchmark.profiler import own_times
 
+pytestmark = pytest.mark.slow
+
 BACKEND = keras.backend.backend()
 
 

@@ -11,6 +11,8 @@ import pytest
 from recipes import evaluate
 from tests.recipes.evaluation.trained import classifier
 
+pytestmark = pytest.mark.slow
+
 CONDITIONS = ["clean", "occlusion", "fgsm", "pgd"]
 
 

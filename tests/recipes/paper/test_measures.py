@@ -14,6 +14,8 @@ from recipes.options.classification import Data
 from tests.recipes.evaluation.imagenet_sets import FOLDER, model_that_answers
 from tests.recipes.test_segment import write_pictures
 
+pytestmark = pytest.mark.slow
+
 DIGITS = Data(dataset="digits", image_size=(16, 16))
 
 

@@ -18,6 +18,8 @@ from recipes.paper.runs import Runs
 from recipes.tasks import classification
 from tests.recipes.test_segment import write_pictures
 
+pytestmark = pytest.mark.slow
+
 # Figure 6 runs on every backend.
 SMOKE = [
     pytest.param(name, marks=[] if name == "figure6" else pytest.mark.any_backend)

@@ -15,6 +15,8 @@ from recipes.tasks import segmentation
 from recipes.training import run_folder
 from tests.recipes.printed import without_padding
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcbs")}
 
 

@@ -12,6 +12,8 @@ import pytest
 from recipes.training.devices import distribute
 from tests.recipes.small import read_log
 
+pytestmark = pytest.mark.slow
+
 
 def start(folder, devices, **variables):
     return subprocess.Popen(

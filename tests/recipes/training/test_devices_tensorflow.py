@@ -13,6 +13,8 @@ from recipes.training import optimizer
 from recipes.training.devices import distribute
 from tests.recipes.small import SMALL, read_log
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -10,9 +10,13 @@ import pytest
 
 from tests.recipes.small import read_log
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="Keras trains on one device with torch."
-)
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() == "torch",
+        reason="Keras trains on one device with torch.",
+    ),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from recipes.data.on_host import FILL
 
+from recipes.data.augment import FILL
 from recipes.data.segmentation import augment as host
 from recipes.data.segmentation.augment import crop_box, distort, draw, scaled
 from recipes.data.segmentation.pairs import IGNORED
