@@ -5,7 +5,7 @@ from itertools import zip_longest
 from tabulate import tabulate
 
 
-def markdown_table(header, rows, decimals=2):
+def markdown_table(header, rows, decimals: int | list[int] = 2) -> str:
     """A table in Markdown: text to the left, numbers to the right, `None` as a dash.
 
     Args:

@@ -83,8 +83,11 @@ class MultiLabel(Classification):
                 own[key] = value
         return Data(**own)
 
-    sentence = staticmethod(multi_label.sentence)
-    table = staticmethod(multi_label.tables)
+    def sentence(self, row):
+        return multi_label.sentence(row)
+
+    def table(self, rows):
+        return multi_label.tables(rows)
 
     def data_to_publish(self, model, publication):
         test = publication.test

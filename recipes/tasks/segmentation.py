@@ -151,8 +151,11 @@ class Segmentation(Task):
             draw_segmenters(models, drawn, batch_size, options.figure)
         return rows
 
-    sentence = staticmethod(segmentation_sentence)
-    table = staticmethod(segmentation_tables)
+    def sentence(self, row):
+        return segmentation_sentence(row)
+
+    def table(self, rows):
+        return segmentation_tables(rows)
 
     def data_to_publish(self, model, publication):
         given = {
