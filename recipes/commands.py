@@ -81,7 +81,7 @@ def experiment_of(command, description, arguments):
         print(f"{_as_called(description)}\nConfigs: {known}")
         return None
     name, *options = arguments
-    # Whoever types None means the plain ViT, not "not given".
+    # On the command line None means the plain ViT, not "not given".
     options = [
         "none" if (before, each) == ("--broadcast", "None") else each
         for before, each in itertools.pairwise(["", *options])

@@ -229,7 +229,7 @@ def locate(
     try:
         return source.file(record), record
     except OSError:
-        # It may have been published anew after its catalog was read.
+        # It may have been published again after its catalog was read.
         source, newer = _find(weights, name)
         if newer == record:
             raise

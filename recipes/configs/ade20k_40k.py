@@ -3,8 +3,8 @@
     python -m recipes.train ade20k_40k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
-It is `ade20k`, which says more, of 40,000 iterations in the place of 160,000; the
-learning rate falls to 0 over these.
+It is `ade20k` with 40,000 iterations instead of 160,000; the learning rate falls to 0
+over these.
 """
 
 import dataclasses

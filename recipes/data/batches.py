@@ -176,8 +176,8 @@ class TrainingBatches(_Batches, Steps):
 
     What a batch holds follows from the seed and the number of the step alone, so
     training can go on at any step. Every batch is full: an epoch leaves out the
-    remainder. With `repeats`, each image of a batch is in it so many times, differently
-    augmented, and an epoch sees only every so many-th image (repeated augmentation of
+    remainder. With `repeats`, a batch has several copies of each image, augmented
+    differently, and an epoch sees that much fewer images (repeated augmentation of
     Hoffer et al., as in DeiT).
 
     Images are augmented by Pillow in threads, which decode an image once for all its

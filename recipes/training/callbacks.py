@@ -293,7 +293,7 @@ class EpochLog(keras.callbacks.Callback):
     """After each epoch: log.jsonl, log.csv, TensorBoard's scalars, and the curves.
 
     Put it before `Checkpoints`: an epoch that was logged but not saved is repeated
-    and logged anew, one that was saved but not logged would be missing for ever.
+    and logged again, one that was saved but not logged would be missing for ever.
 
     Args:
         folder: where to.
