@@ -23,6 +23,7 @@ from keras_cbvit.files import write
 from . import figures
 from .data.decoding import decoded
 from .data.pictures import fitted
+from .evaluation.classifiers import size_of
 from .evaluation.models import load_model
 from .evaluation.sets import data_of, load_set, with_options
 from .tables import markdown_table
@@ -62,6 +63,8 @@ class Analysis:
     else 1."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
+    image_size: tuple[int, int] | None = None
+    """Height and width for models that take any."""
     images: int = 1000
     """How many images of the data set, evenly from the first to the last."""
     batch_size: int = 16
@@ -98,7 +101,10 @@ def analyze(options):
     titles = dict(zip(models, figures.short_titles(models), strict=True))
     photos = {}
     if options.photo is not None:
-        photos = {titles[n]: _photo(m, options.photo) for n, m in models.items()}
+        photos = {
+            titles[n]: _photo(m, options.photo, options.image_size)
+            for n, m in models.items()
+        }
     found = {}
     for name, model in models.items():
         found[name] = _measured(model, options)
@@ -160,7 +166,8 @@ def _images(model, options):
 
     A set that is too large for memory is decoded as it goes.
     """
-    data = with_options(data_of(options.on), options, model.input_shape[1:3])
+    size = size_of(model.name, model, options.image_size)
+    data = with_options(data_of(options.on), options, size)
     images = load_set(options.on, data).test.images
     number = min(options.images, len(images))
     return (images[i * len(images) // number] for i in range(number))
@@ -231,9 +238,10 @@ def _scale_curves(title, numbers, key):
     return curves
 
 
-def _photo(model, file):
+def _photo(model, file, image_size):
     """A picture at the model's size, its attention maps, and the grid of patches."""
-    photo = fitted(decoded(file, str(file)), model.input_shape[1:3])
+    size = size_of(model.name, model, image_size)
+    photo = fitted(decoded(file, str(file)), size)
     return photo, analysis.attention_maps(model, photo[None]), token_grid(model)
 
 

@@ -72,7 +72,7 @@ def experiment_of(command, description, arguments):
         The experiment and the whole command as one types it; `None` if only help was
         asked for.
     """
-    from .network import without_defaults
+    from .network import Network, without_defaults
 
     arguments = sys.argv[1:] if arguments is None else arguments
     names = config_names()
@@ -91,9 +91,12 @@ def experiment_of(command, description, arguments):
         sys.exit(f"There is no config {name!r}; there are {known}.")
     config = load_config(name)
     default = config.config()
-    kind = type(default)
-    experiment = parse(f"{command} {name}", kind, config.__doc__, options, default)
-    network = without_defaults(experiment.network, default.network)
+    program_and_config, kind = f"{command} {name}", type(default)
+    experiment = parse(program_and_config, kind, config.__doc__, options, default)
+    # Once more, to tell what is typed from what the config says.
+    bare = dataclasses.replace(default, network=Network())
+    asked = parse(program_and_config, kind, config.__doc__, options, bare).network
+    network = without_defaults(experiment.network, default.network, asked)
     experiment = dataclasses.replace(experiment, network=network)
     return experiment, f"{program(command)} {shlex.join(arguments)}"
 

@@ -1,5 +1,5 @@
-"""Measures models side by side: accuracy, loss and calibration of classifiers, mean IoU
-and pixel accuracy of segmentation models.
+"""Measures models side by side: accuracy, loss and calibration of classifiers, average
+precision of multi-label classifiers, mean IoU of segmentation models.
 
 python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
 python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
@@ -25,14 +25,13 @@ class Evaluation:
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files of any Keras classifier, or run
-    folders; or the same of segmentation models, of which of the other options on,
-    data-dir, test-split, batch-size, devices, figure and json count."""
+    folders, all for one task. An option that is not for the task is refused."""
     on: tuple[str, ...] = ()
     """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
-    file, digits. If not given, published weights are measured on what their record
-    says, with its split and its crop, and segmentation models on what their run was
-    evaluated on."""
+    file, digits; for multi-label classifiers a CSV file. If not given, published
+    weights are measured on what their record says, with its split and its crop, and
+    segmentation models on what their run was evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
     center, or attacked."""
@@ -55,7 +54,7 @@ class Evaluation:
     """What is done to images 0-255 for models of other packages that do not normalize
     them: to 0-1, to -1-1, by ImageNet's mean and deviation, or to BGR without mean."""
     image_size: tuple[int, int] | None = None
-    """Height and width for models of other packages that take any."""
+    """Height and width for models that take any."""
     strict: bool = False
     """Whether an image that cannot be decoded is an error."""
     batch_size: int | None = None
@@ -92,6 +91,7 @@ def evaluate(options, report=lambda row: None):
         The results, dicts: for each set, condition and model `task`, `model`, `on`,
         `backend`, and what the task measures
         (`recipes.evaluation.metrics.measures`,
+        `recipes.evaluation.multi_label.measure`,
         `recipes.evaluation.segmenters.measure_segmenters`).
 
     Raises:

@@ -72,15 +72,16 @@ def given(network):
     return {name: value for name, value in found.items() if value is not None}
 
 
-def without_defaults(network, default):
+def without_defaults(network, default, asked):
     """A network without what only the config says, where the user chose another.
 
     The sizes and the weights in a config belong to its own model, and with other
     weights the network is theirs.
 
     Args:
-        network: what was asked for on top of the config.
+        network: the config's with what was asked for.
         default: the config's.
+        asked: what was asked for alone; it stays, also where the config says the same.
     """
     dropped = set()
     if network.weights != default.weights:
@@ -89,8 +90,13 @@ def without_defaults(network, default):
             dropped.remove("model")  # whose head no weights say
     if network.model != default.model:
         dropped |= {*SIZES, "channels", "blocks", "weights"}
-    same = [n for n in dropped if getattr(network, n) == getattr(default, n)]
-    return dataclasses.replace(network, **dict.fromkeys(same))
+    of_config = [
+        name
+        for name in dropped
+        if getattr(network, name) == getattr(default, name)
+        and getattr(asked, name) is None
+    ]
+    return dataclasses.replace(network, **dict.fromkeys(of_config))
 
 
 def build_classifier(network, data, classes, dtype, classifier_activation=None):

@@ -23,14 +23,16 @@ class TestImages:
     """The test images that the model is measured on, as in `recipes.evaluate`."""
 
     dataset: str | None = None
-    """A TFDS name, a folder, an .npz file or digits; of a segmentation model that of
-    its run if not given."""
+    """A TFDS name, a folder, an .npz file or digits; a CSV file for a multi-label
+    classifier; of a segmentation model that of its run if not given."""
     data_dir: Path | None = None
     """Where TFDS keeps its data sets, or the folder that a data set's folder is in."""
     test_split: str | None = None
     """The TFDS split, or the subfolder; "test", or that of the run, if not given."""
     crop_fraction: float | None = None
     """The center's share of the side that is kept; 1 if not given."""
+    image_size: tuple[int, int] | None = None
+    """Height and width for a model that takes any."""
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     strict: bool = False

@@ -90,7 +90,7 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
     if quantized and not hasattr(keras.quantizers, "QuantizationConfig"):
         raise ValueError(
             f"{quantized[0].path} is quantized, which Keras {keras.__version__} does "
-            "not keep in a file; update Keras, or save the model before."
+            "not keep in a file; update Keras, or save the model before that."
         )
     return {
         part.path.removeprefix(prefix): {

@@ -120,10 +120,9 @@ def merge(content: Content, given: dict) -> ViTSpec:
                 "ViTCB(weights=...), which takes the architecture of the file."
             )
     given = dict(given)
-    if None in given.get("input_shape", ()) and "position_grid" not in given:
-        given["position_grid"] = found.grid
-    elif "input_shape" in given:
-        given.setdefault("position_grid", None)
+    if "input_shape" in given:
+        shape = field_value(ViTSpec, "input_shape", given["input_shape"])
+        given.setdefault("position_grid", found.grid if None in shape else None)
     return found.replace(**given)
 
 

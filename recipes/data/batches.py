@@ -234,7 +234,7 @@ class TrainingBatches(_Batches, Steps):
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
-        # Copies stand far from each other, so that mixing does not pair them.
+        # Copies stand far from each other, so that mixing hardly ever pairs them.
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
     def __getitem__(self, step):

@@ -212,12 +212,17 @@ def check_occurrence(train, test, names, where):
                 f"{where} has training images of {found} alone; images of two classes "
                 "are the least to learn from."
             )
-        if missing := such(names, counts == 0):
-            warnings.warn(
-                f"{where} has no {split} image of {len(missing)} of its {len(names)} "
-                f"classes: {listed(missing)}.",
-                stacklevel=3,
-            )
+        warn_of_missing(counts, names, split, where)
+
+
+def warn_of_missing(counts, names, split, where):
+    """Names the classes that no image of a split is of, in a warning."""
+    if missing := such(names, counts == 0):
+        warnings.warn(
+            f"{where} has no {split} image of {len(missing)} of its {len(names)} "
+            f"classes: {listed(missing)}.",
+            stacklevel=4,
+        )
 
 
 def such(names, wanted):

@@ -3,23 +3,29 @@
 import csv
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_cbvit.classes import check_names, normalized
 
 from .folders import MissingDatasetError
-from .labels import places, read_text
+from .labels import places, read_text, warn_of_missing
 from .pictures import Pictures
 from .sources import Dataset
 
 IMAGE, LABELS, SPLIT = "image", "labels", "split"
 
 
+ALL = "."  # as a split: all that a file holds
+
+
 def load_multi_label(data, train=True, originals=False):
     """The data set that a `recipes.options.multi_label.Data` names.
 
-    The classes are those of the training images' labels, sorted, or the columns.
+    The classes are the columns, or the names among the labels of the training images
+    (of the test images, if there are no others), sorted. A warning names those that no
+    image is of.
 
     Args:
         data: the `Data`.
@@ -33,63 +39,80 @@ def load_multi_label(data, train=True, originals=False):
     path = Path(data.dataset).expanduser()
     if not path.exists() and data.data_dir is not None:
         path = Path(data.data_dir) / data.dataset
-    rows = _rows_by_split(path, data)
-    names = _class_names(rows.get(data.train_split) or rows[data.test_split])
+    wanted = [data.train_split, data.test_split] if train else [data.test_split]
+    tables = _tables(path, data, wanted)
+    first = tables[wanted[0]]
+    names = first.columns or sorted({n for _, found in first.rows for n in found})
+    if len(names) < 1 + train:
+        raise ValueError(
+            f"The labels in {path} are of {len(names)} classes; there must be "
+            f"{'two' if train else 'one'}."
+        )
+    names = check_names(names)
     splits = {}
-    for split in {data.train_split, data.test_split} if train else {data.test_split}:
-        found = rows[split]
-        paths = [str(image) for image, _ in found]
-        labels = np.zeros((len(found), len(names)), bool)
-        for row, (_, classes) in zip(labels, found, strict=True):
-            row[places(classes, names, f"{path} has", "the training images have")] = (
-                True
-            )
+    for split, table in tables.items():
+        paths = [str(image) for image, _ in table.rows]
+        labels = np.zeros((len(paths), len(names)), bool)
+        for row, (_, classes) in zip(labels, table.rows, strict=True):
+            index = places(classes, names, f"{path} has", "the training images have")
+            row[index] = True
+        if train:
+            warn_of_missing(labels.sum(axis=0), names, split, path)
         kept = originals and split == data.train_split
         images = Pictures(paths, data, paths.__getitem__, kept)
         splits[split] = images.split(labels)
-    return Dataset(
-        splits.get(data.train_split), splits[data.test_split], names, path.name
-    )
+    training = splits[data.train_split] if train else None
+    return Dataset(training, splits[data.test_split], names, path.name)
 
 
-def _rows_by_split(path, data):
-    """For each split the images with the names of their classes."""
-    splits = data.train_split, data.test_split
-    files = {split: path / f"{split}.csv" for split in splits}
-    if path.is_dir() and files[data.test_split].is_file():
-        return {
-            split: _read(file, data)[0]
-            for split, file in files.items()
-            if file.is_file()
-        }
+class _Table(NamedTuple):
+    """Some of the rows of a file."""
+
+    rows: list
+    """Pairs of an image's path and the names of its classes."""
+    splits: list | None
+    """The split of each, if the file says so."""
+    columns: list | None
+    """The classes, if each has a column."""
+
+
+def _tables(path, data, wanted):
+    """The rows of the splits that are wanted, by split."""
+    if path.is_dir() and any((path / f"{split}.csv").is_file() for split in wanted):
+        return {split: _read(path / f"{split}.csv", data) for split in wanted}
     file = path / "labels.csv" if path.is_dir() else path
+    table = _read(file, data)
+    splits = table.splits
+    if splits is None:
+        order = np.random.default_rng(0).permutation(len(table.rows))
+        tested = set(order[: len(order) // 5].tolist())
+        splits = ["test" if i in tested else "train" for i in range(len(order))]
+    found = {}
+    for split in wanted:
+        rows = [
+            row
+            for row, own in zip(table.rows, splits, strict=True)
+            if split in (own, ALL)
+        ]
+        if not rows:
+            known = ", ".join(sorted(set(splits))) or "none at all"
+            raise ValueError(
+                f"{file} has no image of the split {split!r}, but {known}."
+            )
+        found[split] = table._replace(rows=rows)
+    return found
+
+
+def _read(file, data):
+    """All of a file, a `_Table`."""
     if not file.is_file():
         raise MissingDatasetError(
             f"There is no file {file}; it should be a CSV file with the columns "
             f"{IMAGE} and {LABELS}, or a folder with one for each split."
         )
-    rows, of = _read(file, data)
-    if of is None:
-        order = np.random.default_rng(0).permutation(len(rows))
-        tested = set(order[: len(rows) // 5].tolist())
-        of = [splits[number in tested] for number in range(len(rows))]
-    found = {
-        split: [row for row, its in zip(rows, of, strict=True) if its == split]
-        for split in splits
-    }
-    for split, its in found.items():
-        if not its:
-            known = ", ".join(sorted(set(of)))
-            raise ValueError(
-                f"{file} has no image of the split {split!r}, but {known}."
-            )
-    return found
-
-
-def _read(file, data):
-    """Images and their classes in a file, and the split of each, if it says so."""
     reader = csv.DictReader(io.StringIO(read_text(file)), strict=True)
-    columns = reader.fieldnames or []
+    columns = [normalized(column) for column in reader.fieldnames or []]
+    reader.fieldnames = columns
     if IMAGE not in columns or len(columns) < 2:
         raise ValueError(
             f"{file} has the columns {', '.join(columns)}; it needs {IMAGE} and "
@@ -114,19 +137,14 @@ def _read(file, data):
             splits.append(row.get(SPLIT))
     except csv.Error as error:
         raise ValueError(f"{file}, line {reader.line_num}: {error}.") from error
-    return rows, splits if SPLIT in columns else None
+    return _Table(
+        rows,
+        splits if SPLIT in columns else None,
+        None if LABELS in columns else classes,
+    )
 
 
 def _is_one(value, where):
     if value.strip() not in ("0", "1"):
         raise ValueError(f"{where} is {value!r:.40}; it must be 0 or 1.")
     return value.strip() == "1"
-
-
-def _class_names(rows):
-    names = sorted({name for _, classes in rows for name in classes})
-    if len(names) < 2:
-        raise ValueError(
-            f"The training images have {len(names)} classes; there must be two."
-        )
-    return check_names(names)

@@ -55,7 +55,7 @@ class Pictures(Sequence):
 
         Args:
             encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
-            data: a `recipes.options.classification.Data`.
+            data: a `recipes.options.classification.Data`, or a multi-label one.
             name: a function from the index to what messages call the picture.
             originals: whether the pictures stay as they are, for random crops.
         """

@@ -62,23 +62,36 @@ def as_classifier(name, model, normalize="none", image_size=None):
     return Classifier(name, _of_pixels(name, model, normalize, image_size), names)
 
 
+def size_of(name, model, image_size):
+    """Height and width of a model's images; of one that takes any, `image_size`.
+
+    Raises:
+        ValueError: if neither says it.
+    """
+    size = tuple(
+        asked if side is None else side
+        for side, asked in zip(
+            model.input_shape[1:3], image_size or (None, None), strict=True
+        )
+    )
+    if None in size:
+        raise ValueError(f"{name} takes images of any size; give --image-size.")
+    return size
+
+
 def _of_pixels(name, model, normalize, image_size):
     """A model of images 0-255, from one that takes them as `normalize` says."""
     is_ours = isinstance(model, keras_cbvit.VisionTransformer)
     if is_ours and model.spec.include_preprocessing:
-        return model  # beside models that `normalize` is meant for
+        normalize = "none"  # it is meant for the models beside it
+        if None not in model.input_shape:
+            return model
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
             f"{name} takes {shape}, not images of shape (batch, height, width, 3)."
         )
-    size = tuple(
-        asked if side is None else side
-        for side, asked in zip(shape[1:3], image_size or (None, None), strict=True)
-    )
-    if None in size:
-        raise ValueError(f"{name} takes images of any size; give --image-size.")
-    images = keras.Input((*size, 3))
+    images = keras.Input((*size_of(name, model, image_size), 3))
     x = images
     if normalize != "none":
         if normalize == "caffe":

@@ -40,6 +40,19 @@ def recorded_evaluation(name, task):
     return found[0] if found else None
 
 
+def run_data(name):
+    """The options of the data in the config.json beside a file, or in a run folder.
+
+    Empty if there is none.
+    """
+    try:
+        found = read_object(model_file(name).with_name("config.json"))
+        data = found["experiment"]["data"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def recorded_task(name):
     """The task that a record or a run's config.json says; `None` if neither does."""
     if is_published(name):

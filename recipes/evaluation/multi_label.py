@@ -22,9 +22,10 @@ def measure(model, split, batch_size=256, strict=False):
 
     Returns:
         A dict: `images`; `mean_average_precision`, over the classes that are right in
-        some images but not in all; `average_precision`, of each class, `None` where it
-        has none; `thresholds`, a list of dicts of `threshold`, and `precision`,
-        `recall` and `f1` over all decisions at it; `f1`, that at a threshold of 0.5.
+        some images but not in all, `None` if there are none; `average_precision`, of
+        each class, `None` where it has none; `thresholds`, a list of dicts of
+        `threshold`, and `precision`, `recall` and `f1` over all decisions at it; `f1`,
+        that at a threshold of 0.5.
 
     Raises:
         FloatingPointError: if a prediction is NaN or infinite.
@@ -56,8 +57,6 @@ def measures(probabilities, right):
         for truth, found in zip(right.T, probabilities.T, strict=True)
     ]
     known = [each for each in precisions if each is not None]
-    if not known:
-        raise ValueError("No class is right in some of the images, but not in all.")
     thresholds = []
     for threshold in THRESHOLDS:
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -68,7 +67,7 @@ def measures(probabilities, right):
         thresholds.append({"threshold": threshold, **row})
     return {
         "images": len(right),
-        "mean_average_precision": float(np.mean(known)),
+        "mean_average_precision": float(np.mean(known)) if known else None,
         "f1": next(row["f1"] for row in thresholds if row["threshold"] == 0.5),
         "average_precision": precisions,
         "thresholds": thresholds,
@@ -77,8 +76,10 @@ def measures(probabilities, right):
 
 def sentence(row):
     """A result in words."""
+    mean = row["mean_average_precision"]
+    shown = "unknown" if mean is None else f"{mean:.4f}"
     return (
-        f"{row['model']}: mean average precision {row['mean_average_precision']:.4f}, "
+        f"{row['model']}: mean average precision {shown}, "
         f"F1 {row['f1']:.4f} at a threshold of 0.5 ({row['on']}, {row['images']} "
         f"images; {row['backend']})"
     )
@@ -89,15 +90,14 @@ def tables(rows):
     cells = [
         (
             *(row["on"], row["model"], row["images"]),
-            *(100 * row["mean_average_precision"], 100 * row["f1"]),
+            *(_percent(row["mean_average_precision"]), 100 * row["f1"]),
         )
         for row in rows
     ]
     found = [markdown_table(("on", "model", "images", "mAP %", "F1 %"), cells)]
     for row in rows:
         cells = [
-            (name, None if each is None else 100 * each)
-            for name, each in row["average_precision"].items()
+            (name, _percent(each)) for name, each in row["average_precision"].items()
         ]
         found.append(markdown_table((f"{row['model']}, {row['on']}", "AP %"), cells))
         cells = [
@@ -107,3 +107,7 @@ def tables(rows):
         titles = "threshold", "precision %", "recall %", "F1 %"
         found.append(markdown_table(titles, cells, [1, 2, 2, 2]))
     return "\n\n".join(found)
+
+
+def _percent(share):
+    return None if share is None else 100 * share

@@ -18,7 +18,8 @@ class Data(experiment.Data):
     """A CSV file of image paths and labels, or a folder with SPLIT.csv, or with
     labels.csv. Paths are relative to the file. A column is called image; the labels
     are in a column called labels, by name, or in a column of 0 and 1 for each class. A
-    column called split divides a file; without it one in five images is for testing."""
+    column called split divides a file; without it one in five images is the split test
+    and the others train. A split called . is all of a file."""
     separator: str = "|"
     """Between the names in the column labels."""
     crop_fraction: float = 1.0

@@ -13,7 +13,7 @@ from keras_cbvit.pretrained.sources import find_record
 from ..data.batches import Batches, TrainingBatches
 from ..data.sources import load_dataset
 from ..evaluation import paper_measures
-from ..evaluation.classifiers import as_classifier
+from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
 from ..evaluation.measuring import measure
 from ..evaluation.models import recorded_dataset, recorded_evaluation
@@ -197,7 +197,8 @@ class Classification(Task):
                 "There is nothing to measure the model on; give --dataset."
             )
         data = Data(dataset=test.dataset, strict=test.strict)
-        return with_options(data, test, model.input_shape[1:3])
+        size = size_of(str(publication.checkpoint), model, test.image_size)
+        return with_options(data, test, size)
 
     def measure_to_publish(self, name, model, dataset, data):
         names = model.class_names

@@ -4,20 +4,24 @@ import functools
 
 import keras
 
+from keras_cbvit import VisionTransformer
 from keras_cbvit.pretrained.publishing import in_float32
 
 from ..data.multi_label import load_multi_label
 from ..evaluation import multi_label
-from ..evaluation.classifiers import Classifier
+from ..evaluation.classifiers import Classifier, size_of
 from ..evaluation.matching import matched
-from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..options.multi_label import Augmentation, Data, Training
 from ..training import callbacks
+from ..training.devices import refuse_processes
 from .classification import BATCH_SIZE, Classification
 
 # The options of `recipes.evaluate` that multi-label classifiers have.
 OPTIONS = ("models", "on", "data_dir", "test_split", "crop_fraction", "strict")
-OPTIONS += ("batch_size", "devices", "json")
+OPTIONS += ("image_size", "batch_size", "devices", "json")
+# What of a run's data its model is measured with, unless asked for otherwise.
+FROM_RUN = ("separator", "crop_fraction")
 
 
 class MultiLabel(Classification):
@@ -29,6 +33,10 @@ class MultiLabel(Classification):
     loss = functools.partial(keras.losses.BinaryCrossentropy, from_logits=True)
     metrics = ()
 
+    def check(self, experiment):
+        super().check(experiment)
+        refuse_processes("Multi-label classification")
+
     def load(self, data, train=True, originals=False):
         return load_multi_label(data, train, originals)
 
@@ -38,7 +46,8 @@ class MultiLabel(Classification):
 
         def measure():
             found = multi_label.measure(model, split, batch_size)
-            return {"mean_average_precision": found["mean_average_precision"]}
+            value = found["mean_average_precision"]
+            return {} if value is None else {"mean_average_precision": value}
 
         return data, [*watching, callbacks.Evaluate(measure)]
 
@@ -46,7 +55,10 @@ class MultiLabel(Classification):
         return in_float32(model, classifier_activation="sigmoid")
 
     def accepts(self, model):
-        return False  # its models look like classifiers; records and runs tell them
+        return (
+            isinstance(model, VisionTransformer)
+            and model.spec.classifier_activation == "sigmoid"
+        )
 
     def evaluate(self, models, options, report):
         self.refuse_other_options(options, OPTIONS, "multi-label classifiers")
@@ -62,7 +74,8 @@ class MultiLabel(Classification):
                 by_class = zip(names, found["average_precision"], strict=True)
                 row = {
                     "model": name,
-                    "on": f"{dataset.description}, {data.test_split}",
+                    "on": f"{dataset.description}, {data.test_split}"
+                    + _left_out(split, found),
                     "backend": keras.backend.backend(),
                     **found,
                     "average_precision": dict(by_class),
@@ -72,12 +85,23 @@ class MultiLabel(Classification):
         return rows
 
     def _data_of(self, name, model, on, options):
+        """The data that are asked for, as a record or the run's config.json has them.
+
+        Args:
+            name: of published weights, a file or a run folder.
+            model: the model.
+            on: the data set; that of the record if `None`.
+            options: of `recipes.evaluate` or `recipes.publish`.
+        """
         found = recorded_evaluation(name, self.name)
         if found is None and on is None:
             raise ValueError(f"{name} does not say what to measure it on; give --on.")
-        own = {} if found is None else {**found.options, "test_split": found.split}
-        dataset = on or recorded_dataset(found, options.data_dir)
-        own |= {"dataset": dataset, "image_size": model.input_shape[1:3]}
+        if found is None:
+            own = {k: v for k, v in run_data(name).items() if k in FROM_RUN}
+        else:
+            own = {**found.options, "test_split": found.split}
+        own["dataset"] = on or recorded_dataset(found, options.data_dir)
+        own["image_size"] = size_of(name, model, options.image_size)
         for key in ("data_dir", "test_split", "crop_fraction", "strict"):
             if (value := getattr(options, key)) is not None:
                 own[key] = value
@@ -95,11 +119,18 @@ class MultiLabel(Classification):
             raise ValueError(
                 "There is nothing to measure the model on; give --dataset."
             )
-        return self._data_of("", model, test.dataset, test)
+        if test.test_labels is not None:
+            raise ValueError("test_labels= is for folders of images of one class each.")
+        return self._data_of(str(publication.checkpoint), model, test.dataset, test)
 
     def measure_to_publish(self, name, model, dataset, data):
         split, names = _matched(name, model, dataset)
         found = multi_label.measure(model, split)
+        if found["mean_average_precision"] is None:
+            raise ValueError(
+                f"No class of {dataset.description} is right in some of the test "
+                "images, but not in all; there is no average precision."
+            )
         metrics = {key: found[key] for key in ("mean_average_precision", "f1")}
         own = {
             "images": dataset.test.first(16).images,
@@ -108,6 +139,7 @@ class MultiLabel(Classification):
         }
         options = {"separator": data.separator, "crop_fraction": data.crop_fraction}
         notes = f"{dataset.description}, {found['images']} test images"
+        notes += _left_out(split, found)
         return metrics, found["images"], notes, options, own
 
 
@@ -116,3 +148,9 @@ def _matched(name, model, dataset):
     names = getattr(model, "class_names", None)
     split, _, _ = matched(Classifier(name, model, names), None, dataset)
     return split, names or dataset.class_names
+
+
+def _left_out(split, found):
+    """How many images were not measured on, in words; nothing if all were."""
+    number = split.broken + len(split) - found["images"]
+    return f", without {number} that cannot be decoded" if number else ""

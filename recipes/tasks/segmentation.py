@@ -22,7 +22,7 @@ from ..figures import draw_segmentations
 from ..network import build_segmenter
 from ..options.segmentation import Augmentation, Data, Training
 from ..training import callbacks
-from ..training.devices import this_process
+from ..training.devices import refuse_processes
 from ..training.optimizer import build_optimizer
 from ..training.pixels import PixelCrossEntropy, Segmenter
 from ..training.schedule import WarmupPolynomial
@@ -66,11 +66,7 @@ class Segmentation(Task):
                 raise ValueError(
                     f"{name}={getattr(data, name)} must be two sides of at least 1."
                 )
-        if this_process()[1] > 1:
-            raise ValueError(
-                "Segmentation trains in one process; unset KERAS_DISTRIBUTION_"
-                "NUM_PROCESSES and use the devices of one machine."
-            )
+        refuse_processes("Segmentation")
 
     def load(self, data, train=True, originals=False):
         if not train:

@@ -113,10 +113,12 @@ class Checkpoints(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def noted(self):
-        """Within it, errors of the disk say which checkpoint is kept."""
+        """Within it, errors of the disk and of numbers say which checkpoint is kept."""
         try:
             yield
-        except OSError as error:
+        except NonFiniteLossError:  # says it
+            raise
+        except (OSError, FloatingPointError) as error:
             last = self.newest()
             error.add_note(
                 f"The last good checkpoint is {last}; the same command resumes from it."
@@ -299,7 +301,7 @@ class EpochLog(keras.callbacks.Callback):
         folder: where to.
         first_epoch: the epoch that training goes on with.
         images_per_step: how many are trained on in a step.
-        broken_images: function that counts the pictures left out so far.
+        broken_images: function that counts the pictures left out since the last start.
 
     Raises:
         ValueError: if the log of the epochs before is damaged.

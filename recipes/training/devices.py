@@ -51,6 +51,15 @@ def this_process():
     return jax.process_index(), jax.process_count()
 
 
+def refuse_processes(task):
+    """Raises a ValueError if several processes train together, which a task cannot."""
+    if this_process()[1] > 1:
+        raise ValueError(
+            f"{task} trains in one process; unset KERAS_DISTRIBUTION_NUM_PROCESSES and "
+            "use the devices of one machine."
+        )
+
+
 def is_mirrored():
     """Whether TensorFlow mirrors what is built here on several devices."""
     if keras.backend.backend() != "tensorflow":

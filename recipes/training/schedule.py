@@ -41,7 +41,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         epoch = ops.cast(step, "float32") / self.steps_per_epoch
-        rise = (self.peak - self.warmup_start) / max(self.warmup_epochs, 1)
+        rise = (self.peak - self.warmup_start) / (self.warmup_epochs or 1)
         warmup = self.warmup_start + rise * epoch
         wave = 1 + ops.cos(math.pi * ops.minimum(epoch / self.epochs, 1))
         cosine = self.minimum + (self.peak - self.minimum) / 2 * wave

@@ -521,6 +521,11 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
         tiny(weights=tmp_path / "other.weights.h5")
 
 
+def test_an_input_shape_that_is_none_is_refused_with_a_sentence(source):
+    with pytest.raises(ValueError, match="input_shape=224 must be"):
+        keras_cbvit.ViTCB(weights=source.keras, input_shape=224)
+
+
 @QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_the_file_of_a_quantized_model_is_refused(tmp_path):

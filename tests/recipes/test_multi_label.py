@@ -9,14 +9,15 @@ from PIL import Image
 
 import keras_cbvit
 from keras_cbvit.pretrained.sources import PLACE_VARIABLE
-from recipes import evaluate
+from recipes import evaluate, publish
 from recipes.data.multi_label import load_multi_label
-from recipes.evaluation.multi_label import measures
+from recipes.evaluation.multi_label import measures, sentence, tables
 from recipes.experiment import Experiment, Run
 from recipes.options.classification import NO_AUGMENTATION
 from recipes.options.multi_label import Augmentation, Data, Training
 from recipes.train import train
 from tests.recipes.printed import without_padding
+from tests.recipes.published import records_in
 from tests.recipes.small import SMALL, interrupted, read_log
 from tests.tiny import assert_same_values, values
 
@@ -82,8 +83,12 @@ def test_a_class_that_is_right_everywhere_or_nowhere_has_no_average_precision():
     found = measures(np.array([[0.9, 0.1, 0.8], [0.8, 0.2, 0.1]]), right)
     assert found["average_precision"] == [None, None, 1.0]
     assert found["mean_average_precision"] == 1.0
-    with pytest.raises(ValueError, match="No class is right in some of the images"):
-        measures(np.full((2, 3), 0.5), np.ones((2, 3), bool))
+    nothing = measures(np.full((2, 3), 0.5), np.ones((2, 3), bool))
+    assert nothing["mean_average_precision"] is None
+    row = {"model": "a", "on": "b", "backend": "c", **nothing}
+    row["average_precision"] = dict.fromkeys("abc")
+    assert "mean average precision unknown, F1 1.0000" in sentence(row)
+    assert "| – |" in without_padding(tables([row]))
 
 
 def test_predictions_that_are_not_finite_are_refused():
@@ -136,7 +141,7 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
         ("image,labels\n0.png\n", "line 2 does not have 2 columns"),
         (
             "image,labels,split\n0.png,a,train\n1.png,a,test\n",
-            "have 1 classes; there must be two",
+            "own.csv are of 1 classes; there must be two",
         ),
         ("image,labels,split\n0.png,a|b,train\n", "no image of the split 'test', but"),
         (
@@ -150,6 +155,44 @@ def test_files_that_make_no_sense_are_refused_by_line(text, message, tmp_path):
     (tmp_path / "own.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_multi_label(Data(dataset=str(tmp_path / "own.csv"), image_size=(8, 8)))
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    file = write_set(tmp_path, 10)
+    text = file.read_text()
+    (tmp_path / "test.csv").write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*train\.csv"):
+        load_multi_label(Data(dataset=str(tmp_path), image_size=(8, 8)))
+    file.write_text(text.replace(",train", ",test"))
+    data = Data(dataset=str(file), image_size=(8, 8))
+    with pytest.raises(ValueError, match="no image of the split 'train', but test"):
+        load_multi_label(data)
+    assert len(load_multi_label(data, train=False).test) == 10
+
+
+def test_parts_of_a_file_without_splits_are_those_of_training(tmp_path):
+    rows = write_set(tmp_path, 20).read_text().splitlines()
+    file = tmp_path / "undivided.csv"
+    file.write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    numbers = {}
+    for split in ("test", "train", "."):
+        data = Data(dataset=str(file), image_size=(8, 8), test_split=split)
+        numbers[split] = len(load_multi_label(data, train=False).test)
+    assert numbers == {"test": 4, "train": 16, ".": 20}
+
+
+def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
+    write_set(tmp_path, 4)
+    file = tmp_path / "own.csv"
+    table = "image, cat, dog,eel,split\n0.png,1,0,0,train\n1.png,0,1,0,train\n"
+    file.write_text(table + "2.png,1,0,1,test\n")
+    with pytest.warns(UserWarning) as caught:
+        found = load_multi_label(Data(dataset=str(file), image_size=(8, 8)))
+    assert found.class_names == ("cat", "dog", "eel")
+    np.testing.assert_array_equal(found.test.labels, [[True, False, True]])
+    messages = [str(warning.message) for warning in caught]
+    assert any("no train image of 1 of its 3 classes: eel" in m for m in messages)
+    assert any("no test image of 1 of its 3 classes: dog" in m for m in messages)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -223,6 +266,37 @@ def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, 
     )
     assert row["task"] == "multi_label"
     assert row["mean_average_precision"] == pytest.approx(log, abs=1e-4)
+
+
+def test_a_file_of_its_own_is_of_the_task_and_asks_for_its_data(trained, tmp_path):
+    ran, model = trained
+    model.save(tmp_path / "alone.keras")
+    (row,) = evaluate.evaluate(
+        evaluate.Evaluation((str(tmp_path / "alone.keras"),), on=(ran.data.dataset,))
+    )
+    assert row["task"] == "multi_label"
+
+
+def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_path):
+    ran, _ = trained
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("model.keras", "config.json"):
+        content = (ran.run.run_dir / name).read_bytes()
+        content = content.replace(b'"separator": "|"', b'"separator": ";"')
+        (run / name).write_bytes(content)
+    file = str(write_set(tmp_path / "set", separator=";"))
+    (row,) = evaluate.evaluate(evaluate.Evaluation((str(run),), on=(file,)))
+    options = [str(run / "model.keras"), "vitcb_tests.semi", "--dataset", file]
+    options += ["--recipe", "a", "--trained-on", "b"]
+    options += ["--weights-dir", str(tmp_path / "weights")]
+    publish.main(options)
+    (measured,) = records_in(tmp_path / "weights")["vitcb_tests.semi"].evaluations
+    assert measured.options["separator"] == ";"
+    mean = pytest.approx(row["mean_average_precision"], abs=1e-4)
+    assert measured.metrics["mean_average_precision"] == mean
+    with pytest.raises(SystemExit, match="test_labels= is for folders"):
+        publish.main([*options, "--overwrite", "--test-labels", "none.txt"])
 
 
 def test_what_is_for_other_tasks_is_refused(trained, monkeypatch):

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 UPERNET = {"patch_size": 4, "hidden_dim": 8, "depth": 4, "num_heads": 2}
 PICTURES = Data(image_size=(16, 16))
+NOTHING = Network()  # typed
 
 
 def test_the_options_are_the_fields_of_the_spec_and_what_training_adds():
@@ -88,25 +89,36 @@ def test_the_plain_vit_is_asked_for_by_none_in_segmentation_too(asked):
     assert asked("camvid_mini", "--broadcast", "None").broadcast == "none"
 
 
+def test_what_is_typed_stays_also_where_the_config_says_the_same(asked):
+    network = asked("digits", "--model", "vitcb_ti", "--depth", "4")
+    assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 4, None)
+    options = "--model upernet_vitcb_ti --blocks 1 2 3 5 --channels 32"
+    network = asked("camvid_mini", *options.split())
+    assert (network.blocks, network.channels) == ((1, 2, 3, 5), 32)
+    options = "--weights vit_mini.cifar10 --model vitcb_s"
+    network = asked("multi_label", *options.split())
+    assert (network.weights, network.model) == ("vit_mini.cifar10", "vitcb_s")
+
+
 def test_what_only_a_config_says_goes_with_its_model():
     config = digits.config().network
     other = dataclasses.replace(config, model="vit_s", depth=3, drop_path_rate=0.2)
     expected = Network(model="vit_s", patch_size=4, depth=3, drop_path_rate=0.2)
-    assert without_defaults(other, config) == expected
-    assert without_defaults(config, config) == config
+    assert without_defaults(other, config, NOTHING) == expected
+    assert without_defaults(config, config, NOTHING) == config
 
 
 def test_with_weights_the_network_is_theirs():
     config = imagenet.config().network
     asked = dataclasses.replace(config, weights="a.keras", hidden_dim=8)
     expected = Network(weights="a.keras", hidden_dim=8, drop_path_rate=0.1)
-    assert without_defaults(asked, config) == expected
+    assert without_defaults(asked, config, NOTHING) == expected
     # No weights say what a UperNet's head is.
     config = camvid_mini.config().network
     asked = dataclasses.replace(config, weights="a.keras")
-    assert without_defaults(asked, config) == asked
+    assert without_defaults(asked, config, NOTHING) == asked
     asked = dataclasses.replace(asked, model="upernet_vitcb_ti", channels=7)
-    assert without_defaults(asked, config) == Network(
+    assert without_defaults(asked, config, NOTHING) == Network(
         weights="a.keras", model="upernet_vitcb_ti", channels=7, drop_path_rate=0.0
     )
 

@@ -55,6 +55,19 @@ def test_models_of_this_package_normalize_themselves(tmp_path):
     )
 
 
+def test_a_model_of_this_package_that_takes_any_size_gets_the_one_asked_for(tmp_path):
+    model = fill(tiny(input_shape=(None, None, 3), position_grid=(2, 3)))
+    model.save(tmp_path / "a.keras")
+    name = str(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=r"any size; give --image-size"):
+        load_classifier(name)
+    classifier = load_classifier(name, "unit", image_size=(8, 12))
+    assert classifier.image_size == (8, 12)
+    np.testing.assert_array_equal(
+        predict(classifier.model, images()), predict(model, images())
+    )
+
+
 def test_models_of_this_package_without_preprocessing_are_given_what_is_asked_for(
     tmp_path,
 ):

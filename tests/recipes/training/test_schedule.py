@@ -35,6 +35,14 @@ def test_within_an_epoch_the_rate_goes_on():
     assert (np.diff(rates(schedule, range(20, 1200))) < 0).all()
 
 
+def test_a_warm_up_of_half_an_epoch_ends_at_the_peak():
+    options = {**DEIT, "steps_per_epoch": 100, "warmup_epochs": 0.5}
+    found = rates(WarmupCosine(**options), range(51))
+    rise = (1e-3 - 1e-6) / 50
+    np.testing.assert_allclose(found[:50], 1e-6 + rise * np.arange(50), rtol=1e-4)
+    assert found[50] == pytest.approx(1e-3, rel=1e-4)
+
+
 def test_the_rate_ends_at_the_minimum_and_stays_there():
     schedule = WarmupCosine(**DEIT)
     found = rates(schedule, [300 * 1251, 310 * 1251, 10**6])
