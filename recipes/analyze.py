@@ -238,7 +238,7 @@ def _scale_curves(title, numbers, key):
     return curves
 
 
-def _photo(model, file, image_size):
+def _photo(model, file, image_size=None):
     """A picture at the model's size, its attention maps, and the grid of patches."""
     size = size_of(model.name, model, image_size)
     photo = fitted(decoded(file, str(file)), size)

@@ -82,6 +82,7 @@ def test_a_copy_by_the_configuration_is_of_the_same_class(build):
 @pytest.mark.slow
 @QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.any_backend
 def test_names_stay_when_a_model_is_quantized(tmp_path):
     model = named(fill(tiny(depth=1)))
     model.quantize("int8")

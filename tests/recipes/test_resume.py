@@ -201,6 +201,7 @@ def gone_on(experiment):
     return [str(w.message) for w in caught if "bit for bit" in str(w.message)]
 
 
+@pytest.mark.any_backend
 def test_another_number_of_threads_is_said(tmp_path):
     experiment = small(tmp_path)
     with interrupted(step=7):

@@ -149,6 +149,7 @@ def test_a_folder_of_other_settings_is_refused(finished, folder):
         recipe.train(experiment)
 
 
+@pytest.mark.any_backend
 def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     options = {"iterations": 4, "learning_rate": 1e-3}
     losses = []
@@ -162,6 +163,7 @@ def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
+@pytest.mark.any_backend
 def test_smoke_runs_the_whole_command(folder, tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run"), "--dataset", str(folder)]
     options += ["--image-size", "24", "32", "--scale", "24", "64"]
@@ -231,6 +233,7 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
     def build_broken(*arguments):
         model = build_segmenter(*arguments)
@@ -243,6 +246,7 @@ def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
         recipe.train(small(folder, tmp_path / "run"))
 
 
+@pytest.mark.any_backend
 def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     augmentation = dataclasses.asdict(NO_AUGMENTATION)
     options = {"iterations": 40, "evaluation_iterations": 40, "learning_rate": 5e-2}

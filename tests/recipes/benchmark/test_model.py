@@ -7,7 +7,7 @@ import pytest
 from recipes.benchmark import model as benchmark
 from recipes.benchmark.__main__ import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_backend]
 
 BACKEND = keras.backend.backend()
 FAST = ["--backends", BACKEND, "--image-sizes", "32", "--batch-sizes", "2"]

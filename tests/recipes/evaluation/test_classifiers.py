@@ -63,8 +63,9 @@ def test_a_model_of_this_package_that_takes_any_size_gets_the_one_asked_for(tmp_
         load_classifier(name)
     classifier = load_classifier(name, "unit", image_size=(8, 12))
     assert classifier.image_size == (8, 12)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
     np.testing.assert_array_equal(
-        predict(classifier.model, images()), predict(model, images())
+        predict(classifier.model, pixels), predict(model, pixels)
     )
 
 
