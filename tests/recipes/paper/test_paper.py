@@ -202,7 +202,7 @@ def test_the_list_names_every_entry(capsys):
         (["table7", "--dataset", "camvid"], "There is no folder camvid"),
         (
             ["table7"],
-            "no published weights 'vit_ti.imagenet'.*recipes.train imagenet --model "
+            "no published weights 'vit_ti.imagenet'.*keras-cbvit train imagenet --model "
             "vit_ti --publish vit_ti.imagenet ",
         ),
         (
