@@ -63,9 +63,14 @@ def known_models(pattern: str = "*") -> list[str]:
     """The names of registered models, UperNets as well, that match a pattern."""
     if not isinstance(pattern, str):
         refuse("pattern", pattern, "must be a string, with * and ? for any letters.")
-    sized = [n for n in _models if n.rpartition("_")[2] in UPERNET_CHANNELS]
-    names = [*_models, *(UPERNET + name for name in sized)]
+    names = [*_models, *(UPERNET + name for name in _models if _is_sized(name))]
     return sorted(fnmatch.filter(names, pattern))
+
+
+def _is_sized(name):
+    """Whether a model has the size that its name ends in."""
+    size = SIZES.get(name.rpartition("_")[2])
+    return size is not None and size.items() <= _models[name].items()
 
 
 def architecture_of(model: ZooModel) -> str | None:

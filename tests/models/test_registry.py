@@ -38,6 +38,18 @@ def test_the_most_special_name_is_the_models(monkeypatch):
     assert architecture_of_spec(other) == "vit_s"
 
 
+def test_a_registered_model_of_one_of_the_sizes_has_a_upernet(monkeypatch):
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+    keras_cbvit.register_model("mine_s", depth=4)  # no S but by its name
+    keras_cbvit.register_model("vit14_s", **SIZES["s"], patch_size=14)
+    assert keras_cbvit.list_models("upernet_*_s") == [
+        "upernet_vit14_s",
+        "upernet_vit_s",
+        "upernet_vitcb_s",
+        "upernet_vitcbs_s",
+    ]
+
+
 def test_names_of_models_are_those_of_their_specs_and_upernets_own():
     assert architecture_of(tiny()) is None
     vit = tiny(depth=4, input_shape=(16, 16, 3))
