@@ -202,8 +202,8 @@ def test_the_list_names_every_entry(capsys):
         (["table7", "--dataset", "camvid"], "There is no folder camvid"),
         (
             ["table7"],
-            "no published weights 'vit_ti.imagenet'.*keras-cbvit train imagenet --model "
-            "vit_ti --publish vit_ti.imagenet ",
+            "no published weights 'vit_ti.imagenet'.*keras-cbvit train imagenet "
+            "--model vit_ti --publish vit_ti.imagenet ",
         ),
         (
             ["table7_curves", "--dataset", "ade20k_40k", "--sizes", "b"],
