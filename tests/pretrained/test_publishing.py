@@ -301,11 +301,14 @@ def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
 @pytest.fixture
 def named(monkeypatch):
     """Makes a small model that has a registered name, or none."""
+    depths = {"ti": 1, "s": 2, "b": 3}
+    sizes = {name: {"hidden_dim": 16, "depth": n} for name, n in depths.items()}
     models = {
-        f"{family}_{size}": {"hidden_dim": 16, "depth": depth, "broadcast": broadcast}
-        for size, depth in (("ti", 1), ("s", 2), ("b", 3))
+        f"{family}_{size}": {**numbers, "broadcast": broadcast}
+        for size, numbers in sizes.items()
         for broadcast, family in registry.FAMILIES.items()
     }
+    monkeypatch.setattr(registry, "SIZES", sizes)
     monkeypatch.setattr(registry, "_models", models)
 
     def make(actual, is_upernet=False):
