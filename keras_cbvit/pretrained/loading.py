@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_cbvit import classes
 from keras_cbvit.arguments import field_value
-from keras_cbvit.layers.parts import quantized_layers
+from keras_cbvit.internals import layers_within
 from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
 from keras_cbvit.models.segmentation import check_vision_transformer
@@ -86,7 +86,7 @@ def load_timm_weights(
             `head.bias`.
     """
     check_vision_transformer("model", model)
-    if quantized_layers(model):
+    if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
     content = timm.read(state_dict, model.spec)
     if model.spec.classes is None and HEAD in content.weights:
