@@ -26,7 +26,7 @@ def lint(session):
     """Formatting, static checks, types, and which way imports run."""
     # NumPy and Pillow, for their types; Keras has none.
     typed = ("numpy", "pillow")
-    tools = ("ruff", "import-linter", "pyright")
+    tools = ("ruff", "import-linter", "pyright[nodejs]")
     session.install("-c", "constraints.txt", *tools, *typed)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
