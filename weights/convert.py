@@ -3,8 +3,9 @@
     python weights/convert.py FOLDER
 
 The catalog had one measured value for each file, and the configurations of the models
-had other arguments and names. Each file is built anew with the same weights, so that it
-predicts the same to the bit; the old files are removed when all new ones are written.
+had other arguments and names. Each model is built again with the same weights, so that
+it predicts the same to the bit; the old files are removed when all new ones are
+written.
 """
 
 import io

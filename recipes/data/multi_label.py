@@ -41,6 +41,9 @@ def load_multi_label(data, train=True, originals=False):
         path = Path(data.data_dir) / data.dataset
     wanted = [data.train_split, data.test_split] if train else [data.test_split]
     tables = _tables(path, data, wanted)
+    images = [{image for image, _ in table.rows} for table in tables.values()]
+    if len(images) == 2 and (both := images[0] & images[1]):
+        raise ValueError(f"{path} has {min(both)} in both splits.")
     first = tables[wanted[0]]
     names = first.columns or sorted({n for _, found in first.rows for n in found})
     if len(names) < 1 + train:
@@ -113,6 +116,8 @@ def _read(file, data):
     reader = csv.DictReader(io.StringIO(read_text(file)), strict=True)
     columns = [normalized(column) for column in reader.fieldnames or []]
     reader.fieldnames = columns
+    if twice := [each for each in columns if columns.count(each) > 1]:
+        raise ValueError(f"{file} has the column {twice[0]} twice.")
     if IMAGE not in columns or len(columns) < 2:
         raise ValueError(
             f"{file} has the columns {', '.join(columns)}; it needs {IMAGE} and "

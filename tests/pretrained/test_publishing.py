@@ -579,7 +579,8 @@ def test_who_waits_in_vain_is_told_so(tmp_path, monkeypatch):
 def killed(signal_number, replacement, after, put):
     """Runs `put` in a process that is killed at a replacement of a file.
 
-    That is the so many-th, before it is done or after; returns whether it came so far.
+    `after` says whether it is killed before or after the replacement is done. Returns
+    whether that replacement was reached.
     """
     child = os.fork()
     if not child:

@@ -139,6 +139,11 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
         ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
         ("image,labels\n0.png\n", "line 2 does not have 2 columns"),
+        ("image,a, a\n0.png,1,0\n", "own.csv has the column a twice"),
+        (
+            "image,labels,split\n0.png,a|b,train\n0.png,a|c,test\n",
+            "has .*0.png in both splits",
+        ),
         (
             "image,labels,split\n0.png,a,train\n1.png,a,test\n",
             "own.csv are of 1 classes; there must be two",
