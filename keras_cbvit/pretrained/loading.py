@@ -1,5 +1,6 @@
 """From a file of weights to a model that has them, all of them."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,7 +93,22 @@ def load_timm_weights(
     check_vision_transformer("model", model)
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
-    content = timm.read(state_dict, model.spec)
+    if not hasattr(state_dict, "keys"):
+        raise ValueError(
+            f"state_dict is a {type(state_dict).__name__}, not weights by name; read a "
+            "file with torch.load or safetensors first."
+        )
+    if "model" in state_dict:
+        raise ValueError(
+            "state_dict is a whole checkpoint; give its weights, state_dict['model']."
+        )
+    spec = model.spec
+    size = [spec.patch_size * side for side in spec.grid]
+    given = {
+        field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)
+    }
+    given["input_shape"] = (*size, spec.input_shape[2])
+    content = timm.read(state_dict, None, "the state dict", given)
     if model.spec.classes is None and content.weights.keys() & HEADS:
         raise ValueError(
             "The state dict has a head, but the model does not; leave out head.weight "
