@@ -38,6 +38,7 @@ def ViTCB(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -60,6 +61,7 @@ def ViTCB_Ti(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -79,6 +81,7 @@ def ViTCB_S(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -98,6 +101,7 @@ def ViTCB_B(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -115,6 +119,7 @@ def _build(
     classifier_activation="softmax",
     name=None,
     dtype=None,
+    fold_layer_scale=False,
     allow_other_function=False,
     options=None,
     size=None,
@@ -122,6 +127,7 @@ def _build(
 ):
     """What all builders do; `of_any_size` has a model of `input_shape` take others."""
     include_top = flag("include_top", include_top)
+    fold_layer_scale = flag("fold_layer_scale", fold_layer_scale)
     allow_other_function = flag("allow_other_function", allow_other_function)
     if not include_top and classes is not None:
         refuse(
@@ -144,10 +150,14 @@ def _build(
     if not include_top:
         given["classes"] = None
     if weights is None:
+        if fold_layer_scale:
+            refuse("fold_layer_scale", True, "has no meaning without weights.")
         spec, content, record = ViTSpec(**given), None, None
     else:
         path, record = locate(weights, _name_for_tags(given))
         content = keras_files.read(path)
+        if fold_layer_scale:
+            content = loading.fold_layer_scale(content)
         spec = _merge(content, given, classes)
     if of_any_size:
         shape = (None, None, spec.input_shape[2])
@@ -325,6 +335,7 @@ def _upernet(
         weights=weights,
         input_shape=input_shape,
         dtype=dtype,
+        fold_layer_scale=options.pop("fold_layer_scale", False),
         allow_other_function=options.pop("allow_other_function", False),
         options=options,
         size=size,

@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_cbvit.files import write
 from keras_cbvit.models.segmentation import check_vision_transformer
-from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import PATCHES, TOKENS, VisionTransformer
 from keras_cbvit.pretrained.formats import timm_names
 from keras_cbvit.pretrained.loading import CHANNEL_SCALE

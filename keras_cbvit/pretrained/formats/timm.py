@@ -331,7 +331,7 @@ def _num_heads(arrays, told, source):
     return found
 
 
-def _activation(arrays, told, source):
+def _activation(arrays, told, source) -> Any:  # one of the spec's literals
     usual = _usual_activation(arrays)
     found = _ACTIVATIONS.get(told.get("activation", usual))
     if found is None or (found == "swiglu") != (usual == "swiglu"):
