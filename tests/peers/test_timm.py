@@ -181,7 +181,8 @@ def test_another_network_is_named(name, options, what):
     with pytest.raises(ValueError, match=what) as error:
         timm.from_model(model)
     assert name in str(error.value) and len(str(error.value)) < 200
-    config = {"architecture": name, "pretrained_cfg": {}, "model_args": options}
+    arguments = {"num_heads": 2, **options}
+    config = {"architecture": name, "pretrained_cfg": {}, "model_args": arguments}
     with pytest.raises(ValueError, match="which no VisionTransformer of this package"):
         timm.read(model.state_dict(), config, "x")
 
