@@ -1,5 +1,6 @@
 """From a file of weights to a model that has them, all of them."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,17 @@ from keras_cbvit.arguments import field_value
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
+from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
-from keras_cbvit.models.vision_transformer import HEAD, TOKENS, VisionTransformer
-from keras_cbvit.pretrained.formats import Content, keras_files, timm
+from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS, VisionTransformer
+from keras_cbvit.pretrained import formats
+from keras_cbvit.pretrained.formats import keras_files, timm
+from keras_cbvit.pretrained.formats.content import Content
 from keras_cbvit.pretrained.records import WeightsRecord
 from keras_cbvit.pretrained.sources import locate
 
+PROJECTION = f"{PATCHES}/projection"
 CHANNEL_SCALE = "context_broadcast"
 """What the layer of a Λ is called, at any place."""
 # Two models that differ in one of these cannot share weights, or not their meaning.
@@ -31,13 +36,15 @@ def load_model(weights: Any) -> keras.Model:
     Transformer with another head, size or dtype, see `ViTCB`.
 
     Args:
-        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, or the
-            path of a `.keras` file. The file of a name is verified, and downloaded if
-            need be.
+        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, the
+            path of a `.keras` file, or whatever `ViTCB` takes of another zoo's: a
+            handle such as `"hf://owner/name"`, a file, a folder or a live model. The
+            file of a name is verified, and downloaded if need be.
 
     Returns:
-        The `keras.Model` in the file, not compiled. A model of this package has
-        `class_names`, those of its record if its file has none.
+        The `keras.Model` in the file, not compiled; of another zoo's weights, the
+        `VisionTransformer` that they are of. A model of this package has `class_names`,
+        those of its record if its file has none.
 
     Raises:
         ValueError: on an unknown name, a file that is damaged or has no model, or a
@@ -46,16 +53,35 @@ def load_model(weights: Any) -> keras.Model:
         FileNotFoundError: on the path of a file that does not exist.
         OSError: if the file cannot be downloaded, or is not the one of its record.
     """
-    path, record = locate(weights)
-    if path.suffix != ".keras":
+    source, record = locate_source(weights)
+    if not formats.is_own(source):
+        content = formats.read(source)
+        assert content.spec is not None
+        name = architecture_of_spec(content.spec) or FAMILIES[content.spec.broadcast]
+        model = VisionTransformer(content.spec, name=name)
+        assign(model, content)
+    elif source.suffix != ".keras":
         raise ValueError(
-            f"{path} holds weights alone, without their model; build the model with "
+            f"{source} holds weights alone, without their model; build the model with "
             "ViTCB(weights=...) and the arguments it was built with."
         )
-    model = keras_files.load(path)
+    else:
+        model = keras_files.load(source)
     if record is not None:
         name_classes(model, record)
     return model
+
+
+def locate_source(
+    weights: Any, *architectures: str
+) -> tuple[Any, WeightsRecord | None]:
+    """What `formats.read` takes for `weights=`: a verified file, or a live model.
+
+    The arguments, the record and the errors are those of `sources.locate`.
+    """
+    if isinstance(weights, str | os.PathLike):
+        return locate(weights, *architectures)
+    return weights, None
 
 
 def load_timm_weights(
@@ -88,7 +114,7 @@ def load_timm_weights(
     check_vision_transformer("model", model)
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
-    content = timm.read(state_dict, model.spec)
+    content = timm.read_as(state_dict, model.spec)
     if model.spec.classes is None and HEAD in content.weights:
         raise ValueError(
             "The state dict has a head, but the model does not; leave out head.weight "
@@ -123,6 +149,10 @@ def merge(content: Content, given: dict) -> ViTSpec:
     if "input_shape" in given:
         shape = field_value(ViTSpec, "input_shape", given["input_shape"])
         given.setdefault("position_grid", found.grid if None in shape else None)
+        if shape[2] != len(found.mean):
+            for field in ("mean", "std"):
+                average = sum(getattr(found, field)) / len(found.mean)
+                given.setdefault(field, (average,) * shape[2])
     return found.replace(**given)
 
 
@@ -135,8 +165,9 @@ def assign(
     """Gives a model the weights of some content, and with the head the class names.
 
     Only what the caller asked to differ is not from the content: a head of another
-    number of classes, the Λ of CB_S where there is none, and the position embedding,
-    which is resampled where the grids of patches differ.
+    number of classes, the Λ of CB_S where there is none, the position embedding,
+    which is resampled where the grids of patches differ, and the filters of the
+    patches, which are adapted to images of another number of channels.
 
     Args:
         model: the model.
@@ -160,6 +191,9 @@ def assign(
         targets.pop(HEAD, None)
     if TOKENS in values and content.spec is not None:
         values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
+    if PROJECTION in values and content.spec is not None:
+        channels = content.spec.input_shape[2], spec.input_shape[2]
+        values[PROJECTION] = _of_channels(values[PROJECTION], *channels)
     kept = []
     if content.spec is not None:  # else it is of the very model
         kept = _scales(spec) - _scales(content.spec) - values.keys()
@@ -192,6 +226,23 @@ def _resampled(tokens, spec, grid):
         return tokens
     resampled = resample_position_embedding(position, spec.grid, grid, prefix)
     return [*others, resampled]
+
+
+def _of_channels(projection, found, wanted):
+    """The filters of the patches for images of another number of channels.
+
+    As timm adapts those of colored images: summed up for one channel, else repeated and
+    scaled, so that images whose channels are alike give about the same tokens.
+    """
+    kernel, *bias = projection
+    if found == wanted or found != 3 or kernel is None:  # which is an error of its own
+        return projection
+    filters = np.reshape(kernel, (-1, found, np.shape(kernel)[-1]))
+    if wanted == 1:
+        filters = filters.sum(axis=1, keepdims=True)
+    else:
+        filters = filters[:, np.arange(wanted) % found] * (found / wanted)
+    return [filters.reshape(-1, filters.shape[-1]), *bias]
 
 
 def _check_fit(content, values, targets):
@@ -235,6 +286,14 @@ def _check_function(content, spec, new_head):
     key = difference(content.spec, spec, new_head)
     if key is None:
         return
+    if key == "broadcast" and not content.spec.contexts():
+        raise ValueError(
+            f"The weights of {content.source} are of a plain ViT; with broadcast="
+            f"{spec.broadcast!r} they compute something else. Start from broadcast="
+            "'cbs', which computes the same and learns to broadcast, or turn them into "
+            "CB by `keras-cbvit train imagenet_anneal` (`--anneal-context` in any "
+            "recipe); to load them nevertheless, give allow_other_function=True."
+        )
     found, asked = getattr(content.spec, key), getattr(spec, key)
     raise ValueError(
         f"The weights of {content.source} are of a model with {key}={found!r:.80}; "

@@ -1,28 +1,108 @@
 """What files and objects of weights say: one module for each kind.
 
-Each gives a `Content`: what the weights are of, and the weights by our names.
+Each gives a `Content`: what the weights are of, and the weights by our names. The
+modules of other zoos own all that is known of them, by two functions each for state
+dicts, `recognize(names)` and `read(arrays, config, source)`, and one for live models,
+`from_model(model)`.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from keras_cbvit.arguments import shown
+from keras_cbvit.pretrained.formats import keras_files, state_dicts, timm
+from keras_cbvit.pretrained.formats.content import Content
 
-from keras_cbvit.models.spec import ViTSpec
+SUFFIXES = (*keras_files.SUFFIXES, *state_dicts.SUFFIXES)
+"""What the names of files of weights end in."""
+STATE_DICTS = (timm,)
+"""The modules that know a zoo's names of weights, in the order in which they look."""
+# The modules that read live models, by the package that has the models' classes.
+_PACKAGES = {"timm": timm}
+# What state dicts are of that no module reads, by a part of one of their names.
+_OTHERS = {
+    "relative_position_bias_table": "a Swin Transformer",
+    "layer1.0.conv1.": "a ResNet",
+    "layer1.0.conv2.": "a ResNet",
+    "encoder.stages.0.layers.0.layer.0.convolution": "a ResNet of transformers",
+    "stages.0.blocks.0.conv_dw.": "a ConvNeXt",
+    "stages.0.0.dwconv.": "a ConvNeXt",
+    "stages.0.layers.0.dwconv.": "a ConvNeXt of transformers",
+    "features.0.0.": "a convolutional network of torchvision",
+    "blocks.0.0.conv_pw": "an EfficientNet or MobileNet",
+    "blocks.0.0.conv_dw": "an EfficientNet or MobileNet",
+    "attention.self.query": "a BERT or another model of text",
+    "wte.weight": "a GPT or another model of text",
+    "model.layers.0.self_attn": "a language model",
+    "text_model.encoder": "a CLIP with its text tower",
+    "lora_A": "a LoRA adapter without its model",
+}
 
 
-@dataclasses.dataclass
-class Content:
-    """Weights of a Vision Transformer, and what is known of it."""
+def is_own(source: Any) -> bool:
+    """Whether a source is a file of Keras, which says itself whether it broadcasts."""
+    is_path = isinstance(source, str | os.PathLike)
+    return is_path and str(source).endswith(keras_files.SUFFIXES)
 
-    source: str
-    """What messages call it."""
-    weights: Mapping[str, Sequence[np.ndarray | None]]
-    """By the path of their layer, in the order in which the layer creates them:
-    `{"block_0/mlp/fc1": [kernel, bias], ...}`; `None` where one is missing."""
-    spec: ViTSpec | None = None
-    """What they are of; `None` if that is not known."""
-    class_names: tuple[str, ...] | None = None
-    """Of the head, in order; `None` if they are not known."""
-    names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """What the source calls the weights, by the path of their layer, if not as we."""
+
+def read(source: Any) -> Content:
+    """What a source of weights says.
+
+    Args:
+        source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
+            `.bin` file or of a folder in Hugging Face's layout, or a live model of
+            another zoo.
+
+    Raises:
+        ValueError: if the source is damaged, or of a kind that is not read, with what
+            it is.
+        ImportError: if a package is missing that reads it.
+        OSError: if it cannot be read.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _read_model(source)
+    path = Path(source)
+    if is_own(path):
+        return keras_files.read(path)
+    arrays, config = state_dicts.read(path)
+    return read_state_dict(arrays, config, str(path))
+
+
+def read_state_dict(arrays: Any, config: Any, source: str) -> Content:
+    """What a state dict says, of whatever zoo it is.
+
+    Args:
+        arrays: the NumPy arrays by their zoo's names.
+        config: their zoo's configuration, or `None`.
+        source: what messages call it.
+
+    Raises:
+        ValueError: if no module knows the names, with what they seem to be of.
+    """
+    for zoo in STATE_DICTS:
+        if zoo.recognize(arrays.keys()):
+            return zoo.read(arrays, config, source)
+    for part, kind in _OTHERS.items():
+        if any(part in name for name in arrays):
+            raise ValueError(
+                f"The weights of {source} are those of {kind}, not of a Vision "
+                "Transformer that can be built here."
+            )
+    first = next(iter(arrays))
+    raise ValueError(
+        f"The weights of {source} have the names of no Vision Transformer that is "
+        f"known: {len(arrays)} arrays, the first of them {shown(first)}."
+    )
+
+
+def _read_model(model):
+    for kind in type(model).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package in _PACKAGES:
+            return _PACKAGES[package].from_model(model)
+    known = ", ".join(_PACKAGES)
+    raise ValueError(
+        f"weights={shown(model)} must be None, a name, a handle such as "
+        f"'hf://owner/name', a path, or a model of {known}."
+    )

@@ -21,8 +21,9 @@ from keras_cbvit.hdf5 import damaged
 from keras_cbvit.models.base import STATE
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained.formats import Content
+from keras_cbvit.pretrained.formats.content import Content
 
+SUFFIXES = (".keras", ".weights.h5")
 LARGEST_CONFIG = 16 << 20  # bytes; that of a UperNet takes 100,000
 MOST_PER_BYTE = 4  # weights; int4 has two
 LARGEST_WEIGHT = 1e8

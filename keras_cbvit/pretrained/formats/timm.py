@@ -1,13 +1,15 @@
 """State dicts of timm and DeiT."""
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD, ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
-from keras_cbvit.pretrained.formats import Content
+from keras_cbvit.pretrained.formats.content import Content
 
 # timm's names of the weights of our layers, in the order of `Content`.
 _LAYERS = {
@@ -28,7 +30,48 @@ _BLOCK_LAYERS = {
 }
 
 
-def read(state_dict: Mapping[str, Any], spec: ViTSpec) -> Content:
+def recognize(names: Iterable[str]) -> bool:
+    """Whether weights have timm's names of a Vision Transformer."""
+    return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= {*names}
+
+
+def read(
+    arrays: Mapping[str, np.ndarray], config: dict[str, Any] | None, source: str
+) -> Content:
+    """The weights and the spec of named arrays of DeiT's shape.
+
+    Args:
+        arrays: by timm's names.
+        config: the `config.json` of timm's hub, or `None`.
+        source: what messages call them.
+    """
+    kernel = arrays["patch_embed.proj.weight"]
+    hidden_dim, channels, patch_size, _ = kernel.shape
+    side = math.isqrt(arrays["pos_embed"].shape[1] - 1) * patch_size
+    pretrained = (config or {}).get("pretrained_cfg", {})
+    head = arrays.get("head.weight")
+    spec = ViTSpec(
+        input_shape=(side, side, channels),
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        depth=len([name for name in arrays if name.endswith("attn.qkv.weight")]),
+        num_heads=hidden_dim // 64 or 2,
+        mlp_ratio=arrays["blocks.0.mlp.fc1.weight"].shape[0] // hidden_dim,
+        broadcast="none",
+        classes=None if head is None else head.shape[0],
+        mean=pretrained.get("mean", IMAGENET_MEAN),
+        std=pretrained.get("std", IMAGENET_STD),
+    )
+    return dataclasses.replace(read_as(arrays, spec), source=source)
+
+
+def from_model(model: Any) -> Content:
+    """The weights and the spec of a live timm model of DeiT's shape."""
+    arrays = {name: _to_numpy(each) for name, each in model.state_dict().items()}
+    return read(arrays, {"pretrained_cfg": model.pretrained_cfg}, "timm's model")
+
+
+def read_as(state_dict: Mapping[str, Any], spec: ViTSpec) -> Content:
     """The weights in a state dict by our names.
 
     Args:
