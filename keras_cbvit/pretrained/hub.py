@@ -4,6 +4,7 @@ Its environment variables work as everywhere: `HF_HOME`, `HF_HUB_OFFLINE`,
 `HF_ENDPOINT`, `HF_TOKEN`.
 """
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -84,6 +85,7 @@ class _Repository:
 
     def __init__(self, handle: str, name: str, revision: str | None) -> None:
         self.handle, self.name, self.revision = handle, name, revision
+        self._is_reached = False
 
     def file(self, name: str) -> Path | None:
         """The path of one of its files on this machine; `None` if it has no such file.
@@ -107,40 +109,49 @@ class _Repository:
         # The variable as it is now, not as it was when the hub was imported.
         where["endpoint"] = os.environ.get("HF_ENDPOINT") or None
         try:
+            if known is None and not self._is_reached:
+                self._reach(huggingface_hub.hf_hub_url(self.name, name, **where))
             path = Path(huggingface_hub.hf_hub_download(self.name, name, **where))
-        except errors.LocalEntryNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.handle}: {name} is not in the hub's cache on this machine, and "
-                f"cannot be downloaded ({_reason(error.__cause__ or error)})."
-            ) from error
-        except errors.GatedRepoError as error:
-            raise PermissionError(
-                f"{self.handle} asks for your consent to its terms: give it on the "
-                "hub's page of the model, and set HF_TOKEN to your token."
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.handle}: the hub has no such repository, or it is private; set "
-                "HF_TOKEN to a token that may read it."
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise FileNotFoundError(
-                f"{self.handle}: the repository has no revision {self.revision}."
-            ) from error
-        except errors.EntryNotFoundError:
-            return None
         except Exception as error:  # of many kinds, by the hub and by HTTP
-            raise OSError(
-                f"{name} of {self.handle} cannot be downloaded ({_reason(error)})."
-            ) from error
+            is_local = isinstance(error, errors.LocalEntryNotFoundError)
+            if isinstance(error, errors.EntryNotFoundError) and not is_local:
+                return None
+            raise OSError(f"{self.handle}: {self._reason(name, error)}.") from error
         self.revision = path.parent.name
         return path
+
+    def _reach(self, url):
+        """Fails at once without a hub; `hf_hub_download` tries for half a minute."""
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        with contextlib.suppress(errors.EntryNotFoundError):
+            huggingface_hub.get_hf_file_metadata(url)
+        self._is_reached = True
+
+    def _reason(self, name, error):
+        """Why a file cannot be downloaded, in words."""
+        from huggingface_hub import errors
+
+        if isinstance(error, errors.GatedRepoError):
+            return (
+                "its owner asks for your consent; give it on its page of the hub, and "
+                "set HF_TOKEN to your token"
+            )
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return (
+                "the hub has no such repository, or it is private; set HF_TOKEN to a "
+                "token that may read it"
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return f"the repository has no revision {self.revision}"
+        lines = str(error.__cause__ or error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        return (
+            f"{name} is not in the hub's cache on this machine, and cannot be "
+            f"downloaded ({reason:.200})"
+        )
 
     @property
     def _is_pinned(self):
         return re.fullmatch("[0-9a-f]{40}", self.revision or "") is not None
-
-
-def _reason(error):
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -94,16 +94,6 @@ def load(path: Path) -> keras.Model:
     return model
 
 
-def read_spec(path: Path) -> ViTSpec:
-    """What the `VisionTransformer` in a `.keras` file is built from.
-
-    Raises:
-        ValueError: if the file is damaged, or of another kind of model.
-        OSError: if it cannot be read.
-    """
-    return _vit_of(path, *_open(path))[0]
-
-
 def check_values(path: Path, name: str, values: np.ndarray, most: float) -> None:
     """Raises a ValueError unless values can be those of a trained weight.
 

@@ -326,7 +326,8 @@ def _read_legacy(path):
         _, asked, rest = str(error).partition("GLOBAL ")
         if asked:
             raise _ForeignObjectError(rest.split()[0].rstrip(".")) from error
-        raise
+        # Its own words advise to run what is in the file.
+        raise ValueError("PyTorch cannot read it") from error
     return _with_arrays(found)
 
 
