@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_cbvit.models.registry import SIZES
+from keras_cbvit.models.registry import model_fields
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.pretrained import hub, imagenet
 from keras_cbvit.pretrained.records import Evaluation, Preprocessing, WeightsRecord
@@ -71,13 +71,14 @@ class DeiT:
 
 @functools.cache
 def _records():
-    return {record.name: record for record in map(_record, SIZES)}
+    return {record.name: record for record in map(_record, _FILES)}
 
 
 def _record(size):
     file = _FILES[size]
-    spec = ViTSpec(**SIZES[size], broadcast="none")
-    name = f"vit_{size}.imagenet"
+    architecture = f"vit_{size}"
+    spec = ViTSpec(**model_fields(architecture))
+    name = f"{architecture}.imagenet"
     reported = Evaluation(
         task="classification",
         dataset="imagenet2012",

@@ -15,7 +15,12 @@ from keras_cbvit.models.difference import difference
 from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
-from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS, VisionTransformer
+from keras_cbvit.models.vision_transformer import (
+    HEAD,
+    PATCHES,
+    TOKENS,
+    VisionTransformer,
+)
 from keras_cbvit.pretrained import formats
 from keras_cbvit.pretrained.formats import keras_files, timm
 from keras_cbvit.pretrained.formats.content import Content

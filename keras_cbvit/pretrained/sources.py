@@ -10,7 +10,7 @@ import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from keras_cbvit.arguments import shown
 from keras_cbvit.files import write

@@ -111,4 +111,3 @@ def _names(classifier, of_set, description):
         stacklevel=3,
     )
     return names
-

@@ -1,7 +1,7 @@
 """No test of weights sees the user's cache, their variables or the real `weights/`."""
 
-from huggingface_hub import constants
 import pytest
+from huggingface_hub import constants
 
 from keras_cbvit.pretrained import deit, sources
 from tests.tiny import tiny, train

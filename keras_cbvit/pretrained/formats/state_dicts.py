@@ -221,7 +221,7 @@ def _read_safetensors(path):
 
 def _decode(data, dtype, order="<"):
     """The numbers in bytes."""
-    values = np.frombuffer(data, np.dtype(_DTYPES[dtype]).newbyteorder(order))
+    values = np.frombuffer(data, f"{order}{_DTYPES[dtype]}")
     if dtype == _BFLOAT16:
         return (values.astype("uint32") << 16).view("float32")
     return values.astype("float32") if dtype == "F16" else values
@@ -236,7 +236,7 @@ def _unpickle(path):
     except _ForeignObjectError as error:
         raise ValueError(
             f"{path} holds more than weights: reading it as Python does would run "
-            f"{error!s:.200}, so it was not read. If you trust it, load it with PyTorch "
+            f"{error!s:.200}, so it was not read. If you trust it, load it with torch "
             "and save its state dict alone."
         ) from error
     except (MemoryError, ImportError, PermissionError):
