@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_cbvit.models.registry import model_fields
+from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.pretrained import hub, imagenet
 from keras_cbvit.pretrained.records import Evaluation, Preprocessing, WeightsRecord
@@ -93,7 +94,7 @@ def _record(size):
         sha256=file.sha256,
         bytes=file.bytes,
         architecture={"class": "VisionTransformer", "spec": spec.to_json()},
-        parameters=spec.count_weights(),
+        parameters=count_weights(spec),
         input_shape=list(spec.input_shape),
         preprocessing=Preprocessing(
             image_size=[224, 224],

@@ -16,7 +16,7 @@ from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import (
-    HEAD,
+    HEADS,
     PATCHES,
     TOKENS,
     VisionTransformer,
@@ -120,7 +120,7 @@ def load_timm_weights(
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
     content = timm.read_as(state_dict, model.spec)
-    if model.spec.classes is None and HEAD in content.weights:
+    if model.spec.classes is None and content.weights.keys() & HEADS:
         raise ValueError(
             "The state dict has a head, but the model does not; leave out head.weight "
             "and head.bias."
@@ -188,12 +188,12 @@ def assign(
     spec = model.spec
     values = dict(content.weights)
     if new_head or spec.classes is None:
-        values.pop(HEAD, None)
+        values = {path: each for path, each in values.items() if path not in HEADS}
     targets = {}
     for name, weight in model.weights_by_name().items():
         targets.setdefault(name.rpartition("/")[0], []).append((name, weight))
     if new_head:
-        targets.pop(HEAD, None)
+        targets = {path: each for path, each in targets.items() if path not in HEADS}
     if TOKENS in values and content.spec is not None:
         values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
     if PROJECTION in values and content.spec is not None:
