@@ -199,7 +199,7 @@ def _merge(content, given, classes):
             "one, or include_top=False."
         )
     if found is not None and found.pooling is None and classes is not None:
-        given = {"pooling": "token", **given}
+        given = {"pooling": "token" if found.class_token else "avg", **given}
     if found is not None and found.classes is None:
         given = {"classifier_activation": "softmax", **given}
     return loading.merge(content, given)

@@ -5,7 +5,6 @@ attention", 2020; https://github.com/facebookresearch/deit. They are those of pl
 ViTs, and so of CB_S with a Λ of 0.
 """
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +61,7 @@ class DeiT:
 
     def records(self) -> dict[str, WeightsRecord]:
         """Its records by name."""
-        return dict(_records())
+        return records()
 
     def file(self, record: WeightsRecord) -> Path:
         """The folder of a record in the hub's cache, downloaded if need be."""
@@ -70,8 +69,8 @@ class DeiT:
         return hub.fetch(record.url, record.sha256)
 
 
-@functools.cache
-def _records():
+def records() -> dict[str, WeightsRecord]:
+    """The records of DeiT's weights by name."""
     return {record.name: record for record in map(_record, _FILES)}
 
 

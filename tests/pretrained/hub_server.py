@@ -22,9 +22,9 @@ class Hub(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, repositories):
+    def __init__(self, repositories, commits):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories = repositories
+        self.repositories, self.commits = repositories, commits
         self.requests = []
         self.cut = set()
         """Files whose next download ends in the middle."""
@@ -39,6 +39,7 @@ class Hub(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    commit = COMMIT
 
     def do_HEAD(self):
         self._answer()
@@ -57,7 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._refuse(*REFUSALS[name])
         if found["name"] not in self.server.repositories:
             return self._refuse(404, "RepoNotFound")
-        if found["revision"] not in ("main", COMMIT):
+        self.commit = self.server.commits.get(found["name"], COMMIT)
+        if found["revision"] not in ("main", self.commit):
             return self._refuse(404, "RevisionNotFound")
         content = self.server.repositories[found["name"]].get(found["file"])
         if content is None:
@@ -67,7 +69,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _refuse(self, status, code):
         self.send_response(status)
         self.send_header("X-Error-Code", code)
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -75,7 +77,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         begin = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
         self.send_response(206 if begin else 200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(content) - begin))
@@ -93,9 +95,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def hub(repositories):
-    """A running `Hub` of repositories: `{"owner/name": {"config.json": b"{}"}}`."""
-    with Hub(repositories) as server:
+def hub(repositories, commits=()):
+    """A running `Hub` of repositories: `{"owner/name": {"config.json": b"{}"}}`.
+
+    `commits` has those of repositories that are at another than `COMMIT`.
+    """
+    with Hub(repositories, dict(commits)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -336,6 +336,6 @@ def _with_arrays(found):
     if isinstance(found, Mapping):
         return {key: _with_arrays(value) for key, value in found.items()}
     if hasattr(found, "detach"):  # NumPy has no bfloat16
-        found = found.detach()
-        return (found.float() if found.is_floating_point() else found).numpy()
+        is_narrow = found.is_floating_point() and found.element_size() < 4
+        return (found.float() if is_narrow else found).detach().numpy()
     return found
