@@ -78,7 +78,8 @@ class MLP(CompositeLayer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.activation = choice("activation", activation, ACTIVATIONS)
+        self.activation = choice("activation", activation, [*ACTIVATIONS])
+        self.activate = ACTIVATIONS[activation]
         self.hidden_dim = whole_number("hidden_dim", hidden_dim)
         self.front = layers_at("front", front)
         self.mid = layers_at("mid", mid)
@@ -111,7 +112,7 @@ class MLP(CompositeLayer):
         x = inputs
         for each in (*self.front, self.fc1):
             x = self.run(each, x)
-        x = ACTIVATIONS[self.activation](x)
+        x = self.activate(x)
         for each in (*self.mid, self.fc2, *self.end):
             x = self.run(each, x)
         return x
