@@ -180,7 +180,9 @@ def test_a_full_name_is_that_of_the_plain_model(hub, recwarn):
     ],
 )
 def test_cb_in_words_is_an_error_that_names_the_two_ways(build, hub):
-    with pytest.raises(ValueError, match="no published weights 'vitcb_s.imagenet'") as e:
+    with pytest.raises(
+        ValueError, match="no published weights 'vitcb_s.imagenet'"
+    ) as e:
         build()
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal "):
         assert way in str(e.value)
@@ -215,9 +217,7 @@ def test_another_size_is_refused(hub):
 
 @any_backend
 def test_a_file_of_another_hash_is_refused(hub, monkeypatch):
-    monkeypatch.setitem(
-        deit._FILES, "ti", deit._FILES["ti"]._replace(sha256="0" * 64)
-    )
+    monkeypatch.setitem(deit._FILES, "ti", deit._FILES["ti"]._replace(sha256="0" * 64))
     with pytest.raises(OSError, match=f"has the SHA-256 .*, not {'0' * 64}"):
         keras_cbvit.ViTCB_Ti(broadcast="cbs", weights="imagenet")
 

@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from keras_cbvit.arguments import shown
-from keras_cbvit.pretrained.formats import keras_files, state_dicts, timm
+from keras_cbvit.pretrained.formats import (
+    hugging_face,
+    keras_files,
+    keras_hub,
+    state_dicts,
+    timm,
+)
 from keras_cbvit.pretrained.formats.content import Content
 
 SUFFIXES = (*keras_files.SUFFIXES, *state_dicts.SUFFIXES)
 """What the names of files of weights end in."""
-STATE_DICTS = (timm,)
+STATE_DICTS = (timm, hugging_face)
 """The modules that know a zoo's names of weights, in the order in which they look."""
 # The modules that read live models, by the package that has the models' classes.
-_PACKAGES = {"timm": timm}
+_PACKAGES = {"timm": timm, "transformers": hugging_face, "keras_hub": keras_hub}
 # What state dicts are of that no module reads, by a part of one of their names.
 _OTHERS = {
     "relative_position_bias_table": "a Swin Transformer",
@@ -51,8 +57,8 @@ def read(source: Any) -> Content:
 
     Args:
         source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
-            `.bin` file or of a folder in Hugging Face's layout, or a live model of
-            another zoo.
+            `.bin` file or of a folder in Hugging Face's or KerasHub's layout, or a
+            live model of another zoo.
 
     Raises:
         ValueError: if the source is damaged, or of a kind that is not read, with what
@@ -65,6 +71,8 @@ def read(source: Any) -> Content:
     path = Path(source)
     if is_own(path):
         return keras_files.read(path)
+    if keras_hub.recognize_folder(path):
+        return keras_hub.read_folder(path)
     arrays, config = state_dicts.read(path)
     return read_state_dict(arrays, config, str(path))
 
