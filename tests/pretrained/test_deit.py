@@ -11,6 +11,7 @@ from safetensors.numpy import save
 import keras_cbvit
 from keras_cbvit.pretrained import deit, imagenet
 from keras_cbvit.pretrained.sources import find_record
+from tests.pretrained.deit_weights import state_of
 from tests.pretrained.hub_server import hub as serve
 from tests.pretrained.places import entry, published_file, write_catalog
 from tests.tiny import predict
@@ -26,44 +27,6 @@ CONFIG = {
         "crop_pct": 0.9,
     },
 }
-BLOCK = {
-    "norm1.weight": (1,),
-    "norm1.bias": (1,),
-    "attn.qkv.weight": (3, 1),
-    "attn.qkv.bias": (3,),
-    "attn.proj.weight": (1, 1),
-    "attn.proj.bias": (1,),
-    "norm2.weight": (1,),
-    "norm2.bias": (1,),
-    "mlp.fc1.weight": (4, 1),
-    "mlp.fc1.bias": (4,),
-    "mlp.fc2.weight": (1, 4),
-    "mlp.fc2.bias": (1,),
-}
-
-
-def state_of(dim):
-    """Random weights by timm's names, of the shapes of DeiT with so many channels."""
-    rng = np.random.default_rng(dim)
-    shapes = {
-        "cls_token": (1, 1, dim),
-        "pos_embed": (1, 197, dim),
-        "patch_embed.proj.weight": (dim, 3, 16, 16),
-        "patch_embed.proj.bias": (dim,),
-        **{
-            f"blocks.{i}.{name}": tuple(dim * times for times in shape)
-            for i in range(12)
-            for name, shape in BLOCK.items()
-        },
-        "norm.weight": (dim,),
-        "norm.bias": (dim,),
-        "head.weight": (1000, dim),
-        "head.bias": (1000,),
-    }
-    return {
-        name: rng.normal(scale=0.05, size=shape).astype("float32")
-        for name, shape in shapes.items()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +36,7 @@ def states():
 
 @pytest.fixture
 def hub(states, monkeypatch):
-    """A hub with these weights in DeiT's repositories, and their hashes in the records."""
+    """A hub with these weights in DeiT's repositories; their hashes in the records."""
     repositories = {}
     for size, state in states.items():
         content = save(state)
@@ -180,12 +143,11 @@ def test_a_full_name_is_that_of_the_plain_model(hub, recwarn):
     ],
 )
 def test_cb_in_words_is_an_error_that_names_the_two_ways(build, hub):
-    with pytest.raises(
-        ValueError, match="no published weights 'vitcb_s.imagenet'"
-    ) as e:
+    message = "no published weights 'vitcb_s.imagenet'"
+    with pytest.raises(ValueError, match=message) as error:
         build()
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal "):
-        assert way in str(e.value)
+        assert way in str(error.value)
     assert not hub.requests
 
 

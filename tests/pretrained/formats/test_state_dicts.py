@@ -236,9 +236,7 @@ def test_an_index_leads_nowhere_else(name, tmp_path):
 def test_a_missing_part_is_named(tmp_path):
     write_shards(tmp_path)
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"lists model-2\.safetensors, which is"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"lists model-2\.safetensors, whi"):
         state_dicts.read(tmp_path)
 
 
