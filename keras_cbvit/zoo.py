@@ -255,8 +255,8 @@ def UperNet_ViTCB_S(
 
     Args:
         classes: number of classes.
-        weights: as of `ViTCB_S`: `None`, a name, or the path of a classification
-            model's file. Its blocks are loaded; its norm and head are left out.
+        weights: as of `ViTCB_S`: `None`, a name, a handle, a path or a live model of a
+            Vision Transformer. Its blocks are loaded; its norm and head are left out.
             UperNet's head is random.
         input_shape: `(height, width, channels)` of the images to train on, which the
             position embedding is made for; the model takes other sizes as well,

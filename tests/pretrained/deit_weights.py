@@ -19,7 +19,7 @@ BLOCK = {
 
 
 def state_of(dim, depth=12, patch_size=16, tokens=197, classes=1000):
-    """Random weights by timm's names, of the shapes of a plain ViT; DeiT's by default."""
+    """Random weights by timm's names, of a plain ViT; DeiT's shapes by default."""
     rng = np.random.default_rng(dim)
     shapes = {
         "cls_token": (1, 1, dim),
