@@ -14,7 +14,7 @@ from keras_cbvit.models.segmentation import (
 )
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained.loading import load_model, load_timm_weights
+from keras_cbvit.pretrained.loading import load_model
 from keras_cbvit.pretrained.predictions import class_names, decode_predictions
 from keras_cbvit.pretrained.publishing import publish
 from keras_cbvit.pretrained.records import Evaluation
@@ -58,7 +58,6 @@ __all__ = [
     "list_models",
     "list_weights",
     "load_model",
-    "load_timm_weights",
     "predict_sliding",
     "predict_whole",
     "publish",

@@ -13,10 +13,15 @@ from keras_cbvit.models.spec import ViTSpec
 _OWN = """\
 include_top: whether the model ends in a classification head.
 weights: `None` for random weights, a tag such as `"imagenet"` (for the
-    sizes), a full name such as `"vitcb_s.imagenet"`, or the path of a
-    `.keras` or `.weights.h5` file of such a model. `list_weights()` lists
-    the names. Position embeddings are resampled to `input_shape`. A
-    `.weights.h5` file takes the arguments that its model was built with.
+    sizes), a full name such as `"vit_s.imagenet"`, see `list_weights()`, a
+    handle of the Hugging Face hub, `"hf://owner/name"` or
+    `"hf://owner/name@revision"`, the path of a `.keras`, `.weights.h5`,
+    `.safetensors`, `.pth`, `.pt` or `.bin` file or of a folder in the layout
+    of Hugging Face or KerasHub, a state dict, or a live model of timm, transformers or
+    KerasHub. Weights of a plain ViT of another zoo make a model with
+    `broadcast="cbs"` if it is not given. Position embeddings are resampled to
+    `input_shape`. A `.weights.h5` file takes the arguments that its model was
+    built with.
 input_tensor: the tensor of images that the model is built on, a `keras.Input`, or
     what other layers give: then a `keras.Model` of theirs that ends in this model.
 input_shape: `(height, width, channels)` of the images. Height and width
@@ -56,7 +61,9 @@ Returns:
 Raises:
     ValueError: on an argument that cannot work, named with what would; on
         unknown weights, and on weights of another architecture or function.
-    FileNotFoundError: on the path of a file that does not exist."""
+    FileNotFoundError: on the path of a file that does not exist.
+    OSError: if weights cannot be downloaded, or are not those of their record.
+    ImportError: if a package is missing that reads the weights."""
 _SIZE_FIELDS = tuple(SIZES["s"])
 
 

@@ -1,6 +1,7 @@
 """Models by name: the only place that knows both the models and their weights."""
 
 import fnmatch
+import warnings
 from typing import Any
 
 import keras
@@ -15,13 +16,13 @@ from keras_cbvit.models.registry import (
     architecture_of_spec,
     known_models,
     model_fields,
+    names_for_tags,
 )
 from keras_cbvit.models.segmentation import BLOCKS, FeaturePyramid, SegmentationModel
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained import loading
-from keras_cbvit.pretrained.formats import keras_files
-from keras_cbvit.pretrained.sources import list_weights, locate
+from keras_cbvit.pretrained import formats, loading
+from keras_cbvit.pretrained.sources import list_weights
 
 _OF_HEADS = {"classes", "pooling", "classifier_activation"}
 
@@ -154,10 +155,12 @@ def _build(
             refuse("fold_layer_scale", True, "has no meaning without weights.")
         spec, content, record = ViTSpec(**given), None, None
     else:
-        path, record = locate(weights, _name_for_tags(given))
-        content = keras_files.read(path)
+        source, record = loading.locate_source(weights, *names_for_tags(given))
+        content = formats.read(source, given)
         if fold_layer_scale:
             content = loading.fold_layer_scale(content)
+        if "broadcast" not in given:
+            given |= _in_the_place_of_cb(content, source, record, weights)
         spec = _merge(content, given, classes)
     if of_any_size:
         shape = (None, None, spec.input_shape[2])
@@ -179,14 +182,22 @@ def _build(
     return model
 
 
-def _name_for_tags(given):
-    """The registered name of what is asked for, which completes a tag."""
-    of_images = ("input_shape", "include_preprocessing", "classes", "pooling")
-    fields = {field: given[field] for field in given if field not in of_images}
-    try:
-        return architecture_of_spec(ViTSpec(**fields, input_shape=(None, None, 3)))
-    except ValueError:  # fields that only go together with those of a file
-        return None
+def _in_the_place_of_cb(content, source, record, weights):
+    """CB_S for weights of a plain ViT, unless they were asked for as such.
+
+    A file of Keras says what its model is, and so does a full name.
+    """
+    is_said = formats.is_own(source) if record is None else record.name == weights
+    if is_said or content.spec.contexts():
+        return {}
+    if record is not None:
+        warnings.warn(
+            f"There are no such weights with CB yet: those of {record.name}, a plain "
+            "ViT, are used with broadcast='cbs'. The model predicts as the plain ViT, "
+            "and learns to broadcast as it is fine-tuned.",
+            stacklevel=5,
+        )
+    return {"broadcast": "cbs"}
 
 
 def _merge(content, given, classes):
@@ -198,7 +209,7 @@ def _merge(content, given, classes):
             "one, or include_top=False."
         )
     if found is not None and found.pooling is None and classes is not None:
-        given = {"pooling": "token", **given}
+        given = {"pooling": "token" if found.class_token else "avg", **given}
     if found is not None and found.classes is None:
         given = {"classifier_activation": "softmax", **given}
     return loading.merge(content, given)
@@ -254,8 +265,8 @@ def UperNet_ViTCB_S(
 
     Args:
         classes: number of classes.
-        weights: as of `ViTCB_S`: `None`, a name, or the path of a classification
-            model's file. Its blocks are loaded; its norm and head are left out.
+        weights: as of `ViTCB_S`: `None`, a name, a handle, a path or a live model of a
+            Vision Transformer. Its blocks are loaded; its norm and head are left out.
             UperNet's head is random.
         input_shape: `(height, width, channels)` of the images to train on, which the
             position embedding is made for; the model takes other sizes as well,

@@ -26,8 +26,8 @@ _OWN = (
     (
         "weights",
         str | None,
-        "weights to start from, a full name or the path of a .keras file, which say "
-        "what is not given here.",
+        "weights to start from, a full name, a handle hf://owner/name or a path, which "
+        "say what is not given here.",
     ),
     ("initial_scale", float | None, "what every channel of CB_S's Λ starts from."),
     ("channels", int | None, "of UperNet's head; the sizes have their own."),

@@ -65,7 +65,6 @@ def test_the_public_names_are_these():
         "list_models",
         "list_weights",
         "load_model",
-        "load_timm_weights",
         "predict_sliding",
         "predict_whole",
         "publish",

@@ -30,6 +30,8 @@ def difference(found: ViTSpec, wanted: ViTSpec, new_head: bool = False) -> str |
     """
     has_head = None not in (found.classes, wanted.classes) and not new_head
     normalizes = found.include_preprocessing and wanted.include_preprocessing
+    # Of images of other channels there is no mean to be the same.
+    normalizes = normalizes and found.input_shape[2] == wanted.input_shape[2]
     for field in dataclasses.fields(ViTSpec):
         name = field.name
         if getattr(found, name) == getattr(wanted, name) or name in _FREE:

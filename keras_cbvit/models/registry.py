@@ -1,5 +1,6 @@
 """Names of models: those of the paper's sizes, and those that users add."""
 
+import contextlib
 import fnmatch
 import re
 from typing import Any
@@ -96,3 +97,21 @@ def architecture_of_spec(spec: ViTSpec) -> str | None:
         if all(getattr(spec, field) == value for field, value in fields.items())
     ]
     return max(found, key=lambda name: len(_models[name]), default=None)
+
+
+def names_for_tags(fields: dict[str, Any]) -> list[str]:
+    """The registered names that complete a tag for a model of some fields, in order.
+
+    The last is that of the plain ViT, whose weights are those of CB_S with a Λ of 0,
+    unless the fields say `broadcast="cb"`.
+    """
+    of_images = ("input_shape", "include_preprocessing", "classes", "pooling")
+    fields = {name: fields[name] for name in fields if name not in of_images}
+    plain = [] if fields.get("broadcast") == "cb" else [{"broadcast": "none"}]
+    names = []
+    for changes in ({}, *plain):
+        # Some fields only go together with those of a file.
+        with contextlib.suppress(ValueError):
+            spec = ViTSpec(**{**fields, **changes}, input_shape=(None, None, 3))
+            names.append(architecture_of_spec(spec))
+    return [name for name in dict.fromkeys(names) if name is not None]

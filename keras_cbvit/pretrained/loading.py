@@ -1,7 +1,7 @@
 """From a file of weights to a model that has them, all of them."""
 
 import dataclasses
-from collections.abc import Mapping
+import os
 from typing import Any
 
 import keras
@@ -9,20 +9,23 @@ import numpy as np
 
 from keras_cbvit import classes
 from keras_cbvit.arguments import field_value
-from keras_cbvit.internals import layers_within
 from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
-from keras_cbvit.models.segmentation import check_vision_transformer
+from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import (
     HEADS,
+    PATCHES,
     TOKENS,
     VisionTransformer,
 )
-from keras_cbvit.pretrained.formats import Content, keras_files, timm
+from keras_cbvit.pretrained import formats
+from keras_cbvit.pretrained.formats import keras_files
+from keras_cbvit.pretrained.formats.content import Content
 from keras_cbvit.pretrained.records import WeightsRecord
 from keras_cbvit.pretrained.sources import locate
 
+PROJECTION = f"{PATCHES}/projection"
 CHANNEL_SCALE = "context_broadcast"
 """What the layer of a Λ is called, at any place."""
 # Two models that differ in one of these cannot share weights, or not their meaning.
@@ -51,13 +54,15 @@ def load_model(weights: Any) -> keras.Model:
     Transformer with another head, size or dtype, see `ViTCB`.
 
     Args:
-        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, or the
-            path of a `.keras` file. The file of a name is verified, and downloaded if
-            need be.
+        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, the
+            path of a `.keras` file, or whatever `ViTCB` takes of another zoo's: a
+            handle such as `"hf://owner/name"`, a file, a folder or a live model. The
+            file of a name is verified, and downloaded if need be.
 
     Returns:
-        The `keras.Model` in the file, not compiled. A model of this package has
-        `class_names`, those of its record if its file has none.
+        The `keras.Model` in the file, not compiled; of another zoo's weights, the
+        `VisionTransformer` that they are of. A model of this package has `class_names`,
+        those of its record if its file has none.
 
     Raises:
         ValueError: on an unknown name, a file that is damaged or has no model, or a
@@ -66,71 +71,35 @@ def load_model(weights: Any) -> keras.Model:
         FileNotFoundError: on the path of a file that does not exist.
         OSError: if the file cannot be downloaded, or is not the one of its record.
     """
-    path, record = locate(weights)
-    if path.suffix != ".keras":
+    source, record = locate_source(weights)
+    if not formats.is_own(source):
+        content = formats.read(source)
+        assert content.spec is not None
+        name = architecture_of_spec(content.spec) or FAMILIES[content.spec.broadcast]
+        model = VisionTransformer(content.spec, name=name)
+        assign(model, content)
+    elif source.suffix != ".keras":
         raise ValueError(
-            f"{path} holds weights alone, without their model; build the model with "
+            f"{source} holds weights alone, without their model; build the model with "
             "ViTCB(weights=...) and the arguments it was built with."
         )
-    model = keras_files.load(path)
+    else:
+        model = keras_files.load(source)
     if record is not None:
         name_classes(model, record)
     return model
 
 
-def load_timm_weights(
-    model: VisionTransformer,
-    state_dict: Mapping[str, Any],
-    allow_other_function: bool = False,
-) -> None:
-    """Copies the weights of a timm or DeiT Vision Transformer into a model.
+def locate_source(
+    weights: Any, *architectures: str
+) -> tuple[Any, WeightsRecord | None]:
+    """What `formats.read` takes for `weights=`: a verified file, or a live model.
 
-    They are those of a plain ViT, whose class token is classified. A CB_S model keeps
-    its Λ; with the Λ of 0 that it starts with it gives the plain ViT's predictions
-    (the project's reading of section 3.2).
-
-    Args:
-        model: a `VisionTransformer`. With `include_preprocessing=True` it normalizes by
-            its spec's `mean` and `std`; timm's models of the "augreg" family are
-            trained with 0.5 for both.
-        state_dict: timm's names, such as `"blocks.0.attn.qkv.weight"`, with NumPy
-            arrays or torch tensors.
-        allow_other_function: whether the model may compute something else with the
-            weights: CB, or a head on the mean of the tokens.
-
-    Raises:
-        ValueError: if the model is of another kind, quantized or computes something
-            else; if a weight is not finite; if a weight is missing, left over
-            or of another shape, by name and before anything is copied. To load into
-            a model with `include_top=False`, leave out `head.weight` and
-            `head.bias`.
+    The arguments, the record and the errors are those of `sources.locate`.
     """
-    check_vision_transformer("model", model)
-    if any(layer.quantization_mode for layer in layers_within(model)):
-        raise ValueError("The model is quantized; load the weights before it is.")
-    if not hasattr(state_dict, "keys"):
-        raise ValueError(
-            f"state_dict is a {type(state_dict).__name__}, not weights by name; read a "
-            "file with torch.load or safetensors first."
-        )
-    if "model" in state_dict:
-        raise ValueError(
-            "state_dict is a whole checkpoint; give its weights, state_dict['model']."
-        )
-    spec = model.spec
-    size = [spec.patch_size * side for side in spec.grid]
-    given = {
-        field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)
-    }
-    given["input_shape"] = (*size, spec.input_shape[2])
-    content = timm.read(state_dict, None, "the state dict", given)
-    _check_architecture(content, given)
-    if model.spec.classes is None and content.weights.keys() & HEADS:
-        raise ValueError(
-            "The state dict has a head, but the model does not; leave out head.weight "
-            "and head.bias."
-        )
-    assign(model, content, allow_other_function=allow_other_function)
+    if isinstance(weights, str | os.PathLike):
+        return locate(weights, *architectures)
+    return weights, None
 
 
 def merge(content: Content, given: dict) -> ViTSpec:
@@ -152,6 +121,10 @@ def merge(content: Content, given: dict) -> ViTSpec:
     if "input_shape" in given:
         shape = field_value(ViTSpec, "input_shape", given["input_shape"])
         given.setdefault("position_grid", found.grid if None in shape else None)
+        if shape[2] != len(found.mean):
+            for field in ("mean", "std"):
+                average = sum(getattr(found, field)) / len(found.mean)
+                given.setdefault(field, (average,) * shape[2])
     return found.replace(**given)
 
 
@@ -219,8 +192,9 @@ def assign(
     """Gives a model the weights of some content, and with the head the class names.
 
     Only what the caller asked to differ is not from the content: a head of another
-    number of classes, the Λ of CB_S where there is none, and the position embedding,
-    which is resampled where the grids of patches differ.
+    number of classes, the Λ of CB_S where there is none, the position embedding,
+    which is resampled where the grids of patches differ, and the filters of the
+    patches, which are adapted to images of another number of channels.
 
     Args:
         model: the model.
@@ -244,6 +218,9 @@ def assign(
         targets = {path: each for path, each in targets.items() if path not in HEADS}
     if TOKENS in values and content.spec is not None:
         values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
+    if PROJECTION in values and content.spec is not None:
+        channels = content.spec.input_shape[2], spec.input_shape[2]
+        values[PROJECTION] = _of_channels(values[PROJECTION], *channels)
     kept = []
     if content.spec is not None:  # else it is of the very model
         kept = _scales(spec) - _scales(content.spec) - values.keys()
@@ -276,6 +253,23 @@ def _resampled(tokens, spec, grid):
         return tokens
     resampled = resample_position_embedding(position, spec.grid, grid, prefix)
     return [*others, resampled]
+
+
+def _of_channels(projection, found, wanted):
+    """The filters of the patches for images of another number of channels.
+
+    As timm adapts those of colored images: summed up for one channel, else repeated and
+    scaled, so that images whose channels are alike give about the same tokens.
+    """
+    kernel, *bias = projection
+    if found == wanted or found != 3 or kernel is None:  # which is an error of its own
+        return projection
+    filters = np.reshape(kernel, (-1, found, np.shape(kernel)[-1]))
+    if wanted == 1:
+        filters = filters.sum(axis=1, keepdims=True)
+    else:
+        filters = filters[:, np.arange(wanted) % found] * (found / wanted)
+    return [filters.reshape(-1, filters.shape[-1]), *bias]
 
 
 def _check_fit(content, values, targets):
@@ -319,6 +313,14 @@ def _check_function(content, spec, new_head):
     key = difference(content.spec, spec, new_head)
     if key is None:
         return
+    if key == "broadcast" and not content.spec.contexts():
+        raise ValueError(
+            f"The weights of {content.source} are of a plain ViT; with broadcast="
+            f"{spec.broadcast!r} they compute something else. Start from broadcast="
+            "'cbs', which computes the same and learns to broadcast, or turn them into "
+            "CB by `keras-cbvit train imagenet_anneal` (`--anneal-context` in any "
+            "recipe); to load them nevertheless, give allow_other_function=True."
+        )
     found, asked = getattr(content.spec, key), getattr(spec, key)
     raise ValueError(
         f"The weights of {content.source} are of a model with {key}={found!r:.80}; "

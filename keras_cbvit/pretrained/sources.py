@@ -1,20 +1,23 @@
-"""Where published weights lie: folders and URLs, each with a catalog.
+"""Where weights lie: files, the Hugging Face hub, and sources of published weights.
 
-`KERAS_CBVIT_WEIGHTS` may name one; the other is `weights/`, which is part of the
-checkout and of the installed package. A source of another kind is a class with the
-methods of `Source`, and a line in `source_of`.
+Published weights are in folders and behind URLs, each with a catalog.
+`KERAS_CBVIT_WEIGHTS` may name one; the others are `weights/`, which is part of the
+checkout and of the installed package, and DeiT's. A source of another kind is a class
+with the methods of `Source`, and a line in `source_of` or `sources`.
 """
 
 import hashlib
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from keras_cbvit.arguments import shown
 from keras_cbvit.files import write
 from keras_cbvit.models.registry import UPERNET, known_models
-from keras_cbvit.pretrained import cache, network
+from keras_cbvit.pretrained import cache, hub, network
+from keras_cbvit.pretrained.deit import DeiT
+from keras_cbvit.pretrained.formats import SUFFIXES
 from keras_cbvit.pretrained.records import (
     CATALOG,
     LARGEST_CATALOG,
@@ -24,7 +27,6 @@ from keras_cbvit.pretrained.records import (
 )
 
 PLACE_VARIABLE = "KERAS_CBVIT_WEIGHTS"
-SUFFIXES = (".keras", ".weights.h5")
 
 
 class Source(Protocol):
@@ -41,6 +43,8 @@ class Source(Protocol):
 
     def file(self, record: WeightsRecord) -> Path:
         """The file of one of its records on this machine, whose SHA-256 is right.
+
+        Of weights on the Hugging Face hub, it is the folder that they are in.
 
         Raises:
             OSError: if it cannot be downloaded, or is another.
@@ -149,7 +153,7 @@ def source_of(place: str) -> Source:
 def sources() -> list[Source]:
     """Where weights are looked for, in this order."""
     named = os.environ.get(PLACE_VARIABLE)
-    return ([source_of(named)] if named else []) + [Folder(own_folder())]
+    return ([source_of(named)] if named else []) + [Folder(own_folder()), DeiT()]
 
 
 def own_folder() -> Path:
@@ -165,8 +169,9 @@ def list_weights() -> list[str]:
     `load_model` takes each, and `weights=` those of classifiers.
 
     They come from the folder or URL in the environment variable
-    `KERAS_CBVIT_WEIGHTS`, if set, and from the package's own `weights/`. A URL that
-    cannot be read is warned of; its catalog is then the last one that was.
+    `KERAS_CBVIT_WEIGHTS`, if set, from the package's own `weights/`, and, of plain ViTs
+    on ImageNet, from DeiT. A URL that cannot be read is warned of; its catalog is then
+    the last one that was.
 
     Raises:
         ValueError: if a catalog is not valid.
@@ -189,48 +194,55 @@ def find_record(name: str) -> WeightsRecord:
     Raises:
         ValueError: if there is none, with the known names.
     """
-    return _find(name, name)[1]
+    return _find(name, [name])[1]
+
+
+def is_name(weights: str) -> bool:
+    """Whether `weights=` is a tag or a full name, and no handle or path."""
+    is_handle = weights.startswith(hub.PREFIX)
+    return not (is_handle or os.sep in weights or weights.endswith(SUFFIXES))
 
 
 def locate(
-    weights: Any, architecture: str | None = None
+    weights: str | os.PathLike, *architectures: str
 ) -> tuple[Path, WeightsRecord | None]:
     """Finds the file of `weights=` and verifies it.
 
     Args:
-        weights: a tag, a full name, or the path of a `.keras` or `.weights.h5` file.
-        architecture: the name that a tag is completed with, `"vitcb_s"`.
+        weights: a tag, a full name, a handle `"hf://owner/name"`, or the path of a file
+            of weights or of a folder in Hugging Face's layout.
+        *architectures: the names that a tag is completed with, `"vitcb_s"`; the first
+            that there are weights of counts.
 
     Returns:
-        The path of a file that exists, and its record, `None` if it was named by its
+        The path of a file or folder that exists, and its record, `None` of a handle or
         path. The file of a tag or name has the SHA-256 of its record.
 
     Raises:
         FileNotFoundError: if a path leads nowhere.
-        ValueError: on an unknown tag or name, with the known ones.
+        ValueError: on an unknown tag or name, with the known ones, and on a handle that
+            is none.
         OSError: if a file cannot be downloaded, or is not the one of its record.
     """
-    if not isinstance(weights, str | os.PathLike):
-        raise ValueError(f"weights={shown(weights)} must be None, a name or a path.")
-    if (
-        isinstance(weights, os.PathLike)
-        or os.sep in weights
-        or weights.endswith(SUFFIXES)
-    ):
+    if isinstance(weights, str) and weights.startswith(hub.PREFIX):
+        return hub.fetch(weights), None
+    if isinstance(weights, os.PathLike) or not is_name(weights):
         return _existing(weights), None
-    if "." not in weights and architecture is None:
+    if "." not in weights and not architectures:
         raise ValueError(
             f"weights={shown(weights)} is a tag, which needs a model of a known size: "
             "give a full name such as 'vitcb_s.imagenet', or use ViTCB_Ti, ViTCB_S or "
             f"ViTCB_B. {_known_names()}"
         )
-    name = weights if "." in weights else f"{architecture}.{weights}"
-    source, record = _find(weights, name)
+    names = [weights]
+    if "." not in weights:
+        names = [f"{architecture}.{weights}" for architecture in architectures]
+    source, record = _find(weights, names)
     try:
         return source.file(record), record
     except OSError:
         # It may have been published again after its catalog was read.
-        source, newer = _find(weights, name)
+        source, newer = _find(weights, names)
         if newer == record:
             raise
         return source.file(newer), newer
@@ -238,23 +250,28 @@ def locate(
 
 def _existing(weights):
     path, text = Path(weights).expanduser(), shown(str(weights), 300)
+    if os.path.isdir(path) and path.suffix != ".keras":
+        return path
     if not str(path).endswith(SUFFIXES):
         raise ValueError(
-            f"weights={text} is a path, but not of a .keras or .weights.h5 file."
+            f"weights={text} is a path, but not of a folder or of a file that ends in "
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
         )
     if not os.path.isfile(path):  # not the path's own, which fails on long ones
         raise FileNotFoundError(f"weights={text}: there is no such file.")
     return path
 
 
-def _find(weights, name):
-    """The source and the record of a full name."""
-    for source in sources():
-        if (record := source.records().get(name)) is not None:
-            return source, record
+def _find(weights, names):
+    """The source and the record of the first of some full names that has one."""
+    places = [(source, source.records()) for source in sources()]
+    for name in names:
+        for source, records in places:
+            if name in records:
+                return source, records[name]
     raise ValueError(
-        f"weights={shown(weights)}: there are no published weights {shown(name)}. "
-        f"{_known_names()}{_how_to_train(name)}"
+        f"weights={shown(weights)}: there are no published weights {shown(names[0])}. "
+        f"{_known_names()}{_how_to_train(names[0])}"
     )
 
 
@@ -268,8 +285,9 @@ def _how_to_train(name):
     if tag != "imagenet" or not is_classifier:
         return ""
     return (
-        " There are no ImageNet weights of this model yet. On a machine with GPUs and "
-        f"ImageNet-1k, `keras-cbvit train imagenet --model {architecture} --publish "
-        f"{name} --weights-dir FOLDER` trains and publishes them. Set "
+        " There are no ImageNet weights of this model yet. Start from DeiT's with "
+        "broadcast='cbs', which predicts as DeiT and learns to broadcast; or turn them "
+        "into CB, on a machine with GPUs and ImageNet-1k: `keras-cbvit train "
+        f"imagenet_anneal --publish {name} --weights-dir FOLDER`. Set "
         f"{PLACE_VARIABLE}=FOLDER to use them here."
     )

@@ -1,19 +1,19 @@
 """A model and images brought to the same classes, by their names."""
 
 import dataclasses
-import re
 import warnings
 
 import keras
 import numpy as np
 
 from keras_cbvit.classes import listed
+from keras_cbvit.pretrained import imagenet
 
 from ..data.labels import places, such
 from .classifiers import Classifier
 from .logits import gives_logits
 from .metrics import Among
-from .sets import imagenet_classes, protocol
+from .sets import protocol
 
 
 def matched(classifier, on, dataset):
@@ -36,7 +36,7 @@ def matched(classifier, on, dataset):
     """
     found, split, description = dataset.class_names, dataset.test, dataset.description
     set_protocol = protocol(on)[0] if on is not None else None
-    of_set = found if set_protocol is None else imagenet_classes()
+    of_set = found if set_protocol is None else imagenet.synsets()
     names = _names(classifier, of_set, description)
     index = places(
         found, names, f"{description} has the classes", f"{classifier.name} has"
@@ -86,12 +86,18 @@ def matched_pairs(name, model, pairs, class_names):
 def _names(classifier, of_set, description):
     """The names of a classifier's classes in the words of a set of images."""
     names = classifier.class_names
+    if names is not None and imagenet.are_synsets(of_set):
+        names = imagenet.in_synsets(names)
     if names is None:
         why = "does not know the names of its classes"
         names = of_set
-    elif _are_synsets(of_set) and len(names) == 1000 and not _are_synsets(names[:1]):
+    elif (
+        imagenet.are_synsets(of_set)
+        and len(names) == len(imagenet.synsets())
+        and not imagenet.are_synsets(names[:1])
+    ):
         why = "names its 1000 classes otherwise than by ImageNet's synsets"
-        names = imagenet_classes()
+        names = imagenet.synsets()
     else:
         return names
     if len(names) != classifier.classes:
@@ -105,7 +111,3 @@ def _names(classifier, of_set, description):
         stacklevel=3,
     )
     return names
-
-
-def _are_synsets(names):
-    return all(re.fullmatch(r"n\d{8}", name) for name in names)

@@ -4,27 +4,26 @@ import json
 from pathlib import Path
 
 import keras_cbvit
-from keras_cbvit.pretrained.sources import find_record
+from keras_cbvit.pretrained.sources import find_record, is_name
 
 from ..files import read_object
 from ..training.run_folder import model_file
 
 
 def load_model(name):
-    """A model by the name of published weights, a `.keras` file or a run folder.
+    """A model by the name of published weights, a file, a handle or a run folder.
 
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
         FileNotFoundError: if there is no such file.
     """
-    path = model_file(name)
-    # By its name, the record comes along.
-    return keras_cbvit.load_model(name if is_published(name) else path)
+    is_file = name.endswith(".keras") or Path(name).is_dir()
+    return keras_cbvit.load_model(model_file(name) if is_file else name)
 
 
 def is_published(name):
     """Whether a model's name is that of published weights, not of a file or folder."""
-    return not name.endswith(".keras") and not Path(name).is_dir()
+    return is_name(name) and not Path(name).is_dir()
 
 
 def recorded_evaluation(name, task):

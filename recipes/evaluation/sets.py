@@ -1,7 +1,6 @@
 """ImageNet's test sets and their protocols, through TFDS or from a folder."""
 
 import dataclasses
-import functools
 import json
 import re
 import reprlib
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names
+from keras_cbvit.pretrained import imagenet
 
 from ..data.folders import Contents, MissingDatasetError
 from ..data.labels import read_text
@@ -104,25 +104,16 @@ def load_set(name, data, real_labels=None):
     names = dataset.class_names
     if all(name.isdecimal() for name in names):
         numbers = [int(name) for name in names]
-        if max(numbers) >= len(imagenet_classes()):
+        if max(numbers) >= len(imagenet.synsets()):
             raise ValueError(
                 f"{folder} has a class folder {max(numbers)}; ImageNet's classes go "
                 "from 0 to 999."
             )
-        names = [imagenet_classes()[number] for number in numbers]
+        names = [imagenet.synsets()[number] for number in numbers]
         names = check_names(names, what=f"{folder}: the list of class folders")
     return dataclasses.replace(
         dataset, class_names=names, description=f"{found} in {folder}"
     )
-
-
-@functools.cache
-def imagenet_classes():
-    """ImageNet's 1000 synsets in the order of their numbers."""
-    import tensorflow_datasets as tfds
-
-    path = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt"))
-    return tuple(path.read_text().split())
 
 
 def _real(data, folder, real_labels):
@@ -147,14 +138,14 @@ def _real(data, folder, real_labels):
         labels = _labels_of(file_names, read_real_labels(real_labels))
     elif folder:
         raise ValueError(f"The images of {folder} need --real-labels real.json.")
-    right = np.zeros((len(labels), len(imagenet_classes())), bool)
+    right = np.zeros((len(labels), len(imagenet.synsets())), bool)
     for row, classes in zip(right, labels, strict=True):
         row[list(classes)] = True
     labeled = int(right.any(axis=1).sum())
     return Dataset(
         None,
         pictures.split(right),
-        imagenet_classes(),
+        imagenet.synsets(),
         f"ReaL, {description}, {labeled} of {len(right)} images with labels",
     )
 
@@ -171,7 +162,7 @@ def read_real_labels(path):
             f"There is no file {path}; ReaL's is real.json of "
             "https://github.com/google-research/reassessed-imagenet."
         )
-    text, known = read_text(path), range(len(imagenet_classes()))
+    text, known = read_text(path), range(len(imagenet.synsets()))
     try:
         labels = json.loads(text)
         reason = _wrong_real_labels(labels, known)

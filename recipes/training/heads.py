@@ -3,8 +3,8 @@
 import numpy as np
 
 from keras_cbvit.classes import difference, listed
-from keras_cbvit.pretrained.formats.keras_files import read_spec
-from keras_cbvit.pretrained.sources import locate
+from keras_cbvit.pretrained import formats, imagenet
+from keras_cbvit.pretrained.loading import locate_source
 
 
 def fit_head(model, names, weights):
@@ -18,19 +18,19 @@ def fit_head(model, names, weights):
         model: a `VisionTransformer`, as `ViTCB(weights=weights, classes=...)` builds
             it, whose `class_names` become these.
         names: of the classes, in order, as many as the model's.
-        weights: a full name or the path of a file.
+        weights: as the model was built with, but no tag.
 
     Returns:
         What was done, in a sentence; `None` if the head was kept as it is.
     """
     own, model.class_names = model.class_names, names
+    if own is not None and imagenet.are_synsets(names):
+        own = imagenet.in_synsets(own)
     if own == names:
         return None
     head = model.get_layer("head")
     if own is None:
-        path, _ = locate(weights)
-        # A .weights.h5 file is of the very model.
-        classes = len(names) if path.suffix == ".h5" else read_spec(path).classes
+        classes = _count_classes(weights, len(names))
         if classes is None:
             return f"{weights} has no head: a new one is trained."
         if classes != len(names):
@@ -52,3 +52,10 @@ def fit_head(model, names, weights):
     head.bias.assign(np.zeros(head.bias.shape))
     other = difference("the data set", names, "it", own)
     return f"The head of {weights} is reinitialized: {other}."
+
+
+def _count_classes(weights, given):
+    """How many classes the head of some weights has; `None` without one."""
+    source, _ = locate_source(weights)
+    spec = formats.read(source).spec
+    return given if spec is None else spec.classes  # a .weights.h5 is of the very model

@@ -158,9 +158,7 @@ def test_the_jacobian_norm_is_largest_at_uniform_attention():
 
 @pytest.fixture(scope="module")
 def plain(oracle_arguments, timm_state):
-    model = keras_cbvit.ViTCB(**oracle_arguments, broadcast="none")
-    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
-    return model
+    return keras_cbvit.ViTCB(weights=timm_state, **oracle_arguments, broadcast="none")
 
 
 def test_maps_are_those_of_timm(plain, oracle):

@@ -52,8 +52,7 @@ def test_the_maps_are_the_softmax_and_come_with_the_same_output(example):
 
 
 def test_the_maps_of_a_vit_are_timms(oracle, oracle_arguments, timm_state):
-    model = keras_cbvit.ViTCB(broadcast="none", **oracle_arguments)
-    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
+    model = keras_cbvit.ViTCB(weights=timm_state, broadcast="none", **oracle_arguments)
     tokens = model.get_layer("token_embedding").output
     embed = keras.Model(model.input, tokens)
     block_inputs = [embed(oracle["images"].astype("float32")), *oracle["plain/blocks"]]

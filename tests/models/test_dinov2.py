@@ -48,9 +48,10 @@ class Case:
         }
 
     def model(self, **changes):
-        model = keras_cbvit.ViTCB(**{**self.arguments, **changes})
-        keras_cbvit.load_timm_weights(model, self.state, allow_other_function=True)
-        return model
+        arguments = {**self.arguments, **changes}
+        return keras_cbvit.ViTCB(
+            weights=self.state, allow_other_function=True, **arguments
+        )
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,11 @@ CASES = {
 @pytest.fixture(scope="module", params=CASES)
 def case(request, oracle, oracle_arguments, timm_state):
     """A case's name, and our model of it."""
-    model = keras_cbvit.ViTCB(**oracle_arguments, **CASES[request.param])
-    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
+    model = keras_cbvit.ViTCB(
+        weights=timm_state,
+        allow_other_function=True,
+        **{**oracle_arguments, "broadcast": "cb", **CASES[request.param]},
+    )
     if request.param == "cbs_mlp_end":
         for i, scale in enumerate(oracle["scales"]):
             model.get_layer(f"block_{i}").mlp.end[0].channel_scale.assign(scale)

@@ -1,8 +1,9 @@
 """No test of weights sees the user's cache, their variables or the real `weights/`."""
 
 import pytest
+from huggingface_hub import constants
 
-from keras_cbvit.pretrained import sources
+from keras_cbvit.pretrained import deit, sources
 from tests.tiny import tiny, train
 
 
@@ -21,6 +22,21 @@ def keras_home(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("keras")
     monkeypatch.setenv("KERAS_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory, monkeypatch):
+    """Where the hub's cache of a test is; the hub itself is nowhere."""
+    folder = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_deit(monkeypatch):
+    """DeiT's weights are not among those of a test, unless it asks for them."""
+    monkeypatch.setattr(deit.DeiT, "records", lambda _: {})
 
 
 @pytest.fixture(scope="session")

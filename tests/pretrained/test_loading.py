@@ -21,6 +21,7 @@ from tests.tiny import (
 )
 
 POSITION = "token_embedding/position_embedding"
+KERNEL = "patch_embedding/projection/kernel"
 HEAD = {"head/kernel", "head/bias"}
 
 
@@ -311,11 +312,38 @@ def test_other_classes_and_another_size_go_together(source_square):
     )
 
 
-def test_images_of_other_channels_are_refused(source):
+# Other channels of images.
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_for_other_channels_the_filters_are_adapted_by_the_rule_of_timm(
+    channels, source
+):
+    """`adapt_input_conv` of https://github.com/huggingface/pytorch-image-models."""
+    model = keras_cbvit.ViTCB(weights=source.keras, input_shape=(8, 12, channels))
+    red, green, blue = np.moveaxis(
+        source.values[KERNEL].reshape(4, 4, 3, 16), source=2, destination=0
+    )
+    expected = {
+        1: [red + green + blue],
+        2: [red * 1.5, green * 1.5],
+        4: [each * 0.75 for each in (red, green, blue, red)],
+        6: [each * 0.5 for each in (red, green, blue, red, green, blue)],
+    }[channels]
+    found = values(model)
+    kernel = np.stack(expected, axis=2).reshape(-1, 16)
+    np.testing.assert_allclose(found[KERNEL], kernel, rtol=1e-5, atol=1e-6)
+    assert_same_values(without(found, KERNEL), without(source.values, KERNEL))
+    mean = (0.485 + 0.456 + 0.406) / 3
+    assert model.spec.mean == pytest.approx((mean,) * channels)
+    assert predict(model).shape == (4, 3)
+
+
+def test_filters_of_other_than_colored_images_are_not_adapted(tmp_path):
+    two = {"input_shape": (8, 12, 2), "mean": (0.5, 0.5), "std": (0.5, 0.5)}
+    fill(tiny(**two)).save(tmp_path / "two.keras")
     with pytest.raises(ValueError, match="Of another shape: patch_embedding/proj"):
-        keras_cbvit.ViTCB(
-            weights=source.keras, input_shape=(8, 12, 1), include_preprocessing=False
-        )
+        keras_cbvit.ViTCB(weights=tmp_path / "two.keras", input_shape=(8, 12, 4))
 
 
 # Other broadcasting.

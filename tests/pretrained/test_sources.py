@@ -19,6 +19,7 @@ from tests.pretrained.places import (
     FILENAME,
     catalog_text,
     entry,
+    published_file,
     raw_server,
     record,
     server,
@@ -257,16 +258,18 @@ def test_a_path_that_leads_nowhere_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, lambda path: path])
-@pytest.mark.parametrize("name", ["a.h5", "a.pth", "a"])
+@pytest.mark.parametrize("name", ["a.h5", "a.onnx", "a"])
 def test_a_path_of_another_kind_of_file_is_refused(name, kind, tmp_path):
     (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"is a path, but not of a \.keras or \.wei"):
+    with pytest.raises(ValueError, match=r"is a path, but not of a folder or of a"):
         locate(kind(tmp_path / name))
 
 
-def test_what_is_neither_a_name_nor_a_path_is_refused():
-    with pytest.raises(ValueError, match="weights=3 must be None, a name or a path"):
-        locate(3)
+def test_the_path_of_a_folder_or_of_a_state_dict_is_taken_as_it_is(tmp_path):
+    for name in ("a.safetensors", "a.pth", "a.pt", "a.bin"):
+        (tmp_path / name).touch()
+        assert locate(tmp_path / name) == (tmp_path / name, None)
+    assert locate(tmp_path) == locate(f"{tmp_path}/") == (tmp_path, None)
 
 
 @pytest.mark.parametrize("weights", ["toy", "vitcb_s.toy"])
@@ -277,6 +280,20 @@ def test_a_tag_and_a_full_name_lead_to_the_file_beside_the_catalog(
     (own_folder / FILENAME).write_bytes(FILE)
     assert locate(weights, "vitcb_s") == (own_folder / FILENAME, record())
     assert not (keras_home / "keras_cbvit").exists()
+
+
+def test_a_tag_takes_the_first_architecture_that_has_weights(own_folder):
+    write_catalog(own_folder, entry("vit_s.toy"), entry("vitcbs_s.toy", b"scaled"))
+    for name, content in (("vit_s.toy", FILE), ("vitcbs_s.toy", b"scaled")):
+        published_file(own_folder, name).write_bytes(content)
+    for architectures, name in (
+        (("vitcb_s", "vit_s"), "vit_s.toy"),
+        (("vitcbs_s", "vit_s"), "vitcbs_s.toy"),
+    ):
+        path, found = locate("toy", *architectures)
+        assert (path.name, found.name) == (found.filename, name)
+    with pytest.raises(ValueError, match="no published weights 'vitcb_s.toy'"):
+        locate("toy", "vitcb_s", "vitcb_ti")
 
 
 def test_the_place_of_the_variable_comes_first(own_folder, tmp_path, monkeypatch):
@@ -301,10 +318,10 @@ def test_a_tag_needs_a_model_of_a_known_size(own_folder):
     write_catalog(own_folder, entry())
     message = "weights='toy' is a tag, which needs a model of a known size.*Known weigh"
     with pytest.raises(ValueError, match=message):
-        locate("toy", None)
+        locate("toy")
 
 
-@pytest.mark.parametrize("architecture", ["vitcb_s", "vitcbs_ti", "vit_b"])
+@pytest.mark.parametrize("architecture", ["vitcb_s", "vitcb_ti"])
 def test_missing_imagenet_weights_are_explained_honestly(architecture, own_folder):
     write_catalog(own_folder, entry())
     with pytest.raises(ValueError) as error:
@@ -315,8 +332,8 @@ def test_missing_imagenet_weights_are_explained_honestly(architecture, own_folde
         f"there are no published weights '{name}'",
         "Known weights: vitcb_s.toy.",
         "There are no ImageNet weights of this model yet",
-        f"keras-cbvit train imagenet --model {architecture} ",
-        f"--publish {name}",
+        "Start from DeiT's with broadcast='cbs'",
+        f"keras-cbvit train imagenet_anneal --publish {name}",
         "KERAS_CBVIT_WEIGHTS=FOLDER",
     ):
         assert part in message

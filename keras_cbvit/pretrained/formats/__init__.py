@@ -1,6 +1,127 @@
 """What files and objects of weights say: one module for each kind.
 
-Each gives a `Content`: what the weights are of, and the weights by our names.
+Each gives a `Content`: what the weights are of, and the weights by our names. The
+modules of other zoos own all that is known of them, by two functions each for state
+dicts, `recognize(names)` and `read(arrays, config, source, given)`, and one for live
+models, `from_model(model)`.
 """
 
-from keras_cbvit.pretrained.formats.content import Content as Content
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_cbvit.arguments import shown
+from keras_cbvit.pretrained.formats import (
+    hugging_face,
+    keras_files,
+    keras_hub,
+    state_dicts,
+    timm,
+)
+from keras_cbvit.pretrained.formats.content import Content
+
+SUFFIXES = (*keras_files.SUFFIXES, *state_dicts.SUFFIXES)
+"""What the names of files of weights end in."""
+STATE_DICTS = (timm, hugging_face)
+"""The modules that know a zoo's names of weights, in the order in which they look."""
+# The modules that read live models, by the package that has the models' classes.
+_PACKAGES = {"timm": timm, "transformers": hugging_face, "keras_hub": keras_hub}
+# What state dicts are of that no module reads, by a part of one of their names.
+_OTHERS = {
+    "relative_position_bias_table": "a Swin Transformer",
+    "layer1.0.conv1.": "a ResNet",
+    "layer1.0.conv2.": "a ResNet",
+    "encoder.stages.0.layers.0.layer.0.convolution": "a ResNet of transformers",
+    "stages.0.blocks.0.conv_dw.": "a ConvNeXt",
+    "stages.0.0.dwconv.": "a ConvNeXt",
+    "stages.0.layers.0.dwconv.": "a ConvNeXt of transformers",
+    "features.0.0.": "a convolutional network of torchvision",
+    "blocks.0.0.conv_pw": "an EfficientNet or MobileNet",
+    "blocks.0.0.conv_dw": "an EfficientNet or MobileNet",
+    "attention.self.query": "a BERT or another model of text",
+    "wte.weight": "a GPT or another model of text",
+    "model.layers.0.self_attn": "a language model",
+    "text_model.encoder": "a CLIP with its text tower",
+    "lora_A": "a LoRA adapter without its model",
+}
+
+
+def is_own(source: Any) -> bool:
+    """Whether a source is a file of Keras, which says itself whether it broadcasts."""
+    is_path = isinstance(source, str | os.PathLike)
+    return is_path and str(source).endswith(keras_files.SUFFIXES)
+
+
+def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
+    """What a source of weights says.
+
+    Args:
+        source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
+            `.bin` file or of a folder in Hugging Face's or KerasHub's layout, a state
+            dict, or a live model of another zoo.
+        given: fields of `ViTSpec` that the user gives, which a state dict without a
+            configuration may need, such as `num_heads`.
+
+    Raises:
+        ValueError: if the source is damaged, or of a kind that is not read, with what
+            it is.
+        ImportError: if a package is missing that reads it.
+        OSError: if it cannot be read.
+    """
+    if isinstance(source, Mapping):
+        arrays = state_dicts.unwrap(state_dicts.with_arrays(source))
+        if not arrays:
+            raise ValueError(f"weights={shown(source)} has no weights by name.")
+        return read_state_dict(arrays, None, "the state dict", given)
+    if not isinstance(source, str | os.PathLike):
+        return _read_model(source)
+    path = Path(source)
+    if is_own(path):
+        return keras_files.read(path)
+    if keras_hub.recognize_folder(path):
+        return keras_hub.read_folder(path)
+    arrays, config = state_dicts.read(path)
+    return read_state_dict(arrays, config, str(path), given)
+
+
+def read_state_dict(
+    arrays: Any, config: Any, source: str, given: Mapping[str, Any] | None = None
+) -> Content:
+    """What a state dict says, of whatever zoo it is.
+
+    Args:
+        arrays: the NumPy arrays by their zoo's names.
+        config: their zoo's configuration, or `None`.
+        source: what messages call it.
+        given: as of `read`.
+
+    Raises:
+        ValueError: if no module knows the names, with what they seem to be of.
+    """
+    for zoo in STATE_DICTS:
+        if zoo.recognize(arrays.keys()):
+            return zoo.read(arrays, config, source, given)
+    for part, kind in _OTHERS.items():
+        if any(part in name for name in arrays):
+            raise ValueError(
+                f"The weights of {source} are those of {kind}, not of a Vision "
+                "Transformer that can be built here."
+            )
+    first = next(iter(arrays))
+    raise ValueError(
+        f"The weights of {source} have the names of no Vision Transformer that is "
+        f"known: {len(arrays)} arrays, the first of them {shown(first)}."
+    )
+
+
+def _read_model(model):
+    for kind in type(model).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package in _PACKAGES:
+            return _PACKAGES[package].from_model(model)
+    known = ", ".join(_PACKAGES)
+    raise ValueError(
+        f"weights={shown(model)} must be None, a name, a handle such as "
+        f"'hf://owner/name', a path, or a model of {known}."
+    )

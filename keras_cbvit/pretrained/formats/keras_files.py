@@ -22,8 +22,9 @@ from keras_cbvit.models.base import STATE
 from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained.formats import Content
+from keras_cbvit.pretrained.formats.content import Content
 
+SUFFIXES = (".keras", ".weights.h5")
 LARGEST_CONFIG = 16 << 20  # bytes; that of a UperNet takes 100,000
 MOST_PER_BYTE = 4  # weights; int4 has two
 LARGEST_WEIGHT = 1e8
@@ -92,16 +93,6 @@ def load(path: Path) -> keras.Model:
         values = keras.ops.convert_to_numpy(weight)
         check_values(path, weight.path, values, np.finfo("float64").max)
     return model
-
-
-def read_spec(path: Path) -> ViTSpec:
-    """What the `VisionTransformer` in a `.keras` file is built from.
-
-    Raises:
-        ValueError: if the file is damaged, or of another kind of model.
-        OSError: if it cannot be read.
-    """
-    return _vit_of(path, *_open(path))[0]
 
 
 def check_values(path: Path, name: str, values: np.ndarray, most: float) -> None:

@@ -1,12 +1,15 @@
 import re
 
-import keras
 import numpy as np
 import pytest
 
 import keras_cbvit
-from tests.compare import assert_close
-from tests.tiny import assert_same_values, tiny, values
+from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained import loading
+from keras_cbvit.pretrained.formats import timm
+from tests.compare import assert_close, assert_equal, to_numpy
+from tests.pretrained.deit_weights import state_of
+from tests.tiny import predict, tiny
 
 
 class Tensor:
@@ -35,32 +38,14 @@ class Tensor:
 
 
 @pytest.mark.parametrize("kind", [np.asarray, Tensor])
-def test_weights_of_timm_give_its_predictions(
-    kind, oracle, oracle_arguments, timm_state
+@pytest.mark.parametrize("broadcast", ["none", "cbs"])
+def test_a_state_dict_gives_timms_predictions(
+    broadcast, kind, oracle, oracle_arguments, timm_state
 ):
-    model = keras_cbvit.ViTCB(broadcast="none", **oracle_arguments)
     state = {name: kind(array) for name, array in timm_state.items()}
-    keras_cbvit.load_timm_weights(model, state)
+    model = keras_cbvit.ViTCB(weights=state, broadcast=broadcast, **oracle_arguments)
     logits = model(oracle["images"].astype("float32"))
     assert_close(logits, oracle["plain/logits"], atol=1e-5)
-
-
-def test_a_cbs_model_predicts_with_them_as_the_plain_one_does(
-    oracle, oracle_arguments, timm_state
-):
-    model = keras_cbvit.ViTCB(broadcast="cbs", **oracle_arguments)
-    keras_cbvit.load_timm_weights(model, timm_state)
-    logits = model(oracle["images"].astype("float32"))
-    assert_close(logits, oracle["plain/logits"], atol=1e-5)
-
-
-def test_a_cbs_model_keeps_its_scale(oracle, oracle_arguments, timm_state):
-    model = keras_cbvit.ViTCB(broadcast="cbs", **oracle_arguments)
-    for i, scale in enumerate(oracle["scales"]):
-        model.blocks[i].mlp.end[0].channel_scale.assign(scale)
-    keras_cbvit.load_timm_weights(model, timm_state)
-    logits = model(oracle["images"].astype("float32"))
-    assert_close(logits, oracle["cbs_mlp_end/logits"], atol=1e-5)
 
 
 @pytest.fixture
@@ -95,10 +80,13 @@ def state():
     return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
+def load(state, **changes):
+    """The tiny model with the weights of a state dict."""
+    return tiny(**{"weights": state, "broadcast": "none", **changes})
+
+
 def test_every_weight_is_copied_with_its_axes_in_our_order(state):
-    model = tiny(broadcast="none")
-    keras_cbvit.load_timm_weights(model, state)
-    found = values(model)
+    found = load(state).weights_by_name()
     state = {name: array.astype("float32") for name, array in state.items()}
     for path, expected in {
         "block_1/attention/qkv/kernel": state["blocks.1.attn.qkv.weight"].T,
@@ -107,156 +95,104 @@ def test_every_weight_is_copied_with_its_axes_in_our_order(state):
         "block_0/norm2/beta": state["blocks.0.norm2.bias"],
         "head/kernel": state["head.weight"].T,
     }.items():
-        np.testing.assert_array_equal(found[path], expected)
-    kernel = found["patch_embedding/projection/kernel"].reshape(4, 4, 3, 16)
+        assert_equal(found[path], expected)
+    kernel = to_numpy(found["patch_embedding/projection/kernel"]).reshape(4, 4, 3, 16)
     filters = state["patch_embed.proj.weight"]  # (out, channel, row, column)
     assert kernel[1, 2, 0, 5] == filters[5, 0, 1, 2]
     assert kernel[3, 0, 2, 7] == filters[7, 2, 3, 0]
 
 
-def test_a_model_without_a_head_takes_a_state_dict_without_one(state):
-    model = tiny(broadcast="none", include_top=False, classes=None)
-    with pytest.raises(ValueError, match=r"leave out head\.weight and head\.bias"):
-        keras_cbvit.load_timm_weights(model, state)
-    del state["head.weight"], state["head.bias"]
-    keras_cbvit.load_timm_weights(model, state)
-    assert_close(model.get_layer("norm").gamma, state["norm.weight"])
+def test_the_number_of_heads_is_known_where_it_is_usual_or_given(state):
+    with pytest.raises(ValueError, match="does not tell its number of heads"):
+        keras_cbvit.ViTCB(weights=state, input_shape=(8, 12, 3))
+    wide = {"weights": state_of(128, depth=1, patch_size=4, tokens=5, classes=2)}
+    assert keras_cbvit.ViTCB(**wide).spec.num_heads == 2
+    assert keras_cbvit.ViTCB(**wide, num_heads=4, epsilon=1e-3).spec.epsilon == 1e-3
+
+
+def test_a_grid_that_is_no_square_is_given(state):
+    with pytest.raises(ValueError, match="has 7 positions, which are no square"):
+        keras_cbvit.ViTCB(weights=state, num_heads=2)
+
+
+def test_what_the_configuration_says_is_not_overruled(state):
+    config = {
+        "architecture": "vit_base_patch16_clip_quickgelu_224",
+        "model_args": {"num_heads": 2, "img_size": [8, 12]},
+        "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "label_names": ["cat", "dog", "emu"],
+    }
+    content = timm.read(state, config, "x", {"num_heads": 4, "epsilon": 1e-3})
+    spec = content.spec
+    assert (spec.num_heads, spec.epsilon, spec.activation) == (2, 1e-5, "quick_gelu")
+    assert (spec.mean[0], spec.std[0]) == (0.5, 0.25)
+    assert content.class_names == ("cat", "dog", "emu")
+    with pytest.raises(ValueError, match="their num_heads is 2, not 4"):
+        loading.merge(content, {"num_heads": 4})
+    for change in (
+        {"epsilon": 1e-6},
+        {"activation": "gelu"},
+        {"mean": (0.4,) * 3},
+        {"std": (0.2,) * 3},
+    ):
+        model = VisionTransformer(loading.merge(content, change))
+        with pytest.raises(ValueError, match=f"of a model with {next(iter(change))}="):
+            loading.assign(model, content)
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
         (
-            {"cls_token": None, "blocks.1.mlp.fc1.bias": None},
-            "Missing: blocks.1.mlp.fc1.bias, cls_token.",
+            {"cls_token": None, "pos_embed": (1, 6, 16)},
+            "their class_token is False, not True",
         ),
+        ({"cls_token": None}, "has 7 positions, which are no square"),
+        ({"dist_token": (1, 1, 16)}, "has 7 positions, which are no square"),
+        ({"reg_token": (1, 1, 16)}, "has 7 positions, which are no square"),
+        ({"blocks.1.mlp.fc1.bias": None}, "Missing: blocks.1.mlp.fc1.bias."),
+        ({"blocks.2.norm1.bias": (16,)}, "their depth is 3, not 2"),
+        ({"fc_norm.bias": (16,)}, "the state dict has the weights fc_norm.bias, which"),
         (
-            {"dist_token": (1, 1, 16), "blocks.2.norm1.bias": (16,)},
-            "Left over: blocks.2.norm1.bias, dist_token.",
+            {"patch_embed.proj.weight": (16, 3, 8, 8), "pos_embed": (1, 5, 16)},
+            "their patch_size is 8, not 4",
         ),
-        (
-            {"pos_embed": (1, 10, 16), "blocks.0.mlp.fc1.weight": (64, 16)},
-            "Of another shape: block_0/mlp/fc1/kernel (16, 64) for (16, 32), "
-            "token_embedding/position_embedding (1, 10, 16) for (1, 7, 16).",
-        ),
-        (
-            {"patch_embed.proj.weight": (16, 3, 8, 8)},
-            "Of another shape: patch_embedding/projection/kernel (192, 16) for "
-            "(48, 16).",
-        ),
-        (
-            {"norm.bias": None, "fc_norm.bias": (16,), "head.bias": (5,)},
-            "Missing: norm.bias; left over: fc_norm.bias; of another shape: head/bias "
-            "(5,) for (3,).",
-        ),
+        ({"blocks.0.mlp.fc1.weight": (48, 16)}, "shape: block_0/mlp/fc1/kernel"),
+        ({"norm.weight": None}, "no norm after the last block"),
+        ({"blocks.0.norm1.bias": None}, "norms without bias (RMSNorm)"),
+        ({"patch_embed.proj.weight": (16, 3, 4, 8)}, "patches of (4, 8) pixels"),
+        ({"blocks.0.attn.q_bias": (16,)}, "queries, keys and values apart"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_copied(changes, message, state):
+def test_what_does_not_fit_is_named(changes, message, state):
     for name, shape in changes.items():
         state.pop(name, None)
         if shape is not None:
             state[name] = np.zeros(shape)
-    model = tiny()
-    before = values(model)
+    arguments = {"class_token": True}
     with pytest.raises(ValueError, match=re.escape(message)):
-        keras_cbvit.load_timm_weights(model, state)
-    assert_same_values(values(model), before)
+        load(state, **arguments)
 
 
-def test_a_model_in_a_name_scope_takes_them(state):
-    with keras.name_scope("teacher"):
-        model = tiny(broadcast="none")
-    keras_cbvit.load_timm_weights(model, state)
-    assert_close(model.get_layer("norm").gamma, state["norm.weight"])
+def test_a_model_that_computes_something_else_is_refused(state):
+    for changes in ({"broadcast": "cb"}, {"pooling": "avg"}):
+        with pytest.raises(ValueError, match="allow_other_function|anneal"):
+            load(state, **changes)
+        load(state, **changes, allow_other_function=True)
 
 
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ("deit.pth", "state_dict is a str, not weights by name; read a file with"),
-        (
-            {"model": {}},
-            r"is a whole checkpoint; give its weights, state_dict\['model'",
-        ),
-    ],
-)
-def test_what_is_not_a_state_dict_is_refused(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        keras_cbvit.load_timm_weights(tiny(), wrong)
+def test_values_that_are_not_finite_are_refused(state):
+    state["norm.weight"] = np.full(16, np.nan)
+    with pytest.raises(ValueError, match="norm.weight of the state dict is not"):
+        load(state)
 
 
-def test_a_model_that_is_not_of_this_package_is_refused(state):
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="model is a Sequential, not a VisionTransfor"):
-        keras_cbvit.load_timm_weights(model, state)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"broadcast": "cb"}, {"broadcast": "none", "pooling": "avg"}]
-)
-def test_a_model_that_computes_something_else_is_refused(
-    changes, oracle_arguments, timm_state
-):
-    model = keras_cbvit.ViTCB(**{**oracle_arguments, **changes})
-    with pytest.raises(ValueError, match="something else.*allow_other_function"):
-        keras_cbvit.load_timm_weights(model, timm_state)
-    keras_cbvit.load_timm_weights(model, timm_state, allow_other_function=True)
-
-
-def test_values_that_are_not_finite_are_refused(oracle_arguments, timm_state):
-    model = keras_cbvit.ViTCB(**{**oracle_arguments, "broadcast": "none"})
-    state = {
-        **timm_state,
-        "norm.weight": np.full_like(timm_state["norm.weight"], np.nan),
-    }
-    with pytest.raises(
-        ValueError, match=r"norm\.weight of the state dict is not finite"
-    ):
-        keras_cbvit.load_timm_weights(model, state)
-
-
-def test_a_model_with_other_weights_beside_its_own_is_refused(
-    oracle_arguments, timm_state
-):
-    model = keras_cbvit.ViTCB(**{**oracle_arguments, "broadcast": "none"})
-    model.blocks[1].mlp.fc1.enable_lora(2)
-    before = values(model)
-    with pytest.raises(ValueError, match="Missing: block_1/mlp/fc1/lora_kernel_a, bl"):
-        keras_cbvit.load_timm_weights(model, timm_state)
-    assert_same_values(values(model), before)
-    model.get_layer("head").quantize("int8")
-    with pytest.raises(ValueError, match="quantized; load the weights before it is"):
-        keras_cbvit.load_timm_weights(model, timm_state)
-
-
-@pytest.mark.parametrize(
-    "changes, messages",
-    [
-        ({"uniform_head": "attached"}, ["Missing: block_0/attention/uniform_value/b"]),
-        ({"extra_branch": "mlp"}, ["Missing: extra_branch/mlp/fc1/bias"]),
-        ({"squeeze_excitation": True}, ["Missing: block_0/mlp/squeeze_excitation/fc1"]),
-        ({"layer_scale": 1.0}, ["Missing: blocks.0.ls1.gamma, blocks.0.ls2.gamma"]),
-        ({"num_register_tokens": 2}, ["Missing: reg_token"]),
-    ],
-)
-def test_a_model_of_more_parts_than_the_state_dict_is_refused(changes, messages, state):
-    model = tiny(broadcast="none", **changes)
-    for allowed in (False, True):
-        with pytest.raises(ValueError) as error:
-            keras_cbvit.load_timm_weights(model, state, allow_other_function=allowed)
-        for message in messages:
-            assert message in str(error.value)
-
-
-def test_layer_scale_and_register_tokens_of_a_state_dict_need_a_model_of_them(state):
-    state |= {f"blocks.{i}.ls{j}.gamma": np.ones(16) for i in (0, 1) for j in (1, 2)}
-    message = "Left over: blocks.0.ls1.gamma, blocks.0.ls2.gamma, blocks.1.ls1.gamma, "
-    with pytest.raises(ValueError, match=message):
-        keras_cbvit.load_timm_weights(tiny(broadcast="none"), state)
-    state["reg_token"] = np.zeros((1, 2, 16))
-    model = tiny(broadcast="none", layer_scale=1e-5)
-    with pytest.raises(ValueError, match="Left over: reg_token"):
-        keras_cbvit.load_timm_weights(model, state)
-    del state["reg_token"]
-    keras_cbvit.load_timm_weights(model, state)
-    assert (values(model)["block_1/mlp/layer_scale/gamma"] == 1).all()
+def test_layer_scale_comes_with_its_weights(state):
+    names = [f"blocks.{i}.ls{j}.gamma" for i in (0, 1) for j in (1, 2)]
+    scales = dict.fromkeys(names, np.full(16, 2.0))
+    model = load(state | scales)
+    assert model.spec.layer_scale is not None
+    folded = load(state | scales, fold_layer_scale=True)
+    assert_close(predict(folded), predict(model))
+    original = {re.sub(r"ls(.)\.gamma", r"gamma_\1", k): v for k, v in scales.items()}
+    assert_close(predict(load(state | original)), predict(model), atol=0)

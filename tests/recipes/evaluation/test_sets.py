@@ -4,11 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from keras_cbvit.pretrained.imagenet import synsets
 from recipes.data.folders import MissingDatasetError
 from recipes.evaluation import measure
 from recipes.evaluation.classifiers import Classifier
 from recipes.evaluation.matching import matched
-from recipes.evaluation.sets import data_of, imagenet_classes, load_set
+from recipes.evaluation.sets import data_of, load_set
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import (
     FOLDER,
@@ -50,7 +51,7 @@ def test_imagenet_is_the_validation_split_cropped_as_by_deit():
     assert data.crop_fraction == 0.875
     dataset = load("imagenet")
     assert labels_of(dataset) == dict(enumerate(imagenet.VALIDATION_LABELS))
-    assert dataset.class_names == imagenet_classes()
+    assert dataset.class_names == synsets()
     right = {0: 65, 1: 1, 2: 230, 3: 3, 4: 516}
     found, description = measured("imagenet", right)
     assert (found["right"], found["images"]) == (3, 5)
@@ -97,7 +98,7 @@ def test_imagenet_a_is_decided_among_its_own_classes(place, tmp_path):
 
 @pytest.mark.parametrize("reverse", [True, False])
 def test_classes_of_the_protocols_are_matched_by_name(reverse):
-    names = imagenet_classes()[::-1] if reverse else imagenet_classes()
+    names = synsets()[::-1] if reverse else synsets()
     answers = {
         number: 999 - label if reverse else label
         for number, label in enumerate(imagenet.VALIDATION_LABELS)

@@ -1,0 +1,166 @@
+"""From the layers of another zoo to a content: names by tables, sizes by shapes."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_cbvit.models.spec import ViTSpec
+from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
+from keras_cbvit.pretrained.formats.content import Content
+
+PROJECTION = f"{PATCHES}/projection"
+_OPTIONAL = ("pre_norm", "head", "layer_scale")  # ends of paths
+
+Layers = dict[str, list[np.ndarray]]
+"""Weights by the name of their layer, with Keras's axes: `[kernel, bias]` and so on."""
+Names = Mapping[str, Sequence[str | Sequence[str]]]
+"""What a zoo calls our layers, by our paths. A layer has one of several names; where a
+name is a sequence, it stands for layers whose outputs are side by side in ours."""
+
+
+def rename(
+    layers: Layers,
+    names: Names,
+    block_names: Names,
+    block: re.Pattern,
+    depth: int | None,
+    source: str,
+    zoo: str,
+) -> Layers:
+    """The layers of another zoo by our paths.
+
+    Args:
+        layers: by the zoo's names.
+        names: the zoo's names of the layers outside of the blocks.
+        block_names: those of the layers of a block.
+        block: what the names of a block's layers begin with, with the number of the
+            block as its only group.
+        depth: how many blocks there are; `None` if only the layers tell.
+        source: what messages call it.
+        zoo: the models that are read, for messages.
+
+    Raises:
+        ValueError: if a layer is left over or missing.
+    """
+    left = dict(layers)
+    numbers = {match[0]: int(match[1]) for match in map(block.match, left) if match}
+    blocks = sorted(numbers, key=numbers.__getitem__)
+    found = {path: _take(left, "", choices) for path, choices in names.items()}
+    for i, start in enumerate(blocks):
+        for path, choices in block_names.items():
+            found[f"block_{i}/{path}"] = _take(left, start, choices)
+    if left:
+        raise ValueError(
+            f"{source} has {min(left):.80}, which is no layer of a model that is read; "
+            f"{zoo} are."
+        )
+    missing = [f"block_{i}" for i in range(len(blocks), depth or 1)]
+    missing += [path for path, arrays in found.items() if not arrays]
+    missing = [path for path in missing if not path.endswith(_OPTIONAL)]
+    if missing:
+        raise ValueError(
+            f"{source} is not a whole Vision Transformer: it has no weights of what is "
+            f"{missing[0]} here."
+        )
+    return {path: arrays for path, arrays in found.items() if arrays}
+
+
+def _take(left, start, choices):
+    """Takes out the layer that has one of some names; empty if there is none."""
+    for choice in choices:
+        names = [choice] if isinstance(choice, str) else choice
+        parts = [left.pop(f"{start}{name}", []) for name in names]
+        if any(parts):
+            return [
+                np.concatenate([part[i] for part in parts if i < len(part)], axis=-1)
+                for i in range(max(map(len, parts)))
+            ]
+    return []
+
+
+def make_content(
+    source: str,
+    weights: Layers,
+    tokens: Mapping[str, np.ndarray],
+    image_size: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    **fields: Any,
+) -> Content:
+    """The content of weights that are a plain Vision Transformer's.
+
+    Args:
+        source: what messages call it.
+        weights: by our names, but those of the tokens; the kernel of the patches is of
+            shape `(patch_size, patch_size, channels, hidden_dim)`.
+        tokens: `"class_token"`, `"distillation_token"` and `"register_tokens"`, as far
+            as there are such, and `"position_embedding"`, of all tokens but the
+            registers; each with any number of axes, the last of `hidden_dim`.
+        image_size: `(height, width)` in pixels; that of a square if not given.
+        class_names: the names of the classes.
+        **fields: those of `ViTSpec` that no shape tells.
+
+    Raises:
+        ValueError: if the shapes do not go together, or the fields cannot be.
+    """
+    kernel, *bias = weights[PROJECTION]
+    if kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(
+            f"{source} has patches of {'x'.join(map(str, kernel.shape[:-2]))} pixels; "
+            "those of a ViT are squares."
+        )
+    side, _, channels, dim = kernel.shape
+    grid = image_size and [size // side for size in image_size]
+    token_weights, (rows, columns) = _embed(source, tokens, dim, grid)
+    hidden = weights["block_0/mlp/fc1"][0].shape[-1]
+    hidden //= 2 if fields.get("activation") == "swiglu" else 1
+    registers = tokens.get("register_tokens")
+    found = {
+        "input_shape": (rows * side, columns * side, channels),
+        "patch_size": side,
+        "hidden_dim": dim,
+        "depth": sum(path.endswith("/mlp/fc1") for path in weights),
+        "mlp_ratio": hidden / dim if hidden % dim else hidden // dim,
+        "class_token": "class_token" in tokens,
+        "distillation_token": "distillation_token" in tokens,
+        "num_register_tokens": 0 if registers is None else registers.shape[-2],
+        "prefix_position_embedding": registers is None,
+        "qkv_bias": len(weights["block_0/attention/qkv"]) == 2,
+        "pre_norm": "pre_norm" in weights,
+        "broadcast": "none",
+        "classes": weights[HEAD][0].shape[-1] if HEAD in weights else None,
+    }
+    try:
+        spec = ViTSpec(**found, **fields)
+    except ValueError as error:
+        raise ValueError(f"{source} is of no model that can be: {error}") from error
+    weights = {
+        **weights,
+        PROJECTION: [kernel.reshape(-1, dim), *bias],
+        TOKENS: token_weights,
+    }
+    return Content(source, weights, spec, class_names and tuple(class_names))
+
+
+def _embed(source, tokens, dim, grid):
+    """The weights of the token embedding, and the grid of patches they are for."""
+    arrays = {name: array.reshape(1, -1, dim) for name, array in tokens.items()}
+    position = arrays.pop("position_embedding", np.zeros((1, 0, dim)))
+    prefix = len(arrays.keys() - {"register_tokens"})
+    patches = position.shape[1] - prefix
+    rows, columns = grid or [math.isqrt(max(patches, 0))] * 2
+    if not rows * columns == patches > 0:
+        raise ValueError(
+            f"{source} has positions of {max(patches, 0)} patches, not of "
+            f"{rows}x{columns}."
+        )
+    if "register_tokens" in arrays:
+        # A register has no position, and in our model then no prefix token has: the
+        # class token takes up its own, which is the same sum.
+        arrays["class_token"] = arrays["class_token"] + position[:, :prefix]
+        position = position[:, prefix:]
+    order = ("class_token", "distillation_token", "register_tokens")
+    tokens = [arrays[name] for name in order if name in arrays]
+    return [*tokens, position], (rows, columns)

@@ -1,0 +1,333 @@
+"""Vision Transformers of Hugging Face's transformers, by the names of their weights.
+
+Names differ between a file, `encoder.layer.0.attention.attention.query.weight`, and a
+model in memory since transformers 5, `layers.0.attention.q_proj.weight`; both are read.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_cbvit.arguments import items, shown, whole_number
+from keras_cbvit.classes import check_names
+from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
+from keras_cbvit.models.vision_transformer import HEAD
+from keras_cbvit.pretrained.formats.content import Content
+from keras_cbvit.pretrained.formats.conversion import (
+    PROJECTION,
+    make_content,
+    rename,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """What a kind of model is where its config does not say."""
+
+    epsilon: float
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    activation: str = "gelu"
+    pooling: str = "token"
+    """Of the model without a classifier."""
+    classifier_pooling: str | None = "token"
+    """What the classifier sees; `None` if our model cannot."""
+
+
+_HALF = (0.5, 0.5, 0.5)
+# By the `model_type` of their configs.
+_FAMILIES = {
+    "vit": _Family(1e-12, _HALF, _HALF),
+    "deit": _Family(1e-12),
+    "dinov2": _Family(1e-6, classifier_pooling="token_avg"),
+    "dinov2_with_registers": _Family(1e-6, classifier_pooling="token_avg"),
+    "vit_mae": _Family(1e-12),
+    "vit_msn": _Family(1e-6),
+    "clip": _Family(
+        1e-5,
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+        activation="quick_gelu",
+        classifier_pooling=None,
+    ),
+    "siglip": _Family(
+        1e-6,
+        _HALF,
+        _HALF,
+        activation="gelu_tanh",
+        pooling="avg",
+        classifier_pooling="avg",
+    ),
+}
+_READ = (
+    "ViT, DeiT, DINOv2 (with registers, too), ViT-MAE, ViT-MSN and the image towers of "
+    "CLIP and SigLIP"
+)
+_IMAGE_PROJECTION = "visual_projection"  # CLIP's, into the space of images and texts
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+# The heads of models whose channels are not 64 a head, by the channels of the tokens:
+# ViT-H and the SigLIP model of 400 million weights.
+_HEADS = {1280: 16, 1152: 16}
+
+# What the layers are called: in files, then in memory; those of CLIP and SigLIP last.
+_LAYERS = {
+    PROJECTION: [
+        "embeddings.patch_embeddings.projection",
+        "embeddings.patch_embedding",
+    ],
+    "pre_norm": ["pre_layrnorm"],
+    "norm": ["layernorm", "post_layernorm"],
+    HEAD: ["classifier", "cls_classifier", _IMAGE_PROJECTION],
+    "distillation_head": ["distillation_classifier"],
+}
+_BLOCK_LAYERS = {
+    "norm1": ["layernorm_before", "norm1", "layer_norm1"],
+    "attention/qkv": [
+        [f"attention.attention.{part}" for part in ("query", "key", "value")],
+        [f"attention.{part}_proj" for part in "qkv"],
+        [f"self_attn.{part}_proj" for part in "qkv"],
+    ],
+    "attention/projection": [
+        "attention.output.dense",
+        "attention.o_proj",
+        "self_attn.out_proj",
+    ],
+    "layer_scale": ["layer_scale1"],
+    "norm2": ["layernorm_after", "norm2", "layer_norm2"],
+    "mlp/fc1": [
+        "intermediate.dense",
+        "mlp.fc1",
+        "mlp.weights_in",
+        ["mlp.gate_proj", "mlp.up_proj"],
+    ],
+    "mlp/fc2": ["output.dense", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"],
+    "mlp/layer_scale": ["layer_scale2"],
+}
+_GATES = ("mlp.weights_in", "mlp.gate_proj")
+_TOKENS = {
+    "embeddings.cls_token": "class_token",
+    "embeddings.class_embedding": "class_token",
+    "embeddings.distillation_token": "distillation_token",
+    "embeddings.register_tokens": "register_tokens",
+    "embeddings.position_embeddings": "position_embedding",
+    "embeddings.position_embedding": "position_embedding",
+}
+# What our model does not have, and what changes nothing of its outputs: the pooler and
+# its tanh, masks and decoders of pretraining, texts, SigLIP's attention pooling.
+_LEFT_OUT = re.compile(
+    r"pooler\.|embeddings\.(mask_token|position_ids)$|decoder\.|head\.|"
+    r"text_|logit_(scale|bias)$"
+)
+_PATCHES = re.compile(r"(.*)embeddings\.patch_embeddings?(\.projection)?\.weight")
+_BLOCK = re.compile(r"(?:encoder\.)?layers?\.(\d+)\.")
+
+
+def recognize(names: Iterable[str]) -> bool:
+    """Whether names of weights are those of a Vision Transformer of transformers."""
+    return any(_PATCHES.fullmatch(name) for name in names)
+
+
+def from_model(model: Any) -> Content:
+    """The content of a live model of transformers, such as a `ViTModel`.
+
+    Raises:
+        ValueError: if it is of a kind that is not read.
+    """
+    arrays = {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in model.state_dict().items()
+    }
+    source = f"the {type(model).__name__}"
+    if not recognize(arrays):
+        raise ValueError(f"{source} is no model that is read; {_READ} are.")
+    return read(arrays, model.config.to_dict(), source)
+
+
+def read(
+    arrays: Mapping[str, np.ndarray],
+    config: Mapping[str, Any] | None,
+    source: str,
+    given: Mapping[str, Any] | None = None,
+) -> Content:
+    """The content of weights by the names of transformers.
+
+    The pooler of a ViT, a decoder, the text tower of CLIP and the attention pooling of
+    SigLIP are left out. CLIP's projection of images becomes the head.
+
+    Args:
+        arrays: the weights.
+        config: the `config.json` of the model, with that of its image processor under
+            `"preprocessor"`. Without one, images are square, each head of the attention
+            has 64 channels, and the rest is as the kind of model has it.
+        source: what messages call it.
+        given: fields of `ViTSpec` that the user gives; `num_heads` and `epsilon` count
+            where there is no configuration.
+
+    Raises:
+        ValueError: if it is of a kind that is not read, or has what the model of this
+            package cannot have.
+    """
+    layers, tokens = _layers(arrays)
+    told = {} if config and "model_type" in config else given or {}
+    config = _image_config(config)
+    kind = config.get("model_type", _guess_type(layers, tokens))
+    if kind not in _FAMILIES:
+        raise ValueError(
+            f"{source} is of the model type {kind!r:.80} of Hugging Face, which is not "
+            f"read; {_READ} are."
+        )
+    family = _FAMILIES[kind]
+    is_gated = any(name.endswith(_GATES) for name in layers)
+    activation = "swiglu" if is_gated else _activation(config, family, source)
+    projects = _IMAGE_PROJECTION in layers
+    depth = config.get("num_hidden_layers")
+    weights = rename(layers, _LAYERS, _BLOCK_LAYERS, _BLOCK, depth, source, _READ)
+    for path, lacks_bias in ((PROJECTION, kind == "clip"), (HEAD, projects)):
+        if lacks_bias:
+            weights[path] += [np.zeros(weights[path][0].shape[-1], "float32")]
+    channels, dim = weights[PROJECTION][0].shape[-2:]
+    if config.get("hidden_size", dim) != dim:
+        raise ValueError(
+            f"{source} has tokens of {dim} channels, but its config has hidden_size="
+            f"{shown(config['hidden_size'])}: it is that of another model."
+        )
+    return make_content(
+        source,
+        weights,
+        tokens,
+        image_size=_image_size(config, source),
+        class_names=None if projects else _class_names(config, weights),
+        num_heads=told.get("num_heads") or _num_heads(config, dim, source),
+        epsilon=config.get("layer_norm_eps", told.get("epsilon", family.epsilon)),
+        activation=activation,
+        layer_scale=(
+            config.get("layerscale_value", 1.0)
+            if "block_0/layer_scale" in weights
+            else None
+        ),
+        pooling=_pooling(weights, family, projects, source),
+        classifier_activation=None if projects else "softmax",
+        **_normalization(config, family, channels),
+    )
+
+
+def _layers(arrays):
+    """The layers and the tokens of the Vision Transformer, by their names within it."""
+    prefix = next(filter(None, map(_PATCHES.fullmatch, arrays)))[1]
+    layers, tokens = {}, {}
+    for name in sorted(arrays, reverse=True):  # weights before biases
+        array, name = arrays[name], name.removeprefix(prefix)
+        layer = re.sub(r"\.(weight|bias|lambda1)$", "", name)
+        if layer in _TOKENS:
+            tokens[_TOKENS[layer]] = array
+        elif not _LEFT_OUT.match(name):
+            layers.setdefault(layer, []).append(_with_keras_axes(array))
+    return layers, tokens
+
+
+def _with_keras_axes(array):
+    """A kernel of PyTorch, `(out, in)` or `(out, in, height, width)`, as Keras's."""
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _image_config(config):
+    """A config, with that of the images in one of images and texts."""
+    config = dict(config or {})
+    config |= config.get("vision_config", {})
+    if "model_type" in config:
+        config["model_type"] = str(config["model_type"]).removesuffix("_vision_model")
+    return config
+
+
+def _guess_type(layers, tokens):
+    """The type of a model without a config."""
+    if "embeddings.patch_embedding" in layers:
+        return "clip" if "class_token" in tokens else "siglip"
+    if any("layer_scale1" in name for name in layers):
+        return "dinov2"
+    return "deit" if "distillation_token" in tokens else "vit"
+
+
+def _activation(config, family, source):
+    name = config.get("hidden_act")
+    if name is None:
+        return family.activation
+    if str(name) not in _ACTIVATIONS:
+        raise ValueError(
+            f"{source} has hidden_act={shown(name)}, which no model of this package "
+            f"has; {', '.join(_ACTIVATIONS)} are read."
+        )
+    return _ACTIVATIONS[name]
+
+
+def _image_size(config, source):
+    """`(height, width)`, or `None` if the config does not say."""
+    size = config.get("image_size")
+    if size is None:
+        return None
+    sides = items(size, most=2) or [size, size]
+    return [whole_number(f"{source}: image_size", side) for side in sides]
+
+
+def _num_heads(config, dim, source):
+    if "model_type" in config:
+        return config.get("num_attention_heads", 12)  # the default of all these models
+    heads = _HEADS.get(dim, dim // 64)
+    if dim not in _HEADS and dim % 64:
+        raise ValueError(
+            f"{source} comes without its config.json, so the number of heads of its "
+            f"attention is not known; put the file beside it."
+        )
+    return heads
+
+
+def _pooling(weights, family, projects, source):
+    if HEAD not in weights:
+        return family.pooling
+    if "distillation_head" in weights:
+        return "distilled"
+    if projects:
+        return "token"
+    if family.classifier_pooling is None:
+        raise ValueError(
+            f"{source} classifies the mean of tokens that went through no last norm, "
+            "which no model of this package does; give it without its classifier."
+        )
+    return family.classifier_pooling
+
+
+def _normalization(config, family, channels):
+    """How images of values 0-1 are normalized, as fields of a spec."""
+    processor = config.get("preprocessor") or {}
+    if not processor.get("do_normalize", True):
+        return {"mean": (0,) * channels, "std": (1,) * channels}
+    if "image_mean" in processor:
+        return {"mean": processor["image_mean"], "std": processor.get("image_std")}
+    if channels != len(family.mean):
+        return {"include_preprocessing": False}
+    return {"mean": family.mean, "std": family.std}
+
+
+def _class_names(config, weights):
+    """The names of the classes, if all have one of their own."""
+    labels = config.get("id2label")
+    if HEAD not in weights or not isinstance(labels, dict):
+        return None
+    numbers = range(weights[HEAD][0].shape[-1])
+    names = [labels.get(i, labels.get(str(i))) for i in numbers]
+    if names == [f"LABEL_{i}" for i in numbers]:
+        return None
+    with contextlib.suppress(ValueError):
+        return check_names(names)
+    return None

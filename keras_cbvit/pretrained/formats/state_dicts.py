@@ -1,0 +1,340 @@
+"""State dicts in files: named arrays, as PyTorch and safetensors keep them.
+
+Nothing in a file is run. What it says of its sizes is checked before it is believed.
+"""
+
+import collections
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_cbvit.hdf5 import damaged
+
+SAFETENSORS, PICKLES = (".safetensors",), (".pth", ".pt", ".bin")
+SUFFIXES = (*SAFETENSORS, *PICKLES)
+INDEX = ".index.json"
+"""What the name of a file ends in that lists the parts of a state dict."""
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
+"""The weights of a folder in Hugging Face's layout; the first that is there counts."""
+LARGEST_JSON = 16 << 20  # bytes; an index of the largest models has less than one
+# Keys under which training keeps a state dict, averaged weights first, as timm does.
+_WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "teacher",  # DINO's, which is the one that is evaluated
+)
+# What parallel training, compilation and DINO's pair of backbone and head put in front.
+_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+
+# By safetensors' names. NumPy has no bfloat16: the upper half of a float32.
+_BFLOAT16 = "BF16"
+_DTYPES = {
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    _BFLOAT16: "u2",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+}
+
+
+class _ForeignObjectError(Exception):
+    """A pickle asks for something that no state dict needs."""
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """The arrays of a state dict by name, and the configuration beside it.
+
+    Wrappers such as `{"model": ...}` and prefixes such as `module.` are taken off.
+    float16 and bfloat16 become float32.
+
+    Args:
+        path: of a `.safetensors`, `.pth`, `.pt` or `.bin` file, of an index of such
+            files, or of a folder in Hugging Face's layout.
+
+    Returns:
+        The arrays, and the content of a `config.json` of timm or transformers in the
+        same folder, with that of `preprocessor_config.json` under `"preprocessor"`;
+        `None` if there is none.
+
+    Raises:
+        ValueError: if the file is damaged, would run code, or holds no state dict.
+        ImportError: if a package is missing that reads it.
+        OSError: if it cannot be read.
+    """
+    if path.is_dir():
+        path = _weights_in(path)
+    parts = [path]
+    if path.name.endswith(INDEX):
+        parts = [path.with_name(name) for name in listed_parts(path)]
+    found = {}
+    for part in parts:
+        if not part.is_file():
+            raise FileNotFoundError(f"{path} lists {part.name}, which is not there.")
+        found |= _read_safetensors(part) if _is_safetensors(part) else _unpickle(part)
+    arrays = unwrap(found)
+    if not arrays:
+        raise ValueError(f"{path} holds no weights by name, as a state dict has them.")
+    return arrays, read_config(path.parent)
+
+
+def unwrap(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a state dict within a checkpoint, by their own names."""
+    while not any(isinstance(value, np.ndarray) for value in found.values()):
+        inner = (found.get(key) for key in _WRAPPERS)
+        found = next((each for each in inner if isinstance(each, Mapping)), {})
+        if not found:
+            return {}
+    arrays = {
+        str(name): value
+        for name, value in found.items()
+        if isinstance(value, np.ndarray)
+    }
+    while prefix := next((p for p in _PREFIXES if any(_begins(arrays, p))), None):
+        arrays = {
+            name.removeprefix(prefix): array
+            for name, array in arrays.items()
+            if name.startswith(prefix)
+        }
+    return arrays
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a folder in Hugging Face's layout, with its preprocessor.
+
+    `None` if there is none, or another program's.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    config = read_json(folder / CONFIG)
+    if config is None or not config.keys() & {"architecture", "model_type"}:
+        return None
+    preprocessor = read_json(folder / PREPROCESSOR)
+    return config if preprocessor is None else {**config, "preprocessor": preprocessor}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; `None` if there is no such file.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if not path.is_file():
+        return None
+    if path.stat().st_size > LARGEST_JSON:
+        raise ValueError(f"{path} has more than {LARGEST_JSON:,} bytes.")
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(found, dict):
+        raise damaged(path, "it is no object of JSON")
+    return found
+
+
+def listed_parts(index: Path) -> list[str]:
+    """The names of the files beside an index that hold the weights.
+
+    Raises:
+        ValueError: if the index is damaged.
+    """
+    listed = (read_json(index) or {}).get("weight_map")
+    names = list(listed.values()) if isinstance(listed, dict) else []
+    for name in names:
+        # Not a file elsewhere on the disk, whatever the index says.
+        if not isinstance(name, str) or Path(name).name != name:
+            raise damaged(index, f"it lists {name!r:.80}, which is no name of a file")
+    if not names:
+        raise damaged(index, "it lists no files")
+    return list(dict.fromkeys(names))
+
+
+def _begins(arrays, prefix):
+    return (name.startswith(prefix) for name in arrays)
+
+
+def _is_safetensors(path):
+    return path.name.endswith(SAFETENSORS)
+
+
+def _weights_in(folder):
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"{folder} has no weights in Hugging Face's layout: none of {', '.join(FILES)}."
+    )
+
+
+def _read_safetensors(path):
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError(
+            f"{path} needs the package safetensors: pip install safetensors."
+        ) from error
+    try:
+        parts = safetensors.deserialize(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise damaged(path, error) from error
+    arrays = {}
+    for name, part in parts:
+        if part["dtype"] not in _DTYPES:
+            raise ValueError(
+                f"{path}: {name:.80} is of the dtype {part['dtype']}, which is not "
+                "that of unquantized weights."
+            )
+        arrays[name] = _decode(part["data"], part["dtype"]).reshape(part["shape"])
+    return arrays
+
+
+def _decode(data, dtype, order="<"):
+    """The numbers in bytes."""
+    values = np.frombuffer(data, f"{order}{_DTYPES[dtype]}")
+    if dtype == _BFLOAT16:
+        return (values.astype("uint32") << 16).view("float32")
+    return values.astype("float32") if dtype == "F16" else values
+
+
+def _unpickle(path):
+    """What PyTorch has saved, with arrays for tensors."""
+    with open(path, "rb") as file:
+        is_archive = file.read(2) == b"PK"
+    try:
+        found = _read_archive(path) if is_archive else _read_legacy(path)
+    except _ForeignObjectError as error:
+        raise ValueError(
+            f"{path} holds more than weights: reading it as Python does would run "
+            f"{error!s:.200}, so it was not read. If you trust it, load it with torch "
+            "and save its state dict alone."
+        ) from error
+    except (MemoryError, ImportError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds, by zipfile, pickle and torch
+        raise damaged(path, error) from error
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}, not a state dict: weights by name."
+        )
+    return found
+
+
+def _read_archive(path):
+    """A file of PyTorch 1.6 or later: a zip archive with a pickle and the numbers."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts have more bytes than it has")
+        (name,) = (p.filename for p in parts if p.filename.endswith("/data.pkl"))
+        root = name.removesuffix("data.pkl")
+        with archive.open(name) as file:
+            return _Unpickler(file, archive, root).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes arrays of PyTorch's tensors, and nothing but what a state dict needs.
+
+    Hand-written, so that files are read without PyTorch; each part's checksum is, too.
+    """
+
+    def __init__(self, file, archive, root):
+        super().__init__(file)
+        self._archive, self._root = archive, root
+        names = archive.namelist()
+        big = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
+        self._order = ">" if big else "<"
+
+    def find_class(self, module, name):
+        if (module, name) in _GLOBALS:
+            return _GLOBALS[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise _ForeignObjectError(f"{module}.{name}")
+
+    def persistent_load(self, pid):
+        _, dtype, key, *_ = pid
+        data = self._archive.read(f"{self._root}data/{key}")
+        return _decode(data, dtype, self._order)
+
+
+def _tensor(storage, offset, shape, strides, *_):
+    """An array of some of the numbers in a storage."""
+    if min(shape, default=1) < 0 or min(strides, default=0) < 0 or offset < 0:
+        raise ValueError("a tensor has a negative size")
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if math.prod(shape) > storage.size or (math.prod(shape) and last >= storage.size):
+        raise ValueError("a tensor has more numbers than the file has for it")
+    strides = [stride * storage.itemsize for stride in strides]
+    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)
+    return np.ascontiguousarray(view).reshape(shape)
+
+
+def _parameter(tensor, *_):
+    return tensor
+
+
+_GLOBALS = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}
+
+
+def _read_legacy(path):
+    """A file from before PyTorch 1.6, which only PyTorch reads."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is in the format that PyTorch had before version 1.6, or no file "
+            "of weights; reading it needs torch: pip install torch."
+        ) from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        _, asked, rest = str(error).partition("GLOBAL ")
+        if asked:
+            raise _ForeignObjectError(rest.split()[0].rstrip(".")) from error
+        # Its own words advise to run what is in the file.
+        raise ValueError("PyTorch cannot read it") from error
+    return with_arrays(found)
+
+
+def with_arrays(found: Any) -> Any:
+    """A checkpoint with arrays for tensors."""
+    if isinstance(found, Mapping):
+        return {key: with_arrays(value) for key, value in found.items()}
+    if hasattr(found, "detach"):  # NumPy has no bfloat16
+        return np.asarray(found.detach().cpu().float())
+    return found
