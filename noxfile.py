@@ -18,7 +18,11 @@ nox.needs_version = ">=2024.3"
 nox.options.envdir = str(CACHE / "keras_cbvit" / "nox")
 nox.options.default_venv_backend = "virtualenv"  # uv does not know pip's settings
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ("lint", "tests", "oldest", "exchange", "wheel")
+nox.options.sessions = ("lint", "tests", "peers", "oldest", "exchange", "wheel")
+PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
+# torchvision, which timm asks for, would bring a torch for GPUs.
+PEERS_ALONE = ("timm==1.0.31", "torchvision==0.28.0")
+OF_PEERS_ALONE = ("huggingface_hub", "pyyaml", "safetensors")
 
 
 @nox.session
@@ -44,6 +48,19 @@ def tests(session, backend):
     # Two at a time: compiling, which takes most of the time, uses one core.
     two = ("-n", "2", "--dist", "loadfile")
     session.run("pytest", *two, *session.posargs, env=_environment(backend))
+
+
+@nox.session
+def peers(session):
+    """Models of other packages beside ours with their weights, on each backend.
+
+    They have an environment of their own, with all backends.
+    """
+    _install_peers(session, "recipes,test", "transformers==5.24.0")
+    for backend in BACKENDS:
+        session.run(
+            "pytest", "tests/peers", *session.posargs, env=_environment(backend)
+        )
 
 
 @nox.session
@@ -97,13 +114,8 @@ def benchmark(session):
 
     They have an environment of their own, with all backends.
     """
-    backends = ".[tensorflow,jax,torch,recipes]"
-    session.install("-q", "-c", "constraints.txt", backends, "keras-cv")
-    session.install("-q", "-c", "constraints.txt", "keras-hub==0.32.0", "kimm==0.2.5")
-    # timm's posterizing fails on Pillow 13, and torchvision, which it asks for, would
-    # bring a torch for GPUs.
-    session.install("-q", "pillow==12.3.0", "huggingface_hub", "pyyaml", "safetensors")
-    session.install("-q", "--no-deps", "timm==1.0.31", "torchvision==0.28.0")
+    _install_peers(session, "recipes", "keras-cv")
+    session.install("-q", "pillow==12.3.0")  # timm's posterizing fails on Pillow 13
     session.run("python", "-m", "recipes.benchmark", *session.posargs)
 
 
@@ -111,6 +123,14 @@ _ABSENT = (
     "import importlib.util, sys;"
     "sys.exit('TensorFlow is here' if importlib.util.find_spec('tensorflow') else 0)"
 )
+
+
+def _install_peers(session, extras, *others):
+    """Installs all backends and other packages of models."""
+    constraints = ("-q", "-c", "constraints.txt")
+    session.install(*constraints, f".[tensorflow,jax,torch,{extras}]")
+    session.install(*constraints, *PEERS, *OF_PEERS_ALONE, *others)
+    session.install("-q", "--no-deps", *PEERS_ALONE)
 
 
 def _environment(backend):

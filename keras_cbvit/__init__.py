@@ -3,7 +3,7 @@
 The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 """
 
-from keras_cbvit import analysis, layers
+from keras_cbvit import analysis, export, layers
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
 from keras_cbvit.models.registry import register_model
@@ -52,6 +52,7 @@ __all__ = [
     "class_names",
     "create_model",
     "decode_predictions",
+    "export",
     "feature_pyramid",
     "layers",
     "list_models",

@@ -40,6 +40,9 @@ _LAST = """\
 dtype: dtype or dtype policy of the layers, for instance
     `"mixed_bfloat16"`. Pixels are normalized and predictions given in
     at least float32.
+fold_layer_scale: whether the factors of LayerScale in `weights` go into the
+    projections before it. The model computes the same without LayerScale, but
+    trains in another way. CB and CB_S between the two do not matter.
 allow_other_function: whether the weights of a file may be loaded into a model
     that computes something else with them, such as CB in the place of none.
     A Λ that starts at 0 changes nothing and is always allowed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_cbvit.arguments import flag, items, refuse
+from keras_cbvit.arguments import flag, refuse, tensor_shape
 from keras_cbvit.documentation import documented
 from keras_cbvit.models.registry import (
     FAMILIES,
@@ -39,6 +39,7 @@ def ViTCB(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -61,6 +62,7 @@ def ViTCB_Ti(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -80,6 +82,7 @@ def ViTCB_S(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -99,6 +102,7 @@ def ViTCB_B(
     name: str | None = None,
     *,
     dtype: Any = None,
+    fold_layer_scale: bool = False,
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
@@ -116,6 +120,7 @@ def _build(
     classifier_activation="softmax",
     name=None,
     dtype=None,
+    fold_layer_scale=False,
     allow_other_function=False,
     options=None,
     size=None,
@@ -123,6 +128,7 @@ def _build(
 ):
     """What all builders do; `of_any_size` has a model of `input_shape` take others."""
     include_top = flag("include_top", include_top)
+    fold_layer_scale = flag("fold_layer_scale", fold_layer_scale)
     allow_other_function = flag("allow_other_function", allow_other_function)
     if not include_top and classes is not None:
         refuse(
@@ -139,16 +145,20 @@ def _build(
     if activation_is_given:
         given["classifier_activation"] = classifier_activation
     if input_tensor is not None:
-        given["input_shape"] = _shape_of(input_tensor, given.get("input_shape"))
+        given["input_shape"] = tensor_shape(input_tensor, given.get("input_shape"))
     if pooling is not None or not include_top:
         given["pooling"] = pooling
     if not include_top:
         given["classes"] = None
     if weights is None:
+        if fold_layer_scale:
+            refuse("fold_layer_scale", True, "has no meaning without weights.")
         spec, content, record = ViTSpec(**given), None, None
     else:
         source, record = loading.locate_source(weights, *names_for_tags(given))
-        content = formats.read(source)
+        content = formats.read(source, given)
+        if fold_layer_scale:
+            content = loading.fold_layer_scale(content)
         if "broadcast" not in given:
             given |= _in_the_place_of_cb(content, source, record, weights)
         spec = _merge(content, given, classes)
@@ -210,19 +220,6 @@ def _is_input(tensor):
         return False
     sources = keras.utils.get_source_inputs(tensor)
     return len(sources) == 1 and sources[0] is tensor
-
-
-def _shape_of(tensor, input_shape):
-    if not keras.utils.is_keras_tensor(tensor):
-        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
-    shape = tuple(tensor.shape[1:])
-    if input_shape is not None and tuple(items(input_shape) or ()) != shape:
-        refuse(
-            "input_shape",
-            input_shape,
-            f"is not that of input_tensor, {shape}; leave out one of the two.",
-        )
-    return shape
 
 
 def UperNet_ViTCB_Ti(
@@ -336,6 +333,7 @@ def _upernet(
         weights=weights,
         input_shape=input_shape,
         dtype=dtype,
+        fold_layer_scale=options.pop("fold_layer_scale", False),
         allow_other_function=options.pop("allow_other_function", False),
         options=options,
         size=size,

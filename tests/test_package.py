@@ -59,6 +59,7 @@ def test_the_public_names_are_these():
         "class_names",
         "create_model",
         "decode_predictions",
+        "export",
         "feature_pyramid",
         "layers",
         "list_models",

@@ -1,5 +1,6 @@
 """From a file of weights to a model that has them, all of them."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,22 @@ PROJECTION = f"{PATCHES}/projection"
 CHANNEL_SCALE = "context_broadcast"
 """What the layer of a Λ is called, at any place."""
 # Two models that differ in one of these cannot share weights, or not their meaning.
-ARCHITECTURE = ("hidden_dim", "depth", "num_heads", "mlp_ratio", "patch_size")
+ARCHITECTURE = (
+    "hidden_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "patch_size",
+    "class_token",
+    "distillation_token",
+    "num_register_tokens",
+    "prefix_position_embedding",
+    "pre_norm",
+    "qkv_bias",
+    "qk_norm",
+)
+# What LayerScale multiplies the outputs of, by the path of each in a block.
+_SCALED = {"layer_scale": "attention/projection", "mlp/layer_scale": "mlp/fc2"}
 
 
 def load_model(weights: Any) -> keras.Model:
@@ -119,7 +135,23 @@ def load_timm_weights(
     check_vision_transformer("model", model)
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
-    content = timm.read_as(state_dict, model.spec)
+    if not hasattr(state_dict, "keys"):
+        raise ValueError(
+            f"state_dict is a {type(state_dict).__name__}, not weights by name; read a "
+            "file with torch.load or safetensors first."
+        )
+    if "model" in state_dict:
+        raise ValueError(
+            "state_dict is a whole checkpoint; give its weights, state_dict['model']."
+        )
+    spec = model.spec
+    size = [spec.patch_size * side for side in spec.grid]
+    given = {
+        field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)
+    }
+    given["input_shape"] = (*size, spec.input_shape[2])
+    content = timm.read(state_dict, None, "the state dict", given)
+    _check_architecture(content, given)
     if model.spec.classes is None and content.weights.keys() & HEADS:
         raise ValueError(
             "The state dict has a head, but the model does not; leave out head.weight "
@@ -142,14 +174,7 @@ def merge(content: Content, given: dict) -> ViTSpec:
     found = content.spec
     if found is None:
         return ViTSpec(**given)
-    for key in ARCHITECTURE:
-        own = getattr(found, key)
-        if key in given and field_value(ViTSpec, key, given[key]) != own:
-            raise ValueError(
-                f"The weights of {content.source} are of another architecture: their "
-                f"{key} is {own}, not {given[key]}. Use a file of this model, or "
-                "ViTCB(weights=...), which takes the architecture of the file."
-            )
+    _check_architecture(content, given)
     given = dict(given)
     if "input_shape" in given:
         shape = field_value(ViTSpec, "input_shape", given["input_shape"])
@@ -159,6 +184,61 @@ def merge(content: Content, given: dict) -> ViTSpec:
                 average = sum(getattr(found, field)) / len(found.mean)
                 given.setdefault(field, (average,) * shape[2])
     return found.replace(**given)
+
+
+def _check_architecture(content, given):
+    for key in ARCHITECTURE:
+        own = getattr(content.spec, key)
+        if key in given and field_value(ViTSpec, key, given[key]) != own:
+            raise ValueError(
+                f"The weights of {content.source} are of another architecture: their "
+                f"{key} is {own}, not {given[key]}. Use a file of this model, or "
+                "ViTCB(weights=...), which takes the architecture of the file."
+            )
+
+
+def fold_layer_scale(content: Content) -> Content:
+    """The content with the factors of LayerScale in the projections before it.
+
+    A model without LayerScale computes the same with it: γ goes into the kernel and the
+    bias of the attention's projection and of the MLP's second layer. CB and CB_S lie
+    between those and LayerScale, and change nothing of that: the mean of tokens that
+    are scaled is the scaled mean, and Λ has one number for each channel, as γ has.
+
+    Args:
+        content: of a model with LayerScale.
+
+    Raises:
+        ValueError: if it has none, or has a layer before it that does not commute with
+            γ: squeeze-and-excitation, or CB by `"max"` where a γ is negative.
+    """
+    spec = content.spec
+    if spec is None or spec.layer_scale is None:
+        raise ValueError(
+            f"{content.source} says of no LayerScale; leave out fold_layer_scale."
+        )
+    if spec.squeeze_excitation:
+        raise ValueError(
+            f"The LayerScale of {content.source} cannot be folded: it comes after "
+            "squeeze-and-excitation."
+        )
+    weights = dict(content.weights)
+    for i in range(spec.depth):
+        for scale, projection in _SCALED.items():
+            paths = f"block_{i}/{scale}", f"block_{i}/{projection}"
+            (gamma, *_), *_ = arrays = [weights.get(path, [None]) for path in paths]
+            if any(array is None for each in arrays for array in each):
+                raise ValueError(f"{content.source} lacks weights of {paths[0]}.")
+            if (gamma < 0).any() and spec.broadcast != "none" and spec.context == "max":
+                raise ValueError(
+                    f"The LayerScale of {content.source} cannot be folded: {paths[0]} "
+                    "has negative factors, of which the maximum that CB adds differs."
+                )
+            del weights[paths[0]]
+            weights[paths[1]] = [array * gamma for array in arrays[1]]
+    return dataclasses.replace(
+        content, weights=weights, spec=spec.replace(layer_scale=None)
+    )
 
 
 def assign(

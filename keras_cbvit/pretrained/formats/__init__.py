@@ -2,13 +2,16 @@
 
 Each gives a `Content`: what the weights are of, and the weights by our names. The
 modules of other zoos own all that is known of them, by two functions each for state
-dicts, `recognize(names)` and `read(arrays, config, source)`, and one for live models,
-`from_model(model)`.
+dicts, `recognize(names)` and `read(arrays, config, source, given)`, and one for live
+models, `from_model(model)`.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from keras_cbvit.arguments import shown
 from keras_cbvit.pretrained.formats import (
@@ -52,13 +55,15 @@ def is_own(source: Any) -> bool:
     return is_path and str(source).endswith(keras_files.SUFFIXES)
 
 
-def read(source: Any) -> Content:
+def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
     """What a source of weights says.
 
     Args:
         source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
             `.bin` file or of a folder in Hugging Face's or KerasHub's layout, or a
             live model of another zoo.
+        given: fields of `ViTSpec` that the user gives, for what the source does not
+            say, such as the number of heads of a state dict without its configuration.
 
     Raises:
         ValueError: if the source is damaged, or of a kind that is not read, with what
@@ -74,23 +79,29 @@ def read(source: Any) -> Content:
     if keras_hub.recognize_folder(path):
         return keras_hub.read_folder(path)
     arrays, config = state_dicts.read(path)
-    return read_state_dict(arrays, config, str(path))
+    return read_state_dict(arrays, config, str(path), given)
 
 
-def read_state_dict(arrays: Any, config: Any, source: str) -> Content:
+def read_state_dict(
+    arrays: Mapping[str, np.ndarray],
+    config: dict[str, Any] | None,
+    source: str,
+    given: Mapping[str, Any] | None = None,
+) -> Content:
     """What a state dict says, of whatever zoo it is.
 
     Args:
         arrays: the NumPy arrays by their zoo's names.
         config: their zoo's configuration, or `None`.
         source: what messages call it.
+        given: as of `read`.
 
     Raises:
         ValueError: if no module knows the names, with what they seem to be of.
     """
     for zoo in STATE_DICTS:
         if zoo.recognize(arrays.keys()):
-            return zoo.read(arrays, config, source)
+            return zoo.read(arrays, config, source, given)
     for part, kind in _OTHERS.items():
         if any(part in name for name in arrays):
             raise ValueError(

@@ -1,123 +1,200 @@
-"""State dicts of timm and DeiT."""
+"""Vision Transformers of timm and DeiT: named arrays with a configuration, live models.
 
-import dataclasses
+Names and shapes of the weights tell most of what they are of; the configuration of
+timm's hub, or the live model, tells the rest. Weights alone do not: then the user's
+word counts, or else DeiT's conventions.
+
+Left out, since no model of this package has them: the attention pooling of SigLIP's
+models, with the head behind it, and the decoder and mask token of self-supervised ones.
+"""
+
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_cbvit.arguments import field_value
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD, ViTSpec
-from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats.content import Content
+from keras_cbvit.pretrained.formats.timm_names import (
+    BIAS,
+    KERNEL,
+    POSITION,
+    from_timm,
+    layer_names,
+)
 
-# timm's names of the weights of our layers, in the order of `Content`.
-_LAYERS = {
-    f"{PATCHES}/projection": ["patch_embed.proj.weight", "patch_embed.proj.bias"],
-    TOKENS: ["cls_token", "reg_token", "pos_embed"],
-    "norm": ["norm.weight", "norm.bias"],
-    HEAD: ["head.weight", "head.bias"],
+_FC1, _FC2 = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"
+
+# What DeiT-III's and DINOv2's own files call weights, and timm's names of them.
+_ORIGINALS = {
+    r"\.gamma_(\d)$": r".ls\1.gamma",
+    r"\.mlp\.w12\.": ".mlp.fc1.",
+    r"\.mlp\.w3\.": ".mlp.fc2.",
 }
-_BLOCK_LAYERS = {
-    "norm1": ["norm1.weight", "norm1.bias"],
-    "attention/qkv": ["attn.qkv.weight", "attn.qkv.bias"],
-    "attention/projection": ["attn.proj.weight", "attn.proj.bias"],
-    "layer_scale": ["ls1.gamma"],
-    "norm2": ["norm2.weight", "norm2.bias"],
-    "mlp/fc1": ["mlp.fc1.weight", "mlp.fc1.bias"],
-    "mlp/fc2": ["mlp.fc2.weight", "mlp.fc2.bias"],
-    "mlp/layer_scale": ["ls2.gamma"],
+_LEFT_OUT = re.compile(r"mask_token$|decoder_|attn_pool\.")
+# Names by which networks are known that have blocks, too, but compute something else.
+_OTHERS = {
+    r"relative_position|rel_pos": "relative position biases, as BEiT and SAM",
+    r"attn\.(q_proj|q_bias)": "queries, keys and values apart, as EVA and BEiT",
+    r"\.attns\.": "parallel attentions and MLPs in a block",
+    r"\.in_proj\.": "an MLP in parallel to the attention",
+    r"\.lambda_": "differential attention",
+    r"blocks_token_only|cls_attn_blocks": "class attention, as CaiT and XCiT",
+    r"\.attn\.gate\.": "a gate on the attention",
+    r"(attn|mlp)\.norm\.": "norms within the attention or the MLP, as BEiT-3 and EVA",
+    r"patch_embed\.backbone": "a CNN before the Transformer (a hybrid)",
+    r"patch_embed\.norm": "a norm after the projection of patches, as AIMv2",
+    r"pre_logits": "a representation layer before the head (pre_logits)",
 }
+# Networks whose weights have the names and shapes of a plain ViT's.
+_OTHERS_BY_NAME = {
+    "_rpn_": "norms after the branches (res-post-norm)",
+    "rope|vit_pe_": "a rotary position embedding",
+}
+_MEAN_OF_ALL = "a mean over all tokens, those before the patches included"
+
+# What timm's entry points set and no shape tells. Heads of 64 channels are the rule.
+_HEAD_CHANNELS = {1152: 72, 1280: 80, 1408: 88, 1664: 104}  # by `hidden_dim`
+_HEAD_CHANNELS_BY_NAME = {"test_vit": 32, "base_patch16_gap_224": 48, "giantopt": 96}
+_EPSILON, _EPSILON_BY_NAME = 1e-6, {"_clip_": 1e-5}
+_ACTIVATIONS_BY_NAME = {
+    "quickgelu": "quick_gelu",
+    "base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
+    "so400m_patch16_siglip|giantopt": "gelu_tanh",
+}
+# What timm calls its activations, and their classes.
+_ACTIVATIONS = {
+    **{name: name for name in ("gelu", "gelu_tanh", "quick_gelu", "swiglu")},
+    "silu": "swiglu",
+    "GELU": "gelu",
+    "GELUTanh": "gelu_tanh",
+    "QuickGELU": "quick_gelu",
+    "SiLU": "swiglu",
+}
+_POOLINGS = {"token": "token", "avg": "avg", "": None}
+# What the user may say where the source does not.
+_OPEN = ("num_heads", "epsilon", "activation", "mean", "std")
 
 
 def recognize(names: Iterable[str]) -> bool:
-    """Whether weights have timm's names of a Vision Transformer."""
-    return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= {*names}
+    """Whether weights have timm's names of a Vision Transformer or a relative of it."""
+    names = set(names)
+    return KERNEL in names and any(name.startswith("blocks.0.") for name in names)
 
 
 def read(
-    arrays: Mapping[str, np.ndarray], config: dict[str, Any] | None, source: str
+    arrays: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    source: str,
+    given: Mapping[str, Any] | None = None,
 ) -> Content:
-    """The weights and the spec of named arrays of DeiT's shape.
+    """The weights and the spec of named arrays.
 
     Args:
-        arrays: by timm's names.
+        arrays: by timm's names, such as `"blocks.0.attn.qkv.weight"`, or those in the
+            files of DeiT, DINO, DINOv2 and MAE: NumPy arrays or torch tensors.
         config: the `config.json` of timm's hub, or `None`.
         source: what messages call them.
+        given: fields of `ViTSpec` that the user gives. Where the configuration does
+            not say them, `num_heads`, `epsilon`, `activation`, `mean`, `std` and the
+            grid of patches in `input_shape` are taken from here.
+
+    Raises:
+        ValueError: if the weights are of a network that no `VisionTransformer` of this
+            package computes, one is not finite, or the number of heads or the grid of
+            patches cannot be told.
     """
-    kernel = arrays["patch_embed.proj.weight"]
-    hidden_dim, channels, patch_size, _ = kernel.shape
-    side = math.isqrt(arrays["pos_embed"].shape[1] - 1) * patch_size
-    pretrained = (config or {}).get("pretrained_cfg", {})
-    head = arrays.get("head.weight")
-    spec = ViTSpec(
-        input_shape=(side, side, channels),
-        patch_size=patch_size,
-        hidden_dim=hidden_dim,
-        depth=len([name for name in arrays if name.endswith("attn.qkv.weight")]),
-        num_heads=hidden_dim // 64 or 2,
-        mlp_ratio=arrays["blocks.0.mlp.fc1.weight"].shape[0] // hidden_dim,
-        broadcast="none",
-        classes=None if head is None else head.shape[0],
-        mean=pretrained.get("mean", IMAGENET_MEAN),
-        std=pretrained.get("std", IMAGENET_STD),
-    )
-    return dataclasses.replace(read_as(arrays, spec), source=source)
+    arrays, given = _timm_names(arrays, source), given or {}
+    told = {key: given[key] for key in _OPEN if key in given}
+    if "input_shape" in given:
+        told["img_size"] = field_value(ViTSpec, "input_shape", given["input_shape"])[:2]
+    told |= _said(config or {}, arrays, source)
+    return _content(arrays, told, source)
 
 
 def from_model(model: Any) -> Content:
-    """The weights and the spec of a live timm model of DeiT's shape."""
-    arrays = {name: _to_numpy(each) for name, each in model.state_dict().items()}
-    return read(arrays, {"pretrained_cfg": model.pretrained_cfg}, "timm's model")
-
-
-def read_as(state_dict: Mapping[str, Any], spec: ViTSpec) -> Content:
-    """The weights in a state dict by our names.
-
-    Args:
-        state_dict: timm's names, such as `"blocks.0.attn.qkv.weight"`, with NumPy
-            arrays or torch tensors.
-        spec: the spec of the model that is to get them. The content's own is the same
-            with what a state dict is always of: a plain ViT whose class token is
-            classified.
+    """The weights and the spec of a live `timm.models.VisionTransformer`.
 
     Raises:
-        ValueError: if it is no state dict, or has weights that are not finite.
+        ValueError: if it is another model, or computes what no `VisionTransformer` of
+            this package does.
     """
-    if not hasattr(state_dict, "keys"):
-        raise ValueError(
-            f"state_dict is a {type(state_dict).__name__}, not weights by name; read a "
-            "file with torch.load or safetensors first."
-        )
-    if "model" in state_dict:
-        raise ValueError(
-            "state_dict is a whole checkpoint; give its weights, state_dict['model']."
-        )
-    left = {name: _to_numpy(array) for name, array in state_dict.items()}
-    for name, array in left.items():
+    kind, pretrained = type(model).__name__, model.pretrained_cfg
+    source = f"timm's {pretrained.get('architecture') or kind}"
+    if kind not in ("VisionTransformer", "VisionTransformerDistilled"):
+        raise ValueError(f"{source} is a {kind}, not a plain Vision Transformer.")
+    arrays = _timm_names(model.state_dict(), source)
+    block = model.blocks[0]
+    if type(block).__name__ != "Block":
+        raise _refusal(source, f"blocks of the kind {type(block).__name__}")
+    if model.pool_include_prefix and model.global_pool == "avg":
+        raise _refusal(source, _MEAN_OF_ALL)
+    activation = type(block.mlp.act).__name__
+    if getattr(block.mlp.act, "approximate", "none") == "tanh":
+        activation = "GELUTanh"
+    if getattr(block.mlp, "gate_last", False):
+        raise _refusal(source, "a gated MLP that is not SwiGLU")
+    told = {
+        **_preprocessing(pretrained),
+        "num_heads": block.attn.num_heads,
+        "epsilon": block.norm1.eps,
+        "activation": activation,
+        "global_pool": model.global_pool,
+        "img_size": model.patch_embed.img_size,
+    }
+    return _content(arrays, told, source)
+
+
+def _timm_names(arrays, source):
+    """The weights by timm's names, without those that are left out.
+
+    Raises a ValueError if they are of another network.
+    """
+    for pattern, what in _OTHERS.items():
+        if any(re.search(pattern, name) for name in arrays):
+            raise _refusal(source, what)
+    left_out = {name for name in arrays if _LEFT_OUT.match(name)}
+    if any(name.startswith("attn_pool.") for name in left_out):
+        left_out |= {name for name in arrays if name.startswith("head.")}
+    found = {}
+    for name in arrays.keys() - left_out:
+        array = _to_numpy(arrays[name])
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} of the state dict is not finite.")
-    names, weights = _names(spec), {}
-    for path, theirs in names.items():
-        arrays = [left.pop(name, None) for name in theirs]
-        if any(array is not None for array in arrays):
-            weights[path] = [None if x is None else _from_timm(x) for x in arrays]
-    weights |= {name: [array] for name, array in left.items()}  # of no layer of ours
-    plain = spec.replace(
-        broadcast="none", pooling=spec.pooling and "token", squeeze_excitation=False
+            raise ValueError(f"{name} of {source} is not finite.")
+        for pattern, replacement in _ORIGINALS.items():
+            name = re.sub(pattern, replacement, name)
+        found[name] = array
+    if "register_tokens" in found:  # DINOv2's own, whose class token has a position
+        found["reg_token"] = found.pop("register_tokens")
+        found["cls_token"] = found["cls_token"] + found[POSITION][:, :1]
+        found[POSITION] = found[POSITION][:, 1:]
+    _check_parts(found, source)
+    return found
+
+
+def _check_parts(arrays, source):
+    """Raises a ValueError unless weights have what every ViT of this package has."""
+    if POSITION not in arrays:
+        raise _refusal(source, "no position embedding, but perhaps a rotary one")
+    if not {"norm.weight", "fc_norm.weight"} & arrays.keys():
+        raise _refusal(source, "no norm after the last block")
+    if "blocks.0.norm1.bias" not in arrays:
+        raise _refusal(source, "norms without bias (RMSNorm)")
+    for name in (KERNEL, _FC1, _FC2):
+        if name not in arrays:
+            raise ValueError(f"{source} has no {name}, which every ViT of timm has.")
+    kernel = arrays[KERNEL]
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise _refusal(source, f"patches of {kernel.shape[2:]} pixels")
+
+
+def _refusal(source, what):
+    return ValueError(
+        f"{source} has {what}, which no VisionTransformer of this package has."
     )
-    return Content("the state dict", weights, plain, names=names)
-
-
-def _names(spec):
-    """timm's names of the weights of a model, by the paths of our layers."""
-    names = dict(_LAYERS)
-    if not spec.num_register_tokens:
-        names[TOKENS] = [name for name in names[TOKENS] if name != "reg_token"]
-    for i in range(spec.depth):
-        for path, theirs in _BLOCK_LAYERS.items():
-            names[f"block_{i}/{path}"] = [f"blocks.{i}.{name}" for name in theirs]
-    return names
 
 
 def _to_numpy(array):
@@ -126,8 +203,173 @@ def _to_numpy(array):
     return np.asarray(array)
 
 
-def _from_timm(array):
-    """timm's axes in our order: kernels are (in, out), images channels last."""
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-    return array.T if array.ndim == 2 else array
+def _said(config, arrays, source):
+    """What a configuration and the name of its architecture tell."""
+    pretrained = config.get("pretrained_cfg") or config
+    labels = config.get("label_names") or pretrained.get("label_names")
+    said = _preprocessing({**pretrained, "label_names": labels})
+    name, arguments = config.get("architecture"), config.get("model_args") or {}
+    if name is None:
+        return said
+    if (other := _by_name(_OTHERS_BY_NAME, name, None)) is not None:
+        raise _refusal(source, other)
+    if arguments.get("pool_include_prefix"):
+        raise _refusal(source, _MEAN_OF_ALL)
+    said |= {
+        "num_heads": _usual_heads(arrays, name),
+        "epsilon": _by_name(_EPSILON_BY_NAME, name, _EPSILON),
+        "activation": _by_name(_ACTIVATIONS_BY_NAME, name, _usual_activation(arrays)),
+        "global_pool": config.get("global_pool"),
+    }
+    theirs = {
+        "num_heads": "num_heads",
+        "activation": "act_layer",
+        "global_pool": "global_pool",
+        "img_size": "img_size",
+        "init_values": "init_values",
+    }
+    return said | {
+        key: arguments[argument]
+        for key, argument in theirs.items()
+        if arguments.get(argument) is not None
+    }
+
+
+def _preprocessing(pretrained):
+    """What a `pretrained_cfg` tells of images and classes."""
+    size, labels = pretrained.get("input_size"), pretrained.get("label_names")
+    found = {
+        "mean": pretrained.get("mean"),
+        "std": pretrained.get("std"),
+        "img_size": size and size[1:],
+        "class_names": labels if isinstance(labels, list | tuple) else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _by_name(table, name, default):
+    return next((v for key, v in table.items() if re.search(key, name)), default)
+
+
+def _usual_activation(arrays):
+    is_gated = arrays[_FC1].shape[0] == 2 * arrays[_FC2].shape[1]
+    return "swiglu" if is_gated else "gelu"
+
+
+def _usual_heads(arrays, name=""):
+    """How many heads there are by the width; `None` if it has no whole number."""
+    hidden_dim = arrays[KERNEL].shape[0]
+    by_width = _HEAD_CHANNELS.get(hidden_dim, 64)
+    channels = _by_name(_HEAD_CHANNELS_BY_NAME, name, by_width)
+    return None if hidden_dim % channels else hidden_dim // channels
+
+
+def _content(arrays, told, source):
+    spec = _spec(arrays, told, source)
+    if spec.pre_norm:  # timm's patches have no bias then
+        arrays.setdefault(BIAS, np.zeros(spec.hidden_dim, "float32"))
+    names = layer_names(spec)
+    known = {name for theirs in names.values() for name in theirs}
+    if unknown := sorted(arrays.keys() - known):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise _refusal(source, f"the weights {unknown[0]:.80}{more}")
+    weights = {}
+    for path, theirs in names.items():
+        found = [arrays.get(name) for name in theirs]
+        if any(array is not None for array in found):
+            weights[path] = [None if x is None else from_timm(x) for x in found]
+    labels = told.get("class_names") or ()
+    are_names = len({*labels}) == len(labels) == spec.classes
+    return Content(source, weights, spec, tuple(labels) if are_names else None, names)
+
+
+def _spec(arrays, told, source):
+    """What the weights are of: their names and shapes tell most of it."""
+    hidden_dim, channels, patch_size, _ = arrays[KERNEL].shape
+    tokens = {
+        "class_token": "cls_token" in arrays,
+        "distillation_token": "dist_token" in arrays,
+        "num_register_tokens": np.shape(arrays.get("reg_token", [[]]))[1],
+    }
+    (rows, columns), positioned = _grid(arrays, told, sum(tokens.values()), source)
+    fc_norm, pre_norm = "fc_norm.weight" in arrays, "norm_pre.weight" in arrays
+    has_scale = "blocks.0.ls1.gamma" in arrays
+    return ViTSpec(
+        input_shape=(rows * patch_size, columns * patch_size, channels),
+        patch_size=patch_size,
+        hidden_dim=hidden_dim,
+        depth=1 + max(int(n.split(".")[1]) for n in arrays if n.startswith("blocks.")),
+        num_heads=_num_heads(arrays, told, source),
+        mlp_ratio=arrays[_FC2].shape[1] / hidden_dim,
+        **tokens,
+        prefix_position_embedding=positioned,
+        pre_norm=pre_norm,
+        fc_norm=fc_norm,
+        qkv_bias="blocks.0.attn.qkv.bias" in arrays,
+        qk_norm="blocks.0.attn.q_norm.weight" in arrays,
+        activation=_activation(arrays, told, source),
+        layer_scale=told.get("init_values", 1e-5) if has_scale else None,
+        epsilon=told.get("epsilon", 1e-5 if pre_norm else _EPSILON),  # as CLIP's
+        broadcast="none",
+        mean=_colors(told.get("mean", IMAGENET_MEAN), channels),
+        std=_colors(told.get("std", IMAGENET_STD), channels),
+        pooling=_pooling(tokens, fc_norm, told, source),
+        classes=arrays["head.weight"].shape[0] if "head.weight" in arrays else None,
+    )
+
+
+def _num_heads(arrays, told, source):
+    hidden_dim = arrays[KERNEL].shape[0]
+    if "blocks.0.attn.q_norm.weight" in arrays:
+        return hidden_dim // arrays["blocks.0.attn.q_norm.weight"].shape[0]
+    found = told.get("num_heads") or _usual_heads(arrays)
+    if found is None:
+        raise ValueError(
+            f"{source} does not tell its number of heads, and hidden_dim={hidden_dim} "
+            "is no multiple of the usual 64 channels; give num_heads=...."
+        )
+    return found
+
+
+def _activation(arrays, told, source) -> Any:  # one of the spec's literals
+    usual = _usual_activation(arrays)
+    found = _ACTIVATIONS.get(told.get("activation", usual))
+    if found is None or (found == "swiglu") != (usual == "swiglu"):
+        raise _refusal(source, f"the activation {told['activation']} in its MLPs")
+    return found
+
+
+def _pooling(tokens, fc_norm, told, source):
+    if tokens["distillation_token"]:
+        return "distilled"
+    found = told.get("global_pool")
+    if found in (None, "map", "prr"):  # not said, or left out
+        return "token" if tokens["class_token"] and not fc_norm else "avg"
+    if found not in _POOLINGS:
+        raise _refusal(source, f"the pooling {found}")
+    return _POOLINGS[found]
+
+
+def _colors(values, channels):
+    """One number for each channel: as they are, or the mean of the colors."""
+    return values if len(values) == channels else (float(np.mean(values)),) * channels
+
+
+def _grid(arrays, told, prefix, source):
+    """`(rows, columns)` of patches, and whether the prefix tokens have positions, too.
+
+    The size of the images tells it, or else the patches make a square.
+    """
+    positions, patch_size = arrays[POSITION].shape[1], arrays[KERNEL].shape[-1]
+    counts = (positions - prefix, positions)
+    size = told.get("img_size") or (None, None)
+    sides = (size, size) if isinstance(size, int) else size
+    grids = [] if None in sides else [tuple(side // patch_size for side in sides)]
+    grids += [(math.isqrt(max(count, 0)),) * 2 for count in counts]
+    for rows, columns in grids:
+        if rows * columns in counts:
+            return (rows, columns), rows * columns == counts[0]
+    raise ValueError(
+        f"{source} has {positions} positions, which are no square of patches; give "
+        "the input_shape that it was trained on."
+    )
