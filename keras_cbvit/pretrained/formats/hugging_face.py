@@ -15,7 +15,7 @@ import numpy as np
 from keras_cbvit.arguments import items, shown, whole_number
 from keras_cbvit.classes import check_names
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
-from keras_cbvit.models.vision_transformer import HEAD
+from keras_cbvit.models.vision_transformer import DISTILLATION_HEAD, HEAD
 from keras_cbvit.pretrained.formats.content import Content
 from keras_cbvit.pretrained.formats.conversion import (
     PROJECTION,
@@ -89,7 +89,7 @@ _LAYERS = {
     "pre_norm": ["pre_layrnorm"],
     "norm": ["layernorm", "post_layernorm"],
     HEAD: ["classifier", "cls_classifier", _IMAGE_PROJECTION],
-    "distillation_head": ["distillation_classifier"],
+    DISTILLATION_HEAD: ["distillation_classifier"],
 }
 _BLOCK_LAYERS = {
     "norm1": ["layernorm_before", "norm1", "layer_norm1"],
@@ -238,7 +238,7 @@ def _with_keras_axes(array):
 def _image_config(config):
     """A config, with that of the images in one of images and texts."""
     config = dict(config or {})
-    config |= config.get("vision_config", {})
+    config |= config.get("vision_config") or {}
     if "model_type" in config:
         config["model_type"] = str(config["model_type"]).removesuffix("_vision_model")
     return config
@@ -289,7 +289,7 @@ def _num_heads(config, dim, source):
 def _pooling(weights, family, projects, source):
     if HEAD not in weights:
         return family.pooling
-    if "distillation_head" in weights:
+    if DISTILLATION_HEAD in weights:
         return "distilled"
     if projects:
         return "token"
@@ -301,7 +301,7 @@ def _pooling(weights, family, projects, source):
     return family.classifier_pooling
 
 
-def _normalization(config, family, channels):
+def _normalization(config, family, channels) -> dict[str, Any]:
     """How images of values 0-1 are normalized, as fields of a spec."""
     processor = config.get("preprocessor") or {}
     if not processor.get("do_normalize", True):
