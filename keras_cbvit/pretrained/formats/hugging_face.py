@@ -155,7 +155,10 @@ def from_model(model: Any) -> Content:
 
 
 def read(
-    arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None, source: str
+    arrays: Mapping[str, np.ndarray],
+    config: Mapping[str, Any] | None,
+    source: str,
+    given: Mapping[str, Any] | None = None,
 ) -> Content:
     """The content of weights by the names of transformers.
 
@@ -168,6 +171,8 @@ def read(
             `"preprocessor"`. Without one, images are square, each head of the attention
             has 64 channels, and the rest is as the kind of model has it.
         source: what messages call it.
+        given: fields of `ViTSpec` that the user gives. Without a config, `num_heads` is
+            taken from here.
 
     Raises:
         ValueError: if it is of a kind that is not read, or has what the model of this
@@ -202,7 +207,7 @@ def read(
         tokens,
         image_size=_image_size(config, source),
         class_names=None if projects else _class_names(config, weights),
-        num_heads=_num_heads(config, dim, source),
+        num_heads=_num_heads(config, given or {}, dim, source),
         epsilon=config.get("layer_norm_eps", family.epsilon),
         activation=activation,
         layer_scale=(
@@ -274,14 +279,16 @@ def _image_size(config, source):
     return [whole_number(f"{source}: image_size", side) for side in sides]
 
 
-def _num_heads(config, dim, source):
+def _num_heads(config, given, dim, source):
     if "model_type" in config:
         return config.get("num_attention_heads", 12)  # the default of all these models
+    if "num_heads" in given:
+        return given["num_heads"]
     heads = _HEADS.get(dim, dim // 64)
     if dim not in _HEADS and dim % 64:
         raise ValueError(
             f"{source} comes without its config.json, so the number of heads of its "
-            f"attention is not known; put the file beside it."
+            f"attention is not known; put the file beside it, or give num_heads."
         )
     return heads
 
