@@ -205,6 +205,24 @@ def keras_activation(argument: str, value: Any) -> Any:
     return found
 
 
+def tensor_shape(tensor: Any, input_shape: Any) -> tuple[int | None, ...]:
+    """The shape of `input_tensor` without its batch, which `input_shape` may say, too.
+
+    Raises:
+        ValueError: if it is no symbolic tensor, or of another shape.
+    """
+    if not keras.utils.is_keras_tensor(tensor):
+        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
+    shape = tuple(tensor.shape[1:])
+    if input_shape is not None and tuple(items(input_shape) or ()) != shape:
+        refuse(
+            "input_shape",
+            input_shape,
+            f"is not that of input_tensor, {shape}; leave out one of the two.",
+        )
+    return shape
+
+
 def of_keras(argument: str, value: Any, module: Any) -> Any:
     """What the `get` of a module of Keras gives, such as `keras.initializers`."""
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_cbvit.arguments import flag, items, refuse
+from keras_cbvit.arguments import flag, refuse, tensor_shape
 from keras_cbvit.documentation import documented
 from keras_cbvit.models.registry import (
     FAMILIES,
@@ -145,7 +145,7 @@ def _build(
     if activation_is_given:
         given["classifier_activation"] = classifier_activation
     if input_tensor is not None:
-        given["input_shape"] = _shape_of(input_tensor, given.get("input_shape"))
+        given["input_shape"] = tensor_shape(input_tensor, given.get("input_shape"))
     if pooling is not None or not include_top:
         given["pooling"] = pooling
     if not include_top:
@@ -220,19 +220,6 @@ def _is_input(tensor):
         return False
     sources = keras.utils.get_source_inputs(tensor)
     return len(sources) == 1 and sources[0] is tensor
-
-
-def _shape_of(tensor, input_shape):
-    if not keras.utils.is_keras_tensor(tensor):
-        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
-    shape = tuple(tensor.shape[1:])
-    if input_shape is not None and tuple(items(input_shape) or ()) != shape:
-        refuse(
-            "input_shape",
-            input_shape,
-            f"is not that of input_tensor, {shape}; leave out one of the two.",
-        )
-    return shape
 
 
 def UperNet_ViTCB_Ti(

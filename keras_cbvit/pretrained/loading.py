@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_cbvit import classes
 from keras_cbvit.arguments import field_value
-from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
 from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
 from keras_cbvit.models.spec import ViTSpec
@@ -20,6 +19,7 @@ from keras_cbvit.models.vision_transformer import (
     VisionTransformer,
 )
 from keras_cbvit.pretrained import formats
+from keras_cbvit.pretrained.adaptation import adapt_filters, resample
 from keras_cbvit.pretrained.formats import keras_files
 from keras_cbvit.pretrained.formats.content import Content
 from keras_cbvit.pretrained.records import WeightsRecord
@@ -217,10 +217,10 @@ def assign(
     if new_head:
         targets = {path: each for path, each in targets.items() if path not in HEADS}
     if TOKENS in values and content.spec is not None:
-        values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
+        values[TOKENS] = resample(values[TOKENS], content.spec, spec.grid)
     if PROJECTION in values and content.spec is not None:
         channels = content.spec.input_shape[2], spec.input_shape[2]
-        values[PROJECTION] = _of_channels(values[PROJECTION], *channels)
+        values[PROJECTION] = adapt_filters(values[PROJECTION], *channels)
     kept = []
     if content.spec is not None:  # else it is of the very model
         kept = _scales(spec) - _scales(content.spec) - values.keys()
@@ -242,34 +242,6 @@ def _scales(spec):
         for (i, place), (scale, _) in spec.contexts().items()
         if scale
     }
-
-
-def _resampled(tokens, spec, grid):
-    """The weights of the token embedding of a spec for another grid of patches."""
-    *others, position = tokens
-    prefix = spec.num_prefix_tokens if spec.prefix_position_embedding else 0
-    shape = (1, prefix + spec.grid[0] * spec.grid[1], spec.hidden_dim)
-    if spec.grid == grid or np.shape(position) != shape:  # which is an error of its own
-        return tokens
-    resampled = resample_position_embedding(position, spec.grid, grid, prefix)
-    return [*others, resampled]
-
-
-def _of_channels(projection, found, wanted):
-    """The filters of the patches for images of another number of channels.
-
-    As timm adapts those of colored images: summed up for one channel, else repeated and
-    scaled, so that images whose channels are alike give about the same tokens.
-    """
-    kernel, *bias = projection
-    if found == wanted or found != 3 or kernel is None:  # which is an error of its own
-        return projection
-    filters = np.reshape(kernel, (-1, found, np.shape(kernel)[-1]))
-    if wanted == 1:
-        filters = filters.sum(axis=1, keepdims=True)
-    else:
-        filters = filters[:, np.arange(wanted) % found] * (found / wanted)
-    return [filters.reshape(-1, filters.shape[-1]), *bias]
 
 
 def _check_fit(content, values, targets):

@@ -7,9 +7,8 @@ import keras_hub
 import numpy as np
 import pytest
 
-from keras_cbvit.models.vision_transformer import VisionTransformer
-from keras_cbvit.pretrained import loading
 from keras_cbvit.pretrained.formats import keras_hub as keras_hub_format
+from tests.peers.beside import assert_same_content, images_for, our_outputs
 
 TOLERANCE = 1e-5
 SMALL = {
@@ -93,31 +92,8 @@ CASES = {
 }
 
 
-def images_of(spec):
-    rng = np.random.default_rng(1)
-    return rng.uniform(0, 255, (2, *spec.input_shape)).astype("float32")
-
-
 def numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
-
-
-def ours(content, images):
-    """What our model with the content gives: all tokens, or logits if it has a head."""
-    spec = content.spec.replace(classifier_activation=None)
-    if spec.classes is None:
-        spec = spec.replace(pooling=None)
-    model = VisionTransformer(spec)
-    loading.assign(model, content)
-    return numpy(model(images))
-
-
-def assert_same(found, content):
-    assert found.spec == content.spec
-    assert found.weights.keys() == content.weights.keys()
-    for path, arrays in content.weights.items():
-        for one, other in zip(found.weights[path], arrays, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -126,13 +102,13 @@ def test_a_model_and_its_folder_give_what_it_gives(case, tmp_path):
     model = build(kind, classifier, **options)
     content = keras_hub_format.from_model(model)
     assert {key: getattr(content.spec, key) for key in expected} == expected
-    images = images_of(content.spec)
+    images = images_for(content)
     theirs = numpy(model(((images / 255 - mean) / std).astype("float32")))
     assert theirs.std() > 0.1
-    np.testing.assert_allclose(ours(content, images), theirs, atol=TOLERANCE)
+    np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
     model.save_to_preset(str(tmp_path))
     assert keras_hub_format.recognize_folder(tmp_path)
-    assert_same(keras_hub_format.read_folder(tmp_path), content)
+    assert_same_content(keras_hub_format.read_folder(tmp_path), content)
 
 
 def test_the_image_converter_says_how_images_are_normalized(tmp_path):
@@ -144,11 +120,11 @@ def test_the_image_converter_says_how_images_are_normalized(tmp_path):
     model = build("ViTBackbone", ("ViTImageClassifier", {"preprocessor": preprocessor}))
     content = keras_hub_format.from_model(model)
     np.testing.assert_allclose([content.spec.mean, content.spec.std], [mean, std])
-    images = images_of(content.spec)
+    images = images_for(content)
     theirs = numpy(model(converter(images)))
-    np.testing.assert_allclose(ours(content, images), theirs, atol=TOLERANCE)
+    np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
     model.save_to_preset(str(tmp_path))
-    assert_same(keras_hub_format.read_folder(tmp_path), content)
+    assert_same_content(keras_hub_format.read_folder(tmp_path), content)
     (tmp_path / "image_converter.json").write_text(
         json.dumps({"class_name": "ImageConverter", "config": {"scale": 1 / 255}})
     )

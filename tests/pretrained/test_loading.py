@@ -396,11 +396,6 @@ def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
     [
         ({}, {"broadcast": "none"}, "broadcast='cb'; with broadcast='none' they"),
         ({}, {"broadcast": "cbs"}, "broadcast='cb'; with broadcast='cbs' they"),
-        (
-            {"broadcast": "none"},
-            {"broadcast": "cb"},
-            "broadcast='none'; with broadcast=",
-        ),
         ({}, {"context": "max"}, "context='mean'; with context='max' they"),
         ({"broadcast": "cbs"}, {"context": "token"}, "context='mean'; with context="),
         ({}, {"broadcast_place": "both"}, "broadcast_place='mlp_end'; with broadcast_"),

@@ -53,7 +53,11 @@ def test_load_model_gives_the_model_as_it_is(path):
     assert model.spec == keras_cbvit.ViTCB(weights=path, broadcast="none").spec
 
 
-def test_cb_in_words_is_refused_with_the_two_ways(path):
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_cb_in_words_is_refused_with_the_two_ways(is_ours, path):
+    if is_ours:
+        model, path = keras_cbvit.load_model(path), path.with_name("plain.keras")
+        model.save(path)
     message = "are of a plain ViT; with broadcast='cb'"
     with pytest.raises(ValueError, match=message) as error:
         keras_cbvit.ViTCB(weights=path, broadcast="cb")

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_cbvit.arguments import shown
 from keras_cbvit.pretrained.formats import (
     hugging_face,
@@ -60,8 +62,8 @@ def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
         source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
             `.bin` file or of a folder in Hugging Face's or KerasHub's layout, a state
             dict, or a live model of another zoo.
-        given: fields of `ViTSpec` that the user gives, which a state dict without a
-            configuration may need, such as `num_heads`.
+        given: fields of `ViTSpec` that the user gives, for what the source does not
+            say, such as the number of heads of a state dict without its configuration.
 
     Raises:
         ValueError: if the source is damaged, or of a kind that is not read, with what
@@ -86,7 +88,10 @@ def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
 
 
 def read_state_dict(
-    arrays: Any, config: Any, source: str, given: Mapping[str, Any] | None = None
+    arrays: Mapping[str, np.ndarray],
+    config: dict[str, Any] | None,
+    source: str,
+    given: Mapping[str, Any] | None = None,
 ) -> Content:
     """What a state dict says, of whatever zoo it is.
 

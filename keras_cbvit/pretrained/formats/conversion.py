@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_cbvit.arguments import shown
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats.content import Content
@@ -38,16 +39,24 @@ def rename(
         block_names: those of the layers of a block.
         block: what the names of a block's layers begin with, with the number of the
             block as its only group.
-        depth: how many blocks there are; `None` if only the layers tell.
+        depth: how many blocks there are; `None` if only their numbers, from 0, tell.
         source: what messages call it.
         zoo: the models that are read, for messages.
 
     Raises:
-        ValueError: if a layer is left over or missing.
+        ValueError: if a layer is left over, missing, or has weights that are not
+            finite.
     """
     left = dict(layers)
     numbers = {match[0]: int(match[1]) for match in map(block.match, left) if match}
     blocks = sorted(numbers, key=numbers.__getitem__)
+    if depth is None:
+        depth = 1 + max(numbers.values(), default=0)
+    if len(blocks) != depth:
+        raise ValueError(
+            f"{source} has the weights of {len(blocks)} blocks, but should have those "
+            f"of {shown(depth)}."
+        )
     found = {path: _take(left, "", choices) for path, choices in names.items()}
     for i, start in enumerate(blocks):
         for path, choices in block_names.items():
@@ -57,14 +66,13 @@ def rename(
             f"{source} has {min(left):.80}, which is no layer of a model that is read; "
             f"{zoo} are."
         )
-    missing = [f"block_{i}" for i in range(len(blocks), depth or 1)]
-    missing += [path for path, arrays in found.items() if not arrays]
-    missing = [path for path in missing if not path.endswith(_OPTIONAL)]
-    if missing:
-        raise ValueError(
-            f"{source} is not a whole Vision Transformer: it has no weights of what is "
-            f"{missing[0]} here."
-        )
+    for path, arrays in found.items():
+        if not arrays and not path.endswith(_OPTIONAL):
+            raise ValueError(f"{source} has no weights of what is {path} here.")
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise ValueError(
+                f"{source} has weights that are not finite, in what is {path} here."
+            )
     return {path: arrays for path, arrays in found.items() if arrays}
 
 
@@ -86,7 +94,7 @@ def make_content(
     weights: Layers,
     tokens: Mapping[str, np.ndarray],
     image_size: Sequence[int] | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: tuple[str, ...] | None = None,
     **fields: Any,
 ) -> Content:
     """The content of weights that are a plain Vision Transformer's.
@@ -141,7 +149,7 @@ def make_content(
         PROJECTION: [kernel.reshape(-1, dim), *bias],
         TOKENS: token_weights,
     }
-    return Content(source, weights, spec, class_names and tuple(class_names))
+    return Content(source, weights, spec, class_names)
 
 
 def _embed(source, tokens, dim, grid):

@@ -15,7 +15,7 @@ import numpy as np
 from keras_cbvit.arguments import items, shown, whole_number
 from keras_cbvit.classes import check_names
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
-from keras_cbvit.models.vision_transformer import HEAD
+from keras_cbvit.models.vision_transformer import DISTILLATION_HEAD, HEAD
 from keras_cbvit.pretrained.formats.content import Content
 from keras_cbvit.pretrained.formats.conversion import (
     PROJECTION,
@@ -89,7 +89,7 @@ _LAYERS = {
     "pre_norm": ["pre_layrnorm"],
     "norm": ["layernorm", "post_layernorm"],
     HEAD: ["classifier", "cls_classifier", _IMAGE_PROJECTION],
-    "distillation_head": ["distillation_classifier"],
+    DISTILLATION_HEAD: ["distillation_classifier"],
 }
 _BLOCK_LAYERS = {
     "norm1": ["layernorm_before", "norm1", "layer_norm1"],
@@ -171,15 +171,14 @@ def read(
             `"preprocessor"`. Without one, images are square, each head of the attention
             has 64 channels, and the rest is as the kind of model has it.
         source: what messages call it.
-        given: fields of `ViTSpec` that the user gives; `num_heads` and `epsilon` count
-            where there is no configuration.
+        given: fields of `ViTSpec` that the user gives. Without a config, `num_heads` is
+            taken from here.
 
     Raises:
         ValueError: if it is of a kind that is not read, or has what the model of this
             package cannot have.
     """
     layers, tokens = _layers(arrays)
-    told = {} if config and "model_type" in config else given or {}
     config = _image_config(config)
     kind = config.get("model_type", _guess_type(layers, tokens))
     if kind not in _FAMILIES:
@@ -208,8 +207,8 @@ def read(
         tokens,
         image_size=_image_size(config, source),
         class_names=None if projects else _class_names(config, weights),
-        num_heads=told.get("num_heads") or _num_heads(config, dim, source),
-        epsilon=config.get("layer_norm_eps", told.get("epsilon", family.epsilon)),
+        num_heads=_num_heads(config, given or {}, dim, source),
+        epsilon=config.get("layer_norm_eps", family.epsilon),
         activation=activation,
         layer_scale=(
             config.get("layerscale_value", 1.0)
@@ -244,7 +243,7 @@ def _with_keras_axes(array):
 def _image_config(config):
     """A config, with that of the images in one of images and texts."""
     config = dict(config or {})
-    config |= config.get("vision_config", {})
+    config |= config.get("vision_config") or {}
     if "model_type" in config:
         config["model_type"] = str(config["model_type"]).removesuffix("_vision_model")
     return config
@@ -280,14 +279,16 @@ def _image_size(config, source):
     return [whole_number(f"{source}: image_size", side) for side in sides]
 
 
-def _num_heads(config, dim, source):
+def _num_heads(config, given, dim, source):
     if "model_type" in config:
         return config.get("num_attention_heads", 12)  # the default of all these models
+    if "num_heads" in given:
+        return given["num_heads"]
     heads = _HEADS.get(dim, dim // 64)
     if dim not in _HEADS and dim % 64:
         raise ValueError(
             f"{source} comes without its config.json, so the number of heads of its "
-            f"attention is not known; put the file beside it."
+            f"attention is not known; put the file beside it, or give num_heads."
         )
     return heads
 
@@ -295,7 +296,7 @@ def _num_heads(config, dim, source):
 def _pooling(weights, family, projects, source):
     if HEAD not in weights:
         return family.pooling
-    if "distillation_head" in weights:
+    if DISTILLATION_HEAD in weights:
         return "distilled"
     if projects:
         return "token"
@@ -307,7 +308,7 @@ def _pooling(weights, family, projects, source):
     return family.classifier_pooling
 
 
-def _normalization(config, family, channels):
+def _normalization(config, family, channels) -> dict[str, Any]:
     """How images of values 0-1 are normalized, as fields of a spec."""
     processor = config.get("preprocessor") or {}
     if not processor.get("do_normalize", True):

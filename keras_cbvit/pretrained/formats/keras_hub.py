@@ -7,6 +7,7 @@ Such a folder has `config.json` and `model.weights.h5` of a backbone, `task.json
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -100,13 +101,13 @@ def read_folder(path: Path) -> Content:
         ValueError: if it is of a kind that is not read, or damaged.
         OSError: if it cannot be read.
     """
-    described = [_read_json(path / name) for name in (_CONFIG, _TASK, _CONVERTER)]
-    files = [path / name for name in (_WEIGHTS, _TASK_WEIGHTS)]
+    backbone = _read_json(path / _CONFIG)
+    task, converter = (_read_json(path / name) for name in (_TASK, _CONVERTER))
     layers = {}
-    for file in files:
+    for file in (path / _WEIGHTS, path / _TASK_WEIGHTS):
         layers |= keras_files.read(file).weights if file.exists() else {}
     try:
-        return _read(layers, *described, str(path))
+        return _read(layers, backbone, task, converter, str(path))
     except KeyError as error:
         raise damaged(path, f"its configuration does not say {error}") from error
 
@@ -216,7 +217,7 @@ def _pooling(task, tokens, source):
     )
 
 
-def _normalization(converter, kind, channels):
+def _normalization(converter, kind, channels) -> dict[str, Any]:
     """How images of values 0-1 are normalized, as fields of a spec."""
     if converter is None:
         mean, std = _NORMALIZATIONS[kind]
