@@ -26,6 +26,7 @@ from keras_cbvit.pretrained.formats.timm_names import (
     layer_names,
 )
 
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
 _FC1, _FC2 = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"
 
 # What DeiT-III's and DINOv2's own files call weights, and timm's names of them.
@@ -183,12 +184,11 @@ def _check_parts(arrays, source):
         raise _refusal(source, "no norm after the last block")
     if "blocks.0.norm1.bias" not in arrays:
         raise _refusal(source, "norms without bias (RMSNorm)")
-    for name in (KERNEL, _FC1, _FC2):
-        if name not in arrays:
-            raise ValueError(f"{source} has no {name}, which every ViT of timm has.")
-    kernel = arrays[KERNEL]
-    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
-        raise _refusal(source, f"patches of {kernel.shape[2:]} pixels")
+    for name, rank in {KERNEL: 4, POSITION: 3, _FC1: 2, _FC2: 2}.items():
+        if np.ndim(arrays.get(name, 0)) != rank:
+            raise ValueError(f"{source} has no {name} with {rank} axes, as every ViT.")
+    if len(set(arrays[KERNEL].shape[2:])) > 1:
+        raise _refusal(source, f"patches of {arrays[KERNEL].shape[2:]} pixels")
 
 
 def _refusal(source, what):
@@ -298,7 +298,7 @@ def _spec(arrays, told, source):
         input_shape=(rows * patch_size, columns * patch_size, channels),
         patch_size=patch_size,
         hidden_dim=hidden_dim,
-        depth=1 + max(int(n.split(".")[1]) for n in arrays if n.startswith("blocks.")),
+        depth=1 + max(int(m[1]) for m in map(_BLOCK.match, arrays) if m),
         num_heads=_num_heads(arrays, told, source),
         mlp_ratio=arrays[_FC2].shape[1] / hidden_dim,
         **tokens,
