@@ -336,5 +336,7 @@ def with_arrays(found: Any) -> Any:
     if isinstance(found, Mapping):
         return {key: with_arrays(value) for key, value in found.items()}
     if hasattr(found, "detach"):  # NumPy has no bfloat16
-        return np.asarray(found.detach().cpu().float())
+        found = found.detach().cpu()
+        is_narrow = found.is_floating_point() and found.element_size() < 4
+        return np.asarray(found.float() if is_narrow else found)
     return found

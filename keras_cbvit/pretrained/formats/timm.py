@@ -101,18 +101,15 @@ def read(
         source: what messages call them.
         given: fields of `ViTSpec` that the user gives. Where the configuration does
             not say them, `num_heads`, `epsilon`, `activation`, `mean`, `std` and the
-            grid of patches in `input_shape` are taken from here.
+            grid of patches are taken from here.
 
     Raises:
         ValueError: if the weights are of a network that no `VisionTransformer` of this
             package computes, one is not finite, or the number of heads or the grid of
             patches cannot be told.
     """
-    arrays, given = _timm_names(arrays, source), given or {}
-    told = {key: given[key] for key in _OPEN if key in given}
-    if "input_shape" in given:
-        told["img_size"] = field_value(ViTSpec, "input_shape", given["input_shape"])[:2]
-    told |= _said(config or {}, arrays, source)
+    arrays = _timm_names(arrays, source)
+    told = _told_by_user(given or {}, arrays) | _said(config or {}, arrays, source)
     return _content(arrays, told, source)
 
 
@@ -201,6 +198,20 @@ def _to_numpy(array):
     if hasattr(array, "detach"):  # a torch tensor; NumPy has no bfloat16
         array = array.detach().cpu().float()
     return np.asarray(array)
+
+
+def _told_by_user(given, arrays):
+    """What the user's fields tell of the weights, unless they are of another width."""
+    hidden_dim, _, patch_size, _ = arrays[KERNEL].shape
+    if given.get("hidden_dim", hidden_dim) != hidden_dim:
+        return {}
+    told = {key: given[key] for key in _OPEN if key in given}
+    if "position_grid" in given:
+        grid = field_value(ViTSpec, "position_grid", given["position_grid"])
+        told["img_size"] = [side * patch_size for side in grid]
+    elif "input_shape" in given:
+        told["img_size"] = field_value(ViTSpec, "input_shape", given["input_shape"])[:2]
+    return told
 
 
 def _said(config, arrays, source):

@@ -33,6 +33,12 @@ class Tensor:
     def float(self):
         return self._step("float")
 
+    def is_floating_point(self):
+        return True
+
+    def element_size(self):
+        return 2
+
     def __array__(self, *arguments, **_):
         raise TypeError("Can't convert a tensor like this to NumPy.")
 
@@ -113,6 +119,8 @@ def test_the_number_of_heads_is_known_where_it_is_usual_or_given(state):
 def test_a_grid_that_is_no_square_is_given(state):
     with pytest.raises(ValueError, match="has 7 positions, which are no square"):
         keras_cbvit.ViTCB(weights=state, num_heads=2)
+    grid = {"input_shape": (None, None, 3), "position_grid": (2, 3)}
+    assert keras_cbvit.ViTCB(weights=state, num_heads=2, **grid).spec.grid == (2, 3)
 
 
 def test_what_the_configuration_says_is_not_overruled(state):
