@@ -123,7 +123,7 @@ def _read_json(path):
         return None
     try:
         found = json.loads(path.read_bytes())
-        return {"class_name": found["class_name"], "config": dict(found["config"])}
+        return {"class_name": str(found["class_name"]), "config": {**found["config"]}}
     except (ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
 
@@ -131,13 +131,11 @@ def _read_json(path):
 def _read(layers, backbone, task, converter, source):
     """The content of layers by KerasHub's names, and of what it says of its objects."""
     kind, config = backbone["class_name"], backbone["config"]
-    for name, known in (
-        (kind, _NORMALIZATIONS),
-        (task and task["class_name"], (None, *_CLASSIFIERS)),
-    ):
+    classifier = None if task is None else task["class_name"]
+    for name, known in ((kind, _NORMALIZATIONS), (classifier, (None, *_CLASSIFIERS))):
         if name not in known:
             raise ValueError(
-                f"{source} is KerasHub's {name!s:.80}, which is not read; {_READ} are."
+                f"{source} is KerasHub's {name:.80}, which is not read; {_READ} are."
             )
     layers = {
         (short := _PREFIX.sub("", name)): _flatten(short, arrays)
