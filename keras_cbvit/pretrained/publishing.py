@@ -95,14 +95,11 @@ def publish(
     check_publishable(model, name, directory, overwrite)
     names = _names_to_publish(model, class_names)
     if images is None:
-        shape = (4, *model.input_shape[1:])
-        if None in shape:
-            raise ValueError("This model takes images of any size; give images=....")
-        images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+        images = random_images(model)
     published = in_float32(model)
     published.class_names = names or None
     _check_finite(published)
-    _check_agreement(model, published, images, "the float32 model")
+    check_agreement(model, published, images, "the float32 model")
 
     saved = InMemory(f"{name}.keras")
     published.save(saved)
@@ -112,7 +109,7 @@ def publish(
         file.write_bytes(content)
         read_back = keras.saving.load_model(file, compile=False)
         digest = sha256(file)
-    _check_agreement(published, read_back, images, "the file")
+    check_agreement(published, read_back, images, "the file")
     record = WeightsRecord(
         name=name,
         sha256=digest,
@@ -352,7 +349,29 @@ def _check_finite(model):
             )
 
 
-def _check_agreement(model, other, images, what):
+def random_images(model: keras.Model) -> np.ndarray:
+    """Four random images, float32 of values 0-255, of the size that a model takes.
+
+    Raises:
+        ValueError: if it takes any.
+    """
+    shape = (4, *model.input_shape[1:])
+    if None in shape:
+        raise ValueError("This model takes images of any size; give images=....")
+    return np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+
+
+def check_agreement(
+    model: keras.Model, other: keras.Model, images: np.ndarray, what: str
+) -> None:
+    """Raises a ValueError unless two models predict the same of some images.
+
+    Args:
+        model: the model, whose precision decides how far the other may be from it.
+        other: another one.
+        images: of values 0-255, of shape `(batch, height, width, channels)`.
+        what: what messages call the other.
+    """
     # A functional model's own policy says nothing of its layers'.
     computed_in = {each.compute_dtype for each in layers_within(model)}
     tolerance = max(TOLERANCE.get(dtype, 0) for dtype in computed_in)

@@ -44,7 +44,12 @@ class Classification(Task):
     def shorten(self, training):
         batch_size = max(training.global_batch_size // 16, 16)
         return dataclasses.replace(
-            training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
+            training,
+            epochs=2,
+            warmup_epochs=1,
+            head_warmup_epochs=min(training.head_warmup_epochs, 1),
+            global_batch_size=batch_size,
+            anneal_context=training.anneal_context and 1,
         )
 
     def check(self, experiment):
@@ -88,11 +93,17 @@ class Classification(Task):
     def compile(self, model, experiment, batches):
         """The model mixes its batches itself."""
         train_batches, test_batches = batches
-        training = experiment.training
-        schedule = WarmupCosine.of(training, train_batches.steps_per_epoch)
+        training, steps_per_epoch = experiment.training, train_batches.steps_per_epoch
+        updates = training.epochs * steps_per_epoch // training.accumulation_steps
+        if (training.anneal_context or 0) > updates:
+            raise ValueError(
+                f"anneal_context={training.anneal_context} is more than the {updates} "
+                "updates of the training; Λ would not come to 1."
+            )
+        schedule = WarmupCosine.of(training, steps_per_epoch)
         trainer = MixingModel(model)
         trainer.compile(
-            optimizer=build_optimizer(training, schedule, model),
+            optimizer=build_optimizer(training, schedule, model, steps_per_epoch),
             loss=self.loss(),
             weighted_metrics=list(self.metrics),
         )

@@ -63,7 +63,7 @@ def infinite_pixel(folder):
         model = build_classifier(SMALL.network, SMALL.data, 10, "mixed_float16")
         model.compile(
             optimizer=build_optimizer(
-                SMALL.training, WarmupCosine.of(SMALL.training, 10), model
+                SMALL.training, WarmupCosine.of(SMALL.training, 10), model, 10
             ),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         )
