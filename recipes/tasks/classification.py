@@ -17,6 +17,7 @@ from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
 from ..evaluation.measuring import measure
 from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.probes import probe
 from ..evaluation.reports import classification_table, condition_name
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
@@ -129,6 +130,10 @@ class Classification(Task):
     def evaluate(self, models, options, report):
         if options.figure is not None:
             raise ValueError("figure= is for segmentation models.")
+        if options.probe:
+            return self._probe(models, options, report)
+        if options.probe_blocks:
+            raise ValueError(f"probe_blocks={options.probe_blocks} is for --probe.")
         classifiers = [
             as_classifier(name, model, options.normalize, options.image_size)
             for name, model in models
@@ -148,6 +153,28 @@ class Classification(Task):
             results += [row for i in range(number) for row in rows[i::number]]
         return results
 
+    def _probe(self, models, options, report):
+        """The results of `evaluate` with probes."""
+        for name in ("under", "real_labels"):
+            value, default = getattr(options, name), getattr(type(options), name)
+            if value != default:
+                raise ValueError(f"{name}={value!r} does not go with --probe.")
+        rows = []
+        for on in options.on or (None,):
+            for name, model in models:
+                classifier = Classifier(name, model, None)
+                data = self.data_to_evaluate(options, on, classifier)
+                data = dataclasses.replace(data, train_split=Data.train_split)
+                dataset = self.load(data)
+                for found in probe(
+                    name, model, dataset, options, options.batches_of(BATCH_SIZE)
+                ):
+                    row = {"model": name, "on": dataset.description, "epsilon": None}
+                    row |= {"backend": keras.backend.backend(), **found}
+                    report(row)
+                    rows.append(row)
+        return rows
+
     def data_to_evaluate(self, options, on, classifier):
         """The data that are asked for, or those of the model's record."""
         if on is not None:
@@ -163,7 +190,8 @@ class Classification(Task):
                 crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
             )
         data = dataclasses.replace(data, strict=options.strict)
-        return with_options(data, options, classifier.image_size)
+        size = size_of(classifier.name, classifier.model, options.image_size)
+        return with_options(data, options, size)
 
     def _rows(self, options, classifier, on, dataset):
         """The results of a classifier on a set."""
