@@ -113,7 +113,7 @@ def _token_vectors(model, blocks):
     vectors = []
     for tokens in map(norm, outputs):
         found = [ops.mean(tokens[:, prefix:], axis=1)]
-        if getattr(model.spec, "class_token", True):
+        if model.spec.class_token:
             found.insert(0, tokens[:, 0])
         vectors.append(ops.stack(found, axis=1))
     return ops.stack(vectors, axis=1)

@@ -49,6 +49,19 @@ def test_factors_of_a_segmentation_model_and_its_auxiliary_head():
     assert factor_of(factors, "auxiliary_head") == 1
 
 
+def test_two_heads_and_a_norm_before_the_blocks():
+    model = tiny(
+        distillation_token=True, pooling="distilled", pre_norm=True, qkv_bias=False
+    )
+    factors = keras_cbvit.layer_decay(model, 0.5)
+    assert factor_of(factors, "pre_norm") == 0.125
+    assert factor_of(factors, "distillation_head") == factor_of(factors, "norm/") == 1
+    keras_cbvit.enable_lora(model, 1)
+    heads = {"head", "distillation_head"}
+    full = {path for path in trained(model) if "lora" not in path}
+    assert full == {f"{head}/{name}" for head in heads for name in ("kernel", "bias")}
+
+
 def with_own_head(backbone):
     images = keras.Input((8, 12, 3))
     return keras.Model(images, keras.layers.Dense(5, name="own")(backbone(images)))

@@ -29,6 +29,7 @@ def with_scale(value=1.0, **options):
         {"broadcast_place": "both", "layer_scale": 0.5, "squeeze_excitation": True},
         {"broadcast_blocks": "upper", "context": "max"},
         {"broadcast_blocks": (0,), "context": "token"},
+        {"broadcast_place": "mlp_mid", "activation": "swiglu"},
         {"broadcast_place": "msa_end", "uniform_head": "replaced"},
     ],
     ids=str,

@@ -82,6 +82,19 @@ def test_features_are_the_normalized_tokens_of_a_block():
     np.testing.assert_allclose(both[:, 0, 0], tokens[:, 0], atol=1e-5)
 
 
+def test_features_without_a_class_token_are_the_mean_alone():
+    options = {"class_token": False, "pooling": "avg", "fc_norm": True}
+    model = fill(tiny(**options))
+    images = np.zeros((2, 8, 12, 3), "float32")
+    found = probes.feature_model("m", model).predict(images, verbose=0)
+    assert found.shape == (2, 1, 1, 16)
+    # Normalized as the model normalizes what it pools, but before the mean.
+    tokens = model.blocks[-1].output
+    expected = keras.Model(model.inputs, model.get_layer("norm")(tokens))
+    expected = expected.predict(images, verbose=0).mean(axis=1)
+    np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-5)
+
+
 def test_features_of_other_models_are_what_their_head_takes():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)

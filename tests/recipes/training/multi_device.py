@@ -39,10 +39,11 @@ def augmented(folder, devices):
 
 
 def averages(folder):
-    """Moving averages on one device and on two."""
+    """Moving averages, and rates by layer, on one device and on two."""
+    options = {"ema_decay": 0.9, "layer_decay": 0.5, "head_warmup_epochs": 1}
+    options |= {"broadcast": "cbs", "anneal_context": 5, "epochs": 2}
     for devices in (2, 1):
-        name = f"averages_{devices}"
-        train(small(folder / name, devices=devices, ema_decay=0.9, epochs=2))
+        train(small(folder / f"averages_{devices}", devices=devices, **options))
 
 
 def interrupted_and_decoded_at_each_use(folder, devices):
