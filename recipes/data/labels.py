@@ -5,7 +5,6 @@ compared in the one form of `keras_cbvit.classes`.
 """
 
 import codecs
-import re
 import warnings
 from pathlib import Path
 
@@ -229,8 +228,3 @@ def warn_of_missing(counts, names, split, where):
 def such(names, wanted):
     """The names of the classes of which an array of bool says so."""
     return [name for name, is_wanted in zip(names, wanted, strict=True) if is_wanted]
-
-
-def are_synsets(names):
-    """Whether all names are of ImageNet's form, such as n01440764."""
-    return all(re.fullmatch(r"n\d{8}", name) for name in names)

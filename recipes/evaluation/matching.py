@@ -1,6 +1,7 @@
 """A model and images brought to the same classes, by their names."""
 
 import dataclasses
+import re
 import warnings
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 
 from keras_cbvit.classes import listed
 
-from ..data.labels import are_synsets, places, such
+from ..data.labels import places, such
 from .classifiers import Classifier
 from .logits import gives_logits
 from .metrics import Among
@@ -88,7 +89,7 @@ def _names(classifier, of_set, description):
     if names is None:
         why = "does not know the names of its classes"
         names = of_set
-    elif are_synsets(of_set) and len(names) == 1000 and not are_synsets(names[:1]):
+    elif _are_synsets(of_set) and len(names) == 1000 and not _are_synsets(names[:1]):
         why = "names its 1000 classes otherwise than by ImageNet's synsets"
         names = imagenet_classes()
     else:
@@ -104,3 +105,7 @@ def _names(classifier, of_set, description):
         stacklevel=3,
     )
     return names
+
+
+def _are_synsets(names):
+    return all(re.fullmatch(r"n\d{8}", name) for name in names)

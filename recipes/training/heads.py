@@ -6,16 +6,13 @@ from keras_cbvit.classes import difference, listed
 from keras_cbvit.pretrained.formats.keras_files import read_spec
 from keras_cbvit.pretrained.sources import locate
 
-from ..data.labels import are_synsets
-
 
 def fit_head(model, names, weights):
     """Gives a classifier with loaded weights the classes of a data set.
 
     Its head is kept if it is of these classes, by name; in another order its outputs
     are put into this one. If they are others, it is reinitialized. A head without names
-    is kept, since it may be of these. So is one of ImageNet's
-    classes in words where the data set has their synsets.
+    is kept, since it may be of these.
 
     Args:
         model: a `VisionTransformer`, as `ViTCB(weights=weights, classes=...)` builds
@@ -44,11 +41,6 @@ def fit_head(model, names, weights):
         return (
             f"{weights} does not know the names of its classes: its head is kept, and "
             f"they are taken to be {listed(names)}, in this order."
-        )
-    if len(own) == len(names) == 1000 and are_synsets(names) != are_synsets(own):
-        return (
-            f"{weights} names ImageNet's classes in words: its head is kept, and they "
-            f"are taken to be {listed(names)}, in this order."
         )
     if set(own) == set(names):
         order = [own.index(name) for name in names]
