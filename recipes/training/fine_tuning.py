@@ -2,11 +2,8 @@
 
 import keras_cbvit
 from keras_cbvit.analysis import scale_layers
-from keras_cbvit.pretrained.publishing import (
-    check_agreement,
-    in_float32,
-    random_images,
-)
+from keras_cbvit.pretrained.agreement import check_agreement, random_images
+from keras_cbvit.pretrained.publishing import in_float32
 
 
 def check(experiment):
