@@ -5,6 +5,8 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 
 from keras_cbvit import analysis, export, layers
 from keras_cbvit.layers import ContextBroadcast
+from keras_cbvit.models.fine_tuning import enable_lora, freeze_backbone, layer_decay
+from keras_cbvit.models.folding import fold_context_broadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
 from keras_cbvit.models.registry import register_model
 from keras_cbvit.models.segmentation import (
@@ -14,6 +16,7 @@ from keras_cbvit.models.segmentation import (
 )
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.optimizer import AdamW
 from keras_cbvit.pretrained.loading import load_model
 from keras_cbvit.pretrained.predictions import class_names, decode_predictions
 from keras_cbvit.pretrained.publishing import publish
@@ -34,6 +37,7 @@ from keras_cbvit.zoo import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "AdamW",
     "ContextBroadcast",
     "Evaluation",
     "FeaturePyramid",
@@ -52,8 +56,12 @@ __all__ = [
     "class_names",
     "create_model",
     "decode_predictions",
+    "enable_lora",
     "export",
     "feature_pyramid",
+    "fold_context_broadcast",
+    "freeze_backbone",
+    "layer_decay",
     "layers",
     "list_models",
     "list_weights",

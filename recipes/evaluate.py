@@ -4,6 +4,7 @@ precision of multi-label classifiers, mean IoU of segmentation models.
 python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
 python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
 python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
+python -m recipes.evaluate vitcb_ti.cifar10 --probe knn linear --data-dir DIR
 python -m recipes.evaluate runs/camvid --data-dir DIR
 """
 
@@ -37,6 +38,13 @@ class Evaluation:
     center, or attacked."""
     epsilons: tuple[float, ...] = (1.0,)
     """The most that an attack changes a value from 0 to 255 by."""
+    probe: tuple[Literal["knn", "linear"], ...] = ()
+    """Probes of what features tell of classes, instead of the model's own predictions:
+    k-NN with 10 and 20 neighbors, and logistic regression, both on the features of the
+    images of the split train. Of any classifier or backbone."""
+    probe_blocks: tuple[int, ...] = ()
+    """Blocks of a Vision Transformer, counted from 0, after each of which the features
+    are probed; after the last one if not given."""
     data_dir: Path | None = None
     """Where TFDS keeps its data sets, or what the folder of a record's data set is
     in."""

@@ -47,10 +47,24 @@ class Training:
     """Images of one step over all devices."""
     weight_decay: AtLeast0 = 0.05
     """Of kernels; not of norms, biases and position embedding."""
+    layer_decay: Annotated[float, number_between(0.001, 1)] | None = None
+    """Layer-wise decay of the learning rate, of which the last norm and the head have
+    all, the last block this share, the block before it the share of the share, and so
+    on to the embedding; BEiT and MAE fine-tune with 0.65 to 0.75."""
+    freeze: Literal["backbone"] | None = None
+    """Whether the backbone stays as the weights have it, and the head alone is
+    trained."""
+    lora_rank: WholeNumber | None = None
+    """Rank of LoRA in every dense layer of the blocks; the rest of the backbone is
+    frozen. The saved model has LoRA merged into its kernels."""
+    head_warmup_epochs: AtLeast0 = 0
+    """Epochs at the beginning in which the head alone is trained, before the backbone
+    is, too."""
 
     accumulation_steps = 1
     clip_norm = None
     ema_decay = None
+    anneal_context = None
 
 
 @dataclasses.dataclass(frozen=True)

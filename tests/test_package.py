@@ -41,6 +41,7 @@ def test_the_import_adds_a_tenth_to_that_of_keras_and_only_the_standard_library(
 
 def test_the_public_names_are_these():
     assert sorted(keras_cbvit.__all__) == [
+        "AdamW",
         "ContextBroadcast",
         "Evaluation",
         "FeaturePyramid",
@@ -59,8 +60,12 @@ def test_the_public_names_are_these():
         "class_names",
         "create_model",
         "decode_predictions",
+        "enable_lora",
         "export",
         "feature_pyramid",
+        "fold_context_broadcast",
+        "freeze_backbone",
+        "layer_decay",
         "layers",
         "list_models",
         "list_weights",

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there; the docs' commands are accepted."""
+"""Python of the README and the docs runs as it stands there; commands are accepted."""
 
 import contextlib
 import importlib
@@ -16,6 +16,7 @@ from recipes import cli, commands
 pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PYTHON = README, ROOT / "docs" / "fine_tuning.md"
 # bash itself reads a block, with its variables and loops, but can only print commands.
 PRINT_COMMANDS = r"""
 PATH=
@@ -72,18 +73,22 @@ def reader(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "line, code",
-    [pytest.param(*block, id=f"line {block[0]}") for block in blocks(README, "python")],
+    "page, line, code",
+    [
+        pytest.param(page, *block, id=f"{page.name}, line {block[0]}")
+        for page in PYTHON
+        for block in blocks(page, "python")
+    ],
 )
-def test_the_python_of_the_readme_runs(line, code, reader, monkeypatch):
+def test_python_runs(page, line, code, reader, monkeypatch):
     folder, names = reader
     if "import timm" in code:
         pytest.importorskip("timm", reason="timm is not in this environment")
     monkeypatch.chdir(folder)
     if place := re.search(rf"^# {PLACE_VARIABLE}=(.+)$", code, re.M):
         monkeypatch.setenv(PLACE_VARIABLE, place[1])
-    # Errors have the line in the README.
-    exec(compile("\n" * (line - 1) + code, README, "exec"), names)
+    # Errors have the line in the page.
+    exec(compile("\n" * (line - 1) + code, page, "exec"), names)
 
 
 class AcceptedError(Exception):
@@ -111,7 +116,14 @@ def test_commands_are_accepted(command, monkeypatch):
 
 
 def test_commands_are_found():
-    pages = ("README.md", "cifar10.md", "imagenet.md", "paper.md", "segmentation.md")
+    pages = (
+        "README.md",
+        "cifar10.md",
+        "fine_tuning.md",
+        "imagenet.md",
+        "paper.md",
+        "segmentation.md",
+    )
     assert all(COMMANDS[page] for page in pages)
     assert ["train", "digits"] in COMMANDS["README.md"]
     assert all(len(COMMANDS[name]) == 2 for name in Folder(own_folder()).records())

@@ -19,6 +19,7 @@ from keras_cbvit.models.base import ZooModel
 from keras_cbvit.models.registry import UPERNET, architecture_of, known_models
 from keras_cbvit.models.segmentation import SegmentationModel
 from keras_cbvit.models.vision_transformer import VisionTransformer
+from keras_cbvit.pretrained.agreement import check_agreement, random_images
 from keras_cbvit.pretrained.cache import sha256
 from keras_cbvit.pretrained.records import (
     CATALOG,
@@ -31,9 +32,6 @@ from keras_cbvit.pretrained.records import (
 )
 from keras_cbvit.pretrained.sources import Folder
 
-# How far the float32 model may be from the given one, relative to its largest
-# prediction: rounding of float32, and of 8 bits of mantissa through a dozen blocks.
-TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 LOCK = ".publishing.lock"
 LOCK_SECONDS = 60  # how long another publisher is waited for
 
@@ -95,14 +93,11 @@ def publish(
     check_publishable(model, name, directory, overwrite)
     names = _names_to_publish(model, class_names)
     if images is None:
-        shape = (4, *model.input_shape[1:])
-        if None in shape:
-            raise ValueError("This model takes images of any size; give images=....")
-        images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
+        images = random_images(model)
     published = in_float32(model)
     published.class_names = names or None
     _check_finite(published)
-    _check_agreement(model, published, images, "the float32 model")
+    check_agreement(model, published, images, "the float32 model")
 
     saved = InMemory(f"{name}.keras")
     published.save(saved)
@@ -112,7 +107,7 @@ def publish(
         file.write_bytes(content)
         read_back = keras.saving.load_model(file, compile=False)
         digest = sha256(file)
-    _check_agreement(published, read_back, images, "the file")
+    check_agreement(published, read_back, images, "the file")
     record = WeightsRecord(
         name=name,
         sha256=digest,
@@ -350,21 +345,6 @@ def _check_finite(model):
                 f"The weight {weight.path} is not finite: this training has failed. "
                 "Publish an earlier checkpoint."
             )
-
-
-def _check_agreement(model, other, images, what):
-    # A functional model's own policy says nothing of its layers'.
-    computed_in = {each.compute_dtype for each in layers_within(model)}
-    tolerance = max(TOLERANCE.get(dtype, 0) for dtype in computed_in)
-    expected, found = (
-        keras.ops.convert_to_numpy(m(images, training=False)) for m in (model, other)
-    )
-    difference = np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-6)
-    if not difference <= tolerance:
-        raise ValueError(
-            f"Nothing was published: predictions of {what} differ from those of the "
-            f"model by {difference:.2g} of the largest, more than {tolerance}."
-        )
 
 
 @contextlib.contextmanager

@@ -86,6 +86,28 @@ def _of_pixels(name, model, normalize, image_size):
         normalize = "none"  # it is meant for the models beside it
         if None not in model.input_shape:
             return model
+    found = of_pixels(name, model, normalize, image_size)
+    outputs = found.output
+    if not hasattr(outputs, "shape") or len(outputs.shape) != 2 or outputs.shape[1] < 2:
+        gives = getattr(outputs, "shape", "several outputs")
+        raise ValueError(
+            f"{name} gives {gives}, not predictions of shape (batch, classes) for two "
+            "or more classes."
+        )
+    return found
+
+
+def of_pixels(name, model, normalize, image_size):
+    """A model of images 0-255 that does to them what `normalize` says.
+
+    Args:
+        name: what messages call the model.
+        model: of images, whatever it gives.
+        normalize, image_size: see `as_classifier`.
+
+    Raises:
+        ValueError: if it does not take images.
+    """
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
@@ -97,11 +119,4 @@ def _of_pixels(name, model, normalize, image_size):
         if normalize == "caffe":
             x = keras.ops.flip(x, axis=-1)  # BGR
         x = keras.layers.Rescaling(*NORMALIZATIONS[normalize])(x)
-    outputs = model(x)
-    if not hasattr(outputs, "shape") or len(outputs.shape) != 2 or outputs.shape[1] < 2:
-        found = getattr(outputs, "shape", "several outputs")
-        raise ValueError(
-            f"{name} gives {found}, not predictions of shape (batch, classes) for two "
-            "or more classes."
-        )
-    return keras.Model(images, outputs)
+    return keras.Model(images, model(x))

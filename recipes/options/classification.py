@@ -73,3 +73,7 @@ class Training(experiment.Training):
     ema_decay: Share | None = None
     """Decay per step of a moving average of the weights, which is evaluated and saved
     beside them; DeiT takes 0.99996."""
+    anneal_context: Annotated[int, whole_number] | None = None
+    """Over how many updates the Λ of a model of broadcast="cbs" goes from 0 to 1. It is
+    not trained, and the model becomes one of broadcast="cb" in the end, which is
+    exactly the same."""

@@ -17,6 +17,7 @@ from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
 from ..evaluation.measuring import measure
 from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.probes import probe
 from ..evaluation.reports import classification_table, condition_name
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
@@ -44,7 +45,12 @@ class Classification(Task):
     def shorten(self, training):
         batch_size = max(training.global_batch_size // 16, 16)
         return dataclasses.replace(
-            training, epochs=2, warmup_epochs=1, global_batch_size=batch_size
+            training,
+            epochs=2,
+            warmup_epochs=1,
+            head_warmup_epochs=min(training.head_warmup_epochs, 1),
+            global_batch_size=batch_size,
+            anneal_context=training.anneal_context and 1,
         )
 
     def check(self, experiment):
@@ -88,11 +94,17 @@ class Classification(Task):
     def compile(self, model, experiment, batches):
         """The model mixes its batches itself."""
         train_batches, test_batches = batches
-        training = experiment.training
-        schedule = WarmupCosine.of(training, train_batches.steps_per_epoch)
+        training, steps_per_epoch = experiment.training, train_batches.steps_per_epoch
+        updates = training.epochs * steps_per_epoch // training.accumulation_steps
+        if (training.anneal_context or 0) > updates:
+            raise ValueError(
+                f"anneal_context={training.anneal_context} is more than the {updates} "
+                "updates of the training; Λ would not come to 1."
+            )
+        schedule = WarmupCosine.of(training, steps_per_epoch)
         trainer = MixingModel(model)
         trainer.compile(
-            optimizer=build_optimizer(training, schedule, model),
+            optimizer=build_optimizer(training, schedule, model, steps_per_epoch),
             loss=self.loss(),
             weighted_metrics=list(self.metrics),
         )
@@ -118,6 +130,10 @@ class Classification(Task):
     def evaluate(self, models, options, report):
         if options.figure is not None:
             raise ValueError("figure= is for segmentation models.")
+        if options.probe:
+            return self._probe(models, options, report)
+        if options.probe_blocks:
+            raise ValueError(f"probe_blocks={options.probe_blocks} is for --probe.")
         classifiers = [
             as_classifier(name, model, options.normalize, options.image_size)
             for name, model in models
@@ -137,6 +153,28 @@ class Classification(Task):
             results += [row for i in range(number) for row in rows[i::number]]
         return results
 
+    def _probe(self, models, options, report):
+        """The results of `evaluate` with probes."""
+        for name in ("under", "real_labels"):
+            value, default = getattr(options, name), getattr(type(options), name)
+            if value != default:
+                raise ValueError(f"{name}={value!r} does not go with --probe.")
+        rows = []
+        for on in options.on or (None,):
+            for name, model in models:
+                classifier = Classifier(name, model, None)
+                data = self.data_to_evaluate(options, on, classifier)
+                data = dataclasses.replace(data, train_split=Data.train_split)
+                dataset = self.load(data)
+                for found in probe(
+                    name, model, dataset, options, options.batches_of(BATCH_SIZE)
+                ):
+                    row = {"model": name, "on": dataset.description, "epsilon": None}
+                    row |= {"backend": keras.backend.backend(), **found}
+                    report(row)
+                    rows.append(row)
+        return rows
+
     def data_to_evaluate(self, options, on, classifier):
         """The data that are asked for, or those of the model's record."""
         if on is not None:
@@ -152,7 +190,8 @@ class Classification(Task):
                 crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
             )
         data = dataclasses.replace(data, strict=options.strict)
-        return with_options(data, options, classifier.image_size)
+        size = size_of(classifier.name, classifier.model, options.image_size)
+        return with_options(data, options, size)
 
     def _rows(self, options, classifier, on, dataset):
         """The results of a classifier on a set."""

@@ -46,6 +46,7 @@ class Segmentation(Task):
             iterations=4,
             evaluation_iterations=2,
             warmup_iterations=1,
+            head_warmup_epochs=min(training.head_warmup_epochs, 1),
             global_batch_size=max(training.global_batch_size // 8, 2),
         )
 
@@ -98,7 +99,12 @@ class Segmentation(Task):
         weights = {"predictions": 1.0, "auxiliary": training.auxiliary_weight}
         trainer = Segmenter(model.with_auxiliary_head())
         trainer.compile(
-            optimizer=build_optimizer(training, WarmupPolynomial.of(training), trainer),
+            optimizer=build_optimizer(
+                training,
+                WarmupPolynomial.of(training),
+                trainer,
+                training.evaluation_iterations,
+            ),
             loss={name: PixelCrossEntropy() for name in weights},
             loss_weights=weights,
         )

@@ -12,7 +12,7 @@ from keras_cbvit.pretrained.publishing import check_publishable
 
 from ..data.fingerprints import of_dataset
 from ..publishing import measure_and_publish
-from . import callbacks, run_folder
+from . import callbacks, fine_tuning, run_folder
 from .devices import distribute, this_process
 
 
@@ -48,6 +48,7 @@ def _train(task, experiment, command, held):
     with distribute(run.devices, training.global_batch_size):
         experiment.check()
         task.check(experiment)
+        fine_tuning.check(experiment)
         # The network says what is wrong with its arguments; the classes come with the
         # data.
         task.build(experiment.network, experiment.data, 2, run.precision)
@@ -65,8 +66,10 @@ def _train(task, experiment, command, held):
         classes = len(dataset.class_names)
         model = task.build(experiment.network, experiment.data, classes, run.precision)
         task.prepare(model, dataset, experiment)
+        fine_tuning.prepare(model, training)
+        expected = fine_tuning.expected_result(model, training)
         if run.publish:
-            check_publishable(model, run.publish, run.weights_dir, run.overwrite)
+            check_publishable(expected, run.publish, run.weights_dir, run.overwrite)
         trainer = task.compile(model, experiment, batches)
         if is_first:
             held.enter_context(run_folder.locked(run.folder))
@@ -88,13 +91,14 @@ def _train(task, experiment, command, held):
         _fit(trainer, batches, validation_data, evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} images could not be decoded and were left out.")
-    finished = task.finish(model)
+    finished = fine_tuning.result(task.finish(model), training)
     if is_first:
         run_folder.save(finished, run.folder / "model.keras")
         print(f"The model is in {run.folder / 'model.keras'}.")
     if training.ema_decay is not None:
         with callbacks.averaged(trainer):
-            averages = task.finish(model)
+            fine_tuning.complete(model, training)
+            averages = fine_tuning.result(task.finish(model), training)
         if is_first:
             run_folder.save(averages, run.folder / "model_ema.keras")
     if is_first:

@@ -8,14 +8,15 @@ import h5py
 import keras
 
 from keras_cbvit.files import InMemory, write
+from keras_cbvit.internals import layers_within
 
 
 def save(model, path, metrics=()):
     """Writes all that the training of a compiled model needs to go on.
 
-    That is the model and its optimizer, the random states and some metrics. The file
-    is a `.weights.h5` file; the SHA-256 of its name and content is at its end, which
-    HDF5 does not mind.
+    That is the model and its optimizer, the random states, LoRA's weights, which Keras
+    would merge into the kernels, and some metrics. The file is a `.weights.h5` file;
+    the SHA-256 of its name and content is at its end, which HDF5 does not mind.
 
     Args:
         model: the model.
@@ -37,6 +38,7 @@ def save(model, path, metrics=()):
     with h5py.File(file, "a") as content:
         for name, variables in (
             ("random_states", random_states(model)),
+            ("lora", lora_weights(model)),
             ("metrics", metrics),
         ):
             for i, variable in enumerate(variables):
@@ -73,9 +75,12 @@ def load(model, file):
         warnings.filterwarnings("error", "Skipping variable loading")
         model.load_weights(file)
     with h5py.File(file) as content:
-        values = _arrays(content, "random_states")
-        for state, value in zip(random_states(model), values, strict=True):
-            state.assign(value)
+        for name, variables in (
+            ("random_states", random_states(model)),
+            ("lora", lora_weights(model)),
+        ):
+            for variable, value in zip(variables, _arrays(content, name), strict=True):
+                variable.assign(value)
         return _arrays(content, "metrics")
 
 
@@ -101,3 +106,13 @@ def random_states(model):
     """States of a model's generators, which Keras does not save with its weights."""
     saved = {id(v) for v in (*model.weights, *model.metrics_variables)}
     return [v for v in model.variables if id(v) not in saved]
+
+
+def lora_weights(model):
+    """Of the layers that have LoRA, the weights it consists of, and their kernels."""
+    return [
+        weight
+        for layer in layers_within(model)
+        if getattr(layer, "lora_enabled", False)
+        for weight in layer.weights
+    ]

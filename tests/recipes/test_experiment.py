@@ -21,9 +21,11 @@ def test_there_are_these_configs():
         "camvid",
         "camvid_mini",
         "cifar10",
+        "cifar10_anneal",
         "cifar10_mini",
         "digits",
         "imagenet",
+        "imagenet_anneal",
         "multi_label",
     ]
 

@@ -39,10 +39,11 @@ def augmented(folder, devices):
 
 
 def averages(folder):
-    """Moving averages on one device and on two."""
+    """Moving averages, and rates by layer, on one device and on two."""
+    options = {"ema_decay": 0.9, "layer_decay": 0.5, "head_warmup_epochs": 1}
+    options |= {"broadcast": "cbs", "anneal_context": 5, "epochs": 2}
     for devices in (2, 1):
-        name = f"averages_{devices}"
-        train(small(folder / name, devices=devices, ema_decay=0.9, epochs=2))
+        train(small(folder / f"averages_{devices}", devices=devices, **options))
 
 
 def interrupted_and_decoded_at_each_use(folder, devices):
@@ -63,7 +64,7 @@ def infinite_pixel(folder):
         model = build_classifier(SMALL.network, SMALL.data, 10, "mixed_float16")
         model.compile(
             optimizer=build_optimizer(
-                SMALL.training, WarmupCosine.of(SMALL.training, 10), model
+                SMALL.training, WarmupCosine.of(SMALL.training, 10), model, 10
             ),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         )

@@ -86,7 +86,7 @@ def test_what_keras_does_not_do_on_several_replicas_is_refused(
     monkeypatch.setattr(optimizer, "is_mirrored", lambda: True)
     training = dataclasses.replace(SMALL.training, **{setting: value})
     with pytest.raises(ValueError, match=f"{setting}={value} does not work on TensorF"):
-        optimizer.build_optimizer(training, 1e-3, None)
+        optimizer.build_optimizer(training, 1e-3, None, 1)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -39,7 +39,7 @@ def test_five_steps_are_those_of_torch():
     model = keras.Sequential([keras.layers.Dense(4)])
     model.build((None, 3))
     model.set_weights([oracle["w0"], oracle["b0"]])
-    optimizer = build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model)
+    optimizer = build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model, 10)
     for step in range(1, 6):
         gradients = [oracle[f"gw{step}"], oracle[f"gb{step}"]]
         gradients = [ops.convert_to_tensor(g, "float32") for g in gradients]
@@ -52,7 +52,9 @@ def test_five_steps_are_those_of_torch():
 @pytest.mark.parametrize(("batch", "peak"), [(1024, 1e-3), (256, 2.5e-4)])
 def test_the_peak_grows_with_the_batch(batch, peak):
     training = Training(global_batch_size=batch)
-    optimizer = build_optimizer(training, WarmupCosine.of(training, 100), small_model())
+    optimizer = build_optimizer(
+        training, WarmupCosine.of(training, 100), small_model(), 100
+    )
     assert float(optimizer.learning_rate) == pytest.approx(1e-6)
     optimizer.iterations.assign(5 * 100 - 1)
     assert float(optimizer.learning_rate) == pytest.approx(peak, rel=3e-3)
@@ -84,7 +86,7 @@ def test_a_step_without_gradients_decays_dense_kernels_alone(precision):
     random = np.random.default_rng(0)
     model.set_weights([random.normal(scale=0.1, size=w.shape) for w in model.weights])
     model.compile(
-        optimizer=build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model),
+        optimizer=build_optimizer(CONSTANT, WarmupCosine.of(CONSTANT, 10), model, 10),
         loss=lambda labels, outputs: 0 * ops.sum(outputs, axis=-1),
     )
     is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -108,7 +110,7 @@ def test_segmentation_decays_kernels_alone_by_its_own_share():
     x = keras.layers.Conv2D(4, 3, use_bias=False)(inputs)
     x = keras.layers.BatchNormalization()(x)
     model = keras.Model(inputs, keras.layers.Conv2DTranspose(2, 2)(x))
-    optimizer = build_optimizer(training, WarmupPolynomial.of(training), model)
+    optimizer = build_optimizer(training, WarmupPolynomial.of(training), model, 1)
     assert (optimizer.beta_1, optimizer.beta_2) == (0.9, 0.999)
     assert float(optimizer.learning_rate) == pytest.approx(6e-5)
     values = [np.ones(v.shape, "float32") for v in model.trainable_variables]

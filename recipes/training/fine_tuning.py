@@ -1,0 +1,81 @@
+"""Which weights of a pretrained model are trained, and what becomes of Λ."""
+
+import keras_cbvit
+from keras_cbvit.analysis import scale_layers
+from keras_cbvit.pretrained.agreement import check_agreement, random_images
+from keras_cbvit.pretrained.publishing import in_float32
+
+
+def check(experiment):
+    """Raises a ValueError on the first option of fine-tuning without an effect."""
+    training, weights = experiment.training, experiment.network.weights
+    for name in ("freeze", "lora_rank"):
+        value = getattr(training, name)
+        if value is None:
+            continue
+        if weights is None:
+            raise ValueError(
+                f"{name}={value!r} would freeze random weights; give --weights."
+            )
+        if training.anneal_context is not None:
+            raise ValueError(
+                f"{name}={value!r} freezes what anneal_context="
+                f"{training.anneal_context} trains; use one of them."
+            )
+    if training.freeze is None or training.lora_rank is not None:
+        return
+    for name in ("layer_decay", "head_warmup_epochs"):
+        if value := getattr(training, name):
+            raise ValueError(
+                f"{name}={value} is for a backbone that is trained, which "
+                f"freeze={training.freeze!r} freezes; use one of them."
+            )
+
+
+def prepare(model, training):
+    """Freezes what is not trained.
+
+    Raises:
+        ValueError: if Λ is to be annealed and there is none, or it does not begin at 0.
+    """
+    if training.freeze is not None:
+        keras_cbvit.freeze_backbone(model)
+    if training.lora_rank is not None:
+        keras_cbvit.enable_lora(model, training.lora_rank)
+    if training.anneal_context is not None:
+        for path, layer in scale_layers(model).items():
+            if layer.channel_scale.numpy().any():
+                raise ValueError(
+                    f"anneal_context={training.anneal_context} takes Λ from 0 to 1, "
+                    f"but that of {path} is not 0; start from weights of a plain ViT."
+                )
+
+
+def complete(model, training):
+    """Sets an annealed Λ to 1, wherever it is on its way."""
+    if training.anneal_context is not None:
+        for layer in scale_layers(model).values():
+            layer.channel_scale.assign([1.0] * layer.channel_scale.shape[0])
+
+
+def result(model, training):
+    """A finished model as it is saved: nothing frozen, and CB for an annealed CB_S.
+
+    Raises:
+        ValueError: if the CB model computes something else than the CB_S model.
+    """
+    model.trainable = True
+    if training.anneal_context is None:
+        return model
+    folded = keras_cbvit.fold_context_broadcast(model)
+    check_agreement(model, folded, random_images(model), "the CB model")
+    return folded
+
+
+def expected_result(model, training):
+    """The result of a training that has not begun, of other weights."""
+    if training.anneal_context is None:
+        return model
+    model = in_float32(model)
+    complete(model, training)
+    return result(model, training)
