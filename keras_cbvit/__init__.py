@@ -6,6 +6,7 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 from keras_cbvit import analysis, layers
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
+from keras_cbvit.models.insertion import insert_context_broadcast
 from keras_cbvit.models.registry import register_model
 from keras_cbvit.models.segmentation import (
     FeaturePyramid,
@@ -53,6 +54,7 @@ __all__ = [
     "create_model",
     "decode_predictions",
     "feature_pyramid",
+    "insert_context_broadcast",
     "layers",
     "list_models",
     "list_weights",
