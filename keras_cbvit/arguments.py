@@ -186,7 +186,7 @@ def layer(argument: str, value: Any) -> keras.layers.Layer | None:
     return value
 
 
-def activation(argument: str, value: Any) -> Any:
+def keras_activation(argument: str, value: Any) -> Any:
     """An activation function as configurations have it: its name, or `None`."""
     if value is None:
         return None

@@ -42,7 +42,7 @@ def mean(inputs: Tensor, axis: int, keepdims: bool = False) -> Tensor:
     return ops.cast(ops.mean(x, axis=axis, keepdims=keepdims), inputs.dtype)
 
 
-def dense(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """`inputs @ kernel + bias` for inputs of shape `(batch, ..., channels)`.
 
     The product is one of two matrices: of rank 3, XLA transposes copies of its
@@ -51,7 +51,9 @@ def dense(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """
     between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
     x = ops.reshape(inputs, (-1, channels))
-    if BACKEND == "torch":
+    if bias is None:
+        x = ops.matmul(x, kernel)
+    elif BACKEND == "torch":
         import torch
 
         bias, kernel = ops.convert_to_tensor(bias), ops.convert_to_tensor(kernel)
@@ -71,6 +73,24 @@ def gelu(inputs: Tensor) -> Tensor:
         return ops.gelu(inputs, approximate=False)
     x = wide(inputs)
     return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
+
+
+def gelu_tanh(inputs: Tensor) -> Tensor:
+    """GELU with Φ approximated by tanh, as SigLIP has it."""
+    if BACKEND == "torch":
+        return ops.gelu(inputs, approximate=True)
+    return ops.cast(ops.gelu(wide(inputs), approximate=True), inputs.dtype)
+
+
+def quick_gelu(inputs: Tensor) -> Tensor:
+    """GELU with Φ approximated by a sigmoid, `x σ(1.702 x)`, as CLIP has it."""
+    return inputs * ops.sigmoid(1.702 * inputs)
+
+
+def swiglu(inputs: Tensor) -> Tensor:
+    """SwiGLU, `silu(a) * b` of the two halves of the channels, as DINOv2-g has it."""
+    gate, value = ops.split(inputs, 2, axis=-1)
+    return ops.silu(gate) * value
 
 
 def attention(

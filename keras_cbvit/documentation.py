@@ -22,8 +22,9 @@ input_tensor: the tensor of images that the model is built on, a `keras.Input`, 
 input_shape: `(height, width, channels)` of the images. Height and width
     are multiples of `patch_size` and need not be equal; `None` for any.
 pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-    tokens; if not given, all tokens without a head, else that of the weights,
-    or `"token"`.
+    tokens, `"token_avg"` for the two side by side, `"distilled"` for the mean of
+    DeiT's class and distillation token, with a head each; if not given, all tokens
+    without a head, else that of the weights, or `"token"`.
 classes: number of classes. Given with `weights` of another number of
     classes, the head is reinitialized and everything else is loaded. The head
     of `weights` brings its `class_names` along; a new one has none.

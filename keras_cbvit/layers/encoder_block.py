@@ -57,6 +57,7 @@ class EncoderBlock(CompositeLayer):
             shape of their inputs.
         mlp_front, mlp_mid, mlp_end: layers for the places in the MLP;
             the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
+        activation: that of the `MLP`.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -88,6 +89,7 @@ class EncoderBlock(CompositeLayer):
         mlp_front: Places = None,
         mlp_mid: Places = None,
         mlp_end: Places = None,
+        activation: str = "gelu",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -111,6 +113,7 @@ class EncoderBlock(CompositeLayer):
             layers_at("mlp_front", mlp_front),
             layers_at("mlp_mid", mlp_mid),
             layers_at("mlp_end", mlp_end),
+            activation,
             **self.part_arguments("mlp"),
             name="mlp",
         )
@@ -161,6 +164,7 @@ class EncoderBlock(CompositeLayer):
             "mlp_front": serialize_at(self.mlp.front),
             "mlp_mid": serialize_at(self.mlp.mid),
             "mlp_end": serialize_at(self.mlp.end),
+            "activation": self.mlp.activation,
         }
 
     @classmethod

@@ -9,6 +9,7 @@ from keras_cbvit.annotations import Places, Shape, Tensor
 from keras_cbvit.arguments import (
     check_memory,
     check_shape,
+    choice,
     fixed_channels,
     whole_number,
 )
@@ -22,22 +23,37 @@ from keras_cbvit.layers.places import (
 )
 from keras_cbvit.layers.token_dense import TokenDense
 
+ACTIVATIONS = {
+    "gelu": backend.gelu,
+    "gelu_tanh": backend.gelu_tanh,
+    "quick_gelu": backend.quick_gelu,
+    "swiglu": backend.swiglu,
+}
+
+
+def is_gated(activation: str) -> bool:
+    """Whether one half of the channels gates the other."""
+    return activation == "swiglu"
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class MLP(CompositeLayer):
     """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
 
     The first fully connected layer widens the tokens to `hidden_dim` and is
-    followed by GELU (the exact one), the second brings them back. Any layers that
-    keep the shape of their inputs can be put at the three places; the paper puts
-    `ContextBroadcast` at the end.
+    followed by GELU, the second brings them back. Any layers that keep the shape of
+    their inputs can be put at the three places; the paper puts `ContextBroadcast` at
+    the end.
 
     Args:
-        hidden_dim: channels of the hidden tokens.
+        hidden_dim: channels of the hidden tokens, after the activation.
         front: layers for the input of the first FC, in the order they run in: a list,
             one layer, or `None`.
         mid: layers for the hidden tokens, after the activation.
         end: layers for the output of the second FC.
+        activation: `"gelu"`, the exact one, `"gelu_tanh"`, `"quick_gelu"`, or
+            `"swiglu"`, for which the first FC has twice as many channels, of which one
+            half gates the other ("GLU Variants Improve Transformer").
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -58,15 +74,19 @@ class MLP(CompositeLayer):
         front: Places = None,
         mid: Places = None,
         end: Places = None,
+        activation: str = "gelu",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.activation = choice("activation", activation, [*ACTIVATIONS])
+        self.activate = ACTIVATIONS[activation]
         self.hidden_dim = whole_number("hidden_dim", hidden_dim)
         self.front = layers_at("front", front)
         self.mid = layers_at("mid", mid)
         self.end = layers_at("end", end)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
-        self.fc1 = self._dense(self.hidden_dim, "fc1")
+        widened = 2 * self.hidden_dim if is_gated(activation) else self.hidden_dim
+        self.fc1 = self._dense(widened, "fc1")
 
     def _dense(self, channels, name):
         return TokenDense(
@@ -78,7 +98,7 @@ class MLP(CompositeLayer):
 
     def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
-        weights = 2 * channels * self.hidden_dim
+        weights = channels * (self.fc1.units + self.hidden_dim)
         check_memory(f"hidden_dim={self.hidden_dim}", weights, self.variable_dtype)
         self.fc2 = self._dense(channels, "fc2")
         hidden_shape = (*input_shape[:-1], self.hidden_dim)
@@ -90,9 +110,11 @@ class MLP(CompositeLayer):
 
     def call(self, inputs: Tensor) -> Tensor:
         x = inputs
-        steps = *self.front, self.fc1, backend.gelu, *self.mid, self.fc2, *self.end
-        for step in steps:
-            x = step(x) if step is backend.gelu else self.run(step, x)
+        for each in (*self.front, self.fc1):
+            x = self.run(each, x)
+        x = self.activate(x)
+        for each in (*self.mid, self.fc2, *self.end):
+            x = self.run(each, x)
         return x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -114,6 +136,7 @@ class MLP(CompositeLayer):
             "front": serialize_at(self.front),
             "mid": serialize_at(self.mid),
             "end": serialize_at(self.end),
+            "activation": self.activation,
         }
 
     @classmethod

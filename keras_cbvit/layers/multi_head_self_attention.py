@@ -7,7 +7,13 @@ from keras import ops
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import Shape, Tensor
-from keras_cbvit.arguments import check_shape, fixed_channels, whole_number
+from keras_cbvit.arguments import (
+    check_shape,
+    fixed_channels,
+    flag,
+    norm_epsilon,
+    whole_number,
+)
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.layers.parts import CompositeLayer
 from keras_cbvit.layers.token_dense import TokenDense
@@ -17,12 +23,17 @@ from keras_cbvit.layers.token_dense import TokenDense
 class MultiHeadSelfAttention(CompositeLayer):
     """Scaled dot-product attention of tokens to each other, in several heads.
 
-    Queries, keys and values come from one dense layer with bias; its output
-    channels are ordered (query | key | value) by head, as in timm. The paper calls
-    this sub-block MSA (section 2).
+    Queries, keys and values come from one dense layer; its output channels are
+    ordered (query | key | value) by head, as in timm. The paper calls this sub-block
+    MSA (section 2).
 
     Args:
         num_heads: number of heads; must divide the number of channels.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether the queries and the keys of each head are normalized, by a
+            layer norm each, as in "Scaling Vision Transformers to 22 Billion
+            Parameters" (ICML 2023).
+        epsilon: small number that these layer norms add to the variance.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -40,10 +51,23 @@ class MultiHeadSelfAttention(CompositeLayer):
             number of channels, or on inputs of another rank.
     """
 
-    def __init__(self, num_heads: int, **kwargs: Any):
+    def __init__(
+        self,
+        num_heads: int,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        epsilon: float = 1e-6,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.num_heads = whole_number("num_heads", num_heads)
+        self.qkv_bias = flag("qkv_bias", qkv_bias)
+        self.qk_norm = flag("qk_norm", qk_norm)
+        self.epsilon = norm_epsilon("epsilon", epsilon)
         self.input_spec = keras.layers.InputSpec(ndim=3)
+        if self.qk_norm:
+            self.query_norm = self.layer_norm("query_norm", self.epsilon)
+            self.key_norm = self.layer_norm("key_norm", self.epsilon)
 
     def build(self, input_shape: Shape) -> None:
         channels = fixed_channels(self, input_shape)
@@ -52,14 +76,19 @@ class MultiHeadSelfAttention(CompositeLayer):
                 f"num_heads={self.num_heads} does not divide the {channels} channels "
                 "of the tokens."
             )
-        self.qkv = self._dense(3 * channels, "qkv")
+        self.qkv = self._dense(3 * channels, "qkv", self.qkv_bias)
         self.projection = self._dense(channels, "projection")
         self.qkv.build(input_shape)
+        if self.qk_norm:
+            by_head = (*input_shape[:2], self.num_heads, channels // self.num_heads)
+            self.query_norm.build(by_head)
+            self.key_norm.build(by_head)
         self.projection.build(input_shape)
 
-    def _dense(self, channels, name):
+    def _dense(self, channels, name, use_bias=True):
         return TokenDense(
             channels,
+            use_bias=use_bias,
             kernel_initializer=dense_kernel(),
             **self.part_arguments(name),
             name=name,
@@ -85,6 +114,9 @@ class MultiHeadSelfAttention(CompositeLayer):
             ops.reshape(x, (-1, tokens, self.num_heads, channels // self.num_heads))
             for x in ops.split(self.run(self.qkv, inputs), 3, axis=-1)
         )
+        if self.qk_norm:
+            query = self.run(self.query_norm, query)
+            key = self.run(self.key_norm, key)
         if return_attention_scores:
             x, scores = backend.attention_with_scores(query, key, value)
         else:
@@ -114,4 +146,10 @@ class MultiHeadSelfAttention(CompositeLayer):
         return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "qkv_bias": self.qkv_bias,
+            "qk_norm": self.qk_norm,
+            "epsilon": self.epsilon,
+        }

@@ -21,7 +21,7 @@ class TokenDense(Part, keras.layers.Dense):
 
     Args:
         units: output channels.
-        **kwargs: those of `keras.layers.Dense`, whose bias it always has.
+        **kwargs: those of `keras.layers.Dense`.
 
     Call arguments:
         inputs: tensor of shape `(batch, ..., channels)`, of rank 2 or more.
@@ -35,8 +35,6 @@ class TokenDense(Part, keras.layers.Dense):
 
     def __init__(self, units: int, **kwargs: Any):
         super().__init__(whole_number("units", units), **kwargs)
-        if not self.use_bias:
-            raise ValueError("use_bias=False: a TokenDense always has a bias.")
 
     def build(self, input_shape: Shape) -> None:
         weights = fixed_channels(self, input_shape) * self.units

@@ -24,20 +24,26 @@ from keras_cbvit.layers.initializers import dense_kernel
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenEmbedding(keras.layers.Layer):
-    """Puts the class token and register tokens first and adds a position embedding.
+    """Puts the prefix tokens first and adds a position embedding.
 
-    All of them are learned. The position embedding is learned on one grid of patches
-    and, for images of another size, resampled to theirs: bicubic with antialiasing, as
-    when weights are loaded for another size, so that both give the same. It is written
-    as two small matrix products, since the bicubic resizing of the backends differs.
+    The prefix tokens are the class token, DeiT's distillation token and register
+    tokens, in this order, as far as there are some. All are learned.
+
+    The position embedding is learned on one grid of patches and, for images of another
+    size, resampled to theirs: bicubic with antialiasing, as when weights are loaded for
+    another size, so that both give the same. It is written as two small matrix
+    products, since the bicubic resizing of the backends differs.
 
     Args:
         patch_size: side of a patch in pixels.
         grid: `(rows, columns)` of the patches that the position embedding is of.
-        num_register_tokens: tokens between the class token and the patches, as in
-            "Vision Transformers Need Registers" (ICLR 2024).
-        prefix_position_embedding: whether the class token and the register tokens have
-            position embeddings, too; without, only the patches.
+        num_register_tokens: tokens of no patch that are not classified, as in "Vision
+            Transformers Need Registers" (ICLR 2024).
+        prefix_position_embedding: whether the prefix tokens have position embeddings,
+            too; without, only the patches.
+        class_token: whether there is a class token.
+        distillation_token: whether there is a token to learn from a teacher, as in
+            DeiT (ICML 2021).
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -47,7 +53,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     Returns:
         A tensor of shape `(batch, prefix + tokens, channels)` in the layer's compute
-        dtype, `prefix` being 1 + `num_register_tokens`.
+        dtype.
 
     Raises:
         ValueError: on an argument that cannot be, or tokens that are not those of the
@@ -60,6 +66,8 @@ class TokenEmbedding(keras.layers.Layer):
         grid: tuple[int, int],
         num_register_tokens: int = 0,
         prefix_position_embedding: bool = True,
+        class_token: bool = True,
+        distillation_token: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -73,6 +81,8 @@ class TokenEmbedding(keras.layers.Layer):
         self.prefix_position_embedding = flag(
             "prefix_position_embedding", prefix_position_embedding
         )
+        self.has_class_token = flag("class_token", class_token)
+        self.has_distillation_token = flag("distillation_token", distillation_token)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def build(self, inputs_shape: Shape, images_shape: Shape) -> None:
@@ -85,7 +95,10 @@ class TokenEmbedding(keras.layers.Layer):
             shape = (1, tokens, channels)
             return self.add_weight(name=name, shape=shape, initializer=dense_kernel())
 
-        self.class_token = add("class_token", 1)
+        if self.has_class_token:
+            self.class_token = add("class_token", 1)
+        if self.has_distillation_token:
+            self.distillation_token = add("distillation_token", 1)
         if self.num_register_tokens:
             self.register_tokens = add("register_tokens", self.num_register_tokens)
         self.position_embedding = add(
@@ -95,7 +108,20 @@ class TokenEmbedding(keras.layers.Layer):
     @property
     def num_prefix_tokens(self) -> int:
         """How many tokens come before those of the patches."""
-        return 1 + self.num_register_tokens
+        singles = self.has_class_token + self.has_distillation_token
+        return singles + self.num_register_tokens
+
+    @property
+    def _prefix(self):
+        """The prefix tokens, in order."""
+        prefix = []
+        if self.has_class_token:
+            prefix.append(self.class_token)
+        if self.has_distillation_token:
+            prefix.append(self.distillation_token)
+        if self.num_register_tokens:
+            prefix.append(self.register_tokens)
+        return prefix
 
     @property
     def _num_positioned(self):
@@ -109,15 +135,12 @@ class TokenEmbedding(keras.layers.Layer):
         if tuple(images.shape[1:3]) != own_size:
             position = self._resample(images)
         position = ops.cast(position, inputs.dtype)
-        prefix = [self.class_token]
-        if self.num_register_tokens:
-            prefix.append(self.register_tokens)
         batch, channels = ops.shape(inputs)[0], inputs.shape[-1]
         prefix = [
             ops.broadcast_to(
                 ops.cast(tokens, inputs.dtype), (batch, tokens.shape[1], channels)
             )
-            for tokens in prefix
+            for tokens in self._prefix
         ]
         if self.prefix_position_embedding:
             return ops.concatenate([*prefix, inputs], axis=1) + position
@@ -157,6 +180,8 @@ class TokenEmbedding(keras.layers.Layer):
             "grid": self.grid,
             "num_register_tokens": self.num_register_tokens,
             "prefix_position_embedding": self.prefix_position_embedding,
+            "class_token": self.has_class_token,
+            "distillation_token": self.has_distillation_token,
         }
 
 

@@ -3,19 +3,24 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.arguments import check_shape, choice, whole_number
 
+POOLINGS = ("token", "avg", "token_avg", "distillation", "distilled")
+
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenPooling(keras.layers.Layer):
-    """From tokens to one vector: the class token, or the mean of the patches'.
+    """From tokens to one vector: a token, the mean of the patches', or of both.
 
     Args:
-        pooling: `"token"` for the first token, `"avg"` for the mean of the tokens after
-            the prefix tokens.
+        pooling: `"token"` for the first token, the class token; `"avg"` for the mean of
+            the tokens after the prefix tokens; `"token_avg"` for the two side by side;
+            `"distillation"` for the second token, DeiT's distillation token;
+            `"distilled"` for the mean of the first two.
         num_prefix_tokens: how many tokens come before those of the patches.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
@@ -23,8 +28,8 @@ class TokenPooling(keras.layers.Layer):
         inputs: tensor of shape `(batch, prefix + tokens, channels)`.
 
     Returns:
-        A tensor of shape `(batch, channels)` in the layer's compute dtype. The mean is
-        accumulated in at least float32.
+        A tensor of shape `(batch, channels)`, of `"token_avg"` `(batch, 2 * channels)`,
+        in the layer's compute dtype. The mean is accumulated in at least float32.
 
     Raises:
         ValueError: on an unknown `pooling`, or inputs of another rank.
@@ -32,7 +37,7 @@ class TokenPooling(keras.layers.Layer):
 
     def __init__(self, pooling: str, num_prefix_tokens: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
-        self.pooling = choice("pooling", pooling, ("token", "avg"))
+        self.pooling = choice("pooling", pooling, POOLINGS)
         self.num_prefix_tokens = whole_number(
             "num_prefix_tokens", num_prefix_tokens, least=0
         )
@@ -42,11 +47,21 @@ class TokenPooling(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         if self.pooling == "token":
             return inputs[:, 0]
-        return backend.mean(inputs[:, self.num_prefix_tokens :], axis=1)
+        if self.pooling == "distillation":
+            return inputs[:, 1]
+        if self.pooling == "distilled":
+            return backend.mean(inputs[:, :2], axis=1)
+        mean = backend.mean(inputs[:, self.num_prefix_tokens :], axis=1)
+        if self.pooling == "avg":
+            return mean
+        return ops.concatenate([inputs[:, 0], mean], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_shape(self, input_shape)
-        return (input_shape[0], input_shape[-1])
+        batch, _, channels = input_shape
+        if channels is not None and self.pooling == "token_avg":
+            channels *= 2
+        return (batch, channels)
 
     def get_config(self) -> dict[str, Any]:
         return {

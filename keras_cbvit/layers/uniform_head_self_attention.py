@@ -71,4 +71,7 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
         return self.num_heads + 1
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "head_dim": self.head_dim}
+        config = super().get_config()
+        for name in ("qkv_bias", "qk_norm", "epsilon"):  # which it does not have
+            del config[name]
+        return {**config, "head_dim": self.head_dim}

@@ -7,7 +7,7 @@ import keras
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import DType
-from keras_cbvit.arguments import activation, refuse, shown, whole_number
+from keras_cbvit.arguments import keras_activation, refuse, shown, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.vision_transformer import VisionTransformer
@@ -157,7 +157,9 @@ class SegmentationModel(ZooModel):
         _check_backbone(backbone)
         self._classes = whole_number("classes", classes)
         self._channels = whole_number("channels", channels)
-        self._activation = activation("classifier_activation", classifier_activation)
+        self._activation = keras_activation(
+            "classifier_activation", classifier_activation
+        )
         dtype = float_policy(dtype)
         images = backbone.inputs[0]
         head = UperHead(classes, channels, dtype=dtype, name=UPER_HEAD)

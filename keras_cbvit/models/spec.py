@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from keras_cbvit.arguments import (
     LARGEST,
-    activation,
     check_fields,
     drop_rate,
     items,
+    keras_activation,
     norm_epsilon,
     number,
     number_between,
@@ -77,13 +77,13 @@ def _blocks(argument, value):
 
 
 def _colors(lowest):
-    """A check for three numbers from `lowest` to 1, as of images of values 0-1."""
+    """A check for numbers from `lowest` to 1, as of images of values 0-1."""
     one = number_between(lowest, 1)
 
     def check(argument, value):
-        found = items(value, most=3)
-        if found is None or len(found) != 3:
-            refuse(argument, value, "must be three numbers, for red, green and blue.")
+        found = items(value, most=LARGEST)
+        if not found:
+            refuse(argument, value, "must be numbers, one for each channel.")
         return tuple(one(argument, each) for each in found)
 
     return check
@@ -94,7 +94,7 @@ def _up_to(most, least=1):
 
 
 WholeNumber = Annotated[int, whole_number]
-Colors = tuple[float, float, float]
+Colors = tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,21 @@ class ViTSpec:
         depth: number of blocks, at most 1000.
         num_heads: attention heads; must divide `hidden_dim`.
         mlp_ratio: channels of the MLP's hidden tokens in multiples of `hidden_dim`.
-        num_register_tokens: learnable tokens between the class token and the patches,
-            as in "Vision Transformers Need Registers" (ICLR 2024).
-        prefix_position_embedding: whether the class token and the register tokens have
-            position embeddings, too; without, only the patches.
+        class_token: whether the first token is a learnable one, to be classified.
+        distillation_token: whether DeiT's distillation token comes after it.
+        num_register_tokens: learnable tokens before those of the patches, as in "Vision
+            Transformers Need Registers" (ICLR 2024).
+        prefix_position_embedding: whether the tokens of no patch have position
+            embeddings, too; without, only the patches.
         position_grid: `(rows, columns)` of patches that the position embedding is
             learned on, for a model of images of any size, which resamples it. If not
             given, the patches of 224x224 pixels.
+        pre_norm: whether a layer norm comes before the first block, as in CLIP.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_norm: whether a layer norm each normalizes the queries and keys of every
+            head, as in ViT-22B.
+        activation: that of the MLPs: `"gelu"`, `"gelu_tanh"`, `"quick_gelu"` (CLIP), or
+            `"swiglu"` (DINOv2-g), whose first layer has twice the hidden channels.
         layer_scale: what LayerScale's factors start from, or `None` for no LayerScale.
         epsilon: small number that the layer norms add to the variance.
         broadcast: `"cb"`, `"cbs"` (CB_S, with a learnable Λ that starts at 0), or
@@ -144,10 +152,15 @@ class ViTSpec:
             more time.
         include_preprocessing: whether the model takes images of values 0-255 and
             normalizes them itself, by `mean` and `std`.
-        mean: of red, green and blue in images of values 0-1; ImageNet's by default.
+        mean: of each channel in images of values 0-1; ImageNet's red, green and blue by
+            default.
         std: their standard deviations.
         pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-            tokens, or, without a head, `None` for all tokens.
+            tokens, `"token_avg"` for the two side by side (DINOv2), `"distilled"` for
+            the mean of class and distillation token, with a head each (DeiT), or,
+            without a head, `None` for all tokens.
+        fc_norm: whether the last layer norm comes after the pooling, not before it;
+            without pooling it is on the tokens.
         classes: number of classes, or `None` for a model without a head.
         classifier_activation: activation of the head, `None` for logits.
 
@@ -165,9 +178,15 @@ class ViTSpec:
     depth: Annotated[int, _up_to(DEEPEST)] = 12
     num_heads: WholeNumber = 6
     mlp_ratio: Annotated[float, number] = 4
+    class_token: bool = True
+    distillation_token: bool = False
     num_register_tokens: Annotated[int, _up_to(DEEPEST, least=0)] = 0
     prefix_position_embedding: bool = True
     position_grid: Annotated[tuple[int, int], _grid] | None = None
+    pre_norm: bool = False
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"] = "gelu"
     layer_scale: Annotated[float, number_between(0, 100)] | None = None
     epsilon: Annotated[float, norm_epsilon] = 1e-6
     broadcast: Literal["none", "cb", "cbs"] = "cb"
@@ -184,15 +203,17 @@ class ViTSpec:
     include_preprocessing: bool = True
     mean: Annotated[Colors, _colors(0)] = IMAGENET_MEAN
     std: Annotated[Colors, _colors(1e-3)] = IMAGENET_STD
-    pooling: Literal["token", "avg"] | None = "token"
+    pooling: Literal["token", "avg", "token_avg", "distilled"] | None = "token"
+    fc_norm: bool = False
     classes: WholeNumber | None = 1000
-    classifier_activation: Annotated[str | None, activation] = "softmax"
+    classifier_activation: Annotated[str | None, keras_activation] = "softmax"
 
     def __post_init__(self):
         check_fields(self)
         self._check_sizes()
         self._check_images()
         self._check_blocks()
+        self._check_tokens()
         if self.classes is not None and self.pooling is None:
             refuse(
                 "pooling",
@@ -241,13 +262,16 @@ class ViTSpec:
                 f"width must be multiples of patch_size={patch}, for instance "
                 f"{(*near, channels)}.",
             )
-        if self.include_preprocessing and channels != 3:
-            refuse(
-                "include_preprocessing",
-                True,
-                f"normalizes red, green and blue, but input_shape={shape} has "
-                f"{channels} channels; set include_preprocessing=False.",
-            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if self.include_preprocessing and channels != len(values):
+                refuse(
+                    name,
+                    values,
+                    f"has {len(values)} numbers, but input_shape={shape} has "
+                    f"{channels} channels; give {name} of {channels}, or set "
+                    "include_preprocessing=False.",
+                )
         if self.position_grid is not None and None not in shape:
             refuse(
                 "position_grid",
@@ -267,6 +291,26 @@ class ViTSpec:
                 f"{self.depth - 1}.",
             )
 
+    def _check_tokens(self):
+        if not self.class_token:
+            without = "needs a class token, but class_token=False"
+            if self.distillation_token:
+                refuse("distillation_token", True, f"{without}.")
+            if self.pooling not in ("avg", None):
+                refuse("pooling", self.pooling, f"{without}; use 'avg'.")
+            if self.broadcast != "none" and self.context == "token":
+                refuse("context", self.context, f"{without}; use 'mean' or 'max'.")
+        if self.pooling == "distilled" and not self.distillation_token:
+            refuse("pooling", self.pooling, "needs distillation_token=True.")
+        if self.fc_norm and self.pooling in ("token_avg", "distilled"):
+            refuse("fc_norm", True, f"does not go with pooling={self.pooling!r}.")
+        if self.uniform_head != "none" and (self.qk_norm or not self.qkv_bias):
+            refuse(
+                "uniform_head",
+                self.uniform_head,
+                "goes only with qkv_bias=True and qk_norm=False.",
+            )
+
     def replace(self, **changes: Any) -> "ViTSpec":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -278,12 +322,13 @@ class ViTSpec:
     @property
     def num_prefix_tokens(self) -> int:
         """How many tokens come before those of the patches."""
-        return 1 + self.num_register_tokens
+        return self.class_token + self.distillation_token + self.num_register_tokens
 
     @property
     def mlp_dim(self) -> int:
-        """Channels of the hidden tokens of an MLP."""
-        return int(self.hidden_dim * self.mlp_ratio)
+        """Channels of the hidden tokens of an MLP, after its activation."""
+        # A ratio such as 4096/1536 may be a little less than it stands for.
+        return int(round(self.hidden_dim * self.mlp_ratio, 6))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -327,33 +372,3 @@ class ViTSpec:
             for index in blocks
             for place in BROADCAST_PLACES[self.broadcast_place]
         }
-
-    def count_weights(self) -> int:
-        """How many weights the model has, before anything is built."""
-
-        def dense(inputs, outputs):
-            return inputs * outputs + outputs
-
-        dim, hidden = self.hidden_dim, self.mlp_dim
-        rows, columns = self.grid
-        prefix = self.num_prefix_tokens
-        msa, norm = dense(dim, 3 * dim) + dense(dim, dim), 2 * dim
-        mlp = dense(dim, hidden) + dense(hidden, dim)
-        extra = {"none": 0, "msa": norm + msa, "mlp": norm + mlp}[self.extra_branch]
-        if self.uniform_head != "none":
-            heads, channels = self.uniform_heads
-            msa = dense(dim, 3 * heads * channels) + dense(dim, channels)
-            msa += dense((heads + 1) * channels, dim)
-        block = 2 * norm + msa + mlp
-        if self.layer_scale is not None:
-            block += 2 * dim
-        if self.squeeze_excitation:
-            squeezed = max(dim // SE_RATIO, 1)
-            block += dense(dim, squeezed) + dense(squeezed, dim)
-        count = dense(self.patch_size**2 * self.input_shape[2], dim)
-        count += (prefix + rows * columns) * dim
-        count += prefix * dim if self.prefix_position_embedding else 0
-        count += self.depth * block + extra + norm
-        for (_, place), (scale, _) in self.contexts().items():
-            count += (hidden if place == "mlp_mid" else dim) if scale else 0
-        return count + (0 if self.classes is None else dense(dim, self.classes))

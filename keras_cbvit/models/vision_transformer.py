@@ -25,6 +25,7 @@ from keras_cbvit.layers import (
 from keras_cbvit.layers.encoder_block import PLACES
 from keras_cbvit.layers.initializers import dense_kernel
 from keras_cbvit.models.base import ZooModel, float_policy
+from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import SE_RATIO, ViTSpec
 
 # Names of layers, which are for ever, as those of their weights are.
@@ -32,6 +33,8 @@ NORMALIZATION = "normalization"
 PATCHES = "patch_embedding"
 TOKENS = "token_embedding"
 HEAD = "head"
+DISTILLATION_HEAD = "distillation_head"
+HEADS = (HEAD, DISTILLATION_HEAD)
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -41,8 +44,9 @@ class VisionTransformer(ZooModel):
     `keras_cbvit.create_model`, `ViTCB` and its sizes build it with weights.
 
     Its layers are `images`, `normalization`, `patch_embedding`, `token_embedding`,
-    `block_0` to `block_{depth-1}`, `extra_branch`, `norm`, `pool`, `head` and
-    `predictions`, as far as the spec has them.
+    `pre_norm`, `block_0` to `block_{depth-1}`, `extra_branch`, `norm`, `pool`, `head`
+    and `predictions`, as far as the spec has them, and, where pooling is
+    `"distilled"`, `distillation_pool`, `distillation_head` and `mean_of_heads`.
 
     Args:
         spec: a `ViTSpec`, or its fields as a dict.
@@ -84,7 +88,7 @@ class VisionTransformer(ZooModel):
         names = ["hidden_dim", "depth", "input_shape", "patch_size"]
         names += ["position_grid"] if spec.position_grid else []
         size = ", ".join(f"{name}={getattr(spec, name)}" for name in names)
-        check_memory(f"A model of {size}", spec.count_weights(), policy.variable_dtype)
+        check_memory(f"A model of {size}", count_weights(spec), policy.variable_dtype)
         # Pixels and probabilities are not for 8 bits of mantissa.
         wide = backend.wide_dtype(policy.compute_dtype)
 
@@ -107,27 +111,34 @@ class VisionTransformer(ZooModel):
             spec.grid,
             spec.num_register_tokens,
             spec.prefix_position_embedding,
+            spec.class_token,
+            spec.distillation_token,
             dtype=policy,
             name=TOKENS,
         )(x, images)
+        if spec.pre_norm:
+            x = _layer_norm(spec, policy, "pre_norm")(x)
         for i in range(spec.depth):
             x = self.encoder_block(i, spec, policy)(x)
         if spec.extra_branch != "none":
             x = _extra_branch(spec, policy)(x)
-        x = keras.layers.LayerNormalization(
-            epsilon=spec.epsilon, dtype=policy, name="norm"
-        )(x)
-        if spec.pooling is not None:
-            x = TokenPooling(
-                spec.pooling, spec.num_prefix_tokens, dtype=policy, name="pool"
-            )(x)
+        norm = _layer_norm(spec, policy, "norm")
+        norm_is_last = spec.fc_norm and spec.pooling is not None
+        x = x if norm_is_last else norm(x)
+        if spec.classes is not None and spec.pooling == "distilled":
+            x = keras.layers.Average(dtype=policy, name="mean_of_heads")(
+                [
+                    _head(spec, policy, HEAD)(_pool(spec, policy, "token")(x)),
+                    _head(spec, policy, DISTILLATION_HEAD)(
+                        _pool(spec, policy, "distillation", "distillation_pool")(x)
+                    ),
+                ]
+            )
+        elif spec.pooling is not None:
+            x = _pool(spec, policy, spec.pooling)(x)
+            x = norm(x) if norm_is_last else x
+            x = x if spec.classes is None else _head(spec, policy, HEAD)(x)
         if spec.classes is not None:
-            x = keras.layers.Dense(
-                spec.classes,
-                kernel_initializer=dense_kernel(),
-                dtype=policy,
-                name=HEAD,
-            )(x)
             x = keras.layers.Activation(
                 spec.classifier_activation, dtype=wide, name="predictions"
             )(x)
@@ -168,6 +179,8 @@ class VisionTransformer(ZooModel):
             at["attention"] = UniformHeadSelfAttention(
                 *spec.uniform_heads, dtype=dtype, name="attention"
             )
+        else:
+            at["attention"] = _attention(spec, dtype)
         return EncoderBlock(
             spec.num_heads,
             spec.mlp_dim,
@@ -175,6 +188,7 @@ class VisionTransformer(ZooModel):
             remat=spec.remat,
             epsilon=spec.epsilon,
             **at,
+            activation=spec.activation,
             dtype=dtype,
             name=f"block_{i}",
         )
@@ -239,10 +253,35 @@ class VisionTransformer(ZooModel):
         ]
 
 
+def _attention(spec, dtype):
+    return MultiHeadSelfAttention(
+        spec.num_heads,
+        spec.qkv_bias,
+        spec.qk_norm,
+        spec.epsilon,
+        dtype=dtype,
+        name="attention",
+    )
+
+
+def _layer_norm(spec, dtype, name):
+    return keras.layers.LayerNormalization(epsilon=spec.epsilon, dtype=dtype, name=name)
+
+
+def _pool(spec, dtype, pooling, name="pool"):
+    return TokenPooling(pooling, spec.num_prefix_tokens, dtype=dtype, name=name)
+
+
+def _head(spec, dtype, name):
+    return keras.layers.Dense(
+        spec.classes, kernel_initializer=dense_kernel(), dtype=dtype, name=name
+    )
+
+
 def _extra_branch(spec, dtype):
     """One more MSA or MLP, with its norm (Figure 2)."""
     if spec.extra_branch == "msa":
-        branch = MultiHeadSelfAttention(spec.num_heads, dtype=dtype, name="attention")
+        branch = _attention(spec, dtype)
     else:
-        branch = MLP(spec.mlp_dim, dtype=dtype, name="mlp")
+        branch = MLP(spec.mlp_dim, activation=spec.activation, dtype=dtype, name="mlp")
     return Residual(branch, spec.epsilon, dtype=dtype, name="extra_branch")

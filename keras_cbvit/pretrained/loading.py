@@ -13,7 +13,11 @@ from keras_cbvit.layers.token_embedding import resample_position_embedding
 from keras_cbvit.models.difference import difference
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.spec import ViTSpec
-from keras_cbvit.models.vision_transformer import HEAD, TOKENS, VisionTransformer
+from keras_cbvit.models.vision_transformer import (
+    HEADS,
+    TOKENS,
+    VisionTransformer,
+)
 from keras_cbvit.pretrained.formats import Content, keras_files, timm
 from keras_cbvit.pretrained.records import WeightsRecord
 from keras_cbvit.pretrained.sources import locate
@@ -89,7 +93,7 @@ def load_timm_weights(
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError("The model is quantized; load the weights before it is.")
     content = timm.read(state_dict, model.spec)
-    if model.spec.classes is None and HEAD in content.weights:
+    if model.spec.classes is None and content.weights.keys() & HEADS:
         raise ValueError(
             "The state dict has a head, but the model does not; leave out head.weight "
             "and head.bias."
@@ -152,12 +156,12 @@ def assign(
     spec = model.spec
     values = dict(content.weights)
     if new_head or spec.classes is None:
-        values.pop(HEAD, None)
+        values = {path: each for path, each in values.items() if path not in HEADS}
     targets = {}
     for name, weight in model.weights_by_name().items():
         targets.setdefault(name.rpartition("/")[0], []).append((name, weight))
     if new_head:
-        targets.pop(HEAD, None)
+        targets = {path: each for path, each in targets.items() if path not in HEADS}
     if TOKENS in values and content.spec is not None:
         values[TOKENS] = _resampled(values[TOKENS], content.spec, spec.grid)
     kept = []

@@ -160,9 +160,11 @@ def test_every_argument_comes_back_from_the_configuration():
             keras.layers.Rescaling(2.0, name="at_mlp_end"),
             LayerScale(0.5, name="after_it"),
         ],
+        activation="quick_gelu",
         name="block",
         dtype="mixed_bfloat16",
     )
+    assert copy.mlp.activation == "quick_gelu"
     places = (copy.msa_end, copy.mlp.front, copy.mlp.mid, copy.mlp.end)
     assert [[layer.name for layer in layers] for layers in places] == [
         ["at_msa_end"],

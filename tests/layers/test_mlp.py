@@ -67,6 +67,7 @@ def test_every_argument_comes_back_from_the_configuration():
         front=ContextBroadcast(context="max"),
         mid=ContextBroadcast(scale=True),
         end=keras.layers.Rescaling(2.0),
+        activation="swiglu",
         name="perceptron",
         dtype="mixed_bfloat16",
     )
@@ -74,4 +75,5 @@ def test_every_argument_comes_back_from_the_configuration():
     assert [layer.scale for layer in copy.mid] == [True]
     assert [layer.scale for layer in copy.end] == [2.0]
     copy.build((None, None, 3))
+    assert copy.fc1.units == 10
     assert copy.fc2.dtype_policy.name == "mixed_bfloat16"

@@ -91,8 +91,15 @@ def test_heads_that_do_not_divide_the_channels_are_refused():
 
 def test_every_argument_comes_back_from_the_configuration():
     copy = round_trip(
-        MultiHeadSelfAttention, num_heads=3, name="heads", dtype="mixed_bfloat16"
+        MultiHeadSelfAttention,
+        num_heads=3,
+        qkv_bias=False,
+        qk_norm=True,
+        epsilon=1e-5,
+        name="heads",
+        dtype="mixed_bfloat16",
     )
     copy.build((None, None, 12))
     assert copy.qkv.kernel.shape == (12, 36)
+    assert copy.key_norm.gamma.shape == (4,)
     assert copy.qkv.dtype_policy.name == "mixed_bfloat16"

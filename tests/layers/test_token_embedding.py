@@ -82,6 +82,8 @@ def test_every_argument_comes_back_from_the_configuration(dtype):
         grid=(3, 4),
         num_register_tokens=4,
         prefix_position_embedding=False,
+        class_token=False,
+        distillation_token=True,
         name="tokens",
         dtype=dtype,
     )

@@ -15,6 +15,7 @@ import keras_cbvit
 from keras_cbvit import ViTSpec
 from keras_cbvit.models import registry
 from keras_cbvit.models.difference import difference
+from keras_cbvit.models.size import count_weights
 from tests.hostile import IS_FAST, Evil, assert_one_sentence, hostile
 from tests.tiny import TINY, predict, tiny
 
@@ -29,9 +30,15 @@ VALID = {
     "depth": st.sampled_from([1, np.int16(2), 3]),
     "num_heads": st.sampled_from([1, np.int64(2), 4]),
     "mlp_ratio": st.sampled_from([1, 2.5, np.float32(0.5), np.float16(3)]),
+    "class_token": st.sampled_from([True, np.False_]),
+    "distillation_token": st.sampled_from([False, np.True_]),
     "num_register_tokens": st.sampled_from([0, 1, np.int64(4)]),
     "prefix_position_embedding": st.sampled_from([True, np.False_]),
     "position_grid": st.sampled_from([(1, 2), [3, 1], np.array([2, 2])]),
+    "pre_norm": st.sampled_from([False, np.True_]),
+    "qkv_bias": st.sampled_from([True, np.False_]),
+    "qk_norm": st.sampled_from([False, np.True_]),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "quick_gelu", "swiglu"]),
     "layer_scale": st.sampled_from([0, 1e-5, np.float32(0.5), 1]),
     "epsilon": st.sampled_from([1e-6, np.float64(1e-3), 1]),
     "broadcast": st.sampled_from(["none", "cb", np.str_("cbs")]),
@@ -50,7 +57,8 @@ VALID = {
     "include_preprocessing": st.sampled_from([True, np.bool_(False)]),
     "mean": st.sampled_from([(0.5, 0.5, 0.5), np.float32([0.25, 0, 1]), [0, 0, 0]]),
     "std": st.sampled_from([(0.5, 0.5, 0.5), np.float64([0.25, 1, 1]), [1, 1, 1]]),
-    "pooling": st.sampled_from(["token", "avg"]),
+    "pooling": st.sampled_from(["token", "avg", "token_avg", "distilled"]),
+    "fc_norm": st.sampled_from([False, np.True_]),
     "classes": st.sampled_from([2, np.int64(5), np.array([0, 4, 2]).max() + 1]),
     "classifier_activation": st.sampled_from(
         [None, "softmax", "sigmoid", keras.activations.relu]
@@ -87,7 +95,7 @@ def check_model(model, arguments):
     assert model.output_shape == (None, int(arguments["classes"]))
     sides = [None if s is None else int(s) for s in arguments["input_shape"]]
     assert list(model.input_shape[1:]) == sides
-    assert model.count_params() == model.spec.count_weights()
+    assert model.count_params() == count_weights(model.spec)
     text = json.dumps(keras.saving.serialize_keras_object(model))
     copy = keras.saving.deserialize_keras_object(json.loads(text))
     assert copy.get_config() == config
@@ -100,6 +108,18 @@ def check_model(model, arguments):
 def goes_together(arguments):
     """Whether valid fields go together."""
     any_size = None in list(arguments["input_shape"])
+    arguments = {**vars(ViTSpec()), **arguments}
+    pooling, distills = arguments["pooling"], arguments["distillation_token"]
+    by_token = arguments["context"] == "token" and arguments["broadcast"] != "none"
+    if not arguments["class_token"] and (pooling != "avg" or distills or by_token):
+        return False
+    if pooling == "distilled" and not distills:
+        return False
+    if arguments["fc_norm"] and pooling in ("token_avg", "distilled"):
+        return False
+    has_uniform_head = arguments["uniform_head"] != "none"
+    if has_uniform_head and (arguments["qk_norm"] or not arguments["qkv_bias"]):
+        return False
     return not (
         arguments["hidden_dim"] % arguments["num_heads"]
         or any(s and s % arguments["patch_size"] for s in arguments["input_shape"][:2])
@@ -225,7 +245,7 @@ def test_any_override_of_a_name_makes_a_model_or_one_sentence(name, value):
     except (ValueError, FileNotFoundError) as error:
         assert_one_sentence(error, f"{name}=")
     else:
-        assert model.count_params() == model.spec.count_weights()
+        assert model.count_params() == count_weights(model.spec)
 
 
 # The memory that a model takes.
@@ -244,6 +264,10 @@ def test_any_override_of_a_name_makes_a_model_or_one_sentence(name, value):
         {"input_shape": (None, None, 3), "position_grid": (3, 2)},
         {"num_register_tokens": 3},
         {"num_register_tokens": 3, "prefix_position_embedding": False},
+        {"class_token": False, "pooling": "avg", "fc_norm": True},
+        {"distillation_token": True, "pooling": "distilled", "pre_norm": True},
+        {"pooling": "token_avg", "qkv_bias": False, "qk_norm": True},
+        {"activation": "swiglu", "extra_branch": "mlp", "mlp_ratio": 8 / 3},
         {"layer_scale": 0.1, "squeeze_excitation": True},
         {"uniform_head": "replaced", "extra_branch": "msa"},
         {"uniform_head": "compensated", "extra_branch": "mlp"},
@@ -252,7 +276,7 @@ def test_any_override_of_a_name_makes_a_model_or_one_sentence(name, value):
 )
 def test_weights_are_counted_before_anything_is_built(depth, changes):
     model = tiny(depth=depth, **changes)
-    assert model.spec.count_weights() == model.count_params()
+    assert count_weights(model.spec) == model.count_params()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +322,11 @@ def test_what_no_memory_holds_is_refused_before_it_is_built(large, message):
             {"position_grid": (2, 2)},
             r"position_grid=\(2, 2\) is for images of any size, but input_shape=\(8",
         ),
-        ({"mean": (0.5, 0.5)}, "mean=.* must be three numbers, for red, green and"),
+        (
+            {"mean": (0.5, 0.5)},
+            "mean=.* has 2 numbers, but input_shape=.* has 3 channels",
+        ),
+        ({"mean": ()}, "mean=.* must be numbers, one for each channel"),
         ({"std": (0.5, 0.5, 0)}, "std=0 must be between 0.001 and 1"),
         ({"mean": (0, 0, 127.5)}, "mean=127.5 must be between 0 and 1"),
         ({"epsilon": 0}, "epsilon=0 must be between 1e-12 and 1"),

@@ -19,6 +19,7 @@ from keras_cbvit import hdf5
 from keras_cbvit.files import InMemory
 from keras_cbvit.hdf5 import damaged
 from keras_cbvit.models.base import STATE
+from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.formats import Content
@@ -157,7 +158,7 @@ def _check_spec(path, config, file):
         spec = ViTSpec(**config["spec"])
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"of its model, {error}") from error
-    _check_count(path, file, spec.count_weights())
+    _check_count(path, file, count_weights(spec))
     return spec
 
 
