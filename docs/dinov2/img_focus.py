@@ -133,7 +133,10 @@ def write_folder(weights: dict[str, np.ndarray], folder: Path) -> None:
 def load(folder: Path, side: int) -> keras.Model:
     """The tokens' features of images of `side` × `side` pixels, 0 to 255."""
     return keras_cbvit.ViTCB(
-        weights=str(folder), broadcast="none", include_top=False, pooling=None,
+        weights=str(folder),
+        broadcast="none",
+        include_top=False,
+        pooling=None,
         input_shape=(side, side, 3),
     )
 
@@ -157,20 +160,26 @@ def compare(graph: Graph, names: tuple[str, str], folder: Path, images: np.ndarr
     position, expected = graph.runner(*names).run(list(names), feed)
     model = load(folder, SIDE)
     found = model.predict(images, verbose=0)
-    lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(expected, axis=-1)
-    cosine = (found * expected).sum(-1) / lengths
-    print(f"own position embedding: cosine {cosine.min():.5f} to {cosine.max():.5f}")
-    print(f"    of class tokens {cosine[:, 0].min():.5f}, mean {cosine.mean():.5f}")
+    print("cosine with our own position embedding, by image:")
+    print("    all tokens as one vector", cosine(found, expected, (1, 2)).round(4))
+    print("    class token", cosine(found, expected, -1)[:, 0].round(4))
+    print("    least alike token", cosine(found, expected, -1).min(axis=1).round(4))
     model.weights_by_name()["token_embedding/position_embedding"].assign(position)
     found = model.predict(images, verbose=0)
-    print(f"the graph's: differences up to {np.abs(found - expected).max():.1e}, ")
-    print(f"    features up to {np.abs(expected).max():.1f}")
+    largest = np.abs(found - expected).max(), np.abs(expected).max()
+    print("with the graph's: differences up to {:.1e} of up to {:.1f}".format(*largest))
+
+
+def cosine(found: np.ndarray, expected: np.ndarray, axis: int | tuple) -> np.ndarray:
+    """The cosine between two arrays along some axes."""
+    lengths = [np.sqrt((each**2).sum(axis)) for each in (found, expected)]
+    return (found * expected).sum(axis) / np.prod(lengths, axis=0)
 
 
 def draw_attention(model: keras.Model, images: np.ndarray, path: Path) -> None:
     """Draws what class tokens attend to in the last block, the mean and two heads."""
     *_, maps = keras_cbvit.analysis.attention_maps(model, images)
-    rows, columns = keras_cbvit.analysis.token_grid(model)
+    rows, columns = model.spec.grid
     of_class = maps[:, :, 0, -rows * columns :].reshape(*maps.shape[:2], rows, columns)
     shown = [of_class.mean(axis=1), of_class[:, 0], of_class[:, 3]]
     titles = ["image", "mean of heads", "head 0", "head 3"]
@@ -185,8 +194,16 @@ def draw_attention(model: keras.Model, images: np.ndarray, path: Path) -> None:
         axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8)
+    save(figure, path)
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """Saves a figure with a palette, which takes half the bytes."""
     figure.savefig(path, dpi=100)
     plt.close(figure)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(256)
+    small.save(path, optimize=True)
 
 
 def class_tokens(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -213,7 +230,9 @@ def probe(folder: Path, data_dir: Path, side: int, sizes: tuple[int, int]) -> li
         neighbors = KNeighborsClassifier(
             20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07)
         )
-        linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+        linear = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.01, max_iter=500)
+        )
         found = [
             100 * each.fit(train, labels[0]).score(test, labels[1])
             for each in (neighbors, linear)
@@ -233,8 +252,7 @@ def draw_accuracies(accuracies: list, path: Path) -> None:
     axis.set(xlabel="block", ylabel="accuracy (%)", ylim=(0, 100))
     axis.legend()
     axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    save(figure, path)
 
 
 def main() -> None:

@@ -37,8 +37,8 @@ def insert_context_broadcast(
     loads it imports `keras_cbvit` and the package that the model is of. It has the
     model's layers, and the names of those that CB follows stand for both. It has
     neither the methods of the model's class, such as KerasHub's preprocessing, nor its
-    compilation. A layer that is called more than once has one Λ. In a layer that is
-    frozen, Λ is frozen, too, but not if only the layer that CB follows is frozen.
+    compilation. A layer that is called more than once has one Λ. Λ is trained even if
+    the layer that CB follows is frozen, but not if the layer that this is a part of is.
 
     Args:
         model: a functional or built sequential model that its configuration describes,
@@ -59,7 +59,7 @@ def insert_context_broadcast(
         >>> backbone = keras_hub.models.ViTBackbone.from_preset(...)
         >>> backbone = keras_cbvit.insert_context_broadcast(backbone, after="*/mlp")
     """
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+    if not has_graph(model):
         refuse("model", model, "must be a functional or built sequential keras.Model.")
     check_not_quantized(model)
     copy = copy_model(model)
@@ -145,10 +145,8 @@ class _Insertion:
             keras.Operation.compute_output_spec(changed, inputs)
         except Exception as error:
             refusals = [each.refusal for _, each in self.wrappers if each.refusal]
-            unknown = (
-                f"CB cannot be inserted into {model.name}: {shown(str(error), 200)}"
-            )
-            raise ValueError((refusals or [unknown])[0]) from error
+            refusals += [f"{model.name} fails with CB in it: {shown(str(error), 200)}"]
+            raise ValueError(refusals[0]) from error
         for path, wrapper in self.wrappers:
             if not wrapper.context_broadcast.built:
                 raise ValueError(
@@ -162,20 +160,19 @@ class _Insertion:
         """The model's graph with wrappers in it, made of the same layers."""
         return keras.models.clone_model(model, clone_function=self.replacement)
 
-    def replacement(self, layer):
+    def replacement(self, operation):
         """What stands in the place of a layer: itself, changed inside, or a wrapper."""
-        forget_calls(layer)
-        if not isinstance(layer, keras.layers.Layer):
-            return layer
-        if id(layer) not in self.done:
-            self.done[id(layer)] = self._replacement(layer)
-        return self.done[id(layer)]
+        if id(operation) not in self.done:
+            forget_calls(operation)
+            is_layer = isinstance(operation, keras.layers.Layer)
+            new = self._replacement(operation) if is_layer else operation
+            self.done[id(operation)] = new
+        return self.done[id(operation)]
 
     def _replacement(self, layer):
         new = layer
-        parts = layers_within(layer)
-        if any(id(part) in self.targets for part in parts):
-            if getattr(layer, "inputs", None):
+        if any(id(part) in self.targets for part in layers_within(layer)):
+            if has_graph(layer):
                 new = self.rebuild(layer)
             else:
                 for part in layers_within(layer, recursive=False):
@@ -186,6 +183,11 @@ class _Insertion:
             new = ContextBroadcastWrapper(new, self.scale)
             self.wrappers.append((self.targets[id(layer)], new))
         return new
+
+
+def has_graph(layer: Any) -> bool:
+    """Whether something is a functional model, or a sequential one that is built."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
 def layers_by_path(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -205,7 +207,7 @@ def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
     Raises:
         ValueError: if a pattern matches no layer, with similar paths.
     """
-    paths = [(path, layer) for path, layer in layers_by_path(model)]
+    paths = list(layers_by_path(model))
     found = {}
     for pattern in patterns:
         matches = {

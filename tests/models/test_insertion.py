@@ -110,6 +110,15 @@ def test_the_copy_predicts_as_the_model_and_is_saved(case, tokens, tmp_path):
     np.testing.assert_array_equal(numbers(loaded(tokens)), changed)
 
 
+def test_a_layer_shared_with_a_nested_model_is_one_layer(tokens):
+    shared = dense("shared")
+    inputs = keras.Input((5, CHANNELS))
+    model = keras.Model(inputs, shared(model_of([shared, dense("fc1")])(inputs)))
+    copy = keras_cbvit.insert_context_broadcast(model, ["shared", "user/fc1"])
+    assert len(keras_cbvit.analysis.scale_layers(copy)) == 2
+    np.testing.assert_array_equal(numbers(copy(tokens)), numbers(model(tokens)))
+
+
 @pytest.mark.parametrize("scale", [True, False])
 def test_broadcasts_after_each_call_of_a_layer(scale, tokens):
     shared = dense("shared")
