@@ -4,13 +4,12 @@ import subprocess
 import sys
 
 import keras
+import keras_hub
+import kimm
 import numpy as np
 import pytest
 
 import keras_cbvit
-
-hub = pytest.importorskip("keras_hub").models
-kimm = pytest.importorskip("kimm")
 
 SIZES = {"image_shape": (32, 32, 3), "patch_size": 16, "num_layers": 2}
 SIZES |= {"num_heads": 2, "hidden_dim": 8}
@@ -31,11 +30,11 @@ def images():
 
 
 def vit():
-    return hub.ViTBackbone(**SIZES, mlp_dim=16)
+    return keras_hub.models.ViTBackbone(**SIZES, mlp_dim=16)
 
 
 def deit():
-    return hub.DeiTBackbone(**SIZES, intermediate_dim=16)
+    return keras_hub.models.DeiTBackbone(**SIZES, intermediate_dim=16)
 
 
 def kimm_graph():
@@ -47,14 +46,14 @@ def kimm_graph():
 
 
 def hub_classifier():
-    return hub.ViTImageClassifier(backbone=vit(), num_classes=3)
+    return keras_hub.models.ViTImageClassifier(backbone=vit(), num_classes=3)
 
 
 MODELS = {
     "KerasHub's ViT": (vit, "*/mlp", 2),
     "KerasHub's ViT, classifier": (hub_classifier, "*/mlp", 2),
     "KerasHub's DeiT, classifier": (
-        lambda: hub.DeiTImageClassifier(backbone=deit(), num_classes=3),
+        lambda: keras_hub.models.DeiTImageClassifier(backbone=deit(), num_classes=3),
         "*/output_layer/output",
         2,
     ),
