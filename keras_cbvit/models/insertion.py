@@ -101,8 +101,7 @@ class ContextBroadcastModel(keras.Model):
         self._own_config = json.dumps(own_config)
         super().__init__(*ends, name=name, **kwargs)
         if frozen_layers is not None:
-            # From the outside in: a layer hands it down to its parts.
-            for path, layer in layers_by_path(self):
+            for path, layer in layers_by_path(self):  # from the outside in
                 layer.trainable = path not in frozen_layers
 
     def get_config(self) -> dict[str, Any]:
@@ -254,16 +253,21 @@ def copy_model(model: keras.Model) -> keras.Model:
             f"{model.name} cannot be built again from its configuration, so it can be "
             f"neither copied nor loaded from a file: {why}"
         ) from error
-    found = [tuple(weight.shape) for weight in copy.weights]
-    if found != [tuple(weight.shape) for weight in model.weights]:
+    try:
+        for old, new in zip(
+            (model, *layers_within(model)), (copy, *layers_within(copy)), strict=True
+        ):
+            # As by a file: a layer may keep its state otherwise than in its weights.
+            state = {}
+            old.save_own_variables(state)
+            new.load_own_variables(state)
+            # From the outside in: a layer hands it down to its parts.
+            new.trainable = old.trainable
+    except ValueError as error:
         raise ValueError(
-            f"{model.name} has other weights than its configuration describes; insert "
-            "CB before LoRA or whatever else changes a model after it is built."
-        )
-    copy.set_weights(model.get_weights())
-    copy.trainable = model.trainable
-    for old, new in zip(layers_within(model), layers_within(copy), strict=True):
-        new.trainable = old.trainable
+            f"{model.name} has other layers or weights than its configuration "
+            "describes, so it can be neither copied nor loaded from a file."
+        ) from error
     return copy
 
 
