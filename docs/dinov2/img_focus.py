@@ -234,7 +234,7 @@ def main() -> None:
         draw_attention(load(folder, 448), large, options.out / "attention.png")
     if options.data_dir:
         load(folder, 112).save(options.out / "dinov2_small.keras")
-        sizes = {"train": 4000, "test": 2000}
+        sizes = {"train": 2000, "test": 1000}
         write_subset(options.data_dir, options.out / "cifar10.npz", sizes)
 
 
