@@ -16,7 +16,7 @@ class ContextBroadcastWrapper(keras.layers.Wrapper):
     layer broadcasts, too (see `keras_cbvit.insert_context_broadcast`).
 
     Args:
-        layer: a layer that is built.
+        layer: a layer.
         scale: whether to learn Λ (CB_S) or to take halves (CB).
         **kwargs: those of `keras.layers.Layer`.
 
@@ -45,7 +45,7 @@ class ContextBroadcastWrapper(keras.layers.Wrapper):
         self.refusal: str | None = None
 
     def build(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the layer is built, and CB is built for the layer's output."""
+        """Nothing: the layer and CB are built as they are called."""
 
     def call(self, *args: Any, **kwargs: Any) -> Tensor:
         outputs = self.layer(*args, **kwargs)
