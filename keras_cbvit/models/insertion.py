@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_cbvit.arguments import flag, items, name_of_model, refuse, shown
 from keras_cbvit.internals import forget_calls, layers_within, replace_part
@@ -260,6 +262,8 @@ def copy_model(model: keras.Model) -> keras.Model:
             # As by a file: a layer may keep its state otherwise than in its weights.
             state = {}
             old.save_own_variables(state)
+            # Arrays of its own: JAX deletes those that a training step has used up.
+            state = {k: np.array(ops.convert_to_numpy(v)) for k, v in state.items()}
             new.load_own_variables(state)
             # From the outside in: a layer hands it down to its parts.
             new.trainable = old.trainable

@@ -144,6 +144,7 @@ def test_learns_to_broadcast_with_everything_else_frozen(tokens):
     model = model_of([Block(name="block"), dense("fc2")])
     for layer in model.layers:
         layer.trainable = False
+    expected = numbers(model(tokens))
     copy = keras_cbvit.insert_context_broadcast(model, ["fc2"])
     assert len(copy.trainable_weights) == 1
     copy.compile("sgd", "mse")
@@ -152,6 +153,7 @@ def test_learns_to_broadcast_with_everything_else_frozen(tokens):
     (scale,) = keras_cbvit.analysis.channel_scales(copy).values()
     assert np.abs(scale).min() > 0
     np.testing.assert_array_equal(numbers(copy.layers[1].steps[0].kernel), before)
+    np.testing.assert_array_equal(numbers(model(tokens)), expected)
 
 
 def test_what_is_frozen_stays_so_and_in_the_file(tmp_path):
