@@ -8,6 +8,7 @@ from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.fine_tuning import enable_lora, freeze_backbone, layer_decay
 from keras_cbvit.models.folding import fold_context_broadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
+from keras_cbvit.models.insertion import insert_context_broadcast
 from keras_cbvit.models.registry import register_model
 from keras_cbvit.models.segmentation import (
     FeaturePyramid,
@@ -61,6 +62,7 @@ __all__ = [
     "feature_pyramid",
     "fold_context_broadcast",
     "freeze_backbone",
+    "insert_context_broadcast",
     "layer_decay",
     "layers",
     "list_models",

@@ -12,7 +12,12 @@ def layers_within(
         layer: a layer or model.
         recursive: whether to look into the parts as well.
     """
-    return layer._flatten_layers(include_self=False, recursive=recursive)
+    # Not `_flatten_layers`, which has the parts of each layer in reverse.
+    found = {}
+    for part in layer._layers:
+        inner = layers_within(part) if recursive else ()
+        found |= {id(each): each for each in (part, *inner) if id(each) not in found}
+    return list(found.values())
 
 
 def has_strategy(model: keras.Model) -> bool:
@@ -37,3 +42,25 @@ def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variabl
     """An optimizer's averages of the trainable weights, in their order (`use_ema`)."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer._model_variables_moving_average
+
+
+def forget_calls(operation: keras.Operation) -> None:
+    """Leaves the graphs that a layer or operation is in, so that it joins a new one.
+
+    `layer.output` is of its first graph.
+    """
+    operation._inbound_nodes.clear()
+
+
+def replace_part(
+    layer: keras.layers.Layer, old: keras.layers.Layer, new: keras.layers.Layer
+) -> None:
+    """Puts a part in the place of another one, in the attributes of a built layer."""
+    layer._tracker.replace_tracked_value("layers", old, new)
+    # torch keeps layers apart from other attributes.
+    attributes = {**vars(layer), **vars(layer).get("_modules", {})}
+    for name, value in attributes.items():
+        if value is old:
+            setattr(layer, name, new)
+        elif isinstance(value, list | tuple) and any(each is old for each in value):
+            setattr(layer, name, [new if each is old else each for each in value])
