@@ -65,6 +65,7 @@ def test_the_public_names_are_these():
         "feature_pyramid",
         "fold_context_broadcast",
         "freeze_backbone",
+        "insert_context_broadcast",
         "layer_decay",
         "layers",
         "list_models",
