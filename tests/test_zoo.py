@@ -123,7 +123,7 @@ def test_builders_take_the_arguments_of_keras_applications_in_their_order(builde
 def test_the_signature_has_every_field_but_the_sizes_own():
     fields = {field.name for field in dataclasses.fields(keras_cbvit.ViTSpec)}
     own = {"include_top", "weights", "input_tensor", "name", "dtype"}
-    own |= {"allow_other_function"}
+    own |= {"fold_layer_scale", "allow_other_function"}
     for builder in BUILDERS:
         parameters = inspect.signature(builder).parameters
         sized = {*SIZES_OF_THE_PACKAGE["s"]} if builder is not BUILDERS[0] else set()
@@ -149,9 +149,10 @@ def test_a_size_takes_the_other_arguments_by_place_and_by_name(small_ti):
 
 
 def test_none_always_means_that_nothing_is_given():
+    flags = {"include_top", "fold_layer_scale", "allow_other_function"}
     nothing = dict.fromkeys(
         inspect.signature(keras_cbvit.ViTCB).parameters.keys()
-        - {"include_top", "allow_other_function", "classifier_activation", *TINY}
+        - {*flags, "classifier_activation", *TINY}
     )
     assert tiny(**nothing).get_config() == tiny().get_config()
     assert tiny(classifier_activation=None).spec.classifier_activation is None
