@@ -1,5 +1,6 @@
 """The reference numbers of `tests/data`, computed in float64 by PyTorch and timm."""
 
+import gc
 from pathlib import Path
 
 import keras
@@ -20,6 +21,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("any_backend"):
                 item.add_marker(elsewhere)
+
+
+def pytest_collection_finish():
+    """What was imported stays, so that no collection of garbage looks at it again.
+
+    Keras collects at every weight that it quantizes, and tracing makes Python collect.
+    """
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -197,9 +197,12 @@ def test_without_a_head_there_are_no_classes():
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.any_backend),
         {"num_register_tokens": 2, "broadcast": "cbs"},
-        {"num_register_tokens": 2, "prefix_position_embedding": False},
+        pytest.param(
+            {"num_register_tokens": 2, "prefix_position_embedding": False},
+            marks=pytest.mark.any_backend,
+        ),
     ],
 )
 def test_a_model_of_any_size_is_that_of_a_fixed_size(changes, tmp_path):

@@ -22,7 +22,7 @@ from ..evaluation.reports import classification_table, condition_name
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
-from ..training import callbacks
+from ..training import callbacks, states
 from ..training.devices import this_process
 from ..training.heads import fit_head
 from ..training.mixing import MixingModel
@@ -93,8 +93,7 @@ class Classification(Task):
 
     def compile(self, model, experiment, batches):
         """The model mixes its batches itself."""
-        train_batches, test_batches = batches
-        training, steps_per_epoch = experiment.training, train_batches.steps_per_epoch
+        training, steps_per_epoch = experiment.training, batches[0].steps_per_epoch
         updates = training.epochs * steps_per_epoch // training.accumulation_steps
         if (training.anneal_context or 0) > updates:
             raise ValueError(
@@ -108,10 +107,9 @@ class Classification(Task):
             loss=self.loss(),
             weighted_metrics=list(self.metrics),
         )
-        trainer.optimizer.build(trainer.trainable_variables)
-        # Builds loss and metrics, whose shapes `fit` would look for in a batch that is
-        # not mixed yet.
-        trainer.evaluate(test_batches, steps=1, verbose=0)
+        # `fit` would look for the shapes of loss and metrics in a batch that is not
+        # mixed yet.
+        states.build(trainer, keras.ops.zeros((1, *model.output_shape[1:])))
         return trainer
 
     def validation(self, model, experiment, batches):

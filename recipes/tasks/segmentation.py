@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+
 from keras_cbvit import SegmentationModel
 from keras_cbvit.pretrained.publishing import in_float32
 from keras_cbvit.pretrained.sources import locate
@@ -21,7 +23,7 @@ from ..evaluation.segmenters import (
 from ..figures import draw_segmentations
 from ..network import build_segmenter
 from ..options.segmentation import Augmentation, Data, Training
-from ..training import callbacks
+from ..training import callbacks, states
 from ..training.devices import refuse_processes
 from ..training.optimizer import build_optimizer
 from ..training.pixels import PixelCrossEntropy, Segmenter
@@ -108,7 +110,7 @@ class Segmentation(Task):
             loss={name: PixelCrossEntropy() for name in weights},
             loss_weights=weights,
         )
-        trainer.optimizer.build(trainer.trainable_variables)
+        states.build(trainer, keras.ops.zeros((1, 1, 1), "int32"))
         return trainer
 
     def validation(self, model, experiment, batches):

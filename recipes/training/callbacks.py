@@ -134,8 +134,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         # `fit` has reset the metrics; an epoch that was interrupted goes on with them.
         if self.restored:
-            # TensorFlow builds some only in the first step.
-            for variable, value in zip(self._metrics(), self.restored, strict=False):
+            for variable, value in zip(self._metrics(), self.restored, strict=True):
                 variable.assign(value)
         self.restored = []
 

@@ -11,6 +11,26 @@ from keras_cbvit.files import InMemory, write
 from keras_cbvit.internals import layers_within
 
 
+def build(model, labels):
+    """Creates the variables of a compiled model's optimizer, loss and metrics.
+
+    Of a step that creates some, TensorFlow traces a second one, which takes as long
+    again.
+
+    Args:
+        model: a functional model.
+        labels: a batch of one label.
+    """
+    model.optimizer.build(model.trainable_variables)
+    outputs = keras.tree.map_structure(
+        lambda output: keras.ops.zeros([size or 1 for size in output.shape]),
+        model.output,
+    )
+    with keras.StatelessScope():  # nothing is counted
+        model.compute_loss(None, labels, outputs)
+        model.compute_metrics(None, labels, outputs)
+
+
 def save(model, path, metrics=()):
     """Writes all that the training of a compiled model needs to go on.
 

@@ -139,6 +139,7 @@ def test_how_it_is_quantized_comes_back_too(how, name, tmp_path):
     np.testing.assert_array_equal(predict(loaded), predict(model))
 
 
+@pytest.mark.any_backend
 def test_two_ways_of_quantizing_in_one_model_come_back_again_and_again(tmp_path):
     model = fill(tiny(depth=1))
     model.quantize("int8", filters="fc1|head")
@@ -152,6 +153,7 @@ def test_two_ways_of_quantizing_in_one_model_come_back_again_and_again(tmp_path)
         np.testing.assert_array_equal(predict(loaded), predict(model))
 
 
+@pytest.mark.any_backend
 def test_the_configuration_of_a_quantized_model_builds_one(tmp_path):
     model = fill(tiny(depth=1))
     model.quantize("int8")

@@ -49,6 +49,7 @@ def rows_of(folder, *arguments):
     return json.loads((folder / "found.json").read_text())
 
 
+@pytest.mark.any_backend
 def test_classes_in_another_order_are_measured_by_name(model_file, images, tmp_path):
     pixels, labels, is_right = images
     arrays = {"x_train": pixels, "x_test": pixels}
@@ -81,6 +82,7 @@ def write_folder(folder, images, name_of):
     return folder
 
 
+@pytest.mark.any_backend
 def test_some_of_the_classes_are_measured_by_name(model_file, images, tmp_path, capsys):
     def name_of(label):
         return str(label) if label in (3, 5, 8) else None
@@ -94,6 +96,7 @@ def test_some_of_the_classes_are_measured_by_name(model_file, images, tmp_path, 
     assert (row["right"], row["images"]) == (images[2][is_some].sum(), is_some.sum())
 
 
+@pytest.mark.any_backend
 def test_classes_called_otherwise_are_refused_by_name(model_file, images, tmp_path):
     names = ["zero", "one", "two", *DIGITS[3:]]
     folder = write_folder(tmp_path / "words" / "test", images, names.__getitem__).parent
@@ -116,6 +119,7 @@ def nameless(model_file, tmp_path):
     return tmp_path / "nameless.keras"
 
 
+@pytest.mark.any_backend
 def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     nameless, images, tmp_path
 ):
@@ -136,6 +140,7 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     assert file.class_names == DIGITS
 
 
+@pytest.mark.any_backend
 def test_a_run_is_published_on_classes_in_another_order(model_file, images, tmp_path):
     pixels, labels, is_right = images
     np.savez(

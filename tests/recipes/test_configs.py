@@ -24,7 +24,17 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("name", DATA)
+# These train on the digits, as `digits` does.
+ALIKE = ("cifar10", "cifar10_mini")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.any_backend if name in ALIKE else [])
+        for name in DATA
+    ],
+)
 def test_smoke_of_every_config(name, tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run"), *DATA[name]]
     main([name, *options, *network_options()])

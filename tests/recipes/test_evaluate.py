@@ -73,12 +73,14 @@ def published(tmp_path, monkeypatch):
         (["gray", "blue", "white", "red", "black"], 3),
     ],
 )
+@pytest.mark.any_backend
 def test_classes_are_matched_by_name(published, folder, capsys, class_names, right):
     name = published(class_names)
     evaluate.main([name, "--on", str(folder)])
     assert f"{name}: {right} of 10 test images right" in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     name = published(["black", "gray", "blue"])
     with pytest.raises(
@@ -149,6 +151,7 @@ def test_a_record_that_says_nothing_needs_a_data_set(published):
         evaluate.main([name])
 
 
+@pytest.mark.any_backend
 def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):
     name = published(["black", "gray", "white"])
     (folder / "test" / "black" / "0.png").write_bytes(b"not a picture")

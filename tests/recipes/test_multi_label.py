@@ -231,6 +231,7 @@ def test_training_learns_and_logs_the_mean_average_precision(trained):
     assert model.spec.classifier_activation == "sigmoid"
 
 
+@pytest.mark.any_backend
 def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
     ran, model = trained
     run = Run(run_dir=tmp_path / "run", checkpoint_steps=2)
@@ -241,6 +242,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
     assert_same_values(values(resumed), values(model))
 
 
+@pytest.mark.any_backend
 def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
     ran, _ = trained
     file = write_set(tmp_path / "set")
@@ -273,6 +275,7 @@ def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, 
     assert row["mean_average_precision"] == pytest.approx(log, abs=1e-4)
 
 
+@pytest.mark.any_backend
 def test_a_file_of_its_own_is_of_the_task_and_asks_for_its_data(trained, tmp_path):
     ran, model = trained
     model.save(tmp_path / "alone.keras")
@@ -282,6 +285,7 @@ def test_a_file_of_its_own_is_of_the_task_and_asks_for_its_data(trained, tmp_pat
     assert row["task"] == "multi_label"
 
 
+@pytest.mark.any_backend
 def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_path):
     ran, _ = trained
     run = tmp_path / "run"
@@ -304,6 +308,7 @@ def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_pat
         publish.main([*options, "--overwrite", "--test-labels", "none.txt"])
 
 
+@pytest.mark.any_backend
 def test_what_is_for_other_tasks_is_refused(trained, monkeypatch):
     monkeypatch.setenv(PLACE_VARIABLE, str(trained[0].run.weights_dir))
     with pytest.raises(SystemExit, match="under=.* is not for multi-label classifiers"):

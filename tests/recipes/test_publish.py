@@ -55,6 +55,7 @@ def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     )
 
 
+@pytest.mark.any_backend
 def test_license_and_notes_are_on_the_card(checkpoint, tmp_path):
     options = ("--license", "MIT", "--notes", "Do *not* use it.")
     publish.main(arguments(checkpoint[0], "vitcb_toy.digits", tmp_path, *options))
@@ -64,6 +65,7 @@ def test_license_and_notes_are_on_the_card(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["--trained-on", "--recipe"])
+@pytest.mark.any_backend
 def test_what_a_card_must_say_is_required(checkpoint, tmp_path, missing, capsys):
     options = arguments(checkpoint[0], "vitcb_toy.digits", tmp_path)
     place = options.index(missing)
@@ -77,6 +79,7 @@ def test_a_missing_file_is_refused(tmp_path):
         publish.main(arguments(tmp_path / "no.keras", "vitcb_toy.digits", tmp_path))
 
 
+@pytest.mark.any_backend
 def test_published_weights_are_replaced_only_if_asked(checkpoint, tmp_path):
     path, _ = checkpoint
     publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
@@ -114,6 +117,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.any_backend
 def test_a_folder_and_a_crop_are_measured_again_by_name(
     checkpoint, tmp_path, monkeypatch
 ):

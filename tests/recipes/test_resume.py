@@ -245,6 +245,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.any_backend
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
@@ -299,6 +300,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(
     assert [epoch["epoch"] for epoch in read_log(tmp_path)] == [0, 1, 2]
 
 
+@pytest.mark.any_backend
 def test_a_model_that_cannot_be_saved_is_named_and_saved_later(tmp_path):
     (tmp_path / "model.keras").mkdir()  # in its place, whatever the reason
     experiment = small(tmp_path, epochs=1)

@@ -277,6 +277,7 @@ def test_another_data_set_is_measured_on_its_own_pictures(run, known, tmp_path):
     assert (row["on"], row["images"]) == ("other, val", 3)
 
 
+@pytest.mark.any_backend
 def test_a_run_is_published_later_as_at_its_end(run, place, tmp_path):
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--notes", "No *use*."]
     where = ["--weights-dir", str(tmp_path), "--data-dir", str(place)]
@@ -339,6 +340,7 @@ def test_the_split_that_is_asked_for_is_measured_and_named(
         publish.main([str(run / "model.keras"), "upernet_toy.other", *options])
 
 
+@pytest.mark.any_backend
 def test_a_record_keeps_its_own_scale_whatever_its_tag(
     run, place, tmp_path, monkeypatch
 ):
@@ -402,6 +404,7 @@ def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
     assert (tmp_path / "both.png").exists()
 
 
+@pytest.mark.any_backend
 def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
     model = keras_cbvit.load_model(run / "model.keras")
     model.save(tmp_path / "alone.keras")
@@ -430,6 +433,7 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
             evaluate.main([*arguments, "--data-dir", str(place)])
 
 
+@pytest.mark.any_backend
 def test_other_classes_are_refused(run, known, place, monkeypatch):
     config = json.loads((run / "config.json").read_text())
     classes = config["experiment"]["data"]["class_names"]
@@ -460,6 +464,7 @@ def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.any_backend
 def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
     vit = tiny(depth=5, input_shape=(16, 16, 3))
     rng = np.random.default_rng(0)

@@ -95,6 +95,7 @@ def written_elsewhere(folder, model, mean_iou):
     (experiment.run.folder / "measures.json").write_text(json.dumps(measures))
 
 
+@pytest.mark.any_backend
 def test_what_was_measured_elsewhere_is_printed_from_text_files(
     tmp_path, monkeypatch, capsys
 ):
