@@ -59,9 +59,8 @@ def peers(session):
     """
     _install_peers(session, "recipes,test", "transformers==5.24.0")
     for backend in BACKENDS:
-        session.run(
-            "pytest", "tests/peers", *session.posargs, env=_environment(backend)
-        )
+        options = (*TWO, "tests/peers", *session.posargs)
+        session.run("pytest", *options, env=_environment(backend))
 
 
 @nox.session
