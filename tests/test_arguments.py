@@ -43,6 +43,7 @@ LAYERS = {
             "mlp_front": None,
             "mlp_mid": None,
             "mlp_end": None,
+            "activation": np.str_("quick_gelu"),
         },
     ),
     layers.FCNHead: (
@@ -56,9 +57,23 @@ LAYERS = {
     layers.LayerScale: ([TOKENS], {"initial_value": np.float32(0.5)}),
     layers.MLP: (
         [TOKENS],
-        {"hidden_dim": np.int64(5), "front": None, "mid": None, "end": None},
+        {
+            "hidden_dim": np.int64(5),
+            "front": None,
+            "mid": None,
+            "end": None,
+            "activation": np.str_("swiglu"),
+        },
     ),
-    layers.MultiHeadSelfAttention: ([TOKENS], {"num_heads": np.int64(3)}),
+    layers.MultiHeadSelfAttention: (
+        [TOKENS],
+        {
+            "num_heads": np.int64(3),
+            "qkv_bias": np.False_,
+            "qk_norm": np.True_,
+            "epsilon": np.float32(1e-3),
+        },
+    ),
     layers.PatchEmbedding: (
         [MAP],
         {"patch_size": np.int64(2), "hidden_dim": np.int64(5)},
@@ -76,6 +91,8 @@ LAYERS = {
             "grid": np.array([1, 3]),
             "num_register_tokens": np.int64(2),
             "prefix_position_embedding": np.False_,
+            "class_token": np.False_,
+            "distillation_token": np.True_,
         },
     ),
     layers.TokenMap: (

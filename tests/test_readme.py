@@ -39,7 +39,9 @@ def commands_in(script):
     ).stdout
     for line in printed.splitlines():
         _, module, *arguments = shlex.split(line)
-        yield [module.partition(".")[2], *arguments]
+        package, _, command = module.partition(".")
+        if package in ("recipes", "keras_cbvit"):
+            yield [command, *arguments]
 
 
 def commands_by_page():

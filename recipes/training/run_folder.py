@@ -125,7 +125,7 @@ def refuse_others(experiment, backend=None):
     """
     folder = experiment.run.folder
     found = read_config(folder)
-    differences = list(_differences(found["experiment"], _settings(experiment)))
+    differences = list(_differences(found["experiment"], experiment))
     if backend not in (None, found["backend"]):
         differences.append(f"backend={found['backend']!r:.80}, not {backend!r}")
     _refuse(folder, "with other settings", differences, ", ")
@@ -201,11 +201,14 @@ _FREE = (
 )
 
 
-def _differences(found, settings):
-    for group, values in settings.items():
+def _differences(found, experiment):
+    for group, values in _settings(experiment).items():
+        # What a run of an older version does not say was as it is by default.
+        fields = dataclasses.fields(getattr(experiment, group))
+        before = {field.name: field.default for field in fields} | found[group]
         for key, value in values.items():
-            if key not in _FREE and found[group].get(key) != value:
-                yield f"{key}={found[group].get(key)!r:.80}, not {value!r:.80}"
+            if key not in _FREE and before[key] != value:
+                yield f"{key}={before[key]!r:.80}, not {value!r:.80}"
 
 
 def versions():
