@@ -5,7 +5,12 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 
 from keras_cbvit import analysis, export, layers
 from keras_cbvit.layers import ContextBroadcast
-from keras_cbvit.models.fine_tuning import enable_lora, freeze_backbone, layer_decay
+from keras_cbvit.models.fine_tuning import (
+    enable_lora,
+    freeze_backbone,
+    layer_decay,
+    unfreeze,
+)
 from keras_cbvit.models.folding import fold_context_broadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
 from keras_cbvit.models.insertion import insert_context_broadcast
@@ -72,4 +77,5 @@ __all__ = [
     "predict_whole",
     "publish",
     "register_model",
+    "unfreeze",
 ]

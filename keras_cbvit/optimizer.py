@@ -1,7 +1,7 @@
 """AdamW with a learning rate of its own for each weight, as fine-tuning needs it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -15,11 +15,12 @@ class AdamW(keras.optimizers.AdamW):
 
     The factor scales the weight decay, too, as the decoupled weight decay is a share of
     the learning rate. Keras has no such factors, and a gradient that is scaled instead
-    changes nothing: Adam divides by its size.
+    changes nothing: Adam divides by its size. Only kernels decay, as in DeiT and timm:
+    not biases, norms, Λ, tokens or position embeddings.
 
     Args:
         learning_rate: a float or a schedule, as Keras's.
-        weight_decay: as Keras's.
+        weight_decay: as Keras's, of the kernels.
         learning_rate_factors: factors of 0 or more by the paths of weights, as
             `keras_cbvit.layer_decay` gives them; 1 for a weight that is not among them.
         **kwargs: those of `keras.optimizers.AdamW`.
@@ -48,18 +49,20 @@ class AdamW(keras.optimizers.AdamW):
             path: float(factor(f"learning_rate_factors[{path!r}]", value))
             for path, value in (learning_rate_factors or {}).items()
         }
+        self._is_restored = False
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         paths = [variable.path for variable in var_list]
         for path in self.learning_rate_factors:
-            if path not in paths:
+            # A file has no LoRA any more, of which its optimizer still has factors.
+            if path not in paths and not self._is_restored:
                 refuse(
                     "learning_rate_factors",
                     path,
-                    "is the path of no weight that is trained; make the factors of the "
-                    "model that is compiled, after its layers are frozen.",
+                    "names no trainable weight; make the factors of the model that is "
+                    "compiled, after its layers are frozen.",
                 )
         self._factors = [self.learning_rate_factors.get(path, 1.0) for path in paths]
         super().build(var_list)
@@ -69,7 +72,7 @@ class AdamW(keras.optimizers.AdamW):
     ) -> None:
         factor = self._factors[self._get_variable_index(variable)]
         rate = keras.ops.cast(learning_rate * factor, variable.dtype)
-        if self._use_weight_decay(variable):
+        if variable.name == "kernel" and self._use_weight_decay(variable):
             self.assign_sub(variable, variable * (rate * self.weight_decay))
         super().update_step(gradient, variable, rate)
 
@@ -79,3 +82,11 @@ class AdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         factors = dict(self.learning_rate_factors)
         return {**super().get_config(), "learning_rate_factors": factors}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> Self:
+        optimizer = super().from_config(config, custom_objects)
+        optimizer._is_restored = True
+        return optimizer

@@ -75,5 +75,6 @@ def test_the_public_names_are_these():
         "predict_whole",
         "publish",
         "register_model",
+        "unfreeze",
     ]
     assert all(hasattr(keras_cbvit, name) for name in keras_cbvit.__all__)

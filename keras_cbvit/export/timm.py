@@ -58,7 +58,10 @@ def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, 
     for path, theirs in names.items():
         found = weights.pop(path)
         if len(found) != len(theirs):
-            raise _refusal(f"other weights in {path}, such as LoRA's or quantized ones")
+            raise ValueError(
+                f"{path} is quantized or has LoRA, which timm has not; save the model "
+                "with LoRA and load it again, which merges LoRA."
+            )
         for name, array in zip(theirs, found, strict=True):
             array = timm_names.to_timm(name, array, spec.patch_size)
             state[name] = np.ascontiguousarray(array, "float32")
@@ -131,6 +134,8 @@ def _architecture(spec):
             raise _refusal(f"a distillation token with pooling={spec.pooling!r}")
         if spec.num_register_tokens:
             raise _refusal("a distillation token with register tokens")
+        if not spec.prefix_position_embedding:
+            raise _refusal("a distillation token without a position embedding")
         return _DISTILLED
     return _GATED if spec.activation == "swiglu" else _BY_EPSILON[spec.epsilon]
 

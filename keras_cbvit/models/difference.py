@@ -39,6 +39,12 @@ def difference(found: ViTSpec, wanted: ViTSpec, new_head: bool = False) -> str |
         if name in _BROADCAST:
             if _broadcasts_differently(found, wanted):
                 return name
+        elif name == "layer_scale":  # what its factors start from
+            if None in (found.layer_scale, wanted.layer_scale):
+                return name
+        elif name == "mlp_ratio":
+            if found.mlp_dim != wanted.mlp_dim:
+                return name
         elif name == "include_preprocessing":
             if wanted.include_preprocessing:
                 return name

@@ -6,7 +6,7 @@ import keras
 
 from keras_cbvit.arguments import number_between, whole_number
 from keras_cbvit.internals import layers_within
-from keras_cbvit.layers import EncoderBlock
+from keras_cbvit.layers import ContextBroadcast, EncoderBlock
 
 # The layers after the last block that belong to the backbone, not to the head.
 _LAST = ("extra_branch", "norm")
@@ -43,11 +43,11 @@ def layer_decay(model: keras.Model, decay: float) -> dict[str, float]:
 
 
 def freeze_backbone(model: keras.Model) -> None:
-    """Freezes all of a model but its head; a file of the model keeps that.
+    """Freezes all of a model but its head, Λ included; a file of the model keeps that.
 
     Args:
-        model: as of `layer_decay`. Compile it afterwards. `model.trainable = True`
-            thaws it.
+        model: as of `layer_decay`. Compile it afterwards. `unfreeze`
+            takes it back.
 
     Raises:
         ValueError: on a model without encoder blocks.
@@ -56,12 +56,22 @@ def freeze_backbone(model: keras.Model) -> None:
         layer.trainable = False
 
 
+def unfreeze(model: keras.Model) -> None:
+    """Has all of a model trained again; compile it afterwards.
+
+    `model.trainable = True` is not enough on TensorFlow, where Keras does not hand it
+    down to the layers.
+    """
+    for layer in (model, *layers_within(model)):
+        layer.trainable = True
+
+
 def enable_lora(model: keras.Model, rank: int) -> None:
     """Freezes the backbone, and adds LoRA to every dense layer of its blocks.
 
-    "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022). The head is
-    trained as it is. A file of the model has LoRA merged into the kernels and nothing
-    frozen.
+    "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022). The head and the Λ
+    of CB_S are trained as they are. A file of the model has LoRA merged into the
+    kernels and nothing frozen: to go on with LoRA, enable it and compile again.
 
     Args:
         model: as of `layer_decay`. Compile it afterwards.
@@ -82,6 +92,8 @@ def enable_lora(model: keras.Model, rank: int) -> None:
             for layer in layers_within(block):
                 if isinstance(layer, keras.layers.Dense):
                     layer.enable_lora(rank)
+                elif isinstance(layer, ContextBroadcast) and layer.scale:
+                    layer.channel_scale.trainable = True
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:

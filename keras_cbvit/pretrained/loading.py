@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -72,7 +73,7 @@ def load_model(weights: Any) -> keras.Model:
         OSError: if the file cannot be downloaded, or is not the one of its record.
     """
     source, record = locate_source(weights)
-    if not formats.is_own(source):
+    if not isinstance(source, Path) or not formats.is_own(source):
         content = formats.read(source)
         assert content.spec is not None
         name = architecture_of_spec(content.spec) or FAMILIES[content.spec.broadcast]

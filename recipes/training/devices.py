@@ -1,6 +1,7 @@
 """The devices a model is trained on."""
 
 import contextlib
+import functools
 import os
 
 import keras
@@ -131,8 +132,19 @@ def _mirrored(devices, global_batch_size):
     if not gpus:
         _make_logical_cpus(tf, devices)
     kind = "GPU" if gpus else "CPU"
-    strategy = tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(devices)])
-    return strategy.scope()
+    return _strategy(tuple(f"{kind}:{i}" for i in range(devices))).scope()
+
+
+@functools.cache
+def _strategy(devices):
+    """The strategy of some devices, one for all models of the process.
+
+    A second one would number its collectives as the first, whose shapes TensorFlow
+    remembers.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _data_parallel(devices, global_batch_size):

@@ -64,7 +64,7 @@ def result(model, training):
     Raises:
         ValueError: if the CB model computes something else than the CB_S model.
     """
-    model.trainable = True
+    keras_cbvit.unfreeze(model)
     if training.anneal_context is None:
         return model
     folded = keras_cbvit.fold_context_broadcast(model)

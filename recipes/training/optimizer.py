@@ -56,7 +56,6 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
         **average,
         **_by_weight(training, model, steps_per_epoch),
     )
-    optimizer.exclude_from_weight_decay(undecayed(model))
     # A functional model's own policy says nothing of its layers'.
     if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
         return LossScaleOptimizer(optimizer)
@@ -143,8 +142,3 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         # No all_reduce, which met the collectives of the gradients in another order.
         replica = tf.distribute.get_replica_context()
         return replica.merge_call(everywhere, args=(finite,))
-
-
-def undecayed(model):
-    """Biases, norms, Λ, class token and position embedding: all but dense kernels."""
-    return [v for v in model.trainable_variables if v.name != "kernel"]

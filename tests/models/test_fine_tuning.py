@@ -83,7 +83,7 @@ def test_a_frozen_backbone_stays_so_in_a_file(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert trained(loaded) == {"head/kernel", "head/bias"}
-    loaded.trainable = True
+    keras_cbvit.unfreeze(loaded)
     assert len(trained(loaded)) == len(loaded.weights)
 
 

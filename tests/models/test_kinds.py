@@ -65,7 +65,7 @@ def test_an_activation_is_accurate_in_bfloat16(activation):
     """It is computed in float32 where the backend's own is not accurate."""
     x = keras.ops.convert_to_tensor(np.linspace(-4, 4, 24).reshape(2, 12), "bfloat16")
     exact = ACTIVATIONS[activation](to_numpy(x).astype("float64"))
-    assert_close(getattr(backend, activation)(x), exact, atol=2e-2)
+    assert_close(getattr(backend, activation)(x), exact, atol=4e-2)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])

@@ -7,6 +7,7 @@ models, `from_model(model)`.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_cbvit.arguments import shown
+from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.formats import (
     hugging_face,
     keras_files,
@@ -50,9 +52,10 @@ _OTHERS = {
 
 
 def is_own(source: Any) -> bool:
-    """Whether a source is a file of Keras, which says itself whether it broadcasts."""
+    """Whether a source is of this package, and says itself whether it broadcasts."""
     is_path = isinstance(source, str | os.PathLike)
-    return is_path and str(source).endswith(keras_files.SUFFIXES)
+    is_file = is_path and str(source).endswith(keras_files.SUFFIXES)
+    return is_file or isinstance(source, VisionTransformer)
 
 
 def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
@@ -61,7 +64,7 @@ def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
     Args:
         source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
             `.bin` file or of a folder in Hugging Face's or KerasHub's layout, a state
-            dict, or a live model of another zoo.
+            dict, or a live model, of another zoo or a `VisionTransformer`.
         given: fields of `ViTSpec` that the user gives, for what the source does not
             say, such as the number of heads of a state dict without its configuration.
 
@@ -106,7 +109,10 @@ def read_state_dict(
     """
     for zoo in STATE_DICTS:
         if zoo.recognize(arrays.keys()):
-            return zoo.read(arrays, config, source, given)
+            content = zoo.read(arrays, config, source, given)
+            if config is None:
+                _warn_of_assumptions(content, given or {})
+            return content
     for part, kind in _OTHERS.items():
         if any(part in name for name in arrays):
             raise ValueError(
@@ -120,7 +126,25 @@ def read_state_dict(
     )
 
 
+def _warn_of_assumptions(content, given):
+    """Says what weights without a configuration are taken to be of."""
+    assumed = {
+        field: getattr(content.spec, field)
+        for field in ("num_heads", "mean", "std")
+        if field not in given
+    }
+    if assumed:
+        values = ", ".join(f"{field}={value}" for field, value in assumed.items())
+        warnings.warn(
+            f"{content.source} has no configuration, so {values} are assumed; give "
+            "those that differ.",
+            stacklevel=2,
+        )
+
+
 def _read_model(model):
+    if isinstance(model, VisionTransformer):
+        return keras_files.from_model(model)
     for kind in type(model).__mro__:
         package = kind.__module__.partition(".")[0]
         if package in _PACKAGES:
@@ -128,5 +152,5 @@ def _read_model(model):
     known = ", ".join(_PACKAGES)
     raise ValueError(
         f"weights={shown(model)} must be None, a name, a handle such as "
-        f"'hf://owner/name', a path, or a model of {known}."
+        f"'hf://owner/name', a path, a state dict, or a model of {known}."
     )

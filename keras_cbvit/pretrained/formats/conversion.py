@@ -134,7 +134,7 @@ def make_content(
         "class_token": "class_token" in tokens,
         "distillation_token": "distillation_token" in tokens,
         "num_register_tokens": 0 if registers is None else registers.shape[-2],
-        "prefix_position_embedding": registers is None,
+        "prefix_position_embedding": registers is None or not registers.size,
         "qkv_bias": len(weights["block_0/attention/qkv"]) == 2,
         "pre_norm": "pre_norm" in weights,
         "broadcast": "none",
@@ -154,7 +154,9 @@ def make_content(
 
 def _embed(source, tokens, dim, grid):
     """The weights of the token embedding, and the grid of patches they are for."""
-    arrays = {name: array.reshape(1, -1, dim) for name, array in tokens.items()}
+    arrays = {
+        name: array.reshape(1, -1, dim) for name, array in tokens.items() if array.size
+    }
     position = arrays.pop("position_embedding", np.zeros((1, 0, dim)))
     prefix = len(arrays.keys() - {"register_tokens"})
     patches = position.shape[1] - prefix

@@ -77,8 +77,8 @@ _ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
 }
 # The heads of models whose channels are not 64 a head, by the channels of the tokens:
-# ViT-H and the SigLIP model of 400 million weights.
-_HEADS = {1280: 16, 1152: 16}
+# ViT-H, the SigLIP model of 400 million weights, CLIP's g and bigG.
+_HEADS = {1280: 16, 1152: 16, 1408: 16, 1664: 16}
 
 # What the layers are called: in files, then in memory; those of CLIP and SigLIP last.
 _LAYERS = {
@@ -311,13 +311,19 @@ def _pooling(weights, family, projects, source):
 def _normalization(config, family, channels) -> dict[str, Any]:
     """How images of values 0-1 are normalized, as fields of a spec."""
     processor = config.get("preprocessor") or {}
-    if not processor.get("do_normalize", True):
-        return {"mean": (0,) * channels, "std": (1,) * channels}
-    if "image_mean" in processor:
-        return {"mean": processor["image_mean"], "std": processor.get("image_std")}
-    if channels != len(family.mean):
-        return {"include_preprocessing": False}
-    return {"mean": family.mean, "std": family.std}
+    mean, std = (processor.get(f"image_{each}") for each in ("mean", "std"))
+    if processor.get("do_normalize") is False:
+        mean, std = 0, 1
+    elif mean is None or std is None:
+        if channels != len(family.mean):
+            return {"include_preprocessing": False}
+        mean, std = family.mean, family.std
+    factor = processor.get("rescale_factor") or 1 / 255
+    scale = 255 if processor.get("do_rescale") is False else round(255 * factor, 9)
+    return {
+        field: tuple(float(each) / scale for each in np.broadcast_to(values, channels))
+        for field, values in (("mean", mean), ("std", std))
+    }
 
 
 def _class_names(config, weights):

@@ -18,6 +18,7 @@ import numpy as np
 from keras_cbvit import hdf5
 from keras_cbvit.files import InMemory
 from keras_cbvit.hdf5 import damaged
+from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import STATE
 from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import ViTSpec
@@ -57,6 +58,26 @@ def read(path: Path) -> Content:
         for each in values:
             check_values(path, layer, each, most)
     return content
+
+
+def from_model(model: VisionTransformer) -> Content:
+    """The content of a live model.
+
+    Raises:
+        ValueError: if it is quantized or has LoRA, which its weights do not say.
+    """
+    weights = {}
+    for name, weight in model.weights_by_name().items():
+        # A copy: JAX deletes arrays that a step of training has used up.
+        array = np.array(keras.ops.convert_to_numpy(weight))
+        weights.setdefault(name.rpartition("/")[0], []).append(array)
+    for layer in layers_within(model):
+        if layer.quantization_mode or getattr(layer, "lora_enabled", False):
+            raise ValueError(
+                f"{layer.path} of the model is quantized or has LoRA; save the model "
+                "and give its file."
+            )
+    return Content(model.name, weights, model.spec, model.class_names)
 
 
 def load(path: Path) -> keras.Model:

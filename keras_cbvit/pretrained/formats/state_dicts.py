@@ -110,11 +110,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
 
 def unwrap(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of a state dict within a checkpoint, by their own names."""
-    while not any(isinstance(value, np.ndarray) for value in found.values()):
-        inner = (found.get(key) for key in _WRAPPERS)
-        found = next((each for each in inner if isinstance(each, Mapping)), {})
-        if not found:
-            return {}
+    while inner := next(filter(_is_wrapped, map(found.get, _WRAPPERS)), None):
+        found = inner
     arrays = {
         str(name): value
         for name, value in found.items()
@@ -180,6 +177,10 @@ def listed_parts(index: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _is_wrapped(value):
+    return isinstance(value, Mapping) and len(value) > 0
+
+
 def _begins(arrays, prefix):
     return (name.startswith(prefix) for name in arrays)
 
@@ -235,9 +236,9 @@ def _unpickle(path):
         found = _read_archive(path) if is_archive else _read_legacy(path)
     except _ForeignObjectError as error:
         raise ValueError(
-            f"{path} holds more than weights: reading it as Python does would run "
-            f"{error!s:.200}, so it was not read. If you trust it, load it with torch "
-            "and save its state dict alone."
+            f"{path} holds more than weights: unpickling it would call {error!s:.200}, "
+            "so it was not read. If you trust it, load it with torch and save its "
+            "state dict alone."
         ) from error
     except (MemoryError, ImportError, PermissionError):
         raise
@@ -304,7 +305,15 @@ def _parameter(tensor, *_):
     return tensor
 
 
+class _Ignored:
+    """In the place of what training keeps beside weights: its options."""
+
+    def __setstate__(self, state):
+        pass
+
+
 _GLOBALS = {
+    ("argparse", "Namespace"): _Ignored,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,

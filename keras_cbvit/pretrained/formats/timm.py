@@ -25,6 +25,7 @@ from keras_cbvit.pretrained.formats.timm_names import (
     from_timm,
     layer_names,
 )
+from keras_cbvit.pretrained.formats.timm_others import OTHERS, OTHERS_BY_NAME
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _FC1, _FC2 = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"
@@ -36,30 +37,13 @@ _ORIGINALS = {
     r"\.mlp\.w3\.": ".mlp.fc2.",
 }
 _LEFT_OUT = re.compile(r"mask_token$|decoder_|attn_pool\.")
-# Names by which networks are known that have blocks, too, but compute something else.
-_OTHERS = {
-    r"relative_position|rel_pos": "relative position biases, as BEiT and SAM",
-    r"attn\.(q_proj|q_bias)": "queries, keys and values apart, as EVA and BEiT",
-    r"\.attns\.": "parallel attentions and MLPs in a block",
-    r"\.in_proj\.": "an MLP in parallel to the attention",
-    r"\.lambda_": "differential attention",
-    r"blocks_token_only|cls_attn_blocks": "class attention, as CaiT and XCiT",
-    r"\.attn\.gate\.": "a gate on the attention",
-    r"(attn|mlp)\.norm\.": "norms within the attention or the MLP, as BEiT-3 and EVA",
-    r"patch_embed\.backbone": "a CNN before the Transformer (a hybrid)",
-    r"patch_embed\.norm": "a norm after the projection of patches, as AIMv2",
-    r"pre_logits": "a representation layer before the head (pre_logits)",
-}
-# Networks whose weights have the names and shapes of a plain ViT's.
-_OTHERS_BY_NAME = {
-    "_rpn_": "norms after the branches (res-post-norm)",
-    "rope|vit_pe_": "a rotary position embedding",
-}
 _MEAN_OF_ALL = "a mean over all tokens, those before the patches included"
 
 # What timm's entry points set and no shape tells. Heads of 64 channels are the rule.
 _HEAD_CHANNELS = {1152: 72, 1280: 80, 1408: 88, 1664: 104}  # by `hidden_dim`
 _HEAD_CHANNELS_BY_NAME = {"test_vit": 32, "base_patch16_gap_224": 48, "giantopt": 96}
+# Of entry points whose width is another one by an argument.
+_HEADS_BY_NAME = {"tiny": 3, "small": 6, "base": 12, "large|huge|gigantic|giant": 16}
 _EPSILON, _EPSILON_BY_NAME = 1e-6, {"_clip_": 1e-5}
 _ACTIVATIONS_BY_NAME = {
     "quickgelu": "quick_gelu",
@@ -109,7 +93,9 @@ def read(
             patches cannot be told.
     """
     arrays = _timm_names(arrays, source)
-    told = _told_by_user(given or {}, arrays) | _said(config or {}, arrays, source)
+    said = _said(config or {}, arrays, source)
+    said = {key: value for key, value in said.items() if value is not None}
+    told = _told_by_user(given or {}, arrays) | said
     return _content(arrays, told, source)
 
 
@@ -120,7 +106,11 @@ def from_model(model: Any) -> Content:
         ValueError: if it is another model, or computes what no `VisionTransformer` of
             this package does.
     """
-    kind, pretrained = type(model).__name__, model.pretrained_cfg
+    # A model that `timm.create_model` has not built has no such attribute.
+    kind, pretrained = (
+        type(model).__name__,
+        getattr(model, "pretrained_cfg", None) or {},
+    )
     source = f"timm's {pretrained.get('architecture') or kind}"
     if kind not in ("VisionTransformer", "VisionTransformerDistilled"):
         raise ValueError(f"{source} is a {kind}, not a plain Vision Transformer.")
@@ -151,7 +141,7 @@ def _timm_names(arrays, source):
 
     Raises a ValueError if they are of another network.
     """
-    for pattern, what in _OTHERS.items():
+    for pattern, what in OTHERS.items():
         if any(re.search(pattern, name) for name in arrays):
             raise _refusal(source, what)
     left_out = {name for name in arrays if _LEFT_OUT.match(name)}
@@ -205,12 +195,13 @@ def _told_by_user(given, arrays):
     hidden_dim, _, patch_size, _ = arrays[KERNEL].shape
     if given.get("hidden_dim", hidden_dim) != hidden_dim:
         return {}
-    told = {key: given[key] for key in _OPEN if key in given}
+    told = {key: field_value(ViTSpec, key, given[key]) for key in _OPEN if key in given}
     if "position_grid" in given:
         grid = field_value(ViTSpec, "position_grid", given["position_grid"])
         told["img_size"] = [side * patch_size for side in grid]
     elif "input_shape" in given:
-        told["img_size"] = field_value(ViTSpec, "input_shape", given["input_shape"])[:2]
+        wanted = field_value(ViTSpec, "input_shape", given["input_shape"])
+        told["wanted_size"] = wanted[:2]
     return told
 
 
@@ -222,12 +213,16 @@ def _said(config, arrays, source):
     name, arguments = config.get("architecture"), config.get("model_args") or {}
     if name is None:
         return said
-    if (other := _by_name(_OTHERS_BY_NAME, name, None)) is not None:
+    if (other := _by_name(OTHERS_BY_NAME, name, None)) is not None:
         raise _refusal(source, other)
     if arguments.get("pool_include_prefix"):
         raise _refusal(source, _MEAN_OF_ALL)
     said |= {
-        "num_heads": _usual_heads(arrays, name),
+        "num_heads": (
+            _by_name(_HEADS_BY_NAME, name, None)
+            if "embed_dim" in arguments
+            else _usual_heads(arrays, name)
+        ),
         "epsilon": _by_name(_EPSILON_BY_NAME, name, _EPSILON),
         "activation": _by_name(_ACTIVATIONS_BY_NAME, name, _usual_activation(arrays)),
         "global_pool": config.get("global_pool"),
@@ -252,7 +247,7 @@ def _preprocessing(pretrained):
     found = {
         "mean": pretrained.get("mean"),
         "std": pretrained.get("std"),
-        "img_size": size and size[1:],
+        "usual_size": size and size[1:],
         "class_names": labels if isinstance(labels, list | tuple) else None,
     }
     return {key: value for key, value in found.items() if value is not None}
@@ -372,14 +367,26 @@ def _grid(arrays, told, prefix, source):
     The size of the images tells it, or else the patches make a square.
     """
     positions, patch_size = arrays[POSITION].shape[1], arrays[KERNEL].shape[-1]
+
+    def grid_of(size):
+        sides = (size, size) if isinstance(size, int) else size or (None, None)
+        known = None not in sides
+        return [tuple(side // patch_size for side in sides)] if known else []
+
+    said = grid_of(told.get("img_size")) + grid_of(told.get("usual_size"))
+    wanted = grid_of(told.get("wanted_size"))
     counts = (positions - prefix, positions)
-    size = told.get("img_size") or (None, None)
-    sides = (size, size) if isinstance(size, int) else size
-    grids = [] if None in sides else [tuple(side // patch_size for side in sides)]
-    grids += [(math.isqrt(max(count, 0)),) * 2 for count in counts]
-    for rows, columns in grids:
-        if rows * columns in counts:
-            return (rows, columns), rows * columns == counts[0]
+    squares = [[(math.isqrt(max(count, 0)),) * 2] for count in counts]
+    for grids, fitting in (
+        (said, counts),
+        (squares[0], counts[:1]),
+        (wanted, counts[:1]),
+        (squares[1], counts[1:]),
+        (wanted, counts),
+    ):
+        for rows, columns in grids:
+            if rows * columns in fitting:
+                return (rows, columns), rows * columns == counts[0]
     raise ValueError(
         f"{source} has {positions} positions, which are no square of patches; give "
         "the input_shape that it was trained on."
