@@ -192,9 +192,9 @@ def _in_the_place_of_cb(content, source, record, weights):
         return {}
     if record is not None:
         warnings.warn(
-            f"There are no CB weights of this name yet; those of {record.name}, a plain "
-            "ViT, are used with broadcast='cbs'. The model predicts as the plain ViT "
-            "and learns to broadcast as it is fine-tuned.",
+            "There are no CB weights of this name yet; those of "
+            f"{record.name}, a plain ViT, are used with broadcast='cbs'. The model "
+            "predicts as the plain ViT and learns to broadcast as it is fine-tuned.",
             stacklevel=5,
         )
     return {"broadcast": "cbs"}
@@ -375,13 +375,9 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
         for key, value in overrides.items()
         if value is not None or key == "classifier_activation"
     }
-    if not segments:
-        return ViTCB(weights=weights, **fields)
-    if "classes" not in fields:
-        raise TypeError(
-            f"create_model({name!r}) needs classes=..., the number of classes."
-        )
-    return UperNet_ViTCB(weights=weights, **fields)
+    if segments and "classes" not in fields:
+        raise TypeError(f"create_model({name!r}) needs classes=..., their number.")
+    return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:

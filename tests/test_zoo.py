@@ -166,7 +166,7 @@ def test_a_wrong_keyword_is_answered_with_the_right_one(given, meant):
 
 
 def test_a_upernet_by_name_needs_its_classes():
-    message = r"^create_model\('upernet_vit_s'\) needs classes=\.\.\., the number of"
+    message = r"^create_model\('upernet_vit_s'\) needs classes=\.\.\., their number"
     with pytest.raises(TypeError, match=message):
         keras_cbvit.create_model("upernet_vit_s")
 
