@@ -1,6 +1,7 @@
 """Signatures and docstrings of the builders, made of the fields of `ViTSpec`."""
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import textwrap
@@ -65,6 +66,13 @@ Raises:
     OSError: if weights cannot be downloaded, or are not those of their record.
     ImportError: if a package is missing that reads the weights."""
 _SIZE_FIELDS = tuple(SIZES["s"])
+# What users of timm and Hugging Face type, where the spelling does not tell.
+_OF_OTHER_ZOOS = {
+    "num_labels": "classes",
+    "image_size": "input_shape",
+    "img_size": "input_shape",
+    "in_chans": "input_shape",
+}
 
 
 def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +95,7 @@ def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
     arguments = textwrap.indent("\n".join(texts), "    ")
 
     def build(*args, **kwargs):
+        _check_keywords(builder.__name__, kwargs, list(signature.parameters))
         given = signature.bind(*args, **kwargs).arguments  # or a TypeError
         # Its None means logits, so that the builder cannot tell "not given" by it.
         is_given = "classifier_activation" in given
@@ -97,6 +106,19 @@ def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
     summary = inspect.cleandoc(builder.__doc__ or "")
     build.__doc__ = summary + "\n" + _REST.format(arguments=arguments)
     return build
+
+
+def _check_keywords(function, given, known):
+    """Raises a TypeError with a close name, which Python's own does not have."""
+    for name in given:
+        if name in known:
+            continue
+        near = [_OF_OTHER_ZOOS[name]] if name in _OF_OTHER_ZOOS else []
+        near = near or difflib.get_close_matches(name, known, n=1)
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {name!r}"
+            + (f"; did you mean {near[0]}?" if near else ".")
+        )
 
 
 @functools.cache

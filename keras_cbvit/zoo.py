@@ -192,9 +192,9 @@ def _in_the_place_of_cb(content, source, record, weights):
         return {}
     if record is not None:
         warnings.warn(
-            f"There are no such weights with CB yet: those of {record.name}, a plain "
-            "ViT, are used with broadcast='cbs'. The model predicts as the plain ViT, "
-            "and learns to broadcast as it is fine-tuned.",
+            "There are no CB weights of this name yet; those of "
+            f"{record.name}, a plain ViT, are used with broadcast='cbs'. The model "
+            "predicts as the plain ViT and learns to broadcast as it is fine-tuned.",
             stacklevel=5,
         )
     return {"broadcast": "cbs"}
@@ -360,6 +360,7 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
 
     Raises:
         ValueError: on an unknown name, with the known ones, and as `ViTCB`.
+        TypeError: if a UperNet is not given its `classes`, and as `ViTCB`.
     """
     if not isinstance(name, str) or name not in known_models():
         refuse("name", name, f"is unknown; use one of {', '.join(known_models())}.")
@@ -374,6 +375,8 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
         for key, value in overrides.items()
         if value is not None or key == "classifier_activation"
     }
+    if segments and "classes" not in fields:
+        raise TypeError(f"create_model({name!r}) needs classes=..., their number.")
     return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 

@@ -145,6 +145,32 @@ def test_the_signature_has_every_field_but_the_sizes_own():
         keras_cbvit.ViTCB(*[None] * 9)
 
 
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("num_classes", "classes"),
+        ("num_labels", "classes"),
+        ("img_size", "input_shape"),
+        ("image_size", "input_shape"),
+        ("in_chans", "input_shape"),
+        ("drop_path", "drop_path_rate"),
+        ("pach_size", "patch_size"),
+    ],
+)
+def test_a_wrong_keyword_is_answered_with_the_right_one(given, meant):
+    message = rf"^ViTCB\(\) got an unexpected .* '{given}'; did you mean {meant}\?$"
+    with pytest.raises(TypeError, match=message):
+        keras_cbvit.ViTCB(**{given: 3})
+    with pytest.raises(TypeError, match=r"^ViTCB_S\(\) got an unex.* 'qwertz'\.$"):
+        keras_cbvit.ViTCB_S(qwertz=3)
+
+
+def test_a_upernet_by_name_needs_its_classes():
+    message = r"^create_model\('upernet_vit_s'\) needs classes=\.\.\., their number"
+    with pytest.raises(TypeError, match=message):
+        keras_cbvit.create_model("upernet_vit_s")
+
+
 def test_a_size_takes_the_other_arguments_by_place_and_by_name(small_ti):
     model = keras_cbvit.ViTCB_Ti(
         True, None, None, (8, 12, 3), "avg", 5, None, "mine", patch_size=4

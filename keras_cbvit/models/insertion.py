@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -217,11 +218,8 @@ def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
             if fnmatch.fnmatchcase(path, pattern)
         }
         if not matches:
-            known = [path for path, _ in paths]
-            last = pattern.rpartition("/")[2]
-            near = fnmatch.filter(known, f"*/{last}")
-            near = near or difflib.get_close_matches(pattern, known, cutoff=0.4)
-            examples = ", ".join(map(repr, (near or known)[:3]))
+            near = _similar(pattern, [path for path, _ in paths])
+            examples = ", ".join(map(repr, near[:5]))
             refuse(
                 "after",
                 pattern,
@@ -236,6 +234,17 @@ def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
             refuse("after", pattern, f"{inputs[0]} is an input of the model.")
         found |= matches
     return found
+
+
+def _similar(pattern, paths):
+    """Paths that a pattern without a match may mean, the closest first."""
+    words = [word for word in re.split("[*/]", pattern) if word]
+    return (
+        [path for path in paths if all(word in path for word in words)]
+        or fnmatch.filter(paths, f"*/{words[-1]}")
+        or difflib.get_close_matches(pattern, paths, cutoff=0.4)
+        or paths
+    )
 
 
 def copy_model(model: keras.Model) -> keras.Model:

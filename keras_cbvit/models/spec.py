@@ -83,7 +83,7 @@ def _colors(lowest):
     def check(argument, value):
         found = items(value, most=LARGEST)
         if not found:
-            refuse(argument, value, "must be numbers, one for each channel.")
+            refuse(argument, value, "must be a sequence with one number per channel.")
         return tuple(one(argument, each) for each in found)
 
     return check
@@ -268,9 +268,8 @@ class ViTSpec:
                 refuse(
                     name,
                     values,
-                    f"has {len(values)} numbers, but input_shape={shape} has "
-                    f"{channels} channels; give {name} of {channels}, or set "
-                    "include_preprocessing=False.",
+                    f"must have one number per channel: {channels} for input_shape="
+                    f"{shape}. Or set include_preprocessing=False.",
                 )
         if self.position_grid is not None and None not in shape:
             refuse(

@@ -16,6 +16,12 @@ from keras_cbvit.pretrained.formats import state_dicts
 
 PREFIX = "hf://"
 _HANDLE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+# A repository as its page, timm or transformers call it.
+_REPOSITORY = re.compile(
+    r"(?:https?:/+huggingface\.co/|hf-hub:|hf://)?"
+    r"([a-z0-9][\w.-]*/[\w.-]+)(?:@.*|/(?:blob|resolve|tree)/.*)?/?",
+    re.ASCII | re.IGNORECASE,
+)
 # The weights of a KerasHub preset, and what it may have beside them.
 _KERAS_HUB_WEIGHTS = "model.weights.h5"
 _KERAS_HUB_FILES = (
@@ -74,6 +80,15 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
             f"damaged or was replaced. Remove {weights.resolve()} to download it again."
         )
     return weights.parent
+
+
+def suggest_handle(text: str) -> str | None:
+    """The handle of a repository that is named in another way; `None` if none is.
+
+    That is `owner/name`, `hf-hub:owner/name`, or the URL of its page.
+    """
+    found = _REPOSITORY.fullmatch(text)
+    return found and PREFIX + found[1]
 
 
 def _is_keras_hub(config):
@@ -135,8 +150,8 @@ class _Repository:
 
         if isinstance(error, errors.GatedRepoError):
             return (
-                "its owner asks for your consent; give it on its page of the hub, and "
-                "set HF_TOKEN to your token"
+                "it is gated: accept its terms on its page, and set HF_TOKEN to your "
+                "token"
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return (

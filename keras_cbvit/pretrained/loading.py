@@ -11,7 +11,7 @@ import numpy as np
 from keras_cbvit import classes
 from keras_cbvit.arguments import field_value
 from keras_cbvit.models.difference import difference
-from keras_cbvit.models.registry import FAMILIES, architecture_of_spec
+from keras_cbvit.models.registry import FAMILIES, SIZES, architecture_of_spec
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import (
     HEADS,
@@ -108,8 +108,8 @@ def merge(content: Content, given: dict) -> ViTSpec:
 
     Args:
         content: the weights.
-        given: fields of `ViTSpec` that the user asks for, which go before what the
-            content says.
+        given: fields of `ViTSpec` that the user asks for. They override those of the
+            content.
 
     Raises:
         ValueError: if the two cannot share weights, or the fields do not go together.
@@ -133,10 +133,12 @@ def _check_architecture(content, given):
     for key in ARCHITECTURE:
         own = getattr(content.spec, key)
         if key in given and field_value(ViTSpec, key, given[key]) != own:
+            other = ""
+            if key in SIZES["s"]:  # which the caller of ViTCB_S has not given
+                other = "; use ViTCB, which takes the architecture of the weights"
             raise ValueError(
-                f"The weights of {content.source} are of another architecture: their "
-                f"{key} is {own}, not {given[key]}. Use a file of this model, or "
-                "ViTCB(weights=...), which takes the architecture of the file."
+                f"The weights of {content.source} have {key}={own}, not {given[key]}. "
+                f"Leave out {key}{other}."
             )
 
 
@@ -158,7 +160,7 @@ def fold_layer_scale(content: Content) -> Content:
     spec = content.spec
     if spec is None or spec.layer_scale is None:
         raise ValueError(
-            f"{content.source} says of no LayerScale; leave out fold_layer_scale."
+            f"{content.source} has no LayerScale; leave out fold_layer_scale."
         )
     if spec.squeeze_excitation:
         raise ValueError(

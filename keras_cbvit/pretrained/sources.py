@@ -252,13 +252,16 @@ def _existing(weights):
     path, text = Path(weights).expanduser(), shown(str(weights), 300)
     if os.path.isdir(path) and path.suffix != ".keras":
         return path
+    handle, advice = hub.suggest_handle(str(weights)), ""
+    if handle is not None and not handle.endswith(SUFFIXES):
+        advice = f" For a repository of the Hugging Face hub, write {handle!r}."
     if not str(path).endswith(SUFFIXES):
         raise ValueError(
-            f"weights={text} is a path, but not of a folder or of a file that ends in "
-            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
+            f"weights={text} is neither a folder nor a file that ends in "
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.{advice}"
         )
     if not os.path.isfile(path):  # not the path's own, which fails on long ones
-        raise FileNotFoundError(f"weights={text}: there is no such file.")
+        raise FileNotFoundError(f"weights={text}: there is no such file.{advice}")
     return path
 
 

@@ -193,7 +193,12 @@ class Classification(Task):
 
     def _rows(self, options, classifier, on, dataset):
         """The results of a classifier on a set."""
-        split, model, description = matched(classifier, on, dataset)
+        try:
+            split, model, description = matched(classifier, on, dataset)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} `--probe knn linear` measures features on any classes."
+            ) from error
         labeled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
         for under, epsilon in options.conditions():
             progress = sys.stdout.isatty()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_cbvit.classes import difference, listed
+from keras_cbvit.classes import listed
 from keras_cbvit.pretrained import formats, imagenet
 from keras_cbvit.pretrained.loading import locate_source
 
@@ -29,14 +29,18 @@ def fit_head(model, names, weights):
     if own == names:
         return None
     head = model.get_layer("head")
-    if own is None:
-        classes = _count_classes(weights, len(names))
-        if classes is None:
-            return f"{weights} has no head: a new one is trained."
-        if classes != len(names):
+    if own is None:  # the head is a new one, or does not know its classes
+        content = formats.read(locate_source(weights)[0])
+        # A .weights.h5 file is of the very model.
+        number = len(names) if content.spec is None else content.spec.classes
+        if number is None:
+            return f"{weights} has no head, so a new one is trained."
+        if number != len(names):
+            if content.class_names is not None:
+                return _notice(weights, content.class_names, names)
             return (
-                f"The head of {weights} is for {classes} classes: a new one is trained "
-                f"for {len(names)}."
+                f"{weights} has {number} classes, not the {len(names)} of the data "
+                "set, so its head is reinitialized."
             )
         return (
             f"{weights} does not know the names of its classes: its head is kept, and "
@@ -50,12 +54,15 @@ def fit_head(model, names, weights):
     kernel = head.kernel_initializer(head.kernel.shape, dtype=head.kernel.dtype)
     head.kernel.assign(kernel)
     head.bias.assign(np.zeros(head.bias.shape))
-    other = difference("the data set", names, "it", own)
-    return f"The head of {weights} is reinitialized: {other}."
+    return _notice(weights, own, names)
 
 
-def _count_classes(weights, given):
-    """How many classes the head of some weights has; `None` without one."""
-    source, _ = locate_source(weights)
-    spec = formats.read(source).spec
-    return given if spec is None else spec.classes  # a .weights.h5 is of the very model
+def _notice(weights, own, names):
+    """That a head is reinitialized, with the classes that only one of the two has."""
+    theirs, ours = sorted({*own} - {*names}), sorted({*names} - {*own})
+    if not (theirs and ours):
+        theirs, ours = own, names
+    return (
+        f"{weights} has other classes ({listed(theirs)}) than the data set "
+        f"({listed(ours)}), so its head is reinitialized."
+    )

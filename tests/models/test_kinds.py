@@ -249,7 +249,10 @@ def test_a_file_keeps_every_kind(options, tmp_path):
             {"uniform_head": "attached", "qk_norm": True},
             "uniform_head='attached' goes only with",
         ),
-        ({"input_shape": (8, 8, 1)}, "mean=(0.485, 0.456, 0.406) has 3 numbers"),
+        (
+            {"input_shape": (8, 8, 1)},
+            "mean=(0.485, 0.456, 0.406) must have one number per channel: 1",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, sentence):

@@ -324,9 +324,9 @@ def test_what_no_memory_holds_is_refused_before_it_is_built(large, message):
         ),
         (
             {"mean": (0.5, 0.5)},
-            "mean=.* has 2 numbers, but input_shape=.* has 3 channels",
+            "mean=.* must have one number per channel: 3 for input_shape=",
         ),
-        ({"mean": ()}, "mean=.* must be numbers, one for each channel"),
+        ({"mean": ()}, "mean=.* must be a sequence with one number per channel"),
         ({"std": (0.5, 0.5, 0)}, "std=0 must be between 0.001 and 1"),
         ({"mean": (0, 0, 127.5)}, "mean=127.5 must be between 0 and 1"),
         ({"epsilon": 0}, "epsilon=0 must be between 1e-12 and 1"),

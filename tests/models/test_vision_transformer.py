@@ -527,9 +527,8 @@ def test_a_model_comes_back_from_json_and_from_a_clone():
         ({"drop_path_rate": -0.1}, r"drop_path_rate=-0\.1 must be at least 0"),
         (
             {"input_shape": (8, 12, 1)},
-            r"mean=\(0\.485, 0\.456, 0\.406\) has 3 numbers, but "
-            r"input_shape=\(8, 12, 1\) has 1 channels; give mean of 1, or "
-            r"set include_preprocessing=False",
+            r"mean=\(0\.485, 0\.456, 0\.406\) must have one number per channel: "
+            r"1 for input_shape=\(8, 12, 1\)\. Or set include_preprocessing=False",
         ),
         (
             {"pooling": "max"},

@@ -219,7 +219,7 @@ def test_a_copy_without_its_weights_is_an_error_offline(start, offline):
             "hf://refused/private",
             "it is private; set HF_TOKEN to a token that ma",
         ),
-        ("hf://refused/gated", "its owner asks for your consent"),
+        ("hf://refused/gated", "it is gated: accept its terms on its page"),
         ("hf://refused/busy", r"config\.json is not in the hub's cache .*503"),
         (f"{HANDLE}@nowhere", "the repository has no revision nowhere"),
     ],

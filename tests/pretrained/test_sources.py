@@ -252,6 +252,8 @@ def test_a_path_may_be_relative_or_start_at_home(tmp_path, monkeypatch):
 def test_a_path_that_leads_nowhere_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.keras': there is no such"):
         locate(tmp_path / "nowhere.keras")
+    with pytest.raises(FileNotFoundError, match=r"there is no such file\.$"):
+        locate("runs/nowhere.keras")
     (tmp_path / "folder.keras").mkdir()
     with pytest.raises(FileNotFoundError, match=r"folder\.keras': there is no such"):
         locate(tmp_path / "folder.keras")
@@ -261,8 +263,28 @@ def test_a_path_that_leads_nowhere_is_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["a.h5", "a.onnx", "a"])
 def test_a_path_of_another_kind_of_file_is_refused(name, kind, tmp_path):
     (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"is a path, but not of a folder or of a"):
+    with pytest.raises(
+        ValueError, match=r"is neither a folder nor a file that"
+    ) as error:
         locate(kind(tmp_path / name))
+    assert "Hugging Face" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "google/vit-base-patch16-224",
+        "HF://google/vit-base-patch16-224",
+        "hf-hub:google/vit-base-patch16-224@main",
+        "https://huggingface.co/google/vit-base-patch16-224",
+        "https://huggingface.co/google/vit-base-patch16-224/tree/main",
+        "https://huggingface.co/google/vit-base-patch16-224/resolve/main/a.bin",
+    ],
+)
+def test_another_way_to_name_a_repository_is_answered_with_its_handle(weights):
+    message = "of the Hugging Face hub, write 'hf://google/vit-base-patch16-224'\\.$"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        locate(weights)
 
 
 def test_the_path_of_a_folder_or_of_a_state_dict_is_taken_as_it_is(tmp_path):

@@ -192,7 +192,8 @@ def test_the_head_of_other_classes_is_reinitialized(tmp_path):
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
     said = fit_head(model, ("cat", "dog", "fox"), "a.keras")
     assert said == (
-        "The head of a.keras is reinitialized: the data set has fox, but it does not."
+        "a.keras has other classes (eel) than the data set (fox), so its head is "
+        "reinitialized."
     )
     assert model.class_names == ("cat", "dog", "fox")
     found, before = values(model), values(source)
@@ -208,9 +209,19 @@ def test_the_head_of_other_classes_is_reinitialized(tmp_path):
 def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
     fill(tiny()).save(tmp_path / "a.keras")
     fill(tiny(include_top=False, classes=None)).save(tmp_path / "b.keras")
+    save_named(tmp_path / "c.keras", ["cat", "dog", "eel"])
     for file, names, message in (
-        ("a.keras", ("x", "y"), "is for 3 classes: a new one is trained for 2."),
-        ("b.keras", ("x", "y"), "b.keras has no head: a new one is trained."),
+        (
+            "a.keras",
+            ("x", "y"),
+            "a.keras has 3 classes, not the 2 of the data set, so its",
+        ),
+        ("b.keras", ("x", "y"), "b.keras has no head, so a new one is trained."),
+        (
+            "c.keras",
+            ("cat", "dog"),
+            "c.keras has other classes (cat, dog, eel) than the data set (cat, dog)",
+        ),
         (
             "a.keras",
             ("x", "y", "z"),
@@ -247,11 +258,11 @@ def test_training_goes_on_from_a_run_of_other_classes(
         return train(experiment, "the command")[0]
 
     same = trained("same")
-    assert "The head of" not in capsys.readouterr().out
+    assert "its head" not in capsys.readouterr().out
     assert_same_values(values(same), values(keras_cbvit.load_model(model_file)))
     other = trained("other", dataset=str(tmp_path / "set.npz"))
     assert (
-        f"The head of {model_file} is reinitialized: the data set has nil, but it d"
+        f"{model_file} has other classes (0) than the data set (nil), so its head is "
         in capsys.readouterr().out
     )
     assert other.class_names == tuple(names)

@@ -85,7 +85,8 @@ def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     name = published(["black", "gray", "blue"])
     with pytest.raises(
         SystemExit,
-        match="has the classes white, but vitcb_toy.shades has only black, gray, blue",
+        match="the classes white, but vitcb_toy.shades has only black, gray, blue\\. "
+        "`--probe knn linear` measures features on any classes\\.",
     ):
         evaluate.main([name, "--on", str(folder)])
 
