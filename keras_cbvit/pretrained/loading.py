@@ -132,7 +132,7 @@ def merge(content: Content, given: dict) -> ViTSpec:
 def _check_architecture(content, given):
     for key in ARCHITECTURE:
         own = getattr(content.spec, key)
-        if key in given and field_value(ViTSpec, key, given[key]) != own:
+        if key in given and not _agrees(content.spec, key, given[key]):
             other = ""
             if key in SIZES["s"]:  # which the caller of ViTCB_S has not given
                 other = "; use ViTCB, which takes the architecture of the weights"
@@ -140,6 +140,13 @@ def _check_architecture(content, given):
                 f"The weights of {content.source} have {key}={own}, not {given[key]}. "
                 f"Leave out {key}{other}."
             )
+
+
+def _agrees(spec, key, given):
+    asked = field_value(ViTSpec, key, given)
+    if key == "mlp_ratio":  # several give the same hidden channels
+        return int(round(spec.hidden_dim * asked, 6)) == spec.mlp_dim
+    return asked == getattr(spec, key)
 
 
 def fold_layer_scale(content: Content) -> Content:
