@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 import keras_cbvit
-from tests.tiny import tiny
+from tests.tiny import predict, tiny
 
 
 def adamw(weight, gradients, rate, decay):
@@ -17,12 +17,8 @@ def adamw(weight, gradients, rate, decay):
     return weight
 
 
-def optimizer_of(model, **options):
-    optimizer = keras_cbvit.AdamW(0.01, 0.05, epsilon=1e-8, **options)
-    optimizer.exclude_from_weight_decay(
-        [v for v in model.trainable_variables if v.name != "kernel"]
-    )
-    return optimizer
+def optimizer_of(**options):
+    return keras_cbvit.AdamW(0.01, 0.05, epsilon=1e-8, **options)
 
 
 # Two blocks, of which each layer below the head learns half as fast as the one above.
@@ -41,7 +37,7 @@ def test_steps_of_each_layer_are_those_of_adamw_at_its_rate():
     model = tiny()
     random = np.random.default_rng(0)
     factors = keras_cbvit.layer_decay(model, 0.5)
-    optimizer = optimizer_of(model, learning_rate_factors=factors)
+    optimizer = optimizer_of(learning_rate_factors=factors)
     names = [v.path for v in model.trainable_variables]
     before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
     steps = [
@@ -65,6 +61,7 @@ def test_without_factors_it_is_keras_s():
         model = keras.Sequential([keras.layers.Dense(2)])
         model.build((None, 3))
         optimizer = kind(0.1, 0.1, global_clipnorm=0.5)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
         for value in (1.0, 2.0):
             gradients = [value * ops.ones(w.shape) for w in model.weights]
             optimizer.apply(gradients, model.trainable_variables)
@@ -80,7 +77,7 @@ def test_fit_with_a_factor_of_0_changes_the_head_alone(precision):
         path: factor if factor == 1 else 0.0
         for path, factor in keras_cbvit.layer_decay(model, 0.5).items()
     }
-    optimizer = optimizer_of(model, learning_rate_factors=factors)
+    optimizer = optimizer_of(learning_rate_factors=factors)
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0)
     model.compile(
@@ -115,3 +112,15 @@ def test_a_factor_that_nothing_takes_is_refused():
         optimizer.build(model.trainable_variables)
     with pytest.raises(ValueError, match=r"factors\['head/kernel'\]=-1 must be at lea"):
         keras_cbvit.AdamW(learning_rate_factors={"head/kernel": -1})
+
+
+def test_a_file_with_lora_merged_is_loaded_with_its_optimizer(tmp_path):
+    model = tiny()
+    keras_cbvit.enable_lora(model, 2)
+    factors = keras_cbvit.layer_decay(model, 0.5)
+    optimizer = keras_cbvit.AdamW(1e-2, learning_rate_factors=factors)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model.fit(np.zeros((4, 8, 12, 3)), np.array([0, 1, 2, 0]), verbose=0)
+    model.save(tmp_path / "lora.keras")
+    loaded = keras.saving.load_model(tmp_path / "lora.keras")
+    np.testing.assert_allclose(predict(loaded), predict(model), atol=1e-5)

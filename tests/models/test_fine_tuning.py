@@ -135,3 +135,10 @@ def test_what_cannot_be_fine_tuned_is_refused():
     keras_cbvit.enable_lora(model, 2)
     with pytest.raises(ValueError, match="lora is already enabled"):
         keras_cbvit.enable_lora(model, 2)
+
+
+def test_lora_leaves_the_scale_of_cbs_to_be_trained():
+    model = tiny(broadcast="cbs")
+    keras_cbvit.enable_lora(model, 2)
+    scales = {path for path in trained(model) if "context_broadcast" in path}
+    assert scales == {f"block_{i}/mlp/context_broadcast/scale" for i in range(2)}

@@ -173,7 +173,7 @@ def test_a_upernet_takes_them_as_its_backbone(hub, states):
 
 @any_backend
 def test_another_size_is_refused(hub):
-    with pytest.raises(ValueError, match="their hidden_dim is 192, not 384"):
+    with pytest.raises(ValueError, match="have hidden_dim=192, not 384"):
         keras_cbvit.ViTCB_S(weights="vit_ti.imagenet")
 
 

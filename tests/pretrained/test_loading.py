@@ -155,7 +155,7 @@ def test_register_tokens_stay_when_the_position_embedding_is_resampled(
     assert_same_values(values(model), {**source.values, POSITION: expected})
     for given in ({"num_register_tokens": 2}, {"num_register_tokens": 0}):
         for shape in ((16, 8, 3), (8, 12, 3)):
-            message = "another architecture: their num_register_tokens is 3, not"
+            message = "have num_register_tokens=3, not"
             with pytest.raises(ValueError, match=message):
                 keras_cbvit.ViTCB(weights=source.keras, input_shape=shape, **given)
 

@@ -1,5 +1,7 @@
 """Weights of other zoos become models here, by a path or a handle."""
 
+import warnings
+
 import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
@@ -85,7 +87,7 @@ def test_gray_images_of_another_size_and_other_classes(path):
 
 
 def test_a_size_refuses_weights_of_another(path):
-    with pytest.raises(ValueError, match="their hidden_dim is 64, not 384"):
+    with pytest.raises(ValueError, match="have hidden_dim=64, not 384"):
         keras_cbvit.ViTCB_S(weights=path)
 
 
@@ -123,3 +125,30 @@ def test_an_object_that_is_no_model_is_refused():
     message = "weights=3 must be None, a name, a handle such as 'hf://owner/name', a pa"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=3)
+
+
+def test_a_live_model_of_this_package(path):
+    model = keras_cbvit.ViTCB(weights=path)
+    same = keras_cbvit.ViTCB(weights=model)
+    assert same.spec == model.spec
+    np.testing.assert_array_equal(predict(same), predict(model))
+    tuned = keras_cbvit.ViTCB(weights=model, classes=5)
+    assert tuned.output_shape == (None, 5)
+    keras_cbvit.enable_lora(model, 2)
+    with pytest.raises(ValueError, match="has LoRA; save the model and give its file"):
+        keras_cbvit.ViTCB(weights=model)
+
+
+def test_what_is_assumed_of_a_file_without_a_configuration_is_said(path):
+    with pytest.warns(UserWarning, match=r"so num_heads=1, mean=.* are assumed"):
+        keras_cbvit.ViTCB(weights=path)
+    half = (0.5, 0.5, 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = keras_cbvit.ViTCB(weights=path, num_heads=2, mean=half, std=half)
+    assert (model.spec.num_heads, model.spec.mean) == (2, half)
+
+
+def test_the_user_is_not_asked_in_vain(path):
+    with pytest.raises(ValueError, match="mean=0.5 must be a sequence with one number"):
+        keras_cbvit.ViTCB(weights=path, mean=0.5)

@@ -482,8 +482,8 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
     assert any(name.startswith("block_4/mlp") for name in shared)
     assert_same_values({name: found[name] for name in shared}, shared)
     for option, value, message in (
-        ("--hidden-dim", "32", "their hidden_dim is 16, not 32"),
-        ("--patch-size", "8", "their patch_size is 4, not 8"),
+        ("--hidden-dim", "32", "have hidden_dim=16, not 32"),
+        ("--patch-size", "8", "have patch_size=4, not 8"),
         (
             "--broadcast",
             "None",

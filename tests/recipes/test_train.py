@@ -292,7 +292,7 @@ def test_training_starts_from_weights_with_their_network(finished, tmp_path, ask
     experiment, other = asked
     trained, _ = train(experiment)
     assert_same_values(values(trained), values(keras_cbvit.ViTCB(weights=weights)))
-    with pytest.raises(ValueError, match="their depth is 2, not 3"):
+    with pytest.raises(ValueError, match="have depth=2, not 3"):
         train(other)
 
 

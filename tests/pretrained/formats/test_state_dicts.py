@@ -1,5 +1,6 @@
 """State dicts in files, read without PyTorch and without running anything."""
 
+import argparse
 import json
 import os
 import pickle
@@ -156,7 +157,7 @@ def test_code_in_a_file_is_not_run(is_archive, tmp_path, monkeypatch):
     path = tmp_path / "bad.pth"
     checkpoint = {"model": TENSORS, "more": Code()}
     torch.save(checkpoint, path, _use_new_zipfile_serialization=is_archive)
-    with pytest.raises(ValueError, match=r"would run \w+\.mkdir, so it was not read"):
+    with pytest.raises(ValueError, match=r"would call \w+\.mkdir, so it was not read"):
         state_dicts.read(path)
     assert not (tmp_path / "made").exists()
     path.write_bytes(pickle.dumps({"model": Code()}))
@@ -257,3 +258,13 @@ def test_quantized_weights_are_refused(tmp_path):
     save_file(weights, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="dtype F8_E4M3, which is not that of unquant"):
         state_dicts.read(tmp_path / "a.safetensors")
+
+
+def test_options_and_numbers_beside_the_weights_are_left_out(tmp_path):
+    checkpoint = {
+        "best_accuracy": torch.tensor(0.5),
+        "state_dict": OrderedDict(TENSORS),
+        "args": argparse.Namespace(lr=1e-3, layers=[1, 2]),
+    }
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    assert_are_tensors(state_dicts.read(tmp_path / "checkpoint.pth")[0])

@@ -135,7 +135,7 @@ def test_what_the_configuration_says_is_not_overruled(state):
     assert (spec.num_heads, spec.epsilon, spec.activation) == (2, 1e-5, "quick_gelu")
     assert (spec.mean[0], spec.std[0]) == (0.5, 0.25)
     assert content.class_names == ("cat", "dog", "emu")
-    with pytest.raises(ValueError, match="their num_heads is 2, not 4"):
+    with pytest.raises(ValueError, match="have num_heads=2, not 4"):
         loading.merge(content, {"num_heads": 4})
     for change in (
         {"epsilon": 1e-6},
@@ -153,17 +153,17 @@ def test_what_the_configuration_says_is_not_overruled(state):
     [
         (
             {"cls_token": None, "pos_embed": (1, 6, 16)},
-            "their class_token is False, not True",
+            "have class_token=False, not True",
         ),
         ({"cls_token": None}, "has 7 positions, which are no square"),
         ({"dist_token": (1, 1, 16)}, "has 7 positions, which are no square"),
         ({"reg_token": (1, 1, 16)}, "has 7 positions, which are no square"),
         ({"blocks.1.mlp.fc1.bias": None}, "Missing: blocks.1.mlp.fc1.bias."),
-        ({"blocks.2.norm1.bias": (16,)}, "their depth is 3, not 2"),
+        ({"blocks.2.norm1.bias": (16,)}, "have depth=3, not 2"),
         ({"fc_norm.bias": (16,)}, "the state dict has the weights fc_norm.bias, which"),
         (
             {"patch_embed.proj.weight": (16, 3, 8, 8), "pos_embed": (1, 5, 16)},
-            "their patch_size is 8, not 4",
+            "have patch_size=8, not 4",
         ),
         ({"blocks.0.mlp.fc1.weight": (48, 16)}, "shape: block_0/mlp/fc1/kernel"),
         ({"norm.weight": None}, "no norm after the last block"),
