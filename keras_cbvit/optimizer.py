@@ -65,14 +65,16 @@ class AdamW(keras.optimizers.AdamW):
                     "compiled, after its layers are frozen.",
                 )
         self._factors = [self.learning_rate_factors.get(path, 1.0) for path in paths]
+        # TensorFlow's own variables, which the update gets, have other names.
+        self._decays = [variable.name == "kernel" for variable in var_list]
         super().build(var_list)
 
     def update_step(
         self, gradient: Tensor, variable: keras.Variable, learning_rate: Any
     ) -> None:
-        factor = self._factors[self._get_variable_index(variable)]
-        rate = keras.ops.cast(learning_rate * factor, variable.dtype)
-        if variable.name == "kernel" and self._use_weight_decay(variable):
+        index = self._get_variable_index(variable)
+        rate = keras.ops.cast(learning_rate * self._factors[index], variable.dtype)
+        if self._decays[index] and self._use_weight_decay(variable):
             self.assign_sub(variable, variable * (rate * self.weight_decay))
         super().update_step(gradient, variable, rate)
 

@@ -376,13 +376,16 @@ def _grid(arrays, told, prefix, source):
     said = grid_of(told.get("img_size")) + grid_of(told.get("usual_size"))
     wanted = grid_of(told.get("wanted_size"))
     counts = (positions - prefix, positions)
-    squares = [[(math.isqrt(max(count, 0)),) * 2] for count in counts]
+    sides = [math.isqrt(max(count, 0)) for count in counts]
+    # Not 1x1, which the prefix tokens would make of too many others.
+    squares = [[(side, side)] if side > 1 else [] for side in sides]
     for grids, fitting in (
         (said, counts),
         (squares[0], counts[:1]),
         (wanted, counts[:1]),
         (squares[1], counts[1:]),
         (wanted, counts),
+        ([(1, 1)], counts),
     ):
         for rows, columns in grids:
             if rows * columns in fitting:
