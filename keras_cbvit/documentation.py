@@ -18,8 +18,8 @@ weights: `None` for random weights, a tag such as `"imagenet"` (for the
     handle of the Hugging Face hub, `"hf://owner/name"` or
     `"hf://owner/name@revision"`, the path of a `.keras`, `.weights.h5`,
     `.safetensors`, `.pth`, `.pt` or `.bin` file or of a folder in the layout
-    of Hugging Face or KerasHub, a state dict, or a live model of timm, transformers or
-    KerasHub. Weights of a plain ViT of another zoo make a model with
+    of Hugging Face or KerasHub, a state dict, or a live model of timm, transformers,
+    KerasHub or this package. Weights of a plain ViT of another zoo make a model with
     `broadcast="cbs"` if it is not given. Position embeddings are resampled to
     `input_shape`. A `.weights.h5` file takes the arguments that its model was
     built with.

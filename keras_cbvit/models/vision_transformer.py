@@ -209,6 +209,14 @@ class VisionTransformer(ZooModel):
         return None if self.spec.classes is None else self.get_layer(HEAD)
 
     @property
+    def heads(self) -> list[keras.layers.Dense]:
+        """The dense layers that classify: two of a distilled model, or none."""
+        if self.spec.classes is None:
+            return []
+        names = HEADS if self.spec.pooling == "distilled" else (HEAD,)
+        return [self.get_layer(name) for name in names]
+
+    @property
     def num_classes(self) -> int | None:
         return self.spec.classes
 

@@ -143,10 +143,9 @@ def _check_architecture(content, given):
 
 
 def _agrees(spec, key, given):
-    asked = field_value(ViTSpec, key, given)
     if key == "mlp_ratio":  # several give the same hidden channels
-        return int(round(spec.hidden_dim * asked, 6)) == spec.mlp_dim
-    return asked == getattr(spec, key)
+        return spec.replace(mlp_ratio=given).mlp_dim == spec.mlp_dim
+    return field_value(ViTSpec, key, given) == getattr(spec, key)
 
 
 def fold_layer_scale(content: Content) -> Content:

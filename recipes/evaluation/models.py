@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import keras_cbvit
+from keras_cbvit.pretrained import formats
 from keras_cbvit.pretrained.sources import find_record, is_name
 
 from ..files import read_object
@@ -11,13 +12,18 @@ from ..training.run_folder import model_file
 
 
 def load_model(name):
-    """A model by the name of published weights, a file, a handle or a run folder.
+    """A model by the name of published weights, a file, a handle or a folder.
+
+    A folder is that of a run, or has weights in Hugging Face's or KerasHub's layout.
 
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
         FileNotFoundError: if there is no such file.
     """
-    is_file = name.endswith(".keras") or Path(name).is_dir()
+    path = Path(name)
+    if path.is_dir() and formats.recognize_folder(path):
+        return keras_cbvit.load_model(path)
+    is_file = name.endswith(".keras") or path.is_dir()
     return keras_cbvit.load_model(model_file(name) if is_file else name)
 
 

@@ -6,6 +6,8 @@ from keras_cbvit.classes import listed
 from keras_cbvit.pretrained import formats, imagenet
 from keras_cbvit.pretrained.loading import locate_source
 
+_KNOWN = ("input_shape", "num_heads", "epsilon", "activation", "mean", "std")
+
 
 def fit_head(model, names, weights):
     """Gives a classifier with loaded weights the classes of a data set.
@@ -28,9 +30,10 @@ def fit_head(model, names, weights):
         own = imagenet.in_synsets(own)
     if own == names:
         return None
-    head = model.get_layer("head")
     if own is None:  # the head is a new one, or does not know its classes
-        content = formats.read(locate_source(weights)[0])
+        # What weights without a configuration do not say, the model knows.
+        known = {field: getattr(model.spec, field) for field in _KNOWN}
+        content = formats.read(locate_source(weights)[0], known)
         # A .weights.h5 file is of the very model.
         number = len(names) if content.spec is None else content.spec.classes
         if number is None:
@@ -48,12 +51,14 @@ def fit_head(model, names, weights):
         )
     if set(own) == set(names):
         order = [own.index(name) for name in names]
-        head.kernel.assign(np.take(head.kernel.numpy(), order, axis=1))
-        head.bias.assign(np.take(head.bias.numpy(), order))
+        for head in model.heads:
+            head.kernel.assign(np.take(head.kernel.numpy(), order, axis=1))
+            head.bias.assign(np.take(head.bias.numpy(), order))
         return f"The outputs of {weights} are put into the order {listed(names)}."
-    kernel = head.kernel_initializer(head.kernel.shape, dtype=head.kernel.dtype)
-    head.kernel.assign(kernel)
-    head.bias.assign(np.zeros(head.bias.shape))
+    for head in model.heads:
+        kernel = head.kernel_initializer(head.kernel.shape, dtype=head.kernel.dtype)
+        head.kernel.assign(kernel)
+        head.bias.assign(np.zeros(head.bias.shape))
     return _notice(weights, own, names)
 
 

@@ -348,3 +348,47 @@ def test_the_number_of_heads_is_not_guessed():
     arrays = build("ViTModel").state_dict()
     with pytest.raises(ValueError, match="without its config.json"):
         hugging_face.read({name: arrays[name].numpy() for name in arrays}, None, "x")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "processor, mean, std",
+    [
+        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5] * 3}, (0.1, 0.2, 0.3), 0.5),
+        ({"image_mean": 0.25, "image_std": 0.5}, 0.25, 0.5),
+        ({"image_mean": None, "image_std": None}, 0.5, 0.5),
+        ({"do_normalize": None}, 0.5, 0.5),
+        ({"do_normalize": False}, 0, 1),
+        # Of values 0-255: (x / 127.5 - 1) / 1, and (x - 127.5) / 51.
+        ({"rescale_factor": 1 / 127.5, "image_mean": 1, "image_std": 1}, 0.5, 0.5),
+        ({"do_rescale": False, "image_mean": 127.5, "image_std": 51}, 0.5, 0.2),
+    ],
+)
+def test_pixels_are_normalized_as_the_processor_says(processor, mean, std):
+    model = build("ViTModel", num_hidden_layers=1)
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    config = {**model.config.to_dict(), "preprocessor": processor}
+    spec = hugging_face.read(arrays, config, "x").spec
+    np.testing.assert_allclose(spec.mean, np.broadcast_to(mean, 3), atol=1e-8)
+    np.testing.assert_allclose(spec.std, np.broadcast_to(std, 3), atol=1e-8)
+
+
+@pytest.mark.any_backend
+def test_registers_may_be_none():
+    model = build("Dinov2WithRegistersModel", num_register_tokens=0)
+    content = hugging_face.from_model(model)
+    assert content.spec.num_register_tokens == 0
+    images = images_for(content)
+    pixels = (images / 255 - IMAGENET[0]) / IMAGENET[1]
+    with torch.no_grad():
+        pixels = torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)
+        expected = tokens(model, pixels).numpy()
+    np.testing.assert_allclose(our_outputs(content, images), expected, atol=TOLERANCE)
+
+
+@pytest.mark.any_backend
+def test_the_heads_of_clip_big_g_are_known_without_its_config():
+    wide = {"hidden_size": 1664, "num_attention_heads": 16, "num_hidden_layers": 1}
+    model = build("CLIPVisionModel", **wide)
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert hugging_face.read(arrays, None, "x").spec.num_heads == 16

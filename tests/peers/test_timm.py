@@ -272,3 +272,23 @@ def test_a_folder_with_something_in_it_is_kept(tmp_path):
     with pytest.raises(FileExistsError, match="exists; give a folder that does not"):
         save_for_timm(tiny(broadcast="none"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.any_backend
+def test_a_model_that_create_model_has_not_built():
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "num_heads": 2}
+    model = timm_package.models.VisionTransformer(**sizes, depth=2, num_classes=5)
+    spec = timm.from_model(model).spec
+    assert (spec.grid, spec.num_heads, spec.classes) == ((2, 2), 2, 5)
+
+
+@pytest.mark.any_backend
+def test_what_timm_s_distilled_class_has_not_is_refused():
+    model = tiny(
+        broadcast="none",
+        distillation_token=True,
+        pooling="distilled",
+        prefix_position_embedding=False,
+    )
+    with pytest.raises(ValueError, match="token without a position embedding, which"):
+        to_timm(model)

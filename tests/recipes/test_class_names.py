@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import keras_cbvit
 from recipes import evaluate, publish
@@ -162,8 +163,11 @@ def test_a_run_is_published_on_classes_in_another_order(model_file, images, tmp_
 # Fine-tuning
 
 
-def save_named(path, names):
-    model = fill(tiny())
+DISTILLED = {"distillation_token": True, "pooling": "distilled"}
+
+
+def save_named(path, names, **options):
+    model = fill(tiny(**options))
     model.class_names = names
     model.save(path)
     return model
@@ -177,8 +181,9 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path):
     assert model.class_names == ("cat", "dog", "eel")
 
 
-def test_the_head_of_classes_in_another_order_is_put_into_it(tmp_path):
-    source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"])
+@pytest.mark.parametrize("options", [{}, DISTILLED])
+def test_the_head_of_classes_in_another_order_is_put_into_it(tmp_path, options):
+    source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"], **options)
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
     said = fit_head(model, ("eel", "cat", "dog"), "a.keras")
     assert said == "The outputs of a.keras are put into the order eel, cat, dog."
@@ -187,8 +192,9 @@ def test_the_head_of_classes_in_another_order_is_put_into_it(tmp_path):
     np.testing.assert_allclose(predict(model), expected, rtol=1e-5)
 
 
-def test_the_head_of_other_classes_is_reinitialized(tmp_path):
-    source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"])
+@pytest.mark.parametrize("options", [{}, DISTILLED])
+def test_the_head_of_other_classes_is_reinitialized(tmp_path, options):
+    source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"], **options)
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
     said = fit_head(model, ("cat", "dog", "fox"), "a.keras")
     assert said == (
@@ -197,12 +203,14 @@ def test_the_head_of_other_classes_is_reinitialized(tmp_path):
     )
     assert model.class_names == ("cat", "dog", "fox")
     found, before = values(model), values(source)
-    assert (found["head/bias"] == 0).all()
-    kernel = found["head/kernel"]
-    assert (
-        0.01 < kernel.std() < 0.03 and not np.isin(kernel, before["head/kernel"]).any()
-    )
-    rest = [name for name in before if not name.startswith("head/")]
+    heads = [head.name for head in model.heads]
+    assert len(heads) == (2 if options else 1)
+    for head in heads:
+        assert (found[f"{head}/bias"] == 0).all()
+        kernel = found[f"{head}/kernel"]
+        assert 0.01 < kernel.std() < 0.03
+        assert not np.isin(kernel, before[f"{head}/kernel"]).any()
+    rest = [name for name in before if name.partition("/")[0] not in heads]
     assert_same_values(*({name: v[name] for name in rest} for v in (found, before)))
 
 
@@ -233,6 +241,15 @@ def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
         model = keras_cbvit.ViTCB(weights=weights, **head)
         assert message in fit_head(model, names, weights)
         assert model.class_names == names
+
+
+def test_the_head_of_weights_that_do_not_say_their_number_of_heads(tmp_path):
+    model = fill(tiny(broadcast="none", input_shape=(8, 8, 3)))
+    state, _ = keras_cbvit.export.to_timm(model)
+    save_file(state, tmp_path / "a.safetensors")
+    weights = str(tmp_path / "a.safetensors")
+    tuned = keras_cbvit.ViTCB(weights=weights, num_heads=2, classes=2)
+    assert "has 3 classes, not the 2" in fit_head(tuned, ("x", "y"), weights)
 
 
 def test_training_goes_on_from_a_run_of_other_classes(

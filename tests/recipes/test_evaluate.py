@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -17,7 +18,7 @@ from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
 from tests.recipes.printed import without_padding
 from tests.recipes.small import read_log
-from tests.tiny import tiny
+from tests.tiny import fill, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +176,19 @@ def test_a_file_needs_as_many_classes(tmp_path, folder):
     tiny(classes=4).save(tmp_path / "model.keras")
     with pytest.raises(SystemExit, match=r"has 3 classes, but .*model\.keras 4\."):
         evaluate.main([str(tmp_path / "model.keras"), "--on", str(folder)])
+
+
+@pytest.mark.any_backend
+def test_a_folder_of_another_zoo_is_measured_as_a_file_is(tmp_path, folder, capsys):
+    model = fill(tiny(broadcast="none"))
+    model.save(tmp_path / "model.keras")
+    keras_cbvit.export.save_for_timm(model, tmp_path / "zoo")
+    found = []
+    for name in ("model.keras", "zoo"):
+        evaluate.main([str(tmp_path / name), "--on", str(folder)])
+        printed = capsys.readouterr().out
+        found.append(re.search(r"\d+ of 10 test images right", printed)[0])
+    assert found[0] == found[1]
 
 
 def test_unknown_weights_are_said_to_be_unknown():

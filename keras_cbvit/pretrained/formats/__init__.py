@@ -58,6 +58,12 @@ def is_own(source: Any) -> bool:
     return is_file or isinstance(source, VisionTransformer)
 
 
+def recognize_folder(path: Path) -> bool:
+    """Whether a folder has weights in the layout of Hugging Face or KerasHub."""
+    names = state_dicts.FILES
+    return keras_hub.recognize_folder(path) or any((path / n).is_file() for n in names)
+
+
 def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
     """What a source of weights says.
 

@@ -321,7 +321,9 @@ def _normalization(config, family, channels) -> dict[str, Any]:
     factor = processor.get("rescale_factor") or 1 / 255
     scale = 255 if processor.get("do_rescale") is False else round(255 * factor, 9)
     return {
-        field: tuple(float(each) / scale for each in np.broadcast_to(values, channels))
+        field: tuple(
+            float(each) / scale for each in items(values) or [values] * channels
+        )
         for field, values in (("mean", mean), ("std", std))
     }
 

@@ -204,3 +204,58 @@ def test_layer_scale_comes_with_its_weights(state):
     assert_close(predict(folded), predict(model))
     original = {re.sub(r"ls(.)\.gamma", r"gamma_\1", k): v for k, v in scales.items()}
     assert_close(predict(load(state | original)), predict(model), atol=0)
+
+
+def square(patches=16, dim=64):
+    return state_of(dim, depth=1, patch_size=4, tokens=1 + patches, classes=3)
+
+
+@pytest.mark.parametrize(
+    "state, given, grid, positioned",
+    [
+        (square(), {}, (4, 4), True),
+        # Another size is that to resample for, even of as many patches.
+        (square(), {"input_shape": (8, 32, 3)}, (4, 4), True),
+        (
+            square(),
+            {"input_shape": (None, None, 3), "position_grid": (2, 8)},
+            (2, 8),
+            True,
+        ),
+        # 25 positions may be those of 5x5 patches alone.
+        (square(24), {}, (5, 5), False),
+        (square(24), {"input_shape": (16, 24, 3)}, (4, 6), True),
+        (square(1), {}, (1, 1), True),
+    ],
+)
+@pytest.mark.parametrize("config", [None, {"input_size": [3, 224, 224]}])
+def test_the_grid_of_the_position_embedding(state, given, grid, positioned, config):
+    spec = timm.read(state, config, "x", given).spec
+    assert (spec.grid, spec.prefix_position_embedding) == (grid, positioned)
+
+
+@pytest.mark.parametrize(
+    "architecture, arguments, given, heads",
+    [
+        ("vit_base_patch16_224", {}, {}, 6),
+        ("vit_base_patch16_224", {"embed_dim": 384}, {}, 12),
+        ("vit_base_patch16_224", {"embed_dim": 384, "num_heads": 4}, {}, 4),
+        ("vit_so150m_patch16", {"embed_dim": 384}, {"num_heads": 8}, 8),
+    ],
+)
+def test_the_heads_of_a_configuration_with_another_width(
+    architecture, arguments, given, heads
+):
+    config = {"architecture": architecture, "model_args": arguments}
+    assert timm.read(square(dim=384), config, "x", given).spec.num_heads == heads
+
+
+def test_what_the_weights_replace_may_be_given():
+    model = tiny(layer_scale=0.5, broadcast="none", mlp_ratio=2)
+    same = keras_cbvit.ViTCB(weights=model, layer_scale=1e-5, mlp_ratio=2.03)
+    assert_equal(predict(same), predict(model))
+    with pytest.raises(ValueError, match="have mlp_ratio=2, not 2.1"):
+        keras_cbvit.ViTCB(weights=model, mlp_ratio=2.1)
+    plain = tiny(broadcast="none")
+    with pytest.raises(ValueError, match="layer_scale"):
+        keras_cbvit.ViTCB(weights=plain, layer_scale=1e-5)
