@@ -16,9 +16,10 @@ PATH = f"/{FILENAME}"
 
 
 def cached():
-    """The contents of all files of the cache."""
+    """The contents of all files of the cache but locks, which are empty."""
     folder = cache.folder()
-    return [file.read_bytes() for file in folder.iterdir()] if folder.exists() else []
+    files = folder.iterdir() if folder.exists() else ()
+    return [file.read_bytes() for file in files if file.suffix != ".lock"]
 
 
 def test_sha256_is_the_known_one(tmp_path):
@@ -83,24 +84,6 @@ def test_a_damaged_file_is_not_given_out():
                 download(url + PATH, RECORD)
 
 
-def test_who_fails_leaves_the_file_of_another_process_alone(monkeypatch):
-    """The other one downloads it between the two downloads of the one that fails."""
-    real = network.chunks
-
-    with server({PATH: [b"wrong", FILE, b"wrong"]}) as (url, asked):
-
-        def chunks(*arguments):
-            monkeypatch.setattr(network, "chunks", real)
-            yield from real(*arguments)
-            assert download(url + PATH, RECORD).read_bytes() == FILE
-
-        monkeypatch.setattr(network, "chunks", chunks)
-        with pytest.raises(OSError, match="downloaded twice"):
-            download(url + PATH, RECORD)
-    assert len(asked) == 3
-    assert cached() == [FILE]
-
-
 def test_no_more_is_downloaded_than_the_record_says(keras_home, monkeypatch):
     sizes = []
     head = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -131,10 +114,8 @@ def test_what_a_killed_download_left_is_removed_by_the_next_one():
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        assert len(cached()) == 2  # a file and its lock
-        with cache._partial_file(cache.folder()) as in_use:
-            download(url + PATH, RECORD)
-            assert in_use.exists()
+        assert cached() == [b""]
+        download(url + PATH, RECORD)
     assert cached() == [FILE]
 
 
@@ -159,7 +140,7 @@ def test_a_file_that_is_not_on_the_server_is_an_error_and_leaves_none():
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_all_who_download_at_once_get_the_file(damaged):
+def test_of_all_who_download_at_once_one_does_and_all_get_the_file(damaged):
     number = 8
     start = threading.Barrier(number)
     large = FILE * 100_000
@@ -169,32 +150,26 @@ def test_all_who_download_at_once_get_the_file(damaged):
         start.wait()
         return download(url, wanted).read_bytes()
 
-    with server({PATH: [large]}) as (url, _), ThreadPoolExecutor(number) as pool:
+    with server({PATH: [large]}) as (url, asked), ThreadPoolExecutor(number) as pool:
         if damaged:
             download(url + PATH, wanted).write_bytes(b"damaged")
         found = list(pool.map(get, [url + PATH] * number))
     assert all(content == large for content in found)
+    assert len(asked) == 1 + damaged
     assert cached() == [large]
 
 
-def test_a_file_that_another_process_just_repaired_is_not_taken_from_it(monkeypatch):
-    real_sha256, real_chunks = cache.sha256, network.chunks
-    there_while_downloading = []
+def test_a_file_that_another_process_just_repaired_is_taken_as_it_is(monkeypatch):
+    real_sha256 = cache.sha256
 
     def repaired_once_seen(file):
         found = real_sha256(file)
-        if file == path:
-            path.write_bytes(FILE)
+        path.write_bytes(FILE)
         return found
 
-    def chunks(*arguments):
-        there_while_downloading.append(path.exists())
-        return real_chunks(*arguments)
-
-    with server({PATH: [FILE]}) as (url, _):
+    with server({PATH: [FILE]}) as (url, asked):
         path = download(url + PATH, RECORD)
         path.write_bytes(b"damaged")
         monkeypatch.setattr(cache, "sha256", repaired_once_seen)
-        monkeypatch.setattr(network, "chunks", chunks)
         download(url + PATH, RECORD)
-    assert there_while_downloading == [True]
+    assert len(asked) == 1
