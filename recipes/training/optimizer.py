@@ -110,15 +110,15 @@ class AdamW(keras_cbvit.AdamW):
         pass
 
 
-class SumOverReplicas:
-    """What an optimizer does otherwise under TensorFlow's `MirroredStrategy`.
+class SumOverReplicas(keras.optimizers.Optimizer):
+    """A mixin for optimizers under TensorFlow's `MirroredStrategy`: it sums first.
 
-    Each replica has the gradients of its part of the batch. Keras sums them up in the
-    update, which is too late: a replica has clipped its own before, the loss scaling
-    has looked at those of the first replica alone, and an update cannot be left out
-    for the next part of a batch. Here they are summed up first. From then on
-    all replicas have the same gradients and do the same with them, each to its own copy
-    of the variables.
+    Each replica has the gradients of its share of the batch. Keras sums them in the
+    update. That is too late: each replica has clipped its own, the loss scaling has
+    looked at those of the first replica alone, and accumulation fails, since an update
+    that merges replicas cannot stand inside a condition. Here the gradients are summed
+    before anything else. Then all replicas do the same with the same gradients, each
+    with its own copy of the variables.
     """
 
     def apply_gradients(self, grads_and_vars):
@@ -131,7 +131,7 @@ class SumOverReplicas:
             self.update_step(gradient, variable, learning_rate)
 
     def _backend_increment_gradient_accumulators(self, grads, acc_grads):
-        """Keras's, without merging replicas, which fails inside a condition."""
+        """Keras's, without merging the replicas."""
         for gradient, accumulator in zip(grads, acc_grads, strict=True):
             accumulator.assign_add(gradient)
 
@@ -141,4 +141,4 @@ class MirroredAdamW(SumOverReplicas, AdamW):
 
 
 class MirroredLossScaleOptimizer(SumOverReplicas, keras.optimizers.LossScaleOptimizer):
-    """Keras's under `MirroredStrategy`; skips a step if a sum is not finite."""
+    """Keras's under `MirroredStrategy`; any replica's infinity skips the step."""

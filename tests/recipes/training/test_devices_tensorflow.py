@@ -91,7 +91,7 @@ def test_gradients_are_clipped_and_accumulated_over_all_devices(folder, case, de
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_they_are_in_mixed_precision(folder, precision):
+def test_mixed_precision_clips_and_accumulates_over_both_devices(folder, precision):
     found = state(folder, f"both_{precision}")
     dense.assert_as_torch(found, "both", 1e-2)
     assert not np.array_equal(found["kernel"], state(folder, "both_2")["kernel"])
