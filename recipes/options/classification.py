@@ -69,7 +69,8 @@ class Training(experiment.Training):
     accumulation_steps: Annotated[int, whole_number] = 1
     """Over how many parts of a batch the gradients are summed up, to save memory."""
     clip_norm: AtLeast0 | None = None
-    """Greatest norm of all gradients together; DeiT does not clip."""
+    """Greatest norm of all gradients together, of the whole batch; DeiT does not
+    clip."""
     ema_decay: Share | None = None
     """Decay per step of a moving average of the weights, which is evaluated and saved
     beside them; DeiT takes 0.99996."""

@@ -24,29 +24,17 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
         model: the model to train.
         steps_per_epoch: steps of an epoch.
 
-    Raises:
-        ValueError: on what Keras's optimizer does not do on TensorFlow with several
-            devices.
     """
     parts = training.accumulation_steps
+    adamw, loss_scale = AdamW, keras.optimizers.LossScaleOptimizer
     if is_mirrored():
-        # Keras clips the gradients of each replica before they are summed up, and
-        # cannot leave out an update.
-        for name, wanted in (
-            ("clip_norm", training.clip_norm is not None),
-            ("accumulation_steps", parts > 1),
-        ):
-            if wanted:
-                raise ValueError(
-                    f"{name}={getattr(training, name)} does not work on TensorFlow "
-                    "with several devices; use KERAS_BACKEND=jax or --devices 1."
-                )
+        adamw, loss_scale = MirroredAdamW, MirroredLossScaleOptimizer
     average = {}
     if training.ema_decay is not None:
         # Keras averages after every step, also after those without an update.
         decay = training.ema_decay ** (1 / parts)
         average = {"use_ema": True, "ema_momentum": decay}
-    optimizer = AdamW(
+    optimizer = adamw(
         schedule,
         weight_decay=training.weight_decay,
         beta_2=0.999,
@@ -58,7 +46,7 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
     )
     # A functional model's own policy says nothing of its layers'.
     if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
-        return LossScaleOptimizer(optimizer)
+        return loss_scale(optimizer)
     return optimizer
 
 
@@ -122,23 +110,35 @@ class AdamW(keras_cbvit.AdamW):
         pass
 
 
-@keras.saving.register_keras_serializable(package="keras_cbvit")
-class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Keras's, but skips a step if the gradients of any replica are not finite.
+class SumOverReplicas(keras.optimizers.Optimizer):
+    """A mixin for optimizers under TensorFlow's `MirroredStrategy`: it sums first.
 
-    Keras looks at those of the first replica alone, before they are summed: an
-    infinity on another replica would make every weight NaN.
+    Each replica has the gradients of its share of the batch. Keras sums them in the
+    update. That is too late: each replica has clipped its own, the loss scaling has
+    looked at those of the first replica alone, and accumulation fails, since an update
+    that merges replicas cannot stand inside a condition. Here the gradients are summed
+    before anything else. Then all replicas do the same with the same gradients, each
+    with its own copy of the variables.
     """
 
-    def check_finite(self, grads):
-        finite = super().check_finite(grads)
-        if keras.backend.backend() != "tensorflow":
-            return finite
-        import tensorflow as tf
+    def apply_gradients(self, grads_and_vars):
+        summed = self._all_reduce_sum_gradients(grads_and_vars)
+        return super().apply_gradients(summed)
 
-        def everywhere(strategy, finite):
-            return tf.reduce_all(strategy.experimental_local_results(finite))
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Keras's, without its sum."""
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)
 
-        # No all_reduce, which met the collectives of the gradients in another order.
-        replica = tf.distribute.get_replica_context()
-        return replica.merge_call(everywhere, args=(finite,))
+    def _backend_increment_gradient_accumulators(self, grads, acc_grads):
+        """Keras's, without merging the replicas."""
+        for gradient, accumulator in zip(grads, acc_grads, strict=True):
+            accumulator.assign_add(gradient)
+
+
+class MirroredAdamW(SumOverReplicas, AdamW):
+    """AdamW under `MirroredStrategy`."""
+
+
+class MirroredLossScaleOptimizer(SumOverReplicas, keras.optimizers.LossScaleOptimizer):
+    """Keras's under `MirroredStrategy`; any replica's infinity skips the step."""

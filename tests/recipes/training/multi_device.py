@@ -17,10 +17,12 @@ from recipes.data import pictures
 from recipes.network import build_classifier
 from recipes.options.classification import Augmentation
 from recipes.train import train
+from recipes.training import states
 from recipes.training.devices import distribute
 from recipes.training.optimizer import build_optimizer
 from recipes.training.schedule import WarmupCosine
 from tests.recipes.small import SMALL, interrupted, small
+from tests.recipes.training import dense
 
 
 def variations(folder):
@@ -30,8 +32,9 @@ def variations(folder):
 
 
 def augmented(folder, devices):
-    """All of the augmentation, of images in memory and of pictures."""
+    """All of the augmentation, of images in memory and of pictures, in two parts."""
     policy = dataclasses.asdict(Augmentation(shift=1, repeats=2))
+    policy |= {"accumulation_steps": 2, "clip_norm": 0.1}
     for crops in (False, True):
         policy["random_resized_crop"] = crops
         name = "augmented_pictures" if crops else "augmented_in_memory"
@@ -39,11 +42,53 @@ def augmented(folder, devices):
 
 
 def averages(folder):
-    """Moving averages, and rates by layer, on one device and on two."""
+    """All that the optimizer does, on two devices and on one.
+
+    On two it is interrupted, and goes on after the ninth step, in the middle of an
+    update.
+    """
     options = {"ema_decay": 0.9, "layer_decay": 0.5, "head_warmup_epochs": 1}
     options |= {"broadcast": "cbs", "anneal_context": 5, "epochs": 2}
-    for devices in (2, 1):
-        train(small(folder / f"averages_{devices}", devices=devices, **options))
+    options |= {"accumulation_steps": 2, "clip_norm": 0.1}
+    experiment = small(folder / "averages_2", devices=2, **options)
+    with interrupted(step=10):
+        train(experiment)
+    train(experiment)
+    train(small(folder / "averages_1", devices=1, **options))
+
+
+def dense_layers(folder, devices):
+    """Clipping and accumulation, of gradients that differ by device."""
+    for case in dense.CASES:
+        layer = dense.build(case, devices)
+        dense.train(layer)
+        np.savez(folder / f"{case}_{devices}.npz", **dense.state(layer))
+
+
+def mixed_dense_layers(folder):
+    """Both at once in other precisions; in float16 with infinities, too."""
+    for precision in ("bfloat16", "float16"):
+        layer = dense.build("both", 2, f"mixed_{precision}")
+        dense.train(layer)
+        np.savez(folder / f"both_{precision}.npz", **dense.state(layer))
+    layer = dense.build("both", 2, "mixed_float16")
+    dense.train(layer, last=3)
+    dense.train(layer, first=3, last=4, infinity=0)  # on the first device
+    dense.train(layer, first=3, last=4, infinity=7)  # on the second
+    dense.train(layer, first=3)
+    np.savez(folder / "both_infinity.npz", **dense.state(layer))
+
+
+def interrupted_dense_layer(folder):
+    """After the third step, the first of the second update."""
+    layer = dense.build("both", 2)
+    dense.train(layer, last=3)
+    np.savez(folder / "both_half.npz", **dense.state(layer))
+    states.save(layer, folder / "half.weights.h5")
+    layer = dense.build("both", 2)
+    states.load(layer, states.read(folder / "half.weights.h5"))
+    dense.train(layer, first=3)
+    np.savez(folder / "both_interrupted.npz", **dense.state(layer))
 
 
 def interrupted_and_decoded_at_each_use(folder, devices):
@@ -101,8 +146,12 @@ if __name__ == "__main__":
         train(small(folder / "1_devices", devices=1))
         infinite_pixel(folder)
         averages(folder)
+        mixed_dense_layers(folder)
+        interrupted_dense_layer(folder)
         interrupted_and_decoded_at_each_use(folder, devices)
     else:
         train(small(folder / f"{devices}_devices", devices=devices))
     if devices < 4:
         augmented(folder, devices)
+    if devices > 1:
+        dense_layers(folder, devices)

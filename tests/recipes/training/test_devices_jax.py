@@ -11,6 +11,7 @@ import pytest
 
 from recipes.training.devices import distribute
 from tests.recipes.small import read_log
+from tests.recipes.training import dense
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,9 @@ def test_several_devices_give_the_losses_of_one(one, devices, tmp_path):
     assert_same_losses(tmp_path, f"{devices}_devices", one)
     if devices == 2:
         assert_same_augmentation(tmp_path, one)
+    for case in dense.CASES:
+        with np.load(tmp_path / f"{case}_{devices}.npz") as found:
+            dense.assert_as_torch(found, case, 1e-5)
 
 
 def test_two_processes_give_the_losses_of_one(one, tmp_path):

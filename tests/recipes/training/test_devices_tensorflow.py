@@ -1,6 +1,5 @@
 """MirroredStrategy over logical CPU devices; on what, `multi_device.py` says."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -9,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.training import optimizer
 from recipes.training.devices import distribute
-from tests.recipes.small import SMALL, read_log
+from tests.recipes.small import read_log
+from tests.recipes.training import dense
 
 pytestmark = pytest.mark.slow
 
@@ -77,16 +76,49 @@ def test_moving_averages_of_two_devices_are_those_of_one(folder):
     assert one[1][0] != pytest.approx(one[1][1], rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("clip_norm", 1.0), ("accumulation_steps", 2)]
-)
-def test_what_keras_does_not_do_on_several_replicas_is_refused(
-    monkeypatch, setting, value
-):
-    monkeypatch.setattr(optimizer, "is_mirrored", lambda: True)
-    training = dataclasses.replace(SMALL.training, **{setting: value})
-    with pytest.raises(ValueError, match=f"{setting}={value} does not work on TensorF"):
-        optimizer.build_optimizer(training, 1e-3, None, 1)
+def state(folder, name):
+    """A `dense.state`."""
+    with np.load(folder / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("case", dense.CASES)
+def test_gradients_are_clipped_and_accumulated_over_all_devices(folder, case, devices):
+    found = state(folder, f"{case}_{devices}")
+    assert len(found["kernel"]) == devices
+    dense.assert_as_torch(found, case, 1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_clips_and_accumulates_over_both_devices(folder, precision):
+    found = state(folder, f"both_{precision}")
+    dense.assert_as_torch(found, "both", 1e-2)
+    assert not np.array_equal(found["kernel"], state(folder, "both_2")["kernel"])
+
+
+def test_infinities_in_the_middle_of_an_update_are_left_out(folder):
+    """One on each device; the loss scale, of 2^15, is halved at each."""
+    found = state(folder, "both_infinity")
+    dense.assert_as_torch(found, "both", 1e-2)
+    (scale,) = (found[name] for name in found if name.endswith("dynamic_scale"))
+    assert scale.tolist() == [2**13, 2**13]
+
+
+@pytest.mark.parametrize("name", ["half", "infinity", "bfloat16", "interrupted"])
+def test_the_optimizer_is_the_same_on_both_devices(folder, name):
+    for path, (first, second) in state(folder, f"both_{name}").items():
+        np.testing.assert_array_equal(first, second, err_msg=path)
+
+
+def test_an_update_that_was_interrupted_goes_on_as_without(folder):
+    half = state(folder, "both_half")
+    sums = [half[path] for path in half if path.endswith("gradient_accumulator")]
+    assert len(sums) == 2
+    assert all(np.all(values != 0) for values in sums)
+    found, expected = state(folder, "both_interrupted"), state(folder, "both_2")
+    for name in ("kernel", "bias", "kernel_average", "bias_average"):
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -10,6 +10,7 @@ from recipes.options import segmentation
 from recipes.options.classification import Training
 from recipes.training.optimizer import build_optimizer
 from recipes.training.schedule import WarmupCosine, WarmupPolynomial
+from tests.recipes.training import dense
 
 ORACLE = Path(__file__).parents[2] / "data" / "adamw.npz"
 CONSTANT = Training(
@@ -47,6 +48,13 @@ def test_five_steps_are_those_of_torch():
         kernel, bias = model.get_weights()
         np.testing.assert_allclose(kernel, oracle[f"w{step}"], atol=1e-6)
         np.testing.assert_allclose(bias, oracle[f"b{step}"], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", dense.CASES)
+def test_clipped_and_accumulated_steps_are_those_of_torch(case):
+    layer = dense.build(case)
+    dense.train(layer)
+    dense.assert_as_torch(dense.state(layer), case, 1e-5)
 
 
 @pytest.mark.parametrize(("batch", "peak"), [(1024, 1e-3), (256, 2.5e-4)])
