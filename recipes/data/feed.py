@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,12 +77,14 @@ class Feed:
             `None` for `default_workers`.
 
     Attributes:
+        threads: how many prepare the parts if there are no workers.
         waited: for how many seconds batches were waited for so far.
     """
 
     def __init__(self, steps, workers=None):
         self.steps = steps
         self.workers = default_workers(steps) if workers is None else workers
+        self.threads = cores()
         self.waited = 0.0
 
     def read(self, first, last):
@@ -103,7 +106,12 @@ class Feed:
             waiting = joiner.submit(next, batches)
             for _ in range(first, last):
                 start = time.perf_counter()
-                batch = waiting.result()
+                try:
+                    batch = waiting.result()
+                except Exception as error:
+                    # They refer to arrays in shared memory.
+                    traceback.clear_frames(error.__traceback__)
+                    raise
                 self.waited += time.perf_counter() - start
                 # One batch ahead, put together while the device computes.
                 waiting = joiner.submit(next, batches, None)
@@ -115,12 +123,12 @@ class Feed:
         steps, number = self.steps, (last - first) * self.steps.parts
         ahead = AHEAD * steps.parts
         if not self.workers:
-            options = grain.ReadOptions(cores(), max(ahead, cores()))
+            options = grain.ReadOptions(self.threads, max(ahead, self.threads))
             parts = grain.MapDataset.source(_Parts(steps, first, number))
             parts = iter(parts.to_iter_dataset(options))
             held.callback(parts.close)
             return parts
-        # Errors at the end of Grain's iterators refer to arrays in shared memory.
+        # What ends Grain's iterators refers to their last arrays in shared memory.
         held.callback(gc.collect)
         if isinstance(steps.images, np.ndarray):
             steps = copy.copy(steps)
@@ -132,6 +140,7 @@ class Feed:
             _watch_parent,
         )
         parts = iter(parts)
+        held.callback(_end_children, set(multiprocessing.active_children()))
         held.callback(parts.close)
         with _naming_the_cause(), _main_module(Path(__file__).with_name("worker.py")):
             # They are there when each has given something.
@@ -175,6 +184,13 @@ def _watch_parent(*_):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_children(others):
+    """Ends the worker processes that Grain has started, but not yet used."""
+    for process in set(multiprocessing.active_children()) - others:
+        process.terminate()
+        process.join()
 
 
 @contextlib.contextmanager
@@ -238,7 +254,7 @@ def _naming_the_cause():
         advice = (
             f"{SHARED_MEMORY} is full; make it larger (docker run --shm-size=8g), or "
             "take --workers 0"
-            if number == signal.SIGBUS
+            if name == "SIGBUS"
             else "too little memory ends processes, too; take fewer --workers then"
         )
         raise WorkerError(

@@ -105,6 +105,11 @@ def test_an_error_is_raised_where_the_batch_is_used(workers):
         next(read)
 
 
+def test_an_error_in_the_first_part_ends_the_workers_that_are_starting():
+    with pytest.raises(ValueError, match="part 0 of step 0 cannot be made"):
+        next(Feed(Numbers(fail_at=(0, 0)), 4).read(0, 100))
+
+
 def test_a_worker_that_is_killed_is_an_error_in_a_sentence():
     read = Feed(Numbers(kill_at=(4, 1)), 2).read(2, 8)
     with pytest.raises(WorkerError, match=r"prepares images ended \(SIGKILL\): too"):
