@@ -106,12 +106,7 @@ class Feed:
             waiting = joiner.submit(next, batches)
             for _ in range(first, last):
                 start = time.perf_counter()
-                try:
-                    batch = waiting.result()
-                except Exception as error:
-                    # They refer to arrays in shared memory.
-                    traceback.clear_frames(error.__traceback__)
-                    raise
+                batch = waiting.result()
                 self.waited += time.perf_counter() - start
                 # One batch ahead, put together while the device computes.
                 waiting = joiner.submit(next, batches, None)
@@ -128,8 +123,7 @@ class Feed:
             parts = iter(parts.to_iter_dataset(options))
             held.callback(parts.close)
             return parts
-        # What ends Grain's iterators refers to their last arrays in shared memory.
-        held.callback(gc.collect)
+        held.push(_release_arrays)
         if isinstance(steps.images, np.ndarray):
             steps = copy.copy(steps)
             steps.images = held.enter_context(_shared(steps.images))
@@ -184,6 +178,17 @@ def _watch_parent(*_):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _release_arrays(kind, error, trace):
+    """Has no exception refer to arrays in shared memory, which would stay there.
+
+    Whatever ends an iterator of Grain refers to the last arrays that it gave.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    gc.collect()
 
 
 def _end_children(others):

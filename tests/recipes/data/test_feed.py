@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from recipes.data import feed
@@ -61,24 +62,18 @@ def shared_memory():
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
-    """Neither worker processes nor their arrays."""
-    before = shared_memory()
+    """No worker process is."""
     yield
-    deadline = time.monotonic() + 20
-    while (left := shared_memory() - before) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
     assert not children(os.getpid())
 
 
 def children(process):
-    """The worker processes of a process, which runs its threads' children, too."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(process)],
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
-    return [int(line.split()[0]) for line in found if "spawn_main" in line]
+    """The worker processes of a process."""
+    return [
+        child.pid
+        for child in psutil.Process(process).children()
+        if any("spawn_main" in argument for argument in child.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -143,6 +138,7 @@ for batch in Feed(Numbers(), 2).read(0, 10**6):
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent(ending):
     # Not in a file with a guard: workers do not run the main module.
+    before = shared_memory()
     program = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "PYTHONPATH": str(PACKAGE)},
@@ -160,7 +156,9 @@ def test_workers_end_with_their_parent(ending):
         program.kill()
     _, errors = program.communicate(timeout=60)
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+    while shared_memory() - before or any(
+        Path(f"/proc/{worker}").exists() for worker in workers
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     # The workers say nothing.
