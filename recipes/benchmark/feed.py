@@ -17,8 +17,10 @@ from ..data.pictures import Split
 from ..machine import run_on
 from ..options.classification import Augmentation
 from ..tables import markdown_table
+from ..training.devices import distribute
 from ..training.hand_over import hand_over
 
+CLASSES = 1000
 WAITS = 12  # that an image consists of, as an image takes so many calls of Pillow
 
 
@@ -34,6 +36,8 @@ class Feed:
     """How many are measured, after as many as are prepared ahead."""
     batch_size: int = 1024
     image_size: int = 224
+    devices: int = 1
+    """That share a batch; logical CPU devices where there is no GPU."""
     json: Path | None = None
     """File for all the numbers."""
 
@@ -54,17 +58,16 @@ class Feed:
 
     def _measured(self, source):
         """Images a second to the device, and what that takes the main process."""
-        warm_up = feed.AHEAD + 1
-        with hand_over(source, 0, warm_up + self.batches) as data:
-            for step, batch in enumerate(data, 1):
-                _await(keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
-                if step == warm_up:
-                    start, used = time.perf_counter(), time.process_time()
-            seconds = time.perf_counter() - start
-            used = time.process_time() - used
+        clock = _Clock(feed.AHEAD + 1)
+        last = clock.warm_up + self.batches
+        with distribute(self.devices, self.batch_size):
+            model = _Receiver()
+            model.compile("sgd", "mse")
+            with hand_over(source, 0, last) as data:
+                model.fit(data, steps_per_epoch=last, callbacks=[clock], verbose=0)
         return {
-            "images_per_second": self.batches * self.batch_size / seconds,
-            "main_process_ms_per_batch": 1000 * used / self.batches,
+            "images_per_second": self.batches * self.batch_size / clock.seconds,
+            "main_process_ms_per_batch": 1000 * clock.processor / self.batches,
         }
 
     def markdown(self, result):
@@ -80,9 +83,10 @@ class Feed:
         return (
             markdown_table(titles, lines, [0, 0, 0, 0, 1])
             + f"\n\n{result['cpu']}, {result['cores']} cores; {result['date']}; "
-            f"{result['backend']}. Batches of {self.batch_size} at {self.image_size}×"
-            f"{self.image_size}, {self.milliseconds:g} ms an image; the main process's "
-            "time is that of its threads on the processor, per batch."
+            f"{result['backend']}, devices: {self.devices}. Batches of "
+            f"{self.batch_size} at {self.image_size}×{self.image_size}, "
+            f"{self.milliseconds:g} ms an image; the main process's time is that of "
+            "its threads on the processor, per batch."
         )
 
 
@@ -94,7 +98,9 @@ class _Simulation(TrainingBatches):
         image = np.zeros((1, *shape[1:]), "uint8")
         split = Split(np.broadcast_to(image, shape), np.zeros(shape[0], "int64"))
         policy = Augmentation(repeats=1)
-        super().__init__(split, 1000, options.batch_size, policy, label_smoothing=0.1)
+        super().__init__(
+            split, CLASSES, options.batch_size, policy, label_smoothing=0.1
+        )
         self.images = None
         self.image = image[0]
         self.wait = options.milliseconds / 1000 / WAITS
@@ -109,9 +115,29 @@ class _Simulation(TrainingBatches):
         return {"rows": rows, "images": images, "used": rows, "broken": {}}
 
 
-def _await(batch):
-    """Waits until a batch is on the device."""
-    if keras.backend.backend() == "jax":
-        import jax
+class _Receiver(keras.Model):
+    """Computes next to nothing of batches, which have to be on the device for it."""
 
-        jax.block_until_ready(batch)
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(CLASSES)
+
+    def call(self, batch):
+        return self.dense(keras.ops.cast(batch["images"][:, 0, 0], "float32"))
+
+
+class _Clock(keras.callbacks.Callback):
+    """Measures from the end of some steps on to the end of training, in seconds."""
+
+    def __init__(self, warm_up):
+        super().__init__()
+        self.warm_up = warm_up
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seconds, self.processor = time.perf_counter(), time.process_time()
+        if batch + 1 == self.warm_up:
+            self.start = self.seconds, self.processor
+
+    def on_train_end(self, logs=None):
+        self.seconds -= self.start[0]
+        self.processor -= self.start[1]

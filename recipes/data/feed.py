@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,8 +89,16 @@ class Feed:
         self.threads = cores()
         self.waited = 0.0
 
-    def read(self, first, last):
+    def read(
+        self, first: int, last: int, place: Callable[[Any], Any] | None = None
+    ) -> Generator[Any]:
         """Yields the batches of the steps from the first on, before the last.
+
+        Args:
+            first: number of the first step.
+            last: number of the step after the last one.
+            place: begins to copy a batch to the device, and returns it there; called
+                ahead, too.
 
         Raises:
             WorkerError: if a worker process is killed.
@@ -102,6 +112,8 @@ class Feed:
                 self.steps.join(step, list(itertools.islice(parts, self.steps.parts)))
                 for step in range(first, last)
             )
+            if place:
+                batches = map(place, batches)
             joiner = held.enter_context(ThreadPoolExecutor(1))
             waiting = joiner.submit(next, batches)
             for _ in range(first, last):

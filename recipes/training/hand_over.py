@@ -1,6 +1,7 @@
 """From a feed to what `fit`, `evaluate` and `predict` take."""
 
 import contextlib
+import functools
 import itertools
 
 import keras
@@ -17,12 +18,14 @@ def hand_over(feed, first, last):
         first: number of the first step.
         last: number of the step after the last one.
     """
-    reader = feed.read(first, last)
     if keras.backend.backend() != "tensorflow":
-        with contextlib.closing(reader):
+        with contextlib.closing(feed.read(first, last, _placement())) as reader:
             yield reader
         return
     import tensorflow as tf
+
+    # It copies batches to the replicas ahead by itself.
+    reader = feed.read(first, last)
 
     # With several replicas, `fit` takes batches to build the model and begins again,
     # which a generator cannot.
@@ -34,6 +37,37 @@ def hand_over(feed, first, last):
             lambda values: tf.TensorSpec(values.shape, values.dtype), head
         ),
     )
+
+
+def _placement():
+    """A function that begins to copy a batch to the devices; `None` if Keras does.
+
+    Keras waits for a step before it takes the next batch.
+    """
+    if keras.backend.backend() == "torch":
+        return _pinned if keras.ops.zeros(()).device.type == "cuda" else None
+    import jax
+
+    # Of several processes, Keras takes each one's part from the host.
+    distribution = keras.distribution.distribution()
+    if distribution is None or jax.process_count() > 1:
+        return None
+
+    def place(values):
+        layout = distribution.get_data_layout(values.shape).backend_layout
+        return jax.device_put(values, layout)
+
+    return functools.partial(keras.tree.map_structure, place)
+
+
+def _pinned(batch):
+    import torch
+
+    def place(values):
+        pinned = torch.from_numpy(values).pin_memory()
+        return pinned.to("cuda", non_blocking=True)
+
+    return keras.tree.map_structure(place, batch)
 
 
 def predict(model, batches, workers=None, verbose=0):
