@@ -42,6 +42,6 @@ def check_agreement(
     difference = np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-6)
     if not difference <= tolerance:
         raise ValueError(
-            f"Nothing was published: predictions of {what} differ from those of the "
-            f"model by {difference:.2g} of the largest, more than {tolerance}."
+            f"The predictions of {what} differ from those of the model by "
+            f"{difference:.2g} of the largest, more than {tolerance}."
         )

@@ -499,7 +499,7 @@ def published(published_once, tmp_path):
 def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypatch):
     folder, before = published
     monkeypatch.setattr(publishing, "in_float32", lambda _: toy(seed=1))
-    message = "Nothing was published: predictions of the float32 model differ .* by "
+    message = "The predictions of the float32 model differ .* by "
     with pytest.raises(ValueError, match=message):
         publish(folder, overwrite=True)
     assert contents(folder) == before
@@ -512,7 +512,7 @@ def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatc
     if np.isnan(other):
         wrong.get_layer("head").bias.assign([np.nan] * 3)
     monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: wrong)
-    with pytest.raises(ValueError, match="Nothing was published: predictions of the f"):
+    with pytest.raises(ValueError, match="The predictions of the f"):
         publish(folder, overwrite=True)
     assert contents(folder) == before
 

@@ -35,6 +35,7 @@ def rows_of(printed):
     return {first: others for first, *others in cells}
 
 
+@pytest.mark.any_backend
 def test_a_run_and_its_published_weights_are_analyzed(
     finished, published_digits, photo, tmp_path, capsys
 ):

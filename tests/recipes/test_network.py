@@ -197,7 +197,9 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", ["parts", pytest.param("ablations", marks=pytest.mark.any_backend)]
+)
 def test_every_kind_of_network_is_trained_and_gone_on_with_bit_for_bit(name, tmp_path):
     network = {**SPECS[name], "depth": 2, "epochs": 2}
     train.train(small(tmp_path / "whole", **network))

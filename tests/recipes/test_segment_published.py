@@ -81,6 +81,7 @@ def evaluated(folder, *arguments):
     return json.loads(file.read_text())
 
 
+@pytest.mark.any_backend
 def test_the_record_is_of_the_run(run, place):
     record = records_in(place / "weights")[NAME]
     model = keras_cbvit.load_model(run / "model.keras")
@@ -111,6 +112,7 @@ def test_the_record_is_of_the_run(run, place):
     assert read_log(run)[-1]["val_mean_iou"] == pytest.approx(value, abs=0.02)
 
 
+@pytest.mark.any_backend
 def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, capsys):
     value = mean_iou_of(records_in(place / "weights")[NAME])
     rows = evaluated(tmp_path, NAME, str(run), "--data-dir", str(place))
@@ -135,6 +137,7 @@ def test_it_is_measured_by_name_as_from_its_run(run, place, known, tmp_path, cap
     assert list(rows[0]["class_iou"].values()) == pytest.approx(found["class_iou"])
 
 
+@pytest.mark.any_backend
 def test_its_files_know_its_classes(run, place, known):
     names = camvid_mini.config().data.class_names
     for model in (
@@ -221,6 +224,7 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     assert first["class_iou"] == second["class_iou"]
 
 
+@pytest.mark.any_backend
 def test_classes_without_pixels_are_named_in_the_result(run, place, tmp_path, capsys):
     with pytest.warns(
         UserWarning, match="mean IoU over .* of 11 classes: neither label"

@@ -282,6 +282,7 @@ def test_mixed_bfloat16_stays_near_float32(tmp_path):
     np.testing.assert_allclose(mixed, wide, rtol=2e-3)
 
 
+@pytest.mark.any_backend
 def test_training_starts_from_weights_with_their_network(finished, tmp_path, asked):
     weights = finished.run.run_dir / "model.keras"
     still = ["--epochs", "1", "--warmup-epochs", "0", "--base-learning-rate", "0"]
@@ -343,6 +344,7 @@ def test_an_absent_data_set_stops_before_the_run_folder_is_made(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_the_command_trains_on_a_folder_of_pictures(tmp_path):
     for split in ("train", "val"):
         for shade, name in ((40, "dark"), (220, "light")):

@@ -43,6 +43,7 @@ def changed(before, after):
     return {name for name in before if (before[name] != after[name]).any()}
 
 
+@pytest.mark.any_backend
 def test_a_frozen_backbone_is_that_of_the_weights(plain, tmp_path):
     model, _ = train(tuning(plain, tmp_path, freeze="backbone"))
     before, after = weights_of(plain), weights_of(tmp_path / "model.keras")
@@ -88,6 +89,7 @@ def test_the_head_is_trained_first(plain, tmp_path):
     assert changed(before, after[step + 1]) == set(before)
 
 
+@pytest.mark.any_backend
 def test_a_small_layer_decay_hardly_changes_the_embedding(plain, tmp_path):
     train(tuning(plain, tmp_path, layer_decay=0.1, weight_decay=0.0))
     before, after = weights_of(plain), weights_of(tmp_path / "model.keras")
@@ -107,8 +109,11 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, options):
+@pytest.mark.parametrize(
+    "name", ["lora", "anneal", pytest.param("warmup", marks=pytest.mark.any_backend)]
+)
+def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, name):
+    options = OPTIONS[name]
     whole, _ = train(tuning(plain, tmp_path / "whole", **options))
     experiment = tuning(plain, tmp_path / "parts", **options)
     for step in (3, 9):
@@ -120,6 +125,7 @@ def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, options):
     assert changed(before, {**before, **values(whole)})
 
 
+@pytest.mark.any_backend
 def test_lora_is_merged_into_what_is_saved(plain, tmp_path):
     experiment = tuning(plain, tmp_path, lora_rank=2)
     model, dataset = train(experiment)
@@ -136,6 +142,7 @@ def test_lora_is_merged_into_what_is_saved(plain, tmp_path):
     assert right.mean() == pytest.approx(read_log(tmp_path)[-1]["val_accuracy"])
 
 
+@pytest.mark.any_backend
 def test_context_is_annealed_and_folded(plain, tmp_path):
     experiment = tuning(plain, tmp_path, "cbs", anneal_context=8)
     after, model, dataset = weights_by_step(experiment)
@@ -150,6 +157,7 @@ def test_context_is_annealed_and_folded(plain, tmp_path):
     assert right.mean() == pytest.approx(read_log(tmp_path)[-1]["val_accuracy"])
 
 
+@pytest.mark.any_backend
 def test_an_annealed_model_is_published_as_cb(plain, tmp_path):
     options = {"broadcast": "cbs", "anneal_context": 8, "ema_decay": 0.9}
     experiment = tuning(plain, tmp_path / "run", **options)
@@ -210,6 +218,7 @@ def test_a_scale_that_is_not_0_is_not_annealed(plain, tmp_path):
         train(experiment)
 
 
+@pytest.mark.any_backend
 def test_smoke_of_the_annealing_of_cifar10(tmp_path):
     options = ["--dataset", "digits", "--image-size", "32", "32", "--smoke"]
     main(["cifar10_anneal", *options, "--run-dir", str(tmp_path / "run")])
@@ -217,6 +226,7 @@ def test_smoke_of_the_annealing_of_cifar10(tmp_path):
     assert (model.spec.broadcast, model.spec.hidden_dim) == ("cb", 64)
 
 
+@pytest.mark.any_backend
 def test_smoke_of_the_annealing_of_imagenet(plain, tmp_path):
     experiment = imagenet_anneal.config()
     assert task_of(experiment).name == "classification"
