@@ -9,19 +9,14 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from ..data import feed
-from ..data.batches import TrainingBatches
-from ..data.pictures import Split
 from ..machine import run_on
 from ..options.classification import Augmentation
 from ..tables import markdown_table
 from ..training.devices import distribute
 from ..training.hand_over import hand_over
-
-CLASSES = 1000
-WAITS = 12  # that an image consists of, as an image takes so many calls of Pillow
+from .simulation import CLASSES, Simulation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Feed:
         rows = []
         for number in self.simulated_cores:
             for kind, workers in (("threads", 0), ("processes", number)):
-                source = feed.Feed(_Simulation(self), workers)
+                source = feed.Feed(self._simulation(), workers)
                 source.threads = number
                 rows.append({"cores": number, "kind": kind, **self._measured(source)})
         return {
@@ -55,6 +50,12 @@ class Feed:
             "options": dataclasses.asdict(self),
             "rows": rows,
         }
+
+    def _simulation(self):
+        # One copy of each image, as of a data set with enough of them.
+        policy = Augmentation(repeats=1)
+        seconds = self.milliseconds / 1000
+        return Simulation(policy, self.batch_size, self.image_size, seconds)
 
     def _measured(self, source):
         """Images a second to the device, and what that takes the main process."""
@@ -88,31 +89,6 @@ class Feed:
             f"{self.milliseconds:g} ms an image; the main process's time is that of "
             "its threads on the processor, per batch."
         )
-
-
-class _Simulation(TrainingBatches):
-    """Training batches of which waiting takes the place of decoding."""
-
-    def __init__(self, options):
-        shape = options.batch_size, options.image_size, options.image_size, 3
-        image = np.zeros((1, *shape[1:]), "uint8")
-        split = Split(np.broadcast_to(image, shape), np.zeros(shape[0], "int64"))
-        policy = Augmentation(repeats=1)
-        super().__init__(
-            split, CLASSES, options.batch_size, policy, label_smoothing=0.1
-        )
-        self.images = None
-        self.image = image[0]
-        self.wait = options.milliseconds / 1000 / WAITS
-
-    def prepare(self, step, part):
-        rows = np.arange(self.batch_size)[part :: self.parts]
-        images = np.empty((len(rows), *self.image.shape), "uint8")
-        for row in range(len(rows)):
-            for _ in range(WAITS):
-                time.sleep(self.wait)
-            images[row] = self.image
-        return {"rows": rows, "images": images, "used": rows, "broken": {}}
 
 
 class _Receiver(keras.Model):
