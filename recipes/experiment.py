@@ -74,6 +74,10 @@ class Run:
     devices: int | None = None
     """How many devices of this machine; all GPUs, or one CPU, if not given. Without
     GPUs, logical CPU devices. torch takes one."""
+    workers: Annotated[int, number_between(0)] | None = None
+    """Processes that decode and augment images; 0 for threads, which are as fast with
+    up to eight cores. If not given, a process for each core where there are more and
+    the images do not lie in memory. It does not change what is trained."""
     precision: Precision = "float32"
     seed: int = 0
     run_dir: Path = Path("runs/experiment")

@@ -16,6 +16,7 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
     import numpy as np
 
     from ..data.batches import TrainingBatches
+    from ..data.feed import Feed
     from ..data.pictures import Pictures, Split
     from ..options.classification import Augmentation, Data
 
@@ -28,13 +29,13 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
     )
     # Not mixed, which is the training step's part, as in the other pipelines.
     policy = Augmentation(repeats=repeats, mixup_alpha=0.0, cutmix_alpha=0.0)
-    batches = TrainingBatches(split, 1, batch_size, policy, seed=0)
+    feed = Feed(TrainingBatches(split, 1, batch_size, policy, seed=0))
     last = 0
 
     def prepare(number):
         nonlocal last
         first, last = last, last + number // batch_size
-        return sum(len(batch["images"]) for batch, _ in batches.read(first, last))
+        return sum(len(batch["images"]) for batch, _ in feed.read(first, last))
 
     return _timed(prepare), ("keras", "numpy", "pillow")
 

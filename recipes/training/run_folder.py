@@ -198,6 +198,7 @@ _FREE = (
     "run_dir",
     "checkpoint_steps",
     "data_dir",
+    "workers",
 )
 
 
