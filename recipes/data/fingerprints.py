@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .tfrecords import Records
+from .records import Records
 
 NO_CLASS = -1
 _LISTS = ("classes", "images", "digests")

@@ -8,7 +8,7 @@ import numpy as np
 from . import pictures
 from .folders import MissingDatasetError
 from .pictures import Pictures
-from .tfrecords import Records, damaged
+from .records import Records, damaged
 
 
 class UnknownDatasetError(MissingDatasetError):
