@@ -8,13 +8,10 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit import files
-
-from . import array_records, tfrecords
+from . import array_records, storage, tfrecords
 
 # Each has `scan(path)` and `read(path, start, length)`.
 _FORMATS = {".tfrecord": tfrecords, ".array_record": array_records}
@@ -47,7 +44,8 @@ class Records(Sequence):
         self.feature = feature
         self.paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
         self.format = _format_of(self.paths)
-        cache = Path(builder.data_path, f"keras_cbvit-{split}-{label}.npz")
+        folder = storage.path_of(builder.data_path)
+        cache = folder / f"keras_cbvit-{split}-{label}.npz"
         self.ends, index = _cached(cache, self.paths, lambda: self._index(label))
         self.starts, self.lengths, self.labels = index
         expected = builder.info.splits[split].num_examples
@@ -128,11 +126,18 @@ def _format_of(paths):
     """
     for ending in _FORMATS:
         if all(ending in os.path.basename(path) for path in paths):
-            return ending
-    raise ValueError(
-        f"{paths[0]} is not a TFRecord or ArrayRecord file; prepare the data set with "
-        "file_format='array_record'."
-    )
+            break
+    else:
+        raise ValueError(
+            f"{paths[0]} is not a TFRecord or ArrayRecord file; prepare the data set "
+            "with file_format='array_record'."
+        )
+    if ending == ".array_record" and storage.is_url(paths[0]):
+        raise ValueError(
+            f"{paths[0]} is in an object store, where only TFRecord files are read; "
+            "copy the data set to a disk."
+        )
+    return ending
 
 
 def _cached(cache, paths, make):
@@ -144,18 +149,20 @@ def _cached(cache, paths, make):
             and time, what is in the cache holds.
         make: a function without arguments.
     """
-    facts = [(os.path.basename(path), os.stat(path)) for path in paths]
-    facts = [(name, fact.st_size, fact.st_mtime_ns) for name, fact in facts]
+    with ThreadPoolExecutor() as pool:
+        versions = list(pool.map(storage.version, paths))
+    facts = list(map(os.path.basename, paths)), versions
     key = hashlib.sha256(repr(facts).encode()).hexdigest()
     # Of many kinds of damage, which NumPy notices by checksums: it is made again.
-    with contextlib.suppress(Exception), np.load(cache) as found:
+    with contextlib.suppress(Exception):
+        found = np.load(io.BytesIO(storage.read(cache)))
         if found["key"] == key:
             return found["ends"], found["index"]
     ends, index = make()
     content = io.BytesIO()
     np.savez(content, key=key, ends=ends, index=index)
     with contextlib.suppress(OSError):  # a folder or disk that takes no more files
-        files.write(cache, content.getbuffer())
+        storage.write(cache, content.getbuffer())
     return ends, index
 
 

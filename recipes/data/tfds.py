@@ -9,6 +9,7 @@ from . import pictures
 from .folders import MissingDatasetError
 from .pictures import Pictures
 from .records import Records, damaged
+from .storage import path_of
 
 
 class UnknownDatasetError(MissingDatasetError):
@@ -25,6 +26,8 @@ def prepared(data, *splits):
     """
     import tensorflow_datasets as tfds
 
+    if data.data_dir is not None:
+        path_of(data.data_dir)  # refuses URLs that cannot be read
     try:
         builder = tfds.builder(data.dataset, data_dir=data.data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:

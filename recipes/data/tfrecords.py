@@ -4,6 +4,8 @@ A file is a row of: length of the record (8 bytes), checksum of the length (4), 
 checksum of the record (4).
 """
 
+from . import storage
+
 
 def scan(path):
     """Finds the records in a file; of them only what is asked for is read.
@@ -12,7 +14,7 @@ def scan(path):
         Start and length of a record, and a file that stands at its start.
     """
     # The small buffer holds what is wanted of a record, and little of its picture.
-    with open(path, "rb", buffering=512) as file:
+    with storage.open_file(path, buffering=512) as file:
         size = file.seek(0, 2)
         start = 0
         while start < size:
@@ -29,6 +31,4 @@ def read(path, start, length):
     """The bytes of a record."""
     # Opened each time: that takes microseconds, is safe in threads, and ImageNet has
     # more files than a process may keep open.
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read(length)
+    return storage.read(path, start, length)

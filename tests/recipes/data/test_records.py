@@ -11,7 +11,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from recipes.data import pictures, tfrecords
+from recipes.data import pictures, storage
 from recipes.data.batches import Batches
 from recipes.data.feed import Feed
 from recipes.data.fingerprints import of_dataset
@@ -117,7 +117,7 @@ def test_the_pictures_are_not_read_for_the_labels(tmp_path, monkeypatch, order):
     def counting_open(path, mode, buffering):
         return io.BufferedReader(Counting(path), buffering)
 
-    monkeypatch.setattr(tfrecords, "open", counting_open, raising=False)
+    monkeypatch.setattr(storage, "open", counting_open, raising=False)
     records = Records(builder(tmp_path, "a.tfrecord", number=20), "train")
     assert records.labels.tolist() == list(range(20))
     assert 0 < sum(read) < 20 * 2048
