@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recipes.commands import parse
 from recipes.data import pictures
 from recipes.data.feed import Feed
 from recipes.data.fingerprints import of_dataset
@@ -112,6 +113,11 @@ def test_tfds_is_read_from_a_store(bucket):
     again = load("tiny", data_dir="s3://bucket/tfds")
     np.testing.assert_array_equal(again.train.labels, one.train.labels)
     assert [path.rpartition(".")[2] for path, *_ in Buckets.requests] == ["npz", "npz"]
+
+
+def test_a_url_comes_whole_from_the_command_line():
+    arguments = ["--data-dir", "s3://bucket/tfds"]
+    assert parse("train", Data, "", arguments).data_dir == "s3://bucket/tfds"
 
 
 def test_array_record_in_a_store_is_refused():
