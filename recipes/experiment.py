@@ -25,8 +25,10 @@ class Data:
 
     dataset: str = ""
     """A TFDS name or the path of a folder, among others."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data sets; its own default if not given."""
+    # Not a `Path`, which would leave one slash of s3://bucket.
+    data_dir: str | None = None
+    """Where TFDS keeps its data sets, a folder or a URL; its own default if not
+    given."""
     train_split: str = "train"
     test_split: str = "test"
     """The TFDS splits, or the subfolders of a folder."""

@@ -1,8 +1,9 @@
 """What a worker process of `recipes.data.feed` runs first, by the path of this file.
 
 multiprocessing would run the parent's main module here, and with it Keras and its
-backend. Grain would import JAX where there is JAX, and an installed package imports
-Keras before any of its modules. A worker needs none of them, and must not take a GPU.
+backend. Grain would import JAX where there is JAX, an installed package imports Keras
+before any of its modules, and TFDS TensorFlow, or prints that it is not there. A worker
+needs none of them, and must not take a GPU.
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns where it finds no 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
 for name in ("jax", "keras", "tensorflow", "torch"):
     sys.modules[name] = None  # type: ignore  # importing it is an error
-if spec := importlib.util.find_spec("keras_cbvit"):
-    # A package whose `__init__` is not run; its modules can be imported.
-    sys.modules["keras_cbvit"] = importlib.util.module_from_spec(spec)
+# Packages whose `__init__` is not run; their modules can be imported.
+for name in ("keras_cbvit", "tensorflow_datasets"):
+    if spec := importlib.util.find_spec(name):
+        sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -36,7 +36,7 @@ class Paper:
     dataset: str | None = None
     """imagenet, cifar10 or digits; of segmentation ade20k (160,000 iterations),
     ade20k_40k or camvid. If not given, the paper's: imagenet or ade20k."""
-    data_dir: Path | None = None
+    data_dir: str | None = None
     """Where TFDS keeps its data sets, its own default if not given; of segmentation the
     folder that ADEChallengeData2016 or camvid is in, this one if not given."""
     sizes: tuple[str, ...] | None = None
