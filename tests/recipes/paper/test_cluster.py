@@ -18,6 +18,7 @@ import keras_cbvit
 from recipes.paper.__main__ import main
 from recipes.paper.cluster import _share
 from recipes.training import run_folder
+from recipes.training.devices import threads
 from tests.tiny import assert_same_values, values
 
 pytestmark = pytest.mark.any_backend
@@ -26,25 +27,30 @@ MARK = "KERAS_CBVIT_TEST_OF_RAY"
 FIRST, LAST = "step_00000002.weights.h5", "step_00000004.weights.h5"
 
 
+def arguments(entry, runs):
+    """Of the command for a smoke run on the digits."""
+    folders = ["--runs", str(runs), "--out", f"{runs}_out"]
+    return [entry, "--dataset", "digits", "--smoke", "--seeds", "0", *folders]
+
+
 @pytest.fixture
 def paper(tmp_path):
-    """A function that starts the command in a process; Ray's end with the test."""
+    """A function that starts the command with Ray; its processes end with the test."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     if not Path("/proc/self/environ").exists():
         pytest.skip("finds Ray's processes in /proc")
     mark = str(uuid.uuid4())
 
-    def start(entry, name, *options):
-        folders = ["--runs", tmp_path / name, "--out", tmp_path / f"{name}_out"]
-        command = [sys.executable, "-m", "recipes.paper", entry, "--dataset", "digits"]
-        with (tmp_path / f"{name}.log").open("w") as log:
+    def start(entry):
+        command = [sys.executable, "-m", "recipes.paper"]
+        with (tmp_path / "ray.log").open("w") as log:
             return subprocess.Popen(
-                [*command, "--smoke", "--seeds", "0", *folders, *options],
-                # One thread each: two runs at a time on two cores.
+                [*command, *arguments(entry, tmp_path / "ray"), "--ray", "local"],
+                # With one thread, two runs at a time on two cores.
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(sys.path),
-                    "OMP_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": str(threads()),
                     MARK: mark,
                 },
                 stdout=log,
@@ -117,7 +123,7 @@ def logged(folder):
 def test_a_killed_run_goes_on_and_numbers_are_those_of_one_after_the_other(
     paper, tmp_path
 ):
-    command = paper("table5", "ray", "--ray", "local")
+    command = paper("table5")
     checkpoint, written = kill_in_the_middle(paper, command, tmp_path / "ray")
     returned = command.wait(timeout=300)
     log = (tmp_path / "ray.log").read_text()
@@ -127,7 +133,7 @@ def test_a_killed_run_goes_on_and_numbers_are_those_of_one_after_the_other(
     assert "Epoch 1 of 2: " in log
     assert log.count(" complete.\n") == 4
 
-    assert paper("table5", "alone").wait(timeout=300) == 0
+    main(arguments("table5", tmp_path / "alone"))
     ours, theirs = (result(tmp_path / f"{n}_out", "table5") for n in ("ray", "alone"))
     assert ours == theirs
     names = [row["model"] for row in ours["rows"]]
@@ -146,7 +152,7 @@ def test_a_killed_run_goes_on_and_numbers_are_those_of_one_after_the_other(
 def test_a_run_that_fails_leaves_the_others_alone(paper, tmp_path):
     folders = tmp_path / "ray" / "digits" / "mini"
     with run_folder.locked(folders / "cbs" / "seed_0_smoke"):
-        command = paper("figure6", "ray", "--ray", "local")
+        command = paper("figure6")
         returned = command.wait(timeout=300)
     log = (tmp_path / "ray.log").read_text()
     assert returned == 1, log[-3000:]
