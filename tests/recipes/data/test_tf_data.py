@@ -349,7 +349,6 @@ def test_two_devices_train_and_the_service_and_resuming_change_nothing(runs):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagenet_alone", "imagenet_service"])
 def test_the_whole_policy_trains_a_tiny_imagenet_on_two_devices(runs, name):
-    epochs = read_log(runs / name)
-    assert len(epochs) == 2
-    assert all(6 < epoch["loss"] < 8 for epoch in epochs)  # ln 1000 is 6.9
-    assert "data_wait" not in epochs[0]
+    (epoch,) = read_log(runs / name)
+    assert 6 < epoch["loss"] < 8  # ln 1000 is 6.9
+    assert "data_wait" not in epoch
