@@ -107,7 +107,7 @@ def test_a_peer_that_breaks_is_an_error_with_its_last_words(
     pictures, no_peers, tmp_path
 ):
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
-    with pytest.raises(SystemExit, match="timm ended: out of workers"):
+    with pytest.raises(SystemExit, match="tf_data ended: out of workers"):
         main(["input", "--data-dir", str(pictures), *FAST, "--peer-python", python])
 
 
