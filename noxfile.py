@@ -117,7 +117,7 @@ def benchmark(session):
 
     They have an environment of their own, with all backends.
     """
-    _install_peers(session, "recipes", "keras-cv")
+    _install_peers(session, "recipes")
     session.install("-q", "pillow==12.3.0")  # timm's posterizing fails on Pillow 13
     session.run("python", "-m", "recipes.benchmark", *session.posargs)
 

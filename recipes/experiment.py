@@ -80,6 +80,13 @@ class Run:
     """Processes that decode and augment images; 0 for threads, which are as fast with
     up to eight cores. If not given, a process for each core where there are more and
     the images do not lie in memory. It does not change what is trained."""
+    feed: Literal["grain", "tf.data"] = "grain"
+    """What prepares the training images: grain, on every backend; or tf.data, on
+    TensorFlow, with RandAugment of KerasCV, which is not DeiT's exactly. It cannot
+    shift images, and a run that is resumed has other random draws of RandAugment."""
+    data_service: str | None = None
+    """Of tf.data: the address of a tf.data service, grpc://HOST:PORT, whose workers
+    prepare the images. They must find the files at the same paths."""
     precision: Precision = "float32"
     seed: int = 0
     run_dir: Path = Path("runs/experiment")

@@ -235,10 +235,15 @@ class TrainingBatches(_Batches):
         drawn = self.drawn(step)
         batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
         batch["images"] = images
-        smoothing = self.label_smoothing
-        # Towards all classes alike, or, where several may be right, towards 1/2 each.
+        return batch, self.smoothed(self.targets(indices))
+
+    def smoothed(self, targets):
+        """Labels of shape `(images, classes)` with label smoothing.
+
+        Towards all classes alike, or, where several may be right, towards 1/2 each.
+        """
         alike = 1 / self.classes if self.labels.ndim == 1 else 0.5
-        return batch, self.targets(indices) * (1 - smoothing) + smoothing * alike
+        return targets * (1 - self.label_smoothing) + self.label_smoothing * alike
 
     def drawn(self, step):
         """What is drawn for a step: arrays with a row for each of its images here."""
@@ -269,13 +274,20 @@ class TrainingBatches(_Batches):
             batch["erase"] = boxes
             seeds = random.integers(2**32, size=(number, 2), dtype="uint32")
             batch["noise_seed"] = seeds
-        if policy.mixup_alpha or policy.cutmix_alpha:
-            alphas = policy.mixup_alpha, policy.cutmix_alpha
-            share, weight, box = draws.mix(random, height, width, *alphas)
-            batch["share"] = np.full(number, share, "float32")
-            batch["weight"] = np.full(number, weight, "float32")
-            batch["paste"] = np.tile(np.array(box, "int32"), (number, 1))
-        return batch
+        return batch | self.draw_mix(random)
+
+    def draw_mix(self, random):
+        """What is drawn to mix a batch, of `_draw`; an empty dict for no mixing."""
+        alphas = self.augmentation.mixup_alpha, self.augmentation.cutmix_alpha
+        if not any(alphas):
+            return {}
+        height, width = self.size
+        share, weight, box = draws.mix(random, height, width, *alphas)
+        return {
+            "share": np.full(self.batch_size, share, "float32"),
+            "weight": np.full(self.batch_size, weight, "float32"),
+            "paste": np.tile(np.array(box, "int32"), (self.batch_size, 1)),
+        }
 
     def _picture(self, index, broken):
         """An image's index and the image, or those of the next that is not broken."""

@@ -286,8 +286,10 @@ class Progress(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch, logs=None):
-        loss, wait = float(logs["loss"]), self.wait.share()
-        self.bar.set_postfix(loss=f"{loss:.4f}", data=f"{wait:.0%}", refresh=False)
+        shown, wait = {"loss": f"{float(logs['loss']):.4f}"}, self.wait.share()
+        if wait is not None:
+            shown["data"] = f"{wait:.0%}"
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(self.images_per_step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -308,7 +310,9 @@ class Wait:
         self.start = time.perf_counter()
 
     def share(self):
-        """A number of 0–1."""
+        """A number of 0–1; `None` if the feed does not know."""
+        if self.feed.waited is None:
+            return None
         seconds = time.perf_counter() - self.start
         return min((self.feed.waited - self.waited) / seconds, 1.0)
 
@@ -362,8 +366,8 @@ class EpochLog(keras.callbacks.Callback):
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
         # Training and validation together: what the user waits for.
         values["images_per_second"] = self.images / seconds
-        # Of the training alone.
-        values["data_wait"] = self.waited
+        if self.waited is not None:  # of the training alone
+            values["data_wait"] = self.waited
         values["broken_images"] = self.broken_images()
         self.epochs.append({"epoch": epoch, **values})
         write_log(self.epochs, self.file)

@@ -6,7 +6,39 @@ import itertools
 
 import keras
 
+from ..data.batches import TrainingBatches
 from ..data.feed import Feed
+
+
+def check_feed(run):
+    """Raises a ValueError if a run's `feed` and `data_service` cannot be.
+
+    Args:
+        run: a `recipes.experiment.Run`.
+    """
+    if run.feed == "grain" and run.data_service is not None:
+        raise ValueError(f"data_service={run.data_service!r} goes with --feed tf.data.")
+    backend = keras.backend.backend()
+    if run.feed == "tf.data" and backend != "tensorflow":
+        raise ValueError(
+            "--feed tf.data needs KERAS_BACKEND=tensorflow; the backend is "
+            f"{backend}, which --feed grain feeds, too."
+        )
+
+
+def build_feed(batches, run):
+    """What gives the training batches of a run, as its options say.
+
+    Raises:
+        ValueError: on batches that `--feed tf.data` does not make.
+    """
+    if run.feed == "grain":
+        return Feed(batches, run.workers)
+    if not isinstance(batches, TrainingBatches):
+        raise ValueError("--feed tf.data is for classification; give --feed grain.")
+    from ..data.tf_data import TensorFlowFeed
+
+    return TensorFlowFeed(batches, run.data_service)
 
 
 @contextlib.contextmanager
@@ -14,10 +46,14 @@ def hand_over(feed, first, last):
     """A context that gives the batches of some steps, for Keras.
 
     Args:
-        feed: a `recipes.data.feed.Feed`.
+        feed: a `recipes.data.feed.Feed`, or what `build_feed` gives.
         first: number of the first step.
         last: number of the step after the last one.
     """
+    if not isinstance(feed, Feed):
+        with feed.naming():
+            yield feed.dataset(first)
+        return
     if keras.backend.backend() != "tensorflow":
         with contextlib.closing(feed.read(first, last, _placement())) as reader:
             yield reader

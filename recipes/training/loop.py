@@ -10,12 +10,11 @@ import keras
 
 from keras_cbvit.pretrained.publishing import check_publishable
 
-from ..data.feed import Feed
 from ..data.fingerprints import of_dataset
 from ..publishing import measure_and_publish
 from . import callbacks, fine_tuning, run_folder
 from .devices import distribute, this_process
-from .hand_over import hand_over
+from .hand_over import build_feed, check_feed, hand_over
 
 
 def train(task, experiment, command):
@@ -51,6 +50,7 @@ def _train(task, experiment, command, held):
         experiment.check()
         task.check(experiment)
         fine_tuning.check(experiment)
+        check_feed(run)
         # The network says what is wrong with its arguments; the classes come with the
         # data.
         task.build(experiment.network, experiment.data, 2, run.precision)
@@ -65,6 +65,7 @@ def _train(task, experiment, command, held):
             )
         keras.utils.set_random_seed(run.seed)
         batches = task.batches(experiment, dataset)
+        feed = build_feed(batches[0], run)
         classes = len(dataset.class_names)
         model = task.build(experiment.network, experiment.data, classes, run.precision)
         task.prepare(model, dataset, experiment)
@@ -90,7 +91,7 @@ def _train(task, experiment, command, held):
         )
         held.enter_context(checkpoints.noted())
         evaluating = task.validation(model, experiment, batches)
-        _fit(trainer, batches, evaluating, checkpoints, training, run)
+        _fit(trainer, batches, feed, evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} images could not be decoded and were left out.")
     finished = fine_tuning.result(task.finish(model), training)
@@ -138,11 +139,10 @@ def _notes(task, experiment):
     )
 
 
-def _fit(trainer, batches, evaluating, checkpoints, training, run):
+def _fit(trainer, batches, feed, evaluating, checkpoints, training, run):
     """Trains to the end, from the last checkpoint in the run folder if there is one."""
     is_first = this_process()[0] == 0
     train_batches = batches[0]
-    feed = Feed(train_batches, run.workers)
     steps_per_epoch = train_batches.steps_per_epoch
     step = checkpoints.restore(trainer)
     epoch, done = divmod(step, steps_per_epoch)

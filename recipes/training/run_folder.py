@@ -199,6 +199,7 @@ _FREE = (
     "checkpoint_steps",
     "data_dir",
     "workers",
+    "data_service",
 )
 
 
