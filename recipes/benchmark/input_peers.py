@@ -4,7 +4,6 @@ A request is a number of images to prepare, the answer how many seconds that too
 """
 
 import functools
-import itertools
 import os
 import time
 from pathlib import Path
@@ -35,11 +34,15 @@ def tf_data(files, image_size, batch_size, workers, repeats):
     from ..data.tf_data import TensorFlowFeed
 
     batches = _training_batches(files, image_size, batch_size, repeats)
-    dataset = iter(TensorFlowFeed(batches).dataset(0))
+    feed = TensorFlowFeed(batches)
+
+    # Begun each time: it would go on preparing while the others are measured.
+    @functools.cache
+    def dataset(number):
+        return feed.dataset(0).take(number // batch_size)
 
     def prepare(number):
-        steps = itertools.islice(dataset, number // batch_size)
-        return sum(len(batch["images"]) for batch, _ in steps)
+        return sum(len(batch["images"]) for batch, _ in dataset(number))
 
     return _timed(prepare), ("keras-cv", "keras", "tensorflow")
 
