@@ -10,6 +10,7 @@ It is imported where it is used, since it imports TensorFlow.
 
 import contextlib
 import itertools
+import os
 import re
 import socket
 import types
@@ -17,9 +18,10 @@ import types
 import numpy as np
 import tensorflow as tf
 
+from . import storage
 from .decoding import BrokenImageError
+from .records import Records
 from .tf_decoding import decode
-from .tfrecords import Records
 
 index_shuffle = tf.random.experimental.index_shuffle  # type: ignore  # not in stubs
 WITHOUT_END = np.iinfo("int64").max
@@ -231,9 +233,15 @@ def _of_tensor(values, service):
 
 def _of_records(records):
     """Reads each record by its place, as `Records` does."""
-    paths = tf.constant([str(path) for path in records.paths])
-    sizes = tf.constant([path.stat().length for path in records.paths], "int64")
-    files, starts = tf.constant(records.files), tf.constant(records.starts)
+    if records.format != ".tfrecord" or storage.is_url(records.paths[0]):
+        raise ValueError(
+            f"--feed tf.data reads TFRecord files on a disk, not {records.paths[0]}; "
+            "give --feed grain."
+        )
+    paths = tf.constant(records.paths)
+    sizes = tf.constant([os.path.getsize(path) for path in records.paths], "int64")
+    files = np.searchsorted(records.ends, np.arange(len(records)), side="right")
+    files, starts = tf.constant(files), tf.constant(records.starts)
     lengths = tf.constant(records.lengths)
     form = {records.feature: tf.io.FixedLenFeature((), "string")}
 
