@@ -145,4 +145,4 @@ def test_unknown_benchmarks_are_refused_by_name(capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
     message = capsys.readouterr().err
-    assert "speed" in message and "input, model, profile" in message
+    assert "speed" in message and "input, feed, model, profile" in message
