@@ -23,7 +23,6 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
         schedule: the learning rate by the step.
         model: the model to train.
         steps_per_epoch: steps of an epoch.
-
     """
     parts = training.accumulation_steps
     adamw, loss_scale = AdamW, keras.optimizers.LossScaleOptimizer

@@ -98,6 +98,7 @@ def test_one_more_comes_between_the_last_block_and_the_norm(ablation):
 @each_broadcast
 @each_ablation
 @pytest.mark.any_backend
+@pytest.mark.slow
 def test_a_saved_model_comes_back_with_its_values(ablation, broadcast, tmp_path):
     model = fill(build(ablation, broadcast))
     expected = predict(model, pixels())

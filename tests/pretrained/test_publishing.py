@@ -195,6 +195,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32
     "dtype",
     ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.any_backend)],
 )
+@pytest.mark.slow
 def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatch):
     model = upernet(dtype=dtype)
     name = "upernet_toy.v1"
@@ -519,6 +520,7 @@ def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatc
 
 @pytest.mark.parametrize("name", [NAME, "vitcb_toy.v2"])
 @pytest.mark.parametrize("move", [1, 2, 3])
+@pytest.mark.slow
 def test_all_files_are_moved_or_none(move, name, published, monkeypatch):
     folder, before = published
     real, moved = os.replace, []
@@ -610,6 +612,7 @@ def killed(signal_number, replacement, after, put):
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     overwrite, after, signal_number, tmp_path
 ):
