@@ -48,6 +48,7 @@ class _Batches(Steps):
         self.strict = strict
         self.broken = {}
         self.size = split.images.shape[1:3] if self.in_memory else split.images.size
+        self.arrays = {"images": ((rows, *self.size, 3), "uint8")}
 
     @property
     def in_memory(self):
@@ -112,33 +113,34 @@ class Batches(_Batches):
         """The places of a step's images, some of the last beyond the end."""
         return (step * self.batch_size + np.arange(self.batch_size))[self.rows]
 
-    def prepare(self, step, part):
-        indices = np.array_split(self.positions(step), self.parts)[part]
-        indices = np.minimum(indices, len(self.labels) - 1)
+    def prepare(self, step, part, arrays):
+        """Decodes the images of some rows; returns messages on broken ones."""
+        rows = np.array_split(np.arange(len(arrays["images"])), self.parts)[part]
+        indices = np.minimum(self.positions(step)[rows], len(self.labels) - 1)
         if self.in_memory:
-            return {"images": self.images[indices], "broken": {}}
-        images = np.zeros((len(indices), *self.size, 3), "uint8")
+            arrays["images"][rows] = self.images[indices]
+            return {}
         broken = {}
-        for row, index in enumerate(indices.tolist()):
+        for row, index in zip(rows, indices.tolist(), strict=True):
             try:
-                images[row] = self.images[index]
-            except BrokenImageError as error:  # black
+                arrays["images"][row] = self.images[index]
+            except BrokenImageError as error:
                 if self.strict:
                     raise
+                arrays["images"][row] = 0  # black
                 broken[index] = str(error)
-        return {"images": images, "broken": broken}
+        return broken
 
-    def join(self, step, parts):
+    def join(self, step, arrays, found):
         number = len(self.labels)
         weight = len(self) * self.batch_size / number
         positions = self.positions(step)
         indices = np.minimum(positions, number - 1)
-        broken = {k: v for part in parts for k, v in part["broken"].items()}
+        broken = {k: v for part in found for k, v in part.items()}
         self.note_broken(broken)
         counts = (positions < number) & ~np.isin(indices, list(broken))
-        images = np.concatenate([part["images"] for part in parts])
         weights = np.where(counts, weight, 0).astype("float32")
-        return images, self.targets(indices), weights
+        return arrays["images"], self.targets(indices), weights
 
 
 class TrainingBatches(_Batches):
@@ -206,36 +208,33 @@ class TrainingBatches(_Batches):
         # Copies stand far from each other, so that mixing hardly ever pairs them.
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
-    def prepare(self, step, part):
-        """The augmented images of some rows, and the indices with replacements'."""
-        indices = self.indices(step)[self.rows]
-        own = np.unique(indices)[part :: self.parts]
-        rows = np.flatnonzero(np.isin(indices, own))
-        images = np.empty((len(rows), *self.size, 3), "uint8")
-        used, broken = indices[rows], {}
-        drawn = {name: values[rows] for name, values in self.drawn(step).items()}
-        for index in own:
-            replacement, picture = self._picture(index, broken)
-            for row in np.flatnonzero(indices[rows] == index):
-                numbers = {name: values[row] for name, values in drawn.items()}
-                images[row] = augment(picture, self.size, numbers)
-                used[row] = replacement
-        return {"rows": rows, "images": images, "used": used, "broken": broken}
+    def prepare(self, step, part, arrays):
+        """Augments the images of some rows.
 
-    def join(self, step, parts):
+        Returns:
+            Indices of the images by their rows, with replacements', and messages on
+            broken images by their indices.
+        """
+        indices = self.indices(step)[self.rows]
+        used, broken = {}, {}
+        drawn = self.drawn(step)
+        for index in np.unique(indices)[part :: self.parts]:
+            replacement, picture = self._picture(index, broken)
+            for row in np.flatnonzero(indices == index).tolist():
+                numbers = {name: values[row] for name, values in drawn.items()}
+                arrays["images"][row] = augment(picture, self.size, numbers)
+                used[row] = int(replacement)
+        return used, broken
+
+    def join(self, step, arrays, found):
         """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
-        number = self.rows.stop - self.rows.start
-        images = np.empty((number, *self.size, 3), "uint8")
-        indices = np.empty(number, "int64")
-        for part in parts:
-            for row, image in zip(part["rows"], part["images"], strict=True):
-                images[row] = image
-            indices[part["rows"]] = part["used"]
-            self.note_broken(part["broken"])
+        indices = np.empty(len(arrays["images"]), "int64")
+        for used, broken in found:
+            indices[list(used)] = list(used.values())
+            self.note_broken(broken)
         drawn = self.drawn(step)
         batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
-        batch["images"] = images
-        return batch, self.smoothed(self.targets(indices))
+        return batch | arrays, self.smoothed(self.targets(indices))
 
     def smoothed(self, targets):
         """Labels of shape `(images, classes)` with label smoothing.

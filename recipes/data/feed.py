@@ -3,17 +3,15 @@
 import abc
 import contextlib
 import copy
-import gc
 import itertools
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Generator
+import types
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from ..machine import cores
+from .memory import SHARED_MEMORY, Memory, MemoryOfProcesses, shared_block
 
 AHEAD = 3  # batches that are prepared while the device computes
 MOST_THREADS = 8  # more do not prepare more: Python's lock
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class WorkerError(RuntimeError):
@@ -38,23 +36,46 @@ class Steps(abc.ABC):
 
     Attributes:
         parts: how many parts a batch has.
+        arrays: shape and dtype of the arrays of a batch that its parts fill, by their
+            names.
         images: what the parts are made from; a NumPy array of it is shared by the
             worker processes, anything else is pickled.
     """
 
     parts: int
+    arrays: Mapping[str, tuple[tuple[int, ...], str]] = types.MappingProxyType({})
     images = None
 
     @abc.abstractmethod
-    def prepare(self, step, part):
-        """A part of a step: a dict or tuple of arrays."""
+    def prepare(self, step, part, arrays):
+        """Makes a part of a step.
+
+        Args:
+            step: number of the step.
+            part: number of the part.
+            arrays: those of the batch, of any content, of which the part fills its own
+                rows.
+
+        Returns:
+            What else `join` has to know, which is pickled.
+        """
 
     @abc.abstractmethod
-    def join(self, step, parts):
-        """The batch of a step from its parts, in order."""
+    def join(self, step, arrays, found):
+        """The batch of a step.
+
+        Args:
+            step: number of the step.
+            arrays: those of the batch, which the parts have filled.
+            found: what `prepare` has returned for each part.
+        """
 
     def __getitem__(self, step):
-        return self.join(step, [self.prepare(step, n) for n in range(self.parts)])
+        with Memory(self.arrays, range(step, step + 1)) as memory:
+            memory.add(step)
+            with memory.fill(step) as arrays:
+                found = [self.prepare(step, part, arrays) for part in range(self.parts)]
+            return self.join(step, memory.take(step), found)
 
 
 def default_workers(steps):
@@ -107,11 +128,7 @@ class Feed:
         if first >= last:
             return
         with contextlib.ExitStack() as held:
-            parts = self._parts(first, last, held)
-            batches = (
-                self.steps.join(step, list(itertools.islice(parts, self.steps.parts)))
-                for step in range(first, last)
-            )
+            batches = self._batches(first, last, held)
             if place:
                 batches = map(place, batches)
             joiner = held.enter_context(ThreadPoolExecutor(1))
@@ -124,27 +141,66 @@ class Feed:
                 waiting = joiner.submit(next, batches, None)
                 yield batch
 
-    def _parts(self, first, last, held):
+    def _batches(self, first, last, held):
+        """An iterator over the batches, which ends when `held` does."""
+        memory = MemoryOfProcesses if self.workers else Memory
+        memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
+        for step in memory.steps[: self.ahead]:
+            memory.add(step)
+        start = self._start_processes if self.workers else self._start_threads
+        parts = start(memory, held)
+        for step in memory.steps:
+            if step + self.ahead in memory.steps:
+                memory.add(step + self.ahead)
+            found = list(itertools.islice(parts, self.steps.parts))
+            yield self.steps.join(step, memory.take(step), found)
+
+    @property
+    def ahead(self):
+        """How many batches are begun at most before one is used."""
+        if self.workers:
+            # Of each worker, parts wait there and here; it makes one, and hands one on
+            # there and here.
+            parts = (2 * self._buffer + 3) * self.workers
+        else:
+            parts = self._parts_of_threads
+        return 1 - (-parts // self.steps.parts)
+
+    @property
+    def _buffer(self):
+        """How many parts wait for their use, of a worker, there and here."""
+        return -(-AHEAD * self.steps.parts // (2 * self.workers))
+
+    @property
+    def _parts_of_threads(self):
+        """How many parts threads have begun."""
+        return max(AHEAD * self.steps.parts, self.threads)
+
+    def _start_threads(self, memory, held):
         """An iterator over the parts of all steps, which ends when `held` does."""
         grain = _import_grain()
-        steps, number = self.steps, (last - first) * self.steps.parts
-        ahead = AHEAD * steps.parts
-        if not self.workers:
-            options = grain.ReadOptions(self.threads, max(ahead, self.threads))
-            parts = grain.MapDataset.source(_Parts(steps, first, number))
-            parts = iter(parts.to_iter_dataset(options))
-            held.callback(parts.close)
-            return parts
-        held.push(_release_arrays)
+        options = grain.ReadOptions(self.threads, self._parts_of_threads)
+        parts = grain.MapDataset.source(_Parts(self.steps, memory))
+        parts = iter(parts.to_iter_dataset(options))
+        held.callback(parts.close)
+        return parts
+
+    def _start_processes(self, memory, held):
+        """The same, of worker processes."""
+        grain = _import_grain()
+        steps = self.steps
         if isinstance(steps.images, np.ndarray):
             steps = copy.copy(steps)
             steps.images = held.enter_context(_shared(steps.images))
-        workers = min(self.workers, number)
-        parts = grain.MapDataset.source(_Parts(steps, first, number))
+        parts = _Parts(steps, memory)
+        workers = min(self.workers, len(parts))
+        parts = grain.MapDataset.source(parts)
         parts = parts.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
-            grain.MultiprocessingOptions(workers, -(-ahead // (2 * workers))),
-            _watch_parent,
+            grain.MultiprocessingOptions(workers, self._buffer), _watch_parent
         )
+        # Grain's own shared memory would be fresh for each part.
+        options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        parts = grain.experimental.WithOptionsIterDataset(parts, options)
         parts = iter(parts)
         held.callback(_end_children, set(multiprocessing.active_children()))
         held.callback(parts.close)
@@ -157,17 +213,18 @@ class Feed:
 class _Parts:
     """The parts of all steps in a row, for Grain."""
 
-    def __init__(self, steps, first, number):
+    def __init__(self, steps, memory):
         self.steps = steps
-        self.first = first
-        self.number = number
+        self.memory = memory
 
     def __len__(self):
-        return self.number
+        return len(self.memory.steps) * self.steps.parts
 
     def __getitem__(self, index):
         step, part = divmod(index, self.steps.parts)
-        return self.steps.prepare(self.first + step, part)
+        step = self.memory.steps[step]
+        with self.memory.fill(step) as arrays:
+            return self.steps.prepare(step, part, arrays)
 
 
 def _import_grain():
@@ -190,17 +247,6 @@ def _watch_parent(*_):
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _release_arrays(kind, error, trace):
-    """Has no exception refer to arrays in shared memory, which would stay there.
-
-    Whatever ends an iterator of Grain refers to the last arrays that it gave.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
-    gc.collect()
 
 
 def _end_children(others):
@@ -229,27 +275,13 @@ def _shared(array):
     """A copy of an array in shared memory, which pickling does not copy."""
     from grain.python import SharedMemoryArray
 
-    check_shared_memory(array.nbytes)
-    shared = SharedMemoryArray(array.shape, array.dtype)
+    block = shared_block(array.nbytes)
+    shared = SharedMemoryArray.from_shared_memory(block, array.shape, array.dtype)
     shared[:] = array
     try:
         yield shared
     finally:
-        shared.shm.unlink()
-
-
-def check_shared_memory(needed):
-    """Raises an OSError if there is no room for so many bytes.
-
-    The system would kill the process that writes them.
-    """
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else needed
-    if needed > free:
-        raise OSError(
-            f"{SHARED_MEMORY} has room for {free >> 20} MB, but the workers need "
-            f"{(needed >> 20) + 1} MB; make it larger (docker run --shm-size=8g), or "
-            "take --workers 0."
-        )
+        block.unlink()
 
 
 def _named(parts):

@@ -9,10 +9,13 @@ needs none of them, and must not take a GPU.
 import importlib.util
 import signal
 import sys
+from multiprocessing import resource_tracker
 
 import absl.logging
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns where it finds no JAX
+# Shared memory is the parent's, who removes it.
+resource_tracker.register = lambda *_: None
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
 for name in ("jax", "keras", "tensorflow", "torch"):
     sys.modules[name] = None  # type: ignore  # importing it is an error

@@ -93,8 +93,8 @@ class _Inputs(Batches):
     def targets(self, indices):
         return self.right[indices]
 
-    def join(self, step, parts):
-        images, right, _ = super().join(step, parts)
+    def join(self, step, arrays, found):
+        images, right, _ = super().join(step, arrays, found)
         if self.under == "clean":
             return (images,)
         if self.under == "occlusion":

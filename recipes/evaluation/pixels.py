@@ -201,12 +201,12 @@ class _WholePictures(Steps):
         self.scale = scale
         self.divisor = divisor
 
-    def prepare(self, step, part):
+    def prepare(self, step, part, arrays):
         picture, labels = self.pairs[step]
         return *_fitted(picture, self.scale, self.divisor), labels
 
-    def join(self, step, parts):
-        ((image, canvas, labels),) = parts
+    def join(self, step, arrays, found):
+        ((image, canvas, labels),) = found
         return image, labels, canvas
 
 

@@ -76,12 +76,12 @@ def hand_over(feed, first, last):
 
 
 def _placement():
-    """A function that begins to copy a batch to the devices; `None` if Keras does.
+    """A function that begins to copy a batch to the devices; `None` if Keras does it.
 
     Keras waits for a step before it takes the next batch.
     """
     if keras.backend.backend() == "torch":
-        return _pinned if keras.ops.zeros(()).device.type == "cuda" else None
+        return functools.partial(keras.tree.map_structure, _torch_tensor)
     import jax
 
     # Of several processes, Keras takes each one's part from the host.
@@ -96,14 +96,15 @@ def _placement():
     return functools.partial(keras.tree.map_structure, place)
 
 
-def _pinned(batch):
+def _torch_tensor(values):
+    """A tensor on the device, for which Keras would copy an array of this process."""
     import torch
 
-    def place(values):
-        pinned = torch.from_numpy(values).pin_memory()
-        return pinned.to("cuda", non_blocking=True)
-
-    return keras.tree.map_structure(place, batch)
+    tensor = torch.from_numpy(values)
+    device = keras.ops.zeros(()).device
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
 
 
 def predict(model, batches, workers=None, verbose=0):

@@ -39,6 +39,8 @@ class TrainingCrops(Steps):
         self.batch_size = batch_size
         self.parts = batch_size
         self.size, self.scale = data.image_size, data.scale
+        shape = batch_size, *self.size
+        self.arrays = {"images": ((*shape, 3), "uint8"), "labels": (shape, "uint8")}
         # Not the options, whose module imports Keras, which workers do not.
         self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.steps_per_epoch = steps_per_epoch
@@ -52,12 +54,12 @@ class TrainingCrops(Steps):
             [shuffled(number, self.seed, p // number)[p % number] for p in positions]
         )
 
-    def prepare(self, step, part):
-        """A crop and its labels."""
+    def prepare(self, step, part, arrays):
+        """Makes a crop and its labels."""
         random = np.random.default_rng((self.seed, step))
         drawn = draw(random, self.batch_size, self.augmentation)
         image, labels = self.pairs[self.indices(step)[part]]
-        return augment(
+        arrays["images"][part], arrays["labels"][part] = augment(
             image,
             labels,
             self.size,
@@ -66,7 +68,7 @@ class TrainingCrops(Steps):
             {name: values[part] for name, values in drawn.items()},
         )
 
-    def join(self, step, parts):
+    def join(self, step, arrays, found):
         """The crops of a step.
 
         Returns:
@@ -76,7 +78,7 @@ class TrainingCrops(Steps):
             each that counts. With them the mean over pixels of `PixelCrossEntropy`
             becomes the mean over those that count, on any number of devices.
         """
-        images, labels = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+        labels = arrays["labels"]
         counted = max(np.count_nonzero(labels != IGNORED), 1)
         weights = np.full(self.batch_size, labels.size / counted, "float32")
-        return images, labels, weights
+        return arrays["images"], labels, weights

@@ -1,6 +1,7 @@
 """Batches are the same from threads and from any number of worker processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +26,12 @@ class Numbers(Steps):
     parts = 3
 
     def __init__(self, images=None, fail_at=None, kill_at=None):
+        self.arrays = {"numbers": ((6, 3), "int64"), "parts": ((3,), "uint8")}
         self.images = images
         self.fail_at = fail_at
         self.kill_at = kill_at
 
-    def prepare(self, step, part):
+    def prepare(self, step, part, arrays):
         if (step, part) == self.fail_at:
             raise ValueError(f"part {part} of step {step} cannot be made")
         if (step, part) == self.kill_at:
@@ -37,11 +39,14 @@ class Numbers(Steps):
         value = step * self.parts + part
         if self.images is not None:
             value += int(self.images[step])
-        return np.full((2, 3), value), os.getpid(), _modules(), _megabytes()
+        arrays["numbers"][2 * part : 2 * part + 2] = value
+        arrays["parts"][part] = part
+        return os.getpid(), _modules(), _megabytes()
 
-    def join(self, step, parts):
-        numbers, processes, modules, megabytes = zip(*parts, strict=True)
-        return np.concatenate(numbers), set(processes), set().union(*modules), megabytes
+    def join(self, step, arrays, found):
+        processes, modules, megabytes = zip(*found, strict=True)
+        np.testing.assert_array_equal(arrays["parts"], range(3))
+        return arrays["numbers"], set(processes), set().union(*modules), megabytes
 
 
 def _modules():
@@ -118,11 +123,29 @@ def test_reading_may_end_early():
     read.close()
 
 
-def test_too_little_shared_memory_is_an_error_before_any_worker_starts(monkeypatch):
-    monkeypatch.setattr(feed, "SHARED_MEMORY", Path("/proc"))  # has room for nothing
-    read = Feed(Numbers(np.zeros(1000)), 2).read(0, 5)
-    with pytest.raises(OSError, match=r"/proc has room for 0 MB, but .* --shm-size=8g"):
-        next(read)
+@pytest.mark.parametrize("large", ["images", "batches"])
+def test_too_little_shared_memory_is_an_error_before_any_worker_starts(large):
+    steps = Numbers(np.zeros(10))
+    number = shutil.disk_usage("/dev/shm").total + 2**20
+    if large == "images":  # which take no memory here
+        steps.images = np.broadcast_to(np.uint8(0), (number,))
+    else:
+        steps.arrays = {**steps.arrays, "more": ((number,), "uint8")}
+    with pytest.raises(OSError, match=r"^/dev/shm is full: .* MB more; .*shm-size=8g"):
+        next(Feed(steps, 2).read(0, 5))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_used_again_once_nothing_refers_to_a_batch(workers):
+    places, kept = set(), []
+    for step, (numbers, *_) in enumerate(Feed(Numbers(), workers).read(0, 60)):
+        places.add(numbers.ctypes.data)
+        if step % 20 == 0:
+            kept.append(numbers[1:])  # a view keeps it
+        del numbers
+    assert 4 <= len(places) < 20
+    for n, numbers in enumerate(kept):
+        assert numbers[0, 0] == 60 * n and numbers[-1, 0] == 60 * n + 2
 
 
 SCRIPT = """

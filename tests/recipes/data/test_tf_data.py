@@ -16,10 +16,10 @@ from recipes.data import pictures, tf_data
 from recipes.data.batches import TrainingBatches
 from recipes.data.decoding import BrokenImageError, decoded
 from recipes.data.pictures import Pictures, Split
+from recipes.data.records import Records
 from recipes.data.sources import load_dataset
 from recipes.data.tf_data import TensorFlowFeed
 from recipes.data.tf_decoding import decode
-from recipes.data.tfrecords import Records
 from recipes.options.classification import NO_AUGMENTATION, Data
 from recipes.training.hand_over import hand_over
 from tests.recipes import imagenet
