@@ -42,11 +42,13 @@ def train_on_ray(address, runs, missing, measures):
         # One run for each process, as memory of a GPU is freed by its end.
         task = ray.remote(max_calls=1, max_retries=RETRIES, **share)(_run)
         unset = [name for name, value in thread_variables().items() if value is None]
+        number = max(int(share["num_cpus"]), 1)
         names = {}
         for model, size, seed in missing:
             name = f"{model}, {size}, seed {seed}"
             settings = runs, model, size, seed, measures
-            names[task.options(name=name).remote(os.getcwd(), unset, settings)] = name
+            named = task.options(name=name)
+            names[named.remote(os.getcwd(), unset, number, settings)] = name
         failures = _wait(ray, names)
     if failures:
         raise ChildProcessError(
@@ -148,11 +150,12 @@ def _threads():
     return min((int(each) for each in said if each.isdigit()), default=threads())
 
 
-def _run(folder, unset, settings):
+def _run(folder, unset, number, settings):
     """The task: what the loop without Ray does for one model."""
     os.chdir(folder)  # relative paths mean the same
     for name in unset:  # which Ray has set
         os.environ.pop(name, None)
+    os.environ["PYTHON_CPU_COUNT"] = str(number)  # others run on the other cores
     runs, *model, measures = settings
     runs.values(*model, measures)
 

@@ -115,7 +115,7 @@ def logged(folder):
     with (folder / "log.csv").open() as log:
         rows = list(csv.DictReader(log))
     for row in rows:
-        del row["images_per_second"]
+        del row["images_per_second"], row["data_wait"]
     return rows
 
 

@@ -23,7 +23,7 @@ MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcb
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch):
     broadcast, family = MODELS[model]
-    runs = Runs(tmp_path, "camvid", {"data": {"data_dir": tmp_path}})
+    runs = Runs(tmp_path, "camvid", {"data": {"data_dir": str(tmp_path)}})
     experiment = runs.experiment(model, "mini", 1)
     options = ["--weights", f"{family}_mini.cifar10", "--broadcast", broadcast]
     options += [
