@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from ..data import feed
+from ..figures import looks, new_figure, save
 from ..machine import run_on
 from ..options.classification import Augmentation
 from ..tables import markdown_table
@@ -35,6 +36,8 @@ class Feed:
     """That share a batch; logical CPU devices where there is no GPU."""
     json: Path | None = None
     """File for all the numbers."""
+    figure: Path | None = None
+    """PNG file for images a second over the cores."""
 
     def measure(self):
         """Measures; returns what `--json` writes."""
@@ -44,6 +47,8 @@ class Feed:
                 source = feed.Feed(self._simulation(), workers)
                 source.threads = number
                 rows.append({"cores": number, "kind": kind, **self._measured(source)})
+        if self.figure:
+            _draw(rows, self.milliseconds, self.figure)
         return {
             **run_on(),
             "backend": keras.backend.backend(),
@@ -90,6 +95,24 @@ class Feed:
             f"{self.milliseconds:g} ms an image; the main process's time is that of "
             "its threads on the processor, per batch."
         )
+
+
+def _draw(rows, milliseconds, file):
+    """Draws images a second over the cores, and what all of them could do."""
+    axis = new_figure(5, 3.8).subplots()
+    cores = sorted({row["cores"] for row in rows})
+    curves = {"all the cores could": [1000 * n / milliseconds for n in cores]}
+    for kind in ("processes", "threads"):
+        of_kind = [row for row in rows if row["kind"] == kind]
+        curves[kind] = [row["images_per_second"] for row in of_kind]
+    for (title, values), look in zip(curves.items(), looks(len(curves)), strict=True):
+        axis.loglog(cores, values, label=title, **look)
+    axis.set_xticks(cores, cores)
+    axis.set_xlabel("simulated cores")
+    axis.set_ylabel("images per second")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    save(axis.figure, file)
 
 
 class _Receiver(keras.Model):

@@ -152,7 +152,7 @@ class Feed:
         for step in memory.steps:
             if step + self.ahead in memory.steps:
                 memory.add(step + self.ahead)
-            found = list(itertools.islice(parts, self.steps.parts))
+            found = [each for (each,) in itertools.islice(parts, self.steps.parts)]
             yield self.steps.join(step, memory.take(step), found)
 
     @property
@@ -224,7 +224,8 @@ class _Parts:
         step, part = divmod(index, self.steps.parts)
         step = self.memory.steps[step]
         with self.memory.fill(step) as arrays:
-            return self.steps.prepare(step, part, arrays)
+            # Not alone: Grain passes over `None`.
+            return (self.steps.prepare(step, part, arrays),)
 
 
 def _import_grain():

@@ -148,13 +148,34 @@ def test_memory_is_used_again_once_nothing_refers_to_a_batch(workers):
         assert numbers[0, 0] == 60 * n and numbers[-1, 0] == 60 * n + 2
 
 
+class Silent(Steps):
+    """Parts that fill their rows, and have nothing else to say."""
+
+    parts = 2
+
+    def __init__(self):
+        self.arrays = {"numbers": ((2,), "int64")}
+
+    def prepare(self, step, part, arrays):
+        arrays["numbers"][part] = 2 * step + part
+
+    def join(self, step, arrays, found):
+        return arrays["numbers"].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parts_may_have_nothing_to_say(workers):
+    expected = [[2 * step, 2 * step + 1] for step in range(20)]
+    assert list(Feed(Silent(), workers).read(0, 20)) == expected
+
+
 SCRIPT = """
 import sys, time
 from tests.recipes.data.test_feed import Numbers
 from recipes.data.feed import Feed
 for batch in Feed(Numbers(), 2).read(0, 10**6):
     print("batch", flush=True)
-    time.sleep(0.2)
+    time.sleep(0.05)
 """
 
 
@@ -170,7 +191,9 @@ def test_workers_end_with_their_parent(ending):
         text=True,
         start_new_session=True,
     )
-    assert program.stdout.readline() == "batch\n"
+    # Then memory is used again, and none is made that Python does not know of yet.
+    for _ in range(20):
+        assert program.stdout.readline() == "batch\n"
     workers = children(program.pid)
     assert len(workers) == 2
     if ending == signal.SIGINT:
