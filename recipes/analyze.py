@@ -53,7 +53,7 @@ class Analysis:
     """Names of published weights, .keras files, or run folders."""
     on: str | None = None
     """The set whose images are attended to, as for `recipes.evaluate`."""
-    data_dir: Path | None = None
+    data_dir: str | None = None
     """Where TFDS keeps its data sets."""
     test_split: str | None = None
     """The TFDS split, or the subfolder of an image folder; "test" if ImageNet's

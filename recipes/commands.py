@@ -101,14 +101,23 @@ def experiment_of(command, description, arguments):
     return experiment, f"{program(command)} {shlex.join(arguments)}"
 
 
+MENDABLE = (ValueError, OSError, FloatingPointError)
+"""Errors that the user can mend."""
+
+
+def sentence(error):
+    """What an error says, with its notes."""
+    text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    return f"{type(error).__name__}: {text}"
+
+
 @contextlib.contextmanager
 def report_errors():
     """Ends the program with the sentence of an error that the user can mend."""
     try:
         yield
-    except (ValueError, OSError, FloatingPointError) as error:
-        text = " ".join([str(error), *getattr(error, "__notes__", ())])
+    except MENDABLE as error:
         # On a line of its own, also behind a progress bar.
-        sys.exit(f"\n{type(error).__name__}: {text}")
+        sys.exit(f"\n{sentence(error)}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted.")

@@ -45,7 +45,7 @@ class Evaluation:
     probe_blocks: tuple[int, ...] = ()
     """Blocks of a Vision Transformer, counted from 0, after each of which the features
     are probed; after the last one if not given."""
-    data_dir: Path | None = None
+    data_dir: str | None = None
     """Where TFDS keeps its data sets, or what the folder of a record's data set is
     in."""
     test_split: str | None = None

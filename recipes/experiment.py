@@ -25,8 +25,10 @@ class Data:
 
     dataset: str = ""
     """A TFDS name or the path of a folder, among others."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data sets; its own default if not given."""
+    # Not a `Path`, which would leave one slash of s3://bucket.
+    data_dir: str | None = None
+    """Where TFDS keeps its data sets, a folder or a URL; its own default if not
+    given."""
     train_split: str = "train"
     test_split: str = "test"
     """The TFDS splits, or the subfolders of a folder."""
@@ -74,6 +76,17 @@ class Run:
     devices: int | None = None
     """How many devices of this machine; all GPUs, or one CPU, if not given. Without
     GPUs, logical CPU devices. torch takes one."""
+    workers: Annotated[int, number_between(0)] | None = None
+    """Processes that decode and augment images; 0 for threads, which are as fast with
+    up to eight cores. If not given, a process for each core where there are more and
+    the images do not lie in memory. It does not change what is trained."""
+    feed: Literal["grain", "tf.data"] = "grain"
+    """What prepares the training images: grain, on every backend; or tf.data, on
+    TensorFlow, with RandAugment of KerasCV, which is not DeiT's exactly. It cannot
+    shift images, and a run that is resumed has other random draws of RandAugment."""
+    data_service: str | None = None
+    """Of tf.data: the address of a tf.data service, grpc://HOST:PORT, whose workers
+    prepare the images. They must find the files at the same paths."""
     precision: Precision = "float32"
     seed: int = 0
     run_dir: Path = Path("runs/experiment")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def run_on():
-    """Date, name of the processor, and the cores that this process may use."""
+    """Date, name of the processor, and its cores that this process may run on."""
     today = datetime.date.today().isoformat()
-    return {"date": today, "cpu": _cpu(), "cores": cores()}
+    return {"date": today, "cpu": _cpu(), "cores": _cores_to_run_on()}
 
 
 def versions_of(result):
@@ -24,10 +24,19 @@ def versions_of(result):
 
 
 def cores():
-    """How many this process may use."""
+    """How many this process may use.
+
+    As `os.process_cpu_count` of Python 3.13, it takes the number from the environment
+    variable `PYTHON_CPU_COUNT`, if that is set.
+    """
+    said = os.environ.get("PYTHON_CPU_COUNT", "")
+    return max(int(said), 1) if said.isdigit() else _cores_to_run_on()
+
+
+def _cores_to_run_on():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return os.cpu_count() or 1
 
 
 def _cpu():

@@ -25,7 +25,7 @@ class TestImages:
     dataset: str | None = None
     """A TFDS name, a folder, an .npz file or digits; a CSV file for a multi-label
     classifier; of a segmentation model that of its run if not given."""
-    data_dir: Path | None = None
+    data_dir: str | None = None
     """Where TFDS keeps its data sets, or the folder that a data set's folder is in."""
     test_split: str | None = None
     """The TFDS split, or the subfolder; "test", or that of the run, if not given."""

@@ -5,9 +5,11 @@
 Run once, where TensorFlow is installed; the tests read the files everywhere.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 FOLDER = Path(__file__).parent / "data" / "tfds"
 TRAIN, TEST = range(40), range(40, 47)
@@ -21,10 +23,11 @@ def picture(number):
     return pixels
 
 
-def main():
+def prepare(folder, file_format="tfrecord"):
+    """Writes the data set into a folder; ArrayRecord files take no TensorFlow."""
     import tensorflow_datasets as tfds
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -46,13 +49,16 @@ def main():
 
         def _generate_examples(self, numbers):
             for number in numbers:
-                yield number, {"image": picture(number), "label": number % 2}
+                file = io.BytesIO()
+                Image.fromarray(picture(number)).save(file, "PNG")
+                file.seek(0)
+                yield number, {"image": file, "label": number % 2}
 
     # Two files for the training images, so that their order matters.
-    Tiny(data_dir=FOLDER).download_and_prepare(
+    Tiny(data_dir=folder, file_format=file_format).download_and_prepare(
         download_config=tfds.download.DownloadConfig(num_shards=2)
     )
 
 
 if __name__ == "__main__":
-    main()
+    prepare(FOLDER)

@@ -1,6 +1,7 @@
 """Measures how fast this package is beside others, on the same machine in the same run.
 
     python -m recipes.benchmark input --data-dir FOLDER [--option value ...]
+    python -m recipes.benchmark feed [--option value ...]
     python -m recipes.benchmark model [--option value ...]
     python -m recipes.benchmark profile [--option value ...]
 
@@ -11,13 +12,14 @@ The others are measured where they are installed: in this environment, or in tho
 import json
 
 from ..commands import parse, report_errors
+from .feed import Feed
 from .input import Input
 from .model import Model
 from .profile import Profile
 
 
 def main(arguments=None):
-    options = parse("benchmark", Input | Model | Profile, __doc__, arguments)
+    options = parse("benchmark", Input | Feed | Model | Profile, __doc__, arguments)
     with report_errors():
         result = options.measure()
         if options.json:

@@ -11,11 +11,13 @@ from .peer import PeerMissingError, find_peer
 
 OURS = "keras_cbvit"
 OURS_ONE_COPY = "keras_cbvit, one copy of each picture"
+OURS_TF_DATA = "keras_cbvit, --feed tf.data"
 # The functions of `recipes.benchmark.input_peers`, and what they are told beside the
 # pictures.
 PEERS = {
     OURS: ("keras_cbvit", {"repeats": 3}),
     OURS_ONE_COPY: ("keras_cbvit", {"repeats": 1}),
+    OURS_TF_DATA: ("tf_data", {"repeats": 3}),
     "timm": ("timm", {}),
     "KerasCV": ("keras_cv", {}),
 }

@@ -13,6 +13,41 @@ from .peer import serve
 
 def keras_cbvit(files, image_size, batch_size, workers, repeats):
     """This package's, with so many copies of a picture in a batch."""
+    from ..data.feed import Feed
+
+    feed = Feed(_training_batches(files, image_size, batch_size, repeats))
+    last = 0
+
+    def prepare(number):
+        nonlocal last
+        first, last = last, last + number // batch_size
+        return sum(len(batch["images"]) for batch, _ in feed.read(first, last))
+
+    return _timed(prepare), ("keras", "numpy", "pillow")
+
+
+def tf_data(files, image_size, batch_size, workers, repeats):
+    """This package's by `--feed tf.data`."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras_cv  # noqa: F401  # who lacks it is told so
+
+    from ..data.tf_data import TensorFlowFeed
+
+    batches = _training_batches(files, image_size, batch_size, repeats)
+    feed = TensorFlowFeed(batches)
+
+    # Begun each time: it would go on preparing while the others are measured.
+    @functools.cache
+    def dataset(number):
+        return feed.dataset(0).take(number // batch_size)
+
+    def prepare(number):
+        return sum(len(batch["images"]) for batch, _ in dataset(number))
+
+    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
+
+
+def _training_batches(files, image_size, batch_size, repeats):
     import numpy as np
 
     from ..data.batches import TrainingBatches
@@ -28,15 +63,7 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
     )
     # Not mixed, which is the training step's part, as in the other pipelines.
     policy = Augmentation(repeats=repeats, mixup_alpha=0.0, cutmix_alpha=0.0)
-    batches = TrainingBatches(split, 1, batch_size, policy, seed=0)
-    last = 0
-
-    def prepare(number):
-        nonlocal last
-        first, last = last, last + number // batch_size
-        return sum(len(batch["images"]) for batch, _ in batches.read(first, last))
-
-    return _timed(prepare), ("keras", "numpy", "pillow")
+    return TrainingBatches(split, 1, batch_size, policy, seed=0)
 
 
 def timm(files, image_size, batch_size, workers):
@@ -175,4 +202,11 @@ def import_torchvision():
 
 
 if __name__ == "__main__":
-    serve({"keras_cbvit": keras_cbvit, "timm": timm, "keras_cv": keras_cv})
+    serve(
+        {
+            "keras_cbvit": keras_cbvit,
+            "tf_data": tf_data,
+            "timm": timm,
+            "keras_cv": keras_cv,
+        }
+    )

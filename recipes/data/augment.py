@@ -9,10 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from .draws import NO_OPERATION, OPERATIONS, crop_box
 
-# Of ImageNet, in pixel values.
-MEAN = (123.675, 116.28, 103.53)
-STANDARD_DEVIATION = (58.395, 57.12, 57.375)
-FILL = (124, 116, 104)  # the mean, for what comes from outside
+FILL = (124, 116, 104)  # ImageNet's mean, for what comes from outside
 
 
 def augment(picture, size, drawn):
@@ -26,11 +23,11 @@ def augment(picture, size, drawn):
         drawn: dict of the picture's rows of what `recipes.data.draws` draws: `"crop"`;
             `"shift"`, how many pixels to move it up and left, black comes in; `"flip"`,
             whether to mirror it; `"operations"` and `"strengths"`, RandAugment's;
-            `"erase"`, the box to fill with noise, and `"noise_seed"`.
+            `"erase"`, the box to fill with random bytes, and
+            `"noise_seed"`.
 
     Returns:
-        An array of shape `(height, width, 3)` in values of 0–255: uint8, or int16 if it
-        is erased, with noise that goes beyond.
+        A uint8 array of shape `(height, width, 3)`.
     """
     height, width = size
     if "crop" in drawn:
@@ -56,23 +53,21 @@ def augment(picture, size, drawn):
 
 
 def erase(image, box, seed):
-    """Fills a box with noise, N(0, 1) after normalization per pixel, in whole values.
+    """Fills a box with random bytes, of which `recipes.training.mixing` makes noise.
 
     Args:
         image: uint8 array of shape `(height, width, 3)`.
         box: top, left, bottom, right.
-        seed: of the noise.
+        seed: of the bytes.
 
     Returns:
-        An int16 array of the same shape.
+        A uint8 array of the same shape.
     """
     top, left, bottom, right = box
-    image = image.astype("int16")
+    image = image.copy()
     random = np.random.default_rng(seed)
-    noise = random.standard_normal((bottom - top, right - left, 3), "float32")
-    mean, deviation = np.array((MEAN, STANDARD_DEVIATION), "float32")
-    noise = mean + deviation * noise
-    image[top:bottom, left:right] = np.rint(noise)
+    size = (bottom - top, right - left, 3)
+    image[top:bottom, left:right] = random.integers(256, size=size, dtype="uint8")
     return image
 
 

@@ -1,36 +1,23 @@
-"""From images by index to batches for `fit`, `evaluate` and `predict`."""
+"""From images by index to batches of classifiers, for training and for testing."""
 
-import collections
 import functools
-import os
+import types
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 from PIL import Image
 
 from . import draws
 from .augment import augment
 from .decoding import BrokenImageError
+from .feed import Steps
 
-AHEAD = 3  # batches that are prepared while the device computes
-MIXING = "share", "weight", "paste"  # what the training step does, by its numbers
-
-
-@functools.cache
-def decoders():
-    """The threads that decode and augment images.
-
-    Pillow works without Python's lock, so threads use every core.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        # A job may have fewer cores than the machine.
-        return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    return ThreadPoolExecutor(os.cpu_count())
+# What the training step does, by its numbers.
+ON_DEVICE = "erase", "share", "weight", "paste"
+PART = 32  # images, about; a worker process holds a few parts
 
 
-class _Batches:
+class _Batches(Steps):
     """What batches for training and for testing have in common."""
 
     def __init__(self, split, classes, batch_size, part, strict):
@@ -51,37 +38,55 @@ class _Batches:
                 f"{processes} processes."
             )
         rows = batch_size // processes
-        self.split = split
+        self.labels = split.labels
+        self.images = split.images
+        self.left_out = split.broken
         self.classes = classes
         self.batch_size = batch_size
         self.rows = slice(process * rows, (process + 1) * rows)
+        self.parts = -(-rows // PART)
         self.strict = strict
         self.broken = {}
+        self.size = split.images.shape[1:3] if self.in_memory else split.images.size
+        self.arrays = {"images": ((rows, *self.size, 3), "uint8")}
+
+    @property
+    def in_memory(self):
+        """Whether there is nothing to decode."""
+        return isinstance(self.images, np.ndarray)
 
     @property
     def broken_images(self):
         """How many pictures were left out so far because they cannot be decoded."""
-        return self.split.broken + len(self.broken)
+        return self.left_out + len(self.broken)
 
     def targets(self, indices):
         """The labels of some images, float32 of shape `(images, classes)`."""
-        labels = self.split.labels[indices]
+        labels = self.labels[indices]
         if labels.ndim == 2:  # several may be right
             return labels.astype("float32")
-        return np.eye(self.classes, dtype="float32")[labels]
+        one_hot = np.zeros((len(labels), self.classes), "float32")
+        one_hot[np.arange(len(labels)), labels] = 1
+        return one_hot
 
-    def note_broken(self, index, error):
-        """Counts a picture that cannot be decoded, or raises if none is to be."""
-        if self.strict:
-            raise error
-        if index not in self.broken:
-            self.broken[index] = str(error)
-            warnings.warn(f"Left out: {error}", stacklevel=2)
-        if len(self.broken) == len(self.split):
-            raise ValueError("None of the pictures can be decoded.") from error
+    def note_broken(self, found):
+        """Counts pictures that cannot be decoded, and warns of each once.
+
+        Args:
+            found: messages by the indices of the pictures.
+
+        Raises:
+            ValueError: if there are no others.
+        """
+        for index, message in found.items():
+            if index not in self.broken:
+                self.broken[index] = message
+                warnings.warn(f"Left out: {message}", stacklevel=2)
+        if len(self.broken) == len(self.labels):
+            raise ValueError("None of the pictures can be decoded.")
 
 
-class Batches(_Batches, keras.utils.PyDataset):
+class Batches(_Batches):
     """Batches of one size, in order: images, one-hot labels, weights of the images.
 
     The last batch is filled up with images of weight 0, so that each image counts
@@ -99,79 +104,46 @@ class Batches(_Batches, keras.utils.PyDataset):
     """
 
     def __init__(self, split, classes, batch_size, part=(0, 1), strict=False):
-        _Batches.__init__(self, split, classes, batch_size, part, strict)
-        # Two workers are what makes Keras prepare batches ahead.
-        keras.utils.PyDataset.__init__(self, workers=2)
+        super().__init__(split, classes, batch_size, part, strict)
 
     def __len__(self):
-        return -(-len(self.split) // self.batch_size)
+        return -(-len(self.labels) // self.batch_size)
 
-    def __getitem__(self, step):
-        number = len(self.split)
-        indices = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        indices = indices[self.rows]
+    def positions(self, step):
+        """The places of a step's images, some of the last beyond the end."""
+        return (step * self.batch_size + np.arange(self.batch_size))[self.rows]
+
+    def prepare(self, step, part, arrays):
+        """Decodes the images of some rows; returns messages on broken ones."""
+        rows = np.array_split(np.arange(len(arrays["images"])), self.parts)[part]
+        indices = np.minimum(self.positions(step)[rows], len(self.labels) - 1)
+        if self.in_memory:
+            arrays["images"][rows] = self.images[indices]
+            return {}
+        broken = {}
+        for row, index in zip(rows, indices.tolist(), strict=True):
+            try:
+                arrays["images"][row] = self.images[index]
+            except BrokenImageError as error:
+                if self.strict:
+                    raise
+                arrays["images"][row] = 0  # black
+                broken[index] = str(error)
+        return broken
+
+    def join(self, step, arrays, found):
+        number = len(self.labels)
         weight = len(self) * self.batch_size / number
-        weights = np.where(indices < number, weight, 0).astype("float32")
-        indices = np.minimum(indices, number - 1)
-        images = self.split.images
-        if isinstance(images, np.ndarray):
-            images = images[indices]
-        else:
-            decoded = list(decoders().map(self._picture, indices))
-            weights[[image is None for image in decoded]] = 0
-            black = np.zeros((*images.size, 3), "uint8")
-            images = np.stack([black if i is None else i for i in decoded])
-        return images, self.targets(indices), weights
-
-    def _picture(self, index):
-        try:
-            return self.split.images[index]
-        except BrokenImageError as error:
-            self.note_broken(index, error)
-            return None
+        positions = self.positions(step)
+        indices = np.minimum(positions, number - 1)
+        broken = {k: v for part in found for k, v in part.items()}
+        self.note_broken(broken)
+        counts = (positions < number) & ~np.isin(indices, list(broken))
+        weights = np.where(counts, weight, 0).astype("float32")
+        return arrays["images"], self.targets(indices), weights
 
 
-class Steps:
-    """Training batches by the number of the step, made in threads ahead of use."""
-
-    def __getitem__(self, step):
-        """What `fit` takes for a step; it follows from the number alone."""
-        raise NotImplementedError
-
-    def read(self, first_step, last_step):
-        """Yields the batches of the steps from the first on, before the last.
-
-        Some are prepared ahead.
-        """
-        with ThreadPoolExecutor(AHEAD) as assemblers:
-            waiting = collections.deque()
-            for step in range(first_step, last_step):
-                waiting.append(assemblers.submit(self.__getitem__, step))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def for_fit(self, first_step, last_step):
-        """The same, as `fit` takes it.
-
-        With several replicas on TensorFlow, `fit` takes batches to build the model and
-        begins again, which a generator cannot.
-        """
-        if keras.backend.backend() != "tensorflow":
-            return self.read(first_step, last_step)
-        import tensorflow as tf
-
-        return tf.data.Dataset.from_generator(
-            lambda: self.read(first_step, last_step),
-            output_signature=tf.nest.map_structure(
-                lambda values: tf.TensorSpec(values.shape, values.dtype),
-                self[first_step],
-            ),
-        )
-
-
-class TrainingBatches(_Batches, Steps):
+class TrainingBatches(_Batches):
     """Shuffled batches with what is drawn for their augmentation.
 
     What a batch holds follows from the seed and the number of the step alone, so
@@ -180,8 +152,8 @@ class TrainingBatches(_Batches, Steps):
     differently, and an epoch sees that much fewer images (repeated augmentation of
     Hoffer et al., as in DeiT).
 
-    Images are augmented by Pillow in threads, which decode an image once for all its
-    copies. Mixing happens on the device (`recipes.training.mixing`).
+    Images are augmented by Pillow; an image is decoded once for all its copies, which
+    are of one part. Noise and mixing happen on the device (`recipes.training.mixing`).
 
     Args:
         split: a `recipes.data.pictures.Split`.
@@ -216,38 +188,70 @@ class TrainingBatches(_Batches, Steps):
                 f"global_batch_size={batch_size} is more than the {len(split)} "
                 "training images; use a smaller one."
             )
-        self.augmentation = augmentation
+        # Not the options, whose module imports Keras, which workers do not.
+        self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.label_smoothing = label_smoothing
         self.seed = seed
-        images = split.images
-        in_memory = isinstance(images, np.ndarray)
-        self.size = images.shape[1:3] if in_memory else images.size
+        self._last = None, {}
 
     @property
     def steps_per_epoch(self):
-        return len(self.split) // self.batch_size
+        return len(self.labels) // self.batch_size
 
     def indices(self, step):
         """The images of a step, over all processes."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        order = shuffled(len(self.split), self.seed, epoch)
+        order = shuffled(len(self.labels), self.seed, epoch)
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
         # Copies stand far from each other, so that mixing hardly ever pairs them.
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
-    def __getitem__(self, step):
-        """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
+    def prepare(self, step, part, arrays):
+        """Augments the images of some rows.
+
+        Returns:
+            Indices of the images by their rows, with replacements', and messages on
+            broken images by their indices.
+        """
         indices = self.indices(step)[self.rows]
-        random = np.random.default_rng((self.seed, step))
-        drawn = {name: rows[self.rows] for name, rows in self._draw(random).items()}
-        batch = {name: drawn.pop(name) for name in MIXING if name in drawn}
-        batch["images"], indices = self._images(indices, drawn)
-        smoothing = self.label_smoothing
-        # Towards all classes alike, or, where several may be right, towards 1/2 each.
-        alike = 1 / self.classes if self.split.labels.ndim == 1 else 0.5
-        return batch, self.targets(indices) * (1 - smoothing) + smoothing * alike
+        used, broken = {}, {}
+        drawn = self.drawn(step)
+        for index in np.unique(indices)[part :: self.parts]:
+            replacement, picture = self._picture(index, broken)
+            for row in np.flatnonzero(indices == index).tolist():
+                numbers = {name: values[row] for name, values in drawn.items()}
+                arrays["images"][row] = augment(picture, self.size, numbers)
+                used[row] = int(replacement)
+        return used, broken
+
+    def join(self, step, arrays, found):
+        """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
+        indices = np.empty(len(arrays["images"]), "int64")
+        for used, broken in found:
+            indices[list(used)] = list(used.values())
+            self.note_broken(broken)
+        drawn = self.drawn(step)
+        batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
+        return batch | arrays, self.smoothed(self.targets(indices))
+
+    def smoothed(self, targets):
+        """Labels of shape `(images, classes)` with label smoothing.
+
+        Towards all classes alike, or, where several may be right, towards 1/2 each.
+        """
+        alike = 1 / self.classes if self.labels.ndim == 1 else 0.5
+        return targets * (1 - self.label_smoothing) + self.label_smoothing * alike
+
+    def drawn(self, step):
+        """What is drawn for a step: arrays with a row for each of its images here."""
+        last = self._last
+        if last[0] != step:  # the parts of a step share it
+            random = np.random.default_rng((self.seed, step))
+            drawn = self._draw(random).items()
+            last = self._last = step, {name: rows[self.rows] for name, rows in drawn}
+        return last[1]
 
     def _draw(self, random):
         """What is drawn for a batch: arrays with a row for each image."""
@@ -269,46 +273,36 @@ class TrainingBatches(_Batches, Steps):
             batch["erase"] = boxes
             seeds = random.integers(2**32, size=(number, 2), dtype="uint32")
             batch["noise_seed"] = seeds
-        if policy.mixup_alpha or policy.cutmix_alpha:
-            alphas = policy.mixup_alpha, policy.cutmix_alpha
-            share, weight, box = draws.mix(random, height, width, *alphas)
-            batch["share"] = np.full(number, share, "float32")
-            batch["weight"] = np.full(number, weight, "float32")
-            batch["paste"] = np.tile(np.array(box, "int32"), (number, 1))
-        return batch
+        return batch | self.draw_mix(random)
 
-    def _images(self, indices, drawn):
-        """The augmented images as one array, and the indices with replacements'."""
-        dtype = "int16" if "erase" in drawn else "uint8"
-        images = np.empty((len(indices), *self.size, 3), dtype)
+    def draw_mix(self, random):
+        """What is drawn to mix a batch, of `_draw`; an empty dict for no mixing."""
+        alphas = self.augmentation.mixup_alpha, self.augmentation.cutmix_alpha
+        if not any(alphas):
+            return {}
+        height, width = self.size
+        share, weight, box = draws.mix(random, height, width, *alphas)
+        return {
+            "share": np.full(self.batch_size, share, "float32"),
+            "weight": np.full(self.batch_size, weight, "float32"),
+            "paste": np.tile(np.array(box, "int32"), (self.batch_size, 1)),
+        }
 
-        def decode(index):
-            copies = np.flatnonzero(indices == index)
-            replacement, picture = self._picture(index)
-            for row in copies:
-                numbers = {name: values[row] for name, values in drawn.items()}
-                images[row] = augment(picture, self.size, numbers)
-            return copies, replacement
-
-        used = indices.copy()
-        for copies, replacement in decoders().map(decode, np.unique(indices)):
-            used[copies] = replacement
-        return images, used
-
-    def _picture(self, index):
+    def _picture(self, index, broken):
         """An image's index and the image, or those of the next that is not broken."""
-        images = self.split.images
-        if isinstance(images, np.ndarray):
-            return index, Image.fromarray(images[index])
-        for following in range(len(images)):
-            candidate = (index + following) % len(images)
+        if self.in_memory:
+            return index, Image.fromarray(self.images[index])
+        number = len(self.labels)
+        for candidate in ((int(index) + more) % number for more in range(number)):
             try:
                 if self.augmentation.random_resized_crop:
-                    return candidate, images.open(candidate)
-                return candidate, Image.fromarray(images[candidate])
+                    return candidate, self.images.open(candidate)
+                return candidate, Image.fromarray(self.images[candidate])
             except BrokenImageError as error:
-                self.note_broken(candidate, error)
-        raise AssertionError("note_broken raises if all are broken")
+                if self.strict:
+                    raise
+                broken[candidate] = str(error)
+        raise ValueError("None of the pictures can be decoded.")
 
 
 @functools.lru_cache(maxsize=2)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .tfrecords import Records
+from .records import Records
+from .storage import Objects, size
 
 NO_CLASS = -1
 _LISTS = ("classes", "images", "digests")
@@ -84,6 +85,8 @@ def marks_of(encoded, indices):
         return [b""] * len(indices)
     if isinstance(encoded, np.ndarray):
         return (_pixels(encoded[i]) for i in indices)
+    if isinstance(encoded, Objects):  # which would be read, too
+        encoded = encoded.urls
     chosen = [encoded[i] for i in indices]
     if chosen and isinstance(chosen[0], str | os.PathLike):
         return _names_and_sizes([os.fspath(path) for path in chosen])
@@ -96,16 +99,18 @@ def _pixels(array):
 
 def _names_and_sizes(paths):
     """Of files, from the folder on that all of them are in."""
-    ends = min(paths), max(paths)
-    folder = os.path.commonpath([os.path.dirname(path) for path in ends])
+    # A folder in a store has the fingerprint of one on a disk.
+    places = [path.rpartition("://")[2] for path in paths]
+    ends = min(places), max(places)
+    folder = os.path.commonpath([os.path.dirname(place) for place in ends])
     # Some at once: disks in a network answer late, but many together.
     some = [paths[i : i + 1000] for i in range(0, len(paths), 1000)]
     with ThreadPoolExecutor(32) as pool:
-        sizes = pool.map(lambda part: [os.path.getsize(path) for path in part], some)
+        sizes = pool.map(lambda part: [size(path) for path in part], some)
         sizes = list(itertools.chain.from_iterable(sizes))
     return [
-        os.fsencode(path[len(folder) :]) + b"\0%d" % size
-        for path, size in zip(paths, sizes, strict=True)
+        os.fsencode(place[len(folder) :]) + b"\0%d" % number
+        for place, number in zip(places, sizes, strict=True)
     ]
 
 

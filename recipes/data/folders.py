@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from .decoding import endings
+from .storage import entries, is_url, path_of
 
 _IMAGE, _FOLDER = "image", "folder"
 _SHOWN = 8  # kinds, in a message
@@ -54,7 +55,7 @@ class Contents:
             ValueError: if a folder is part of two that share none.
             OSError: if a folder cannot be read.
         """
-        if not os.path.isdir(folder):
+        if not path_of(folder).is_dir():
             raise MissingDatasetError(f"There is no folder {folder}.")
         found, unused = [], collections.Counter()
         for path, kind in _walk(str(folder), {} if walked is None else walked):
@@ -84,7 +85,7 @@ class Contents:
         waiting = [top for top in self.tops if top in on_the_way - self.used]
         while waiting:
             here = waiting.pop()
-            for entry in _entries(here):
+            for entry in entries(here):
                 path = here / entry.name
                 if path in self.used:
                     continue
@@ -116,7 +117,7 @@ def _walk(top, walked):
     inside, linked = [top], collections.deque()
     while inside or linked:
         here = inside.pop() if inside else linked.popleft()
-        in_full = os.path.realpath(here)
+        in_full = here if is_url(here) else os.path.realpath(here)
         if in_full in walked:
             if walked[in_full] != top:
                 raise ValueError(
@@ -126,7 +127,7 @@ def _walk(top, walked):
             yield here, "linked again"
             continue
         walked[in_full] = top
-        for entry in _entries(here):
+        for entry in entries(here):
             kind = _kind(entry)
             if kind != _FOLDER:
                 yield entry.path, kind
@@ -139,12 +140,7 @@ def _walk(top, walked):
 
 
 def _absolute(path):
-    return Path(os.path.abspath(path))
-
-
-def _entries(folder):
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    return path_of(path) if is_url(path) else Path(os.path.abspath(path))
 
 
 def _kind(entry):

@@ -64,7 +64,7 @@ class Pictures(Sequence):
                 f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
             )
         self.encoded = encoded
-        self.data = data
+        self.strict = data.strict
         self.name = name
         self.originals = originals
         self.size = data.image_size
@@ -110,7 +110,7 @@ class Pictures(Sequence):
                 good.append(index)
             except BrokenImageError as error:
                 # Not one of them readable is a mistake elsewhere.
-                if self.data.strict or len(broken) == len(self) - 1:
+                if self.strict or len(broken) == len(self) - 1:
                     raise
                 broken.append(error)
         listed = self.fingerprint(labels, len(broken))

@@ -15,6 +15,7 @@ from .arrays import read_arrays
 from .folders import Contents, MissingDatasetError, is_above
 from .labels import check_occurrence, folders_by_name, places, read_names
 from .pictures import Pictures, Split
+from .storage import encoded, entries, path_of
 from .tfds import prepared, refuse_float_images, split_of
 
 
@@ -55,7 +56,7 @@ def load_dataset(data, train=True, originals=False):
 
 
 def _loaded(data, train, originals):
-    folder = Path(data.dataset).expanduser()
+    folder = path_of(data.dataset)
     is_arrays = data.dataset.endswith(".npz")
     # "imagenette/320px" is a name of TFDS, not a folder.
     is_folder = folder.is_dir() or folder.is_absolute() or data.dataset.startswith(".")
@@ -122,7 +123,7 @@ def _folder(data, folder, train, originals):
     for split, (paths, labels) in parts.items():
         if split == "test" or train:
             kept_as_is = originals and split == "train"
-            images = Pictures(paths, data, paths.__getitem__, kept_as_is)
+            images = Pictures(encoded(paths), data, paths.__getitem__, kept_as_is)
             splits[split] = images.split(labels)
     return Dataset(splits.get("train"), splits["test"], names, description)
 
@@ -209,13 +210,12 @@ def _folders(folder):
     """
     if not folder.is_dir():
         return ()
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
     return tuple(
-        sorted(
-            path.name
-            for path in paths
-            if path.is_dir() and not (path.is_symlink() and is_above(path, folder))
-        )
+        entry.name
+        for entry in entries(folder)
+        if not entry.name.startswith(".")
+        and entry.is_dir()
+        and not (entry.is_symlink() and is_above(entry.path, folder))
     )
 
 

@@ -1,14 +1,11 @@
-"""TFDS's data sets: found, fetched and read, with TensorFlow or without."""
-
-import functools
-import importlib.util
+"""TFDS's data sets: found, fetched and read."""
 
 import numpy as np
 
-from . import pictures
 from .folders import MissingDatasetError
 from .pictures import Pictures
-from .tfrecords import Records, damaged
+from .records import Records
+from .storage import path_of
 
 
 class UnknownDatasetError(MissingDatasetError):
@@ -25,6 +22,8 @@ def prepared(data, *splits):
     """
     import tensorflow_datasets as tfds
 
+    if data.data_dir is not None:
+        path_of(data.data_dir)  # refuses URLs that cannot be read
     try:
         builder = tfds.builder(data.dataset, data_dir=data.data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -79,40 +78,5 @@ def _download(builder, name):
 
 def split_of(builder, split, data, originals=False):
     """A split of a TFDS data set with an image and a label, as `Split`."""
-    small = builder.info.splits[split].num_bytes < pictures.MEMORY_BYTES
-    if small and importlib.util.find_spec("tensorflow"):
-        encoded, labels = _streamed(builder, split, data)
-        name = functools.partial(
-            "{0}, record {2} of the split {1!r}".format, builder.data_path, split
-        )
-    else:
-        encoded = Records(builder, split)
-        labels, name = encoded.labels, encoded.name
-    return Pictures(encoded, data, name, originals).split(labels)
-
-
-def _streamed(builder, split, data):
-    """Encoded images and labels by TFDS's own reader.
-
-    It knows every file format, but it only streams, and needs TensorFlow.
-    """
-    import tensorflow_datasets as tfds
-    from tensorflow.errors import OpError
-
-    examples = tfds.as_numpy(
-        tfds.load(
-            data.dataset,
-            split=split,
-            data_dir=data.data_dir,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            download=False,
-            # One file after the other: the order of `Records`.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
-        )
-    )
-    try:
-        examples = [(example["image"], example["label"]) for example in examples]
-    except OpError as error:
-        raise damaged(builder.data_path, error.message) from error
-    encoded, labels = zip(*examples, strict=True)
-    return encoded, np.array(labels, "int64")
+    records = Records(builder, split)
+    return Pictures(records, data, records.name, originals).split(records.labels)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..data.batches import Batches
+from ..training.hand_over import predict
 from .attacks import Attacked, fgsm, pgd
 from .logits import gives_logits
 from .metrics import measures
@@ -55,7 +56,7 @@ def measure(
     logits = gives_logits(model)
     if under in ATTACKS:
         model = Attacked(model, ATTACKS[under], epsilon, logits)
-    predictions = model.predict(batches, verbose=int(progress))[: len(split)]
+    predictions = predict(model, batches, verbose=int(progress))
     counts = batches.right.any(axis=1)
     counts[list(batches.broken)] = False
     return measures(predictions[counts], batches.right[counts], logits)
@@ -92,8 +93,8 @@ class _Inputs(Batches):
     def targets(self, indices):
         return self.right[indices]
 
-    def __getitem__(self, step):
-        images, right, _ = super().__getitem__(step)
+    def join(self, step, arrays, found):
+        images, right, _ = super().join(step, arrays, found)
         if self.under == "clean":
             return (images,)
         if self.under == "occlusion":

@@ -6,6 +6,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 
 from ..data.batches import Batches
 from ..tables import markdown_table
+from ..training.hand_over import predict
 from .logits import gives_logits
 
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -30,13 +31,24 @@ def measure(model, split, batch_size=256, strict=False):
     Raises:
         FloatingPointError: if a prediction is NaN or infinite.
     """
-    batches = Batches(split, split.labels.shape[1], batch_size, strict=strict)
-    predictions = model.predict(batches, verbose=0)[: len(split)]
+    classes = split.labels.shape[1]
+    return measure_batches(model, Batches(split, classes, batch_size, strict=strict))
+
+
+def measure_batches(model, batches, workers=None):
+    """The same of images in a `recipes.data.batches.Batches`.
+
+    Args:
+        model: see `measure`.
+        batches: the images.
+        workers: of a `recipes.data.feed.Feed`.
+    """
+    predictions = predict(model, batches, workers)
     if gives_logits(model):
         predictions = keras.ops.convert_to_numpy(keras.ops.sigmoid(predictions))
-    counts = np.ones(len(split), bool)
+    counts = np.ones(len(batches.labels), bool)
     counts[list(batches.broken)] = False
-    return measures(predictions[counts], split.labels[counts])
+    return measures(predictions[counts], batches.labels[counts])
 
 
 def measures(probabilities, right):

@@ -4,6 +4,8 @@ Everything follows from one confusion matrix of whole numbers over the whole set
 neither the size of the batches nor the number of devices changes a digit.
 """
 
+import contextlib
+
 import numpy as np
 from PIL import Image
 
@@ -11,7 +13,7 @@ from keras_cbvit.classes import listed
 from keras_cbvit.models.inference import patch_size_of
 
 from ..data.augment import FILL
-from ..data.batches import decoders
+from ..data.feed import Feed, Steps
 from ..data.segmentation.augment import padded, resized, scaled
 from ..data.segmentation.pairs import IGNORED
 
@@ -152,13 +154,10 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
-    divisor = _divisor(model)
+    whole = _WholePictures(pairs, scale, _divisor(model))
     waiting = {}
-    for first in range(0, len(pairs), batch_size):
-        indices = range(first, min(first + batch_size, len(pairs)))
-        opened = decoders().map(pairs.__getitem__, indices)
-        for index, (picture, labels) in zip(indices, opened, strict=True):
-            image, canvas = _fitted(picture, scale, divisor)
+    with contextlib.closing(Feed(whole).read(0, len(pairs))) as pictures:
+        for index, (image, labels, canvas) in enumerate(pictures):
             group = waiting.setdefault(canvas, [])
             group.append((index, image, labels))
             if len(group) == batch_size:
@@ -190,6 +189,25 @@ def first_input(model, pairs, scale):
     picture, _ = pairs[0]
     image, canvas = _fitted(picture, scale, _divisor(model))
     return padded(image, canvas, FILL)[None].astype("float32")
+
+
+class _WholePictures(Steps):
+    """Pictures one by one: the picture at a scale, its labels, its canvas."""
+
+    parts = 1
+
+    def __init__(self, pairs, scale, divisor):
+        self.pairs = pairs
+        self.scale = scale
+        self.divisor = divisor
+
+    def prepare(self, step, part, arrays):
+        picture, labels = self.pairs[step]
+        return *_fitted(picture, self.scale, self.divisor), labels
+
+    def join(self, step, arrays, found):
+        ((image, canvas, labels),) = found
+        return image, labels, canvas
 
 
 def _fitted(picture, scale, divisor):

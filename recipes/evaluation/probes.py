@@ -12,6 +12,7 @@ import keras_cbvit
 from keras_cbvit.internals import producer_of
 
 from ..data.batches import Batches
+from ..training.hand_over import predict
 from .classifiers import of_pixels
 from .metrics import measures
 
@@ -131,7 +132,7 @@ def _last_features(model):
 def _features(network, split, classes, batch_size, strict):
     """Features and labels of the images that can be decoded."""
     batches = Batches(split, classes, batch_size, strict=strict)
-    features = network.predict(batches, verbose=0)[: len(split)]
+    features = predict(network, batches)
     there = np.ones(len(split), bool)
     there[list(batches.broken)] = False
     return features[there], split.labels[there]

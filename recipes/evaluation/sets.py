@@ -14,9 +14,9 @@ from keras_cbvit.pretrained import imagenet
 from ..data.folders import Contents, MissingDatasetError
 from ..data.labels import read_text
 from ..data.pictures import Pictures
+from ..data.records import Records
 from ..data.sources import Dataset, load_dataset
 from ..data.tfds import prepared
-from ..data.tfrecords import Records
 from ..options.classification import Data
 
 # The TFDS data set and its split.

@@ -36,7 +36,7 @@ class Paper:
     dataset: str | None = None
     """imagenet, cifar10 or digits; of segmentation ade20k (160,000 iterations),
     ade20k_40k or camvid. If not given, the paper's: imagenet or ade20k."""
-    data_dir: Path | None = None
+    data_dir: str | None = None
     """Where TFDS keeps its data sets, its own default if not given; of segmentation the
     folder that ADEChallengeData2016 or camvid is in, this one if not given."""
     sizes: tuple[str, ...] | None = None
@@ -53,6 +53,10 @@ class Paper:
     """As for training."""
     smoke: bool = False
     """Two short epochs of a few images, to see that everything runs."""
+    ray: str | None = None
+    """Address of a Ray cluster that trains the models side by side, each on its share
+    of GPUs or cores: local for one of this machine, auto for the one that this machine
+    belongs to. docs/cluster.md says more."""
     runs: Path = Path("runs/paper")
     """Folder of the run folders."""
     out: Path = Path("runs/paper")
@@ -71,7 +75,7 @@ class Paper:
             if size == "mini" and not mini:
                 raise ValueError(f"sizes='mini' does not go with {dataset}.")
         runs = Runs(self.runs, dataset, self._settings(entry.task))
-        result = measured(self.entry, entry, runs, sizes, self.seeds)
+        result = measured(self.entry, entry, runs, sizes, self.seeds, self.ray)
         text = markdown(result)
         name = f"{self.entry}_smoke" if self.smoke else self.entry
         file = self.out / dataset / f"{name}.md"

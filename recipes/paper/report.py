@@ -9,10 +9,11 @@ import numpy as np
 from ..evaluation.paper_measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
 from ..machine import run_on
 from ..tables import markdown_table
+from .cluster import train_on_ray
 from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
 
 
-def measured(name, entry, runs, sizes, seeds):
+def measured(name, entry, runs, sizes, seeds, ray=None):
     """Measures the models of an entry; returns what its JSON file has.
 
     Args:
@@ -21,16 +22,23 @@ def measured(name, entry, runs, sizes, seeds):
         runs: a `recipes.paper.runs.Runs`.
         sizes: of the models.
         seeds: of the runs.
+        ray: address of a Ray cluster that trains, see `train_on_ray`; `None` to train
+            in this process, one model after the other.
     """
     measures = [
         each
         for each in entry.measures
         if runs.dataset == "imagenet" or each not in IMAGENET_SETS
     ]
-    # What would stop the last of these is said before the first is trained.
     seeds = seeds if measures else ()
-    for size, model, seed in product(sizes, entry.models.values(), seeds):
-        runs.check(model, size, seed, measures)
+    # What would stop the last of these is said before the first is trained.
+    missing = [
+        (model, size, seed)
+        for size, model, seed in product(sizes, entry.models.values(), seeds)
+        if not runs.is_complete(model, size, seed, measures)
+    ]
+    if ray is not None and missing:
+        train_on_ray(ray, runs, missing, measures)
     rows = []
     for size in sizes:
         for title, model in entry.models.items():

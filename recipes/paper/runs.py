@@ -66,9 +66,13 @@ class Runs:
             **{key: config[key] for key in ("date", "cpu", "cores")},
         }
 
-    def check(self, name, size, seed, measures):
-        """Raises what would stop `values` before training, and trains nothing."""
-        self._found(self.experiment(name, size, seed), measures)
+    def is_complete(self, name, size, seed, measures):
+        """Whether `values` has nothing to train or measure.
+
+        Raises what would stop it before training.
+        """
+        known, missing = self._found(self.experiment(name, size, seed), measures)
+        return known is not None and not missing
 
     def values(self, name, size, seed, measures):
         """What was measured of a model, by measure; trains it if it is not yet.

@@ -49,15 +49,15 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, experiment, dataset) -> tuple:
-        """Those of training, `recipes.data.batches.Steps`, and those to evaluate on."""
+        """Those of training, `recipes.data.feed.Steps`, and those to evaluate on."""
 
     @abc.abstractmethod
     def compile(self, model, experiment, batches) -> keras.Model:
         """The model as it is trained, with loss and optimizer built."""
 
     @abc.abstractmethod
-    def validation(self, model, experiment, batches) -> tuple[Any, list]:
-        """What evaluates after each epoch: `fit`'s validation data, and callbacks."""
+    def validation(self, model, experiment, batches) -> list:
+        """The callbacks that evaluate after each epoch."""
 
     @abc.abstractmethod
     def finish(self, model) -> keras.Model:

@@ -24,6 +24,7 @@ from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
 from ..training import callbacks, states
 from ..training.devices import this_process
+from ..training.hand_over import evaluate
 from ..training.heads import fit_head
 from ..training.mixing import MixingModel
 from ..training.optimizer import build_optimizer
@@ -113,8 +114,13 @@ class Classification(Task):
         return trainer
 
     def validation(self, model, experiment, batches):
-        averages = experiment.training.ema_decay is not None
-        return batches[1], [callbacks.EvaluateAverages(batches[1])] if averages else []
+        workers = experiment.run.workers
+        watching = [callbacks.Evaluate(lambda m: evaluate(m, batches[1], workers))]
+        if experiment.training.ema_decay is not None:
+            watching.append(
+                callbacks.EvaluateAverages(lambda m: evaluate(m, batches[1], workers))
+            )
+        return watching
 
     def finish(self, model):
         return in_float32(model, classifier_activation="softmax")

@@ -41,15 +41,14 @@ class MultiLabel(Classification):
         return load_multi_label(data, train, originals)
 
     def validation(self, model, experiment, batches):
-        data, watching = super().validation(model, experiment, batches)
-        split, batch_size = batches[1].split, experiment.training.global_batch_size
-
-        def measure():
-            found = multi_label.measure(model, split, batch_size)
+        def measure(_):
+            workers = experiment.run.workers
+            found = multi_label.measure_batches(model, batches[1], workers)
             value = found["mean_average_precision"]
             return {} if value is None else {"mean_average_precision": value}
 
-        return data, [*watching, callbacks.Evaluate(measure)]
+        watching = super().validation(model, experiment, batches)
+        return [*watching, callbacks.Evaluate(measure)]
 
     def finish(self, model):
         return in_float32(model, classifier_activation="sigmoid")

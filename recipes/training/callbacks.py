@@ -209,15 +209,18 @@ class EvaluateAverages(keras.callbacks.Callback):
     """Evaluates the moving averages of the weights, too, after each epoch.
 
     What it finds joins the log as `val_ema_loss` and the like; put it before the log.
+
+    Args:
+        measure: a function of the model that gives a dict of numbers.
     """
 
-    def __init__(self, batches):
+    def __init__(self, measure):
         super().__init__()
-        self.batches = batches
+        self.measure = measure
 
     def on_epoch_end(self, epoch, logs=None):
         with averaged(self.model):
-            found = self.model.evaluate(self.batches, verbose=0, return_dict=True)
+            found = self.measure(self.model)
         logs.update({f"val_ema_{name}": value for name, value in found.items()})
 
 
@@ -227,7 +230,7 @@ class Evaluate(keras.callbacks.Callback):
     Put it before the log.
 
     Args:
-        measure: a function without arguments that gives a dict of numbers.
+        measure: a function of the model that gives a dict of numbers.
     """
 
     def __init__(self, measure):
@@ -236,7 +239,7 @@ class Evaluate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         states.sync(self.model)
-        found = self.measure()
+        found = self.measure(self.model)
         logs.update({f"val_{name}": value for name, value in found.items()})
 
 
@@ -255,18 +258,23 @@ def averaged(model):
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with images per second and the time left of the whole training."""
+    """A bar with images per second and the time left of the whole training.
 
-    def __init__(self, first_step, steps_per_epoch, epochs, images_per_step):
+    `data` is the share of the time in which data were waited for, so far.
+    """
+
+    def __init__(self, first_step, steps_per_epoch, epochs, images_per_step, feed):
         super().__init__()
         self.first_step = first_step
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.images_per_step = images_per_step
+        self.feed = feed
         self.bar = None
 
     def on_train_begin(self, logs=None):
         if self.bar is None:
+            self.wait = Wait(self.feed)
             self.bar = tqdm.tqdm(
                 total=self.epochs * self.steps_per_epoch * self.images_per_step,
                 initial=self.first_step * self.images_per_step,
@@ -278,7 +286,10 @@ class Progress(keras.callbacks.Callback):
             )
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.set_postfix(loss=f"{float(logs['loss']):.4f}", refresh=False)
+        shown, wait = {"loss": f"{float(logs['loss']):.4f}"}, self.wait.share()
+        if wait is not None:
+            shown["data"] = f"{wait:.0%}"
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(self.images_per_step)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -288,6 +299,22 @@ class Progress(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self.bar.n >= self.bar.total:
             self.bar.close()
+
+
+class Wait:
+    """What share of the time since its creation a feed's batches were waited for."""
+
+    def __init__(self, feed):
+        self.feed = feed
+        self.waited = feed.waited
+        self.start = time.perf_counter()
+
+    def share(self):
+        """A number of 0–1; `None` if the feed does not know."""
+        if self.feed.waited is None:
+            return None
+        seconds = time.perf_counter() - self.start
+        return min((self.feed.waited - self.waited) / seconds, 1.0)
 
 
 class EpochLog(keras.callbacks.Callback):
@@ -301,16 +328,18 @@ class EpochLog(keras.callbacks.Callback):
         first_epoch: the epoch that training goes on with.
         images_per_step: how many are trained on in a step.
         broken_images: function that counts the pictures left out since the last start.
+        feed: of the training batches.
 
     Raises:
         ValueError: if the log of the epochs before is damaged.
     """
 
-    def __init__(self, folder, first_epoch, images_per_step, broken_images):
+    def __init__(self, folder, first_epoch, images_per_step, broken_images, feed):
         super().__init__()
         self.folder = Path(folder)
         self.images_per_step = images_per_step
         self.broken_images = broken_images
+        self.feed = feed
         self.file = self.folder / "log.jsonl"
         # An epoch that is repeated after an interruption is logged once.
         self.epochs = [
@@ -324,10 +353,12 @@ class EpochLog(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
+        self.wait = Wait(self.feed)
         self.images = 0
 
     def on_train_batch_end(self, batch, logs=None):
         self.images += self.images_per_step
+        self.waited = self.wait.share()
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.start
@@ -335,6 +366,8 @@ class EpochLog(keras.callbacks.Callback):
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
         # Training and validation together: what the user waits for.
         values["images_per_second"] = self.images / seconds
+        if self.waited is not None:  # of the training alone
+            values["data_wait"] = self.waited
         values["broken_images"] = self.broken_images()
         self.epochs.append({"epoch": epoch, **values})
         write_log(self.epochs, self.file)

@@ -15,7 +15,8 @@ def distribute(devices, global_batch_size):
     TensorFlow mirrors the model on the devices of this machine. JAX shares each batch
     among them, and among several machines if Keras's variables
     KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID are set
-    (`keras.distribution.initialize`). torch takes one device.
+    (`keras.distribution.initialize`); where JAX knows the launcher, as SLURM and Open
+    MPI, _NUM_PROCESSES is enough. torch takes one device.
 
     Args:
         devices: how many of this machine; `None` for all GPUs, or one CPU without any.

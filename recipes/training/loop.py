@@ -14,6 +14,7 @@ from ..data.fingerprints import of_dataset
 from ..publishing import measure_and_publish
 from . import callbacks, fine_tuning, run_folder
 from .devices import distribute, this_process
+from .hand_over import build_feed, check_feed, hand_over
 
 
 def train(task, experiment, command):
@@ -49,6 +50,7 @@ def _train(task, experiment, command, held):
         experiment.check()
         task.check(experiment)
         fine_tuning.check(experiment)
+        check_feed(run)
         # The network says what is wrong with its arguments; the classes come with the
         # data.
         task.build(experiment.network, experiment.data, 2, run.precision)
@@ -63,6 +65,7 @@ def _train(task, experiment, command, held):
             )
         keras.utils.set_random_seed(run.seed)
         batches = task.batches(experiment, dataset)
+        feed = build_feed(batches[0], run)
         classes = len(dataset.class_names)
         model = task.build(experiment.network, experiment.data, classes, run.precision)
         task.prepare(model, dataset, experiment)
@@ -87,8 +90,8 @@ def _train(task, experiment, command, held):
             write=is_first,
         )
         held.enter_context(checkpoints.noted())
-        validation_data, evaluating = task.validation(model, experiment, batches)
-        _fit(trainer, batches, validation_data, evaluating, checkpoints, training, run)
+        evaluating = task.validation(model, experiment, batches)
+        _fit(trainer, batches, feed, evaluating, checkpoints, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} images could not be decoded and were left out.")
     finished = fine_tuning.result(task.finish(model), training)
@@ -136,7 +139,7 @@ def _notes(task, experiment):
     )
 
 
-def _fit(trainer, batches, validation_data, evaluating, checkpoints, training, run):
+def _fit(trainer, batches, feed, evaluating, checkpoints, training, run):
     """Trains to the end, from the last checkpoint in the run folder if there is one."""
     is_first = this_process()[0] == 0
     train_batches = batches[0]
@@ -150,9 +153,9 @@ def _fit(trainer, batches, validation_data, evaluating, checkpoints, training, r
     if is_first:
         images, epochs = train_batches.batch_size, training.epochs
         watching += [
-            callbacks.Progress(step, steps_per_epoch, epochs, images),
+            callbacks.Progress(step, steps_per_epoch, epochs, images, feed),
             callbacks.EpochLog(
-                run.folder, epoch, images, lambda: _broken_images(batches)
+                run.folder, epoch, images, lambda: _broken_images(batches), feed
             ),
         ]
     watching.append(checkpoints)
@@ -162,16 +165,16 @@ def _fit(trainer, batches, validation_data, evaluating, checkpoints, training, r
         if first >= last:
             continue
         start = max(step, first * steps_per_epoch)
-        trainer.fit(
-            train_batches.for_fit(start, last * steps_per_epoch),
-            validation_data=validation_data,
-            initial_epoch=first,
-            epochs=last,
-            steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
-            callbacks=watching,
-            shuffle=False,  # the batches are
-            verbose=0,
-        )
+        with hand_over(feed, start, last * steps_per_epoch) as data:
+            trainer.fit(
+                data,
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
+                callbacks=watching,
+                shuffle=False,  # the batches are
+                verbose=0,
+            )
 
 
 def _broken_images(batches):

@@ -198,6 +198,8 @@ _FREE = (
     "run_dir",
     "checkpoint_steps",
     "data_dir",
+    "workers",
+    "data_service",
 )
 
 

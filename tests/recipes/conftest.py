@@ -16,6 +16,7 @@ if keras.backend.backend() != "jax":
 if keras.backend.backend() != "tensorflow":
     collect_ignore += [
         "data/test_sources_tensorflow.py",
+        "data/test_tf_data.py",
         "training/test_devices_tensorflow.py",
     ]
 

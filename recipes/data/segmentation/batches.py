@@ -1,8 +1,11 @@
-"""Batches of crops and their labels for `fit`."""
+"""Batches of crops and their labels, to train on."""
+
+import types
 
 import numpy as np
 
-from ..batches import Steps, decoders, shuffled
+from ..batches import shuffled
+from ..feed import Steps
 from .augment import augment, draw
 from .pairs import IGNORED
 
@@ -34,8 +37,12 @@ class TrainingCrops(Steps):
         self.pairs = pairs
         self.broken_images = pairs.broken_images
         self.batch_size = batch_size
-        self.data = data
-        self.augmentation = augmentation
+        self.parts = batch_size
+        self.size, self.scale = data.image_size, data.scale
+        shape = batch_size, *self.size
+        self.arrays = {"images": ((*shape, 3), "uint8"), "labels": (shape, "uint8")}
+        # Not the options, whose module imports Keras, which workers do not.
+        self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
 
@@ -47,7 +54,21 @@ class TrainingCrops(Steps):
             [shuffled(number, self.seed, p // number)[p % number] for p in positions]
         )
 
-    def __getitem__(self, step):
+    def prepare(self, step, part, arrays):
+        """Makes a crop and its labels."""
+        random = np.random.default_rng((self.seed, step))
+        drawn = draw(random, self.batch_size, self.augmentation)
+        image, labels = self.pairs[self.indices(step)[part]]
+        arrays["images"][part], arrays["labels"][part] = augment(
+            image,
+            labels,
+            self.size,
+            self.scale,
+            self.augmentation.most_of_one_class,
+            {name: values[part] for name, values in drawn.items()},
+        )
+
+    def join(self, step, arrays, found):
         """The crops of a step.
 
         Returns:
@@ -57,24 +78,7 @@ class TrainingCrops(Steps):
             each that counts. With them the mean over pixels of `PixelCrossEntropy`
             becomes the mean over those that count, on any number of devices.
         """
-        random = np.random.default_rng((self.seed, step))
-        drawn = draw(random, self.batch_size, self.augmentation)
-
-        def crop(row, index):
-            numbers = {name: values[row] for name, values in drawn.items()}
-            image, labels = self.pairs[index]
-            return augment(
-                image,
-                labels,
-                self.data.image_size,
-                self.data.scale,
-                self.augmentation.most_of_one_class,
-                numbers,
-            )
-
-        indices = self.indices(step)
-        crops = list(decoders().map(crop, range(len(indices)), indices))
-        images, labels = (np.stack(arrays) for arrays in zip(*crops, strict=True))
+        labels = arrays["labels"]
         counted = max(np.count_nonzero(labels != IGNORED), 1)
         weights = np.full(self.batch_size, labels.size / counted, "float32")
-        return images, labels, weights
+        return arrays["images"], labels, weights

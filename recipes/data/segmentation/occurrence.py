@@ -1,12 +1,13 @@
 """Whether every class has pixels to learn from and to be measured on."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from keras_cbvit.classes import listed
 
-from ..batches import decoders
+from ...machine import cores
 from .pairs import IGNORED
 
 AT_ONCE = 64  # files that are read before looking whether every class was seen
@@ -61,10 +62,11 @@ def labels_found(pairs):
     found = np.zeros(256, bool)
     # At random, since files of one place may lie together.
     order = np.random.default_rng(0).permutation(len(pairs))
-    for first in range(0, len(order), AT_ONCE):
-        some = order[first : first + AT_ONCE]
-        for counts in decoders().map(pairs.label_counts, some):
-            found |= counts > 0
-        if found[pairs.table < pairs.classes].all():
-            break
+    with ThreadPoolExecutor(cores()) as pool:
+        for first in range(0, len(order), AT_ONCE):
+            some = order[first : first + AT_ONCE]
+            for counts in pool.map(pairs.label_counts, some):
+                found |= counts > 0
+            if found[pairs.table < pairs.classes].all():
+                break
     return np.flatnonzero(found)

@@ -17,8 +17,8 @@ from keras_cbvit.classes import check_names
 from ..decoding import decoded, decoded_samples
 from ..fingerprints import NO_CLASS, fingerprint, marks_of
 from ..folders import Contents, MissingDatasetError
+from ..records import Records
 from ..tfds import UnknownDatasetError, prepared, refuse_float_images
-from ..tfrecords import Records
 
 IGNORED = 255
 """What labels of pixels that do not count become, whatever they are in the files."""

@@ -81,7 +81,8 @@ def test_input_is_measured_and_missing_peers_are_named(
     assert result["cpu"] and result["cores"] >= 1
     assert result["pictures"] == 3
     assert result["images_per_repeat"] == 4
-    assert set(result["skipped"]) == {"timm", "KerasCV"}
+    without = {"timm", "KerasCV", benchmark.OURS_TF_DATA}
+    assert set(result["skipped"]) == without
     assert "keras" in result["versions"][benchmark.OURS]
     for row in result["images_per_second"].values():
         assert set(row) == {"median", "min", "max", "ratio_to_timm", "all"}
@@ -106,7 +107,7 @@ def test_a_peer_that_breaks_is_an_error_with_its_last_words(
     pictures, no_peers, tmp_path
 ):
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
-    with pytest.raises(SystemExit, match="timm ended: out of workers"):
+    with pytest.raises(SystemExit, match="tf_data ended: out of workers"):
         main(["input", "--data-dir", str(pictures), *FAST, "--peer-python", python])
 
 
@@ -144,4 +145,4 @@ def test_unknown_benchmarks_are_refused_by_name(capsys):
     with pytest.raises(SystemExit):
         main(["speed"])
     message = capsys.readouterr().err
-    assert "speed" in message and "input, model, profile" in message
+    assert "speed" in message and "input, feed, model, profile" in message

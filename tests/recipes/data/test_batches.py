@@ -9,9 +9,11 @@ from PIL import Image
 from recipes.data.augment import augment
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.decoding import BrokenImageError
+from recipes.data.feed import Feed
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
 from recipes.options.classification import NO_AUGMENTATION, Augmentation, Data
+from recipes.training.hand_over import evaluate, hand_over
 from recipes.training.mixing import MixingModel
 
 
@@ -100,7 +102,7 @@ def test_evaluate_gives_the_mean_over_exactly_the_images(number):
     model.build((None, 6, 8, 3))
     kernel = np.random.default_rng(0).normal(size=(144, 3)).astype("float32")
     model.set_weights([kernel, np.zeros(3)])
-    found = model.evaluate(Batches(split, 3, 4), verbose=0, return_dict=True)
+    found = evaluate(model, Batches(split, 3, 4))
 
     logits = split.images.reshape(number, -1) / 255 @ kernel.astype("float64")
     log_sums = np.log(np.exp(logits).sum(axis=1))
@@ -182,7 +184,7 @@ def test_each_step_draws_anew():
 
 def test_reading_ahead_gives_the_same_batches_in_order():
     batches = training_batches(split_of(16), **FULL)
-    read = list(batches.read(3, 13))
+    read = list(Feed(batches, 0).read(3, 13))
     assert len(read) == 10
     for step, batch in enumerate(read, 3):
         assert_same(batch, batches[step])
@@ -255,10 +257,10 @@ def test_pictures_are_cropped_on_the_host_and_nothing_of_it_is_left_for_the_devi
 ):
     batches = TrainingBatches(pictures, 3, 6, Augmentation(repeats=1))
     with pytest.warns(UserWarning, match=r"Left out: .*2\.jpg is not a readable"):
-        read = list(batches.read(0, 4))
+        read = list(Feed(batches, 0).read(0, 4))
     for batch, labels in read:
         assert batch["images"].shape == (6, 16, 16, 3)
-        assert batch.keys() == {"images", "share", "weight", "paste"}
+        assert batch.keys() == {"images", "erase", "share", "weight", "paste"}
         assert labels.shape == (6, 3)
     assert not np.array_equal(read[0][0]["images"], read[2][0]["images"])
 
@@ -289,7 +291,7 @@ def test_copies_of_a_picture_are_decoded_once_and_cropped_each(pictures, monkeyp
         np.testing.assert_array_equal(batch["images"][row], alone)
 
 
-def test_pictures_are_erased_on_the_host_with_noise_beyond_0_to_255(pictures):
+def test_pictures_are_erased_with_bytes_that_follow_from_the_step(pictures):
     policy = dataclasses.replace(NO_AUGMENTATION, random_resized_crop=True)
     erased, whole = (
         TrainingBatches(pictures, 3, 6, dataclasses.replace(policy, erasing=erasing))
@@ -298,11 +300,14 @@ def test_pictures_are_erased_on_the_host_with_noise_beyond_0_to_255(pictures):
     step = next(s for s in range(9) if 2 not in erased.indices(s))
     (batch, _), (again, _) = erased[step], erased[step]
     images = batch["images"]
-    assert images.dtype == np.int16
-    assert images.min() < 0 and images.max() > 255
+    assert images.dtype == np.uint8
     np.testing.assert_array_equal(again["images"], images)
-    changed = (images != whole[step][0]["images"]).any(axis=-1).mean(axis=(1, 2))
-    assert np.all((changed > 0.01) & (changed < 0.4))
+    changed = (images != whole[step][0]["images"]).any(axis=-1)
+    shares = changed.mean(axis=(1, 2))
+    assert np.all((shares > 0.01) & (shares < 0.4))
+    for each, (top, left, bottom, right) in zip(changed, batch["erase"], strict=True):
+        each[top:bottom, left:right] = False
+    assert not changed.any()
 
 
 def test_the_next_picture_takes_the_place_of_a_broken_one(pictures):
@@ -357,18 +362,18 @@ def test_fit_sees_each_batch_of_each_epoch_in_order(prepare):
     model.evaluate(np.zeros((4, 6, 8, 3)), np.zeros((4, 3)), verbose=0)
 
     running = []
-    model.fit(
-        batches.for_fit(0, 6),
-        epochs=2,
-        steps_per_epoch=3,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(
-                on_train_batch_end=lambda step, logs: running.append(logs["loss"]),
-            )
-        ],
+    watching = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: running.append(logs["loss"]),
     )
+    with hand_over(Feed(batches, 0), 0, 6) as data:
+        model.fit(
+            data,
+            epochs=2,
+            steps_per_epoch=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[watching],
+        )
 
     expected = []
     for epoch in (0, 1):

@@ -582,31 +582,8 @@ def tiny_with_a_broken_picture(tmp_path):
     content = file.read_bytes()
     second = content.index(b"IHDR", content.index(b"IHDR") + 1)
     broken = content[:second] + b"RHDI" + content[second + 4 :]
-    file.write_bytes(with_checksums(broken))
+    file.write_bytes(broken)
     return data_dir
-
-
-def with_checksums(content):
-    """The rows of a TFRecord file with checksums that are right: CRC-32C, masked."""
-    rows, start = b"", 0
-    while start < len(content):
-        header = content[start : start + 8]
-        end = start + 12 + int.from_bytes(header, "little")
-        record = content[start + 12 : end]
-        rows += header + checksum(header) + record + checksum(record)
-        start = end + 4
-    return rows
-
-
-def checksum(content):
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    crc ^= 0xFFFFFFFF
-    masked = (crc >> 15 | crc << 17) + 0xA282EAD8
-    return (masked & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ MODELS = {"plain": ("none", "vit"), "cb": ("cb", "vitcb"), "cbs": ("cbs", "vitcb
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch):
     broadcast, family = MODELS[model]
-    runs = Runs(tmp_path, "camvid", {"data": {"data_dir": tmp_path}})
+    runs = Runs(tmp_path, "camvid", {"data": {"data_dir": str(tmp_path)}})
     experiment = runs.experiment(model, "mini", 1)
     options = ["--weights", f"{family}_mini.cifar10", "--broadcast", broadcast]
     options += [
@@ -80,7 +80,7 @@ def test_weights_of_the_last_model_are_missed_before_the_first_is_trained(
 
 COLUMNS = (
     "epoch,auxiliary_loss,loss,predictions_loss,val_mean_iou,val_pixel_accuracy,"
-    "learning_rate,images_per_second,broken_images"
+    "learning_rate,images_per_second,data_wait,broken_images"
 )
 
 
@@ -89,7 +89,7 @@ def written_elsewhere(folder, model, mean_iou):
     runs = Runs(folder / "runs", "camvid", {"training": {"iterations": 400}})
     experiment = runs.experiment(model, "mini", 0)
     run_folder.claim(runs.task, experiment, "recipes.train")
-    log = [COLUMNS, "0,1.5,2.5,2.0,0.125,0.5,1e-3,8.0,0", "1,1,2,1.75,0.25,0.5,0,8,0"]
+    log = [COLUMNS, "0,1.5,2.5,2.0,0.125,0.5,1e-3,8,0,0", "1,1,2,1.75,0.25,0.5,0,8,0,0"]
     (experiment.run.folder / "log.csv").write_text("\n".join(log) + "\n")
     measures = {"mean_iou": mean_iou, "pixel_accuracy": 50.0, "class_iou": [None] * 11}
     (experiment.run.folder / "measures.json").write_text(json.dumps(measures))

@@ -1,19 +1,22 @@
 """Data parallelism over logical CPU devices, and over processes of one machine."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from recipes.training.devices import distribute
-from tests.recipes.small import read_log
+from tests.recipes.small import network_options, read_log
 from tests.recipes.training import dense
 
 pytestmark = pytest.mark.slow
+SCRIPT = Path(__file__).parents[3] / "docs" / "cluster" / "train.sbatch"
 
 
 def start(folder, devices, **variables):
@@ -35,6 +38,7 @@ def start(folder, devices, **variables):
 def finish(process):
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-3000:]
+    return output
 
 
 def losses(folder, name):
@@ -92,6 +96,53 @@ def test_two_processes_give_the_losses_of_one(one, tmp_path):
         finish(process)
     assert_same_losses(tmp_path, "1_devices", one)
     assert_same_augmentation(tmp_path, one)
+
+
+SRUN = """#!/bin/bash
+# Starts what SLURM would start on one machine for a step of two tasks.
+while [[ $1 == --* ]]; do shift; done
+export SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_NODES=1
+for task in 0 1; do
+    SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks[task]=$!
+done
+for task in 0 1; do wait "${tasks[task]}" || exit; done
+"""
+
+
+def job_of_a_free_port():
+    """The number of a SLURM job for which JAX takes a port that is free."""
+    for job in range(os.getpid(), os.getpid() + 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", 65536 - 2**12 + job % 2**12))
+            return job
+    raise AssertionError("No port is free.")
+
+
+def test_the_script_for_slurm_gives_the_losses_of_one(one, tmp_path):
+    srun = tmp_path / "srun"
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    options = [*network_options(), "--epochs", "3", "--warmup-epochs", "1"]
+    options += ["--image-size", "8", "8", "--shift", "1", "--global-batch-size", "256"]
+    options += ["--base-learning-rate", "4e-2", "--run-dir", str(tmp_path / "run")]
+    path = [str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]]
+    process = subprocess.Popen(
+        ["bash", str(SCRIPT), "digits", *options],
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join(path),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SLURM_JOB_ID": str(job_of_a_free_port()),
+            "SLURM_NTASKS": "2",
+            "SLURM_CPUS_PER_TASK": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert finish(process).count("The model is in") == 1  # both trained the same one
+    expected = losses(one, "1_devices")
+    np.testing.assert_allclose(losses(tmp_path, "run"), expected, rtol=1e-5)
 
 
 def test_more_devices_than_a_running_process_has_are_refused():

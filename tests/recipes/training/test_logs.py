@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from recipes.data.feed import Feed
 from recipes.training import states
 from recipes.training.callbacks import EpochLog
 from recipes.training.logs import Scalars, read_log
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.any_backend
 
 def log_epochs(folder, first_epoch, losses):
     """Logs these losses as those of the epochs from `first_epoch` on."""
-    log = EpochLog(folder, first_epoch, 100, broken_images=lambda: 7)
+    feed = Feed(None, 0)
+    log = EpochLog(folder, first_epoch, 100, broken_images=lambda: 7, feed=feed)
     log.set_model(compiled_model())
     log.on_train_begin()
     for epoch, loss in enumerate(losses, first_epoch):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from keras import ops
 
+from recipes.data.feed import Feed
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.experiment import Experiment, Run
 from recipes.network import Network
 from recipes.options.segmentation import Augmentation, Data, Training
 from recipes.tasks import TASKS
+from recipes.training.hand_over import hand_over
 from tests.recipes.test_segment import write_pictures
 
 TINY = Experiment(
@@ -62,9 +64,8 @@ def test_the_loss_is_scaled_in_float16(tmp_path, precision):
     if not is_scaled:
         return
     before = [ops.convert_to_numpy(v) for v in trainer.trainable_variables]
-    history = trainer.fit(
-        crops.for_fit(0, 4), steps_per_epoch=4, shuffle=False, verbose=0
-    )
+    with hand_over(Feed(crops, 0), 0, 4) as data:
+        history = trainer.fit(data, steps_per_epoch=4, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     # A step whose scaled gradients overflow is left out; not all of them do.
     steps = int(trainer.optimizer.inner_optimizer.iterations)

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from recipes.data.feed import Feed
 from recipes.data.segmentation.batches import TrainingCrops
 from recipes.data.segmentation.pairs import IGNORED, Pairs
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data
@@ -59,7 +60,7 @@ def test_a_batch_follows_from_the_seed_and_the_step_alone():
     one, other = (crops(augmentation=policy, seed=3) for _ in range(2))
     late = one[7]
     assert_same(late, other[7])
-    assert_same(late, list(other.read(6, 8))[1])
+    assert_same(late, list(Feed(other, 0).read(6, 8))[1])
     for different in (one[8], crops(augmentation=policy, seed=4)[7]):
         assert not np.array_equal(late[0], different[0])
 
@@ -83,7 +84,7 @@ def test_a_wrong_label_stops_with_the_name_of_the_file():
     pairs = pairs_of(2)
     pairs.labels[1, 0, 0] = 9
     with pytest.raises(ValueError, match="labels 1 has the labels 9"):
-        list(TrainingCrops(pairs, 2, DATA, NO_AUGMENTATION).read(0, 1))
+        list(Feed(TrainingCrops(pairs, 2, DATA, NO_AUGMENTATION), 0).read(0, 1))
 
 
 def test_no_pictures_are_refused():

@@ -1,0 +1,157 @@
+"""Memory for batches, used again as soon as nothing refers to a batch.
+
+The system takes longer to give fresh memory for each batch than it takes to fill it.
+"""
+
+import collections
+import contextlib
+import errno
+import math
+import mmap
+import os
+import time
+import weakref
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import numpy as np
+
+SHARED_MEMORY = Path("/dev/shm")
+ALIGNMENT = 64  # bytes; JAX and TensorFlow take such arrays without a copy
+
+
+class Memory:
+    """The arrays of batches that threads of this process fill.
+
+    A context manager.
+
+    Args:
+        arrays: shape and dtype of each array of a batch, by their names.
+        steps: a range, the steps that have a batch.
+    """
+
+    def __init__(self, arrays, steps):
+        self.steps = steps
+        self.layout = {}
+        self.size = 0
+        for name, (shape, dtype) in arrays.items():
+            self.layout[name] = self.size, shape, np.dtype(dtype)
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            self.size += -(-size // ALIGNMENT) * ALIGNMENT
+        self.batches = {}
+        self.free = collections.deque()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Batches that are still referred to stay."""
+
+    def add(self, step):
+        """Makes room for the batch of a step."""
+        block = self.free.pop() if self.free else self._allocate()
+        whole = np.ndarray(self.size, "uint8", block.buf)
+        # Every view of the array keeps it, and so its memory.
+        weakref.finalize(whole, self.free.append, block).atexit = False
+        self.batches[step] = self._views(whole)
+        return block
+
+    def take(self, step):
+        """The arrays of a step, by their names, which are forgotten here."""
+        return self.batches.pop(step)
+
+    @contextlib.contextmanager
+    def fill(self, step):
+        """A context that gives the arrays of a step, to fill a part of them."""
+        yield self.batches[step]
+
+    def _views(self, whole):
+        views = {}
+        for name, (start, shape, dtype) in self.layout.items():
+            end = start + math.prod(shape) * dtype.itemsize
+            views[name] = whole[start:end].view(dtype).reshape(shape)
+        return views
+
+    def _allocate(self):
+        return _Block(mmap.mmap(-1, max(self.size, 1)))
+
+
+class _Block:
+    """Memory of this process, as `SharedMemory` has it."""
+
+    def __init__(self, buf):
+        self.buf = buf
+
+
+class MemoryOfProcesses(Memory):
+    """The arrays of batches that worker processes fill.
+
+    A worker has the memory of a batch only while it fills it. It is shared by name; a
+    table, which is shared, too, says for each step which block is its own.
+
+    Raises:
+        OSError: if there is too little shared memory, here or in `add`.
+    """
+
+    def __init__(self, arrays, steps):
+        super().__init__(arrays, steps)
+        self.blocks = {}
+        self.table = shared_block(4 * len(steps))
+
+    def __exit__(self, *_):
+        for block in (self.table, *self.blocks):
+            block.unlink()
+
+    def add(self, step):
+        block = super().add(step)
+        self._numbers()[step - self.steps.start] = self.blocks[block]
+        return block
+
+    @contextlib.contextmanager
+    def fill(self, step):
+        while not (number := self._numbers()[step - self.steps.start]):
+            time.sleep(0.001)
+        block = SharedMemory(self._name(number))
+        yield self._views(np.ndarray(self.size, "uint8", block.buf))
+        block.close()
+
+    def __getstate__(self):
+        names = "steps", "layout", "size", "table"
+        return {name: getattr(self, name) for name in names}
+
+    def _numbers(self):
+        """The number of each step's block; 0 for none yet."""
+        return np.ndarray(len(self.steps), "int32", self.table.buf)
+
+    def _name(self, number):
+        return f"{self.table.name}_{number}"
+
+    def _allocate(self):
+        number = len(self.blocks) + 1
+        block = shared_block(self.size, self._name(number))
+        self.blocks[block] = number
+        return block
+
+
+def shared_block(size, name=None):
+    """A new block of shared memory, of zeros.
+
+    Raises:
+        OSError: if there is no room for it; the system would kill the process that
+            writes there.
+    """
+    block = SharedMemory(name, create=True, size=max(size, 1))
+    try:
+        if SHARED_MEMORY.is_dir():
+            with open(SHARED_MEMORY / block.name, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, block.size)
+    except OSError as error:
+        block.close()
+        block.unlink()
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"{SHARED_MEMORY} is full: the workers need {(size >> 20) + 1} MB more; "
+            "make it larger (docker run --shm-size=8g), or take --workers 0."
+        ) from None
+    return block

@@ -1,0 +1,137 @@
+"""From a feed to what `fit`, `evaluate` and `predict` take."""
+
+import contextlib
+import functools
+import itertools
+
+import keras
+
+from ..data.batches import TrainingBatches
+from ..data.feed import Feed
+
+
+def check_feed(run):
+    """Raises a ValueError if a run's `feed` and `data_service` cannot be.
+
+    Args:
+        run: a `recipes.experiment.Run`.
+    """
+    if run.feed == "grain" and run.data_service is not None:
+        raise ValueError(f"data_service={run.data_service!r} goes with --feed tf.data.")
+    backend = keras.backend.backend()
+    if run.feed == "tf.data" and backend != "tensorflow":
+        raise ValueError(
+            "--feed tf.data needs KERAS_BACKEND=tensorflow; the backend is "
+            f"{backend}, which --feed grain feeds, too."
+        )
+
+
+def build_feed(batches, run):
+    """What gives the training batches of a run, as its options say.
+
+    Raises:
+        ValueError: on batches that `--feed tf.data` does not make.
+    """
+    if run.feed == "grain":
+        return Feed(batches, run.workers)
+    if not isinstance(batches, TrainingBatches):
+        raise ValueError("--feed tf.data is for classification; give --feed grain.")
+    from ..data.tf_data import TensorFlowFeed
+
+    return TensorFlowFeed(batches, run.data_service)
+
+
+@contextlib.contextmanager
+def hand_over(feed, first, last):
+    """A context that gives the batches of some steps, for Keras.
+
+    Args:
+        feed: a `recipes.data.feed.Feed`, or what `build_feed` gives.
+        first: number of the first step.
+        last: number of the step after the last one.
+    """
+    if not isinstance(feed, Feed):
+        with feed.naming():
+            yield feed.dataset(first)
+        return
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.closing(feed.read(first, last, _placement())) as reader:
+            yield reader
+        return
+    import tensorflow as tf
+
+    # It copies batches to the replicas ahead by itself.
+    reader = feed.read(first, last)
+
+    # With several replicas, `fit` takes batches to build the model and begins again,
+    # which a generator cannot.
+    head = next(reader)
+    readers = iter([itertools.chain([head], reader)])
+    yield tf.data.Dataset.from_generator(
+        lambda: next(readers, None) or feed.read(first, last),
+        output_signature=tf.nest.map_structure(
+            lambda values: tf.TensorSpec(values.shape, values.dtype), head
+        ),
+    )
+
+
+def _placement():
+    """A function that begins to copy a batch to the devices; `None` if Keras does it.
+
+    Keras waits for a step before it takes the next batch.
+    """
+    if keras.backend.backend() == "torch":
+        return functools.partial(keras.tree.map_structure, _torch_tensor)
+    import jax
+
+    # Of several processes, Keras takes each one's part from the host.
+    distribution = keras.distribution.distribution()
+    if distribution is None or jax.process_count() > 1:
+        return None
+
+    def place(values):
+        layout = distribution.get_data_layout(values.shape).backend_layout
+        return jax.device_put(values, layout)
+
+    return functools.partial(keras.tree.map_structure, place)
+
+
+def _torch_tensor(values):
+    """A tensor on the device, for which Keras would copy an array of this process."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    device = keras.ops.zeros(()).device
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def predict(model, batches, workers=None, verbose=0):
+    """What a model predicts for each image.
+
+    Args:
+        model: a Keras model.
+        batches: a `recipes.data.batches.Batches`.
+        workers: of a `Feed`.
+        verbose: of `keras.Model.predict`.
+    """
+    with _hand_over_all(batches, workers) as data:
+        found = model.predict(data, steps=len(batches), verbose=verbose)
+    return found[: len(batches.labels)]
+
+
+def evaluate(model, batches, workers=None):
+    """Loss and metrics of a compiled model, by their names, over all images.
+
+    For the arguments see `predict`.
+    """
+    with _hand_over_all(batches, workers) as data:
+        steps = len(batches)
+        return model.evaluate(data, steps=steps, verbose=0, return_dict=True)
+
+
+def _hand_over_all(batches, workers):
+    # From memory there is nothing to prepare.
+    feed = Feed(batches, 0 if batches.in_memory else workers)
+    return hand_over(feed, 0, len(batches))

@@ -1,0 +1,211 @@
+"""Batches are the same from threads and from any number of worker processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from recipes.data import feed
+from recipes.data.feed import Feed, Steps, WorkerError
+
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
+
+PACKAGE = Path(feed.__file__).parents[2]
+
+
+class Numbers(Steps):
+    """Batches that say which process made them, and fail where they are told to."""
+
+    parts = 3
+
+    def __init__(self, images=None, fail_at=None, kill_at=None):
+        self.arrays = {"numbers": ((6, 3), "int64"), "parts": ((3,), "uint8")}
+        self.images = images
+        self.fail_at = fail_at
+        self.kill_at = kill_at
+
+    def prepare(self, step, part, arrays):
+        if (step, part) == self.fail_at:
+            raise ValueError(f"part {part} of step {step} cannot be made")
+        if (step, part) == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = step * self.parts + part
+        if self.images is not None:
+            value += int(self.images[step])
+        arrays["numbers"][2 * part : 2 * part + 2] = value
+        arrays["parts"][part] = part
+        return os.getpid(), _modules(), _megabytes()
+
+    def join(self, step, arrays, found):
+        processes, modules, megabytes = zip(*found, strict=True)
+        np.testing.assert_array_equal(arrays["parts"], range(3))
+        return arrays["numbers"], set(processes), set().union(*modules), megabytes
+
+
+def _modules():
+    """Those that a worker must not have."""
+    found = ("keras", "tensorflow", "jax", "torch", "keras_cbvit.models")
+    return sorted(name for name in found if sys.modules.get(name))
+
+
+def _megabytes():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def shared_memory():
+    """What is there of arrays that processes share."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    """No worker process is."""
+    yield
+    assert not children(os.getpid())
+
+
+def children(process):
+    """The worker processes of a process."""
+    return [
+        child.pid
+        for child in psutil.Process(process).children()
+        if any("spawn_main" in argument for argument in child.cmdline())
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_batches_come_in_order_from_any_number_of_workers(workers):
+    steps = Numbers(np.arange(10) * 100)
+    read = list(Feed(steps, workers).read(3, 8))
+    assert len(read) == 5
+    for step, (numbers, processes, modules, megabytes) in enumerate(read, 3):
+        expected = np.repeat(3 * step + np.arange(3), 2) + 100 * step
+        np.testing.assert_array_equal(numbers, expected[:, None] * np.ones((1, 3)))
+        if workers:
+            assert os.getpid() not in processes
+            assert modules == set()
+            assert max(megabytes) < 200
+    made_by = set().union(*(processes for _, processes, *_ in read))
+    assert len(made_by) == max(workers, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_is_raised_where_the_batch_is_used(workers):
+    read = Feed(Numbers(fail_at=(4, 1)), workers).read(2, 8)
+    assert [int(batch[0][0, 0]) for batch in (next(read), next(read))] == [6, 9]
+    with pytest.raises(ValueError, match="part 1 of step 4 cannot be made"):
+        next(read)
+
+
+def test_an_error_in_the_first_part_ends_the_workers_that_are_starting():
+    with pytest.raises(ValueError, match="part 0 of step 0 cannot be made"):
+        next(Feed(Numbers(fail_at=(0, 0)), 4).read(0, 100))
+
+
+def test_a_worker_that_is_killed_is_an_error_in_a_sentence():
+    read = Feed(Numbers(kill_at=(4, 1)), 2).read(2, 8)
+    with pytest.raises(WorkerError, match=r"prepares images ended \(SIGKILL\): too"):
+        list(read)
+
+
+def test_reading_may_end_early():
+    read = Feed(Numbers(), 2).read(0, 1000)
+    next(read)
+    assert len(children(os.getpid())) == 2
+    read.close()
+
+
+@pytest.mark.parametrize("large", ["images", "batches"])
+def test_too_little_shared_memory_is_an_error_before_any_worker_starts(large):
+    steps = Numbers(np.zeros(10))
+    number = shutil.disk_usage("/dev/shm").total + 2**20
+    if large == "images":  # which take no memory here
+        steps.images = np.broadcast_to(np.uint8(0), (number,))
+    else:
+        steps.arrays = {**steps.arrays, "more": ((number,), "uint8")}
+    with pytest.raises(OSError, match=r"^/dev/shm is full: .* MB more; .*shm-size=8g"):
+        next(Feed(steps, 2).read(0, 5))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_used_again_once_nothing_refers_to_a_batch(workers):
+    places, kept = set(), []
+    for step, (numbers, *_) in enumerate(Feed(Numbers(), workers).read(0, 60)):
+        places.add(numbers.ctypes.data)
+        if step % 20 == 0:
+            kept.append(numbers[1:])  # a view keeps it
+        del numbers
+    assert 4 <= len(places) < 20
+    for n, numbers in enumerate(kept):
+        assert numbers[0, 0] == 60 * n and numbers[-1, 0] == 60 * n + 2
+
+
+class Silent(Steps):
+    """Parts that fill their rows, and have nothing else to say."""
+
+    parts = 2
+
+    def __init__(self):
+        self.arrays = {"numbers": ((2,), "int64")}
+
+    def prepare(self, step, part, arrays):
+        arrays["numbers"][part] = 2 * step + part
+
+    def join(self, step, arrays, found):
+        return arrays["numbers"].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parts_may_have_nothing_to_say(workers):
+    expected = [[2 * step, 2 * step + 1] for step in range(20)]
+    assert list(Feed(Silent(), workers).read(0, 20)) == expected
+
+
+SCRIPT = """
+import sys, time
+from tests.recipes.data.test_feed import Numbers
+from recipes.data.feed import Feed
+for batch in Feed(Numbers(), 2).read(0, 10**6):
+    print("batch", flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(ending):
+    # Not in a file with a guard: workers do not run the main module.
+    before = shared_memory()
+    program = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    # Then memory is used again, and none is made that Python does not know of yet.
+    for _ in range(20):
+        assert program.stdout.readline() == "batch\n"
+    workers = children(program.pid)
+    assert len(workers) == 2
+    if ending == signal.SIGINT:
+        os.killpg(program.pid, ending)  # as Ctrl-C
+    else:
+        program.kill()
+    _, errors = program.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while shared_memory() - before or any(
+        Path(f"/proc/{worker}").exists() for worker in workers
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # The workers say nothing.
+    assert errors.count("Traceback") == (ending == signal.SIGINT)
