@@ -23,9 +23,10 @@ from .memory import SHARED_MEMORY, Memory, MemoryOfProcesses, shared_block
 
 AHEAD = 3  # batches that are prepared while the device computes
 MOST_THREADS = 8  # more do not prepare more: Python's lock
+_STARTING = threading.Lock()  # the main module is another one while workers start
 
 
-class WorkerError(RuntimeError):
+class WorkerError(ChildProcessError):
     """A worker process ended before its work was done."""
 
 
@@ -131,6 +132,7 @@ class Feed:
             batches = self._batches(first, last, held)
             if place:
                 batches = map(place, batches)
+            # It ends before the parts do, whose end would leave it waiting for ever.
             joiner = held.enter_context(ThreadPoolExecutor(1))
             waiting = joiner.submit(next, batches)
             for _ in range(first, last):
@@ -148,11 +150,14 @@ class Feed:
         for step in memory.steps[: self.ahead]:
             memory.add(step)
         start = self._start_processes if self.workers else self._start_threads
-        parts = start(memory, held)
+        return self._joined(memory, start(memory, held))
+
+    def _joined(self, memory, parts):
+        """Yields the batches of all steps; they get their memory some steps ahead."""
         for step in memory.steps:
             if step + self.ahead in memory.steps:
                 memory.add(step + self.ahead)
-            found = [each for (each,) in itertools.islice(parts, self.steps.parts)]
+            found = [next(parts)[0] for _ in range(self.steps.parts)]
             yield self.steps.join(step, memory.take(step), found)
 
     @property
@@ -202,12 +207,18 @@ class Feed:
         options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         parts = grain.experimental.WithOptionsIterDataset(parts, options)
         parts = iter(parts)
-        held.callback(_end_children, set(multiprocessing.active_children()))
+        own = set()
+        held.callback(_end, own)
         held.callback(parts.close)
-        with _naming_the_cause(), _main_module(Path(__file__).with_name("worker.py")):
-            # They are there when each has given something.
-            started = list(itertools.islice(parts, workers))
-        return _named(itertools.chain(started, parts))
+        with _STARTING, _naming_the_cause():
+            others = set(multiprocessing.active_children())
+            try:
+                with _main_module(Path(__file__).with_name("worker.py")):
+                    # They are there when each has given something.
+                    first = list(itertools.islice(parts, workers))
+            finally:
+                own |= set(multiprocessing.active_children()) - others
+        return _named(itertools.chain(first, parts))
 
 
 class _Parts:
@@ -250,9 +261,9 @@ def _watch_parent(*_):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end_children(others):
-    """Ends the worker processes that Grain has started, but not yet used."""
-    for process in set(multiprocessing.active_children()) - others:
+def _end(processes):
+    """Ends worker processes, of which Grain ends only those that it has used."""
+    for process in processes:
         process.terminate()
         process.join()
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 from . import storage
 from .decoding import BrokenImageError
 from .records import Records
+from .storage import Objects
 from .tf_decoding import decode
 
 index_shuffle = tf.random.experimental.index_shuffle  # type: ignore  # not in stubs
@@ -107,7 +108,7 @@ class TensorFlowFeed:
         """Within it, an error of a picture that cannot be decoded names all of them."""
         try:
             yield
-        except tf.errors.OpError as error:
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
             broken = self.broken()
             if not broken:
                 raise
@@ -204,6 +205,11 @@ def _reader(images, service):
     encoded = images.encoded
     if isinstance(encoded, Records):
         return _of_records(encoded)
+    if isinstance(encoded, Objects):
+        raise ValueError(
+            "--feed tf.data reads images from disks; give --feed grain, which reads "
+            "object stores."
+        )
     first = encoded[0]
     if isinstance(first, np.ndarray):
         arrays = [np.asarray(images.open(index)) for index in range(len(images))]

@@ -13,9 +13,10 @@ from keras_cbvit.classes import listed
 from keras_cbvit.models.inference import patch_size_of
 
 from ..data.augment import FILL
-from ..data.feed import Feed, Steps
-from ..data.segmentation.augment import padded, resized, scaled
+from ..data.feed import Feed
+from ..data.segmentation.augment import padded, resized
 from ..data.segmentation.pairs import IGNORED
+from ..data.segmentation.whole import WholePictures, fitted
 
 BATCH_SIZE = 8
 DRAWN = 4  # pictures of a set
@@ -154,7 +155,7 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
-    whole = _WholePictures(pairs, scale, _divisor(model))
+    whole = WholePictures(pairs, scale, _divisor(model))
     waiting = {}
     with contextlib.closing(Feed(whole).read(0, len(pairs))) as pictures:
         for index, (image, labels, canvas) in enumerate(pictures):
@@ -187,33 +188,8 @@ def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
 def first_input(model, pairs, scale):
     """What a model is given for the first picture, float32 and a batch of its own."""
     picture, _ = pairs[0]
-    image, canvas = _fitted(picture, scale, _divisor(model))
+    image, canvas = fitted(picture, scale, _divisor(model))
     return padded(image, canvas, FILL)[None].astype("float32")
-
-
-class _WholePictures(Steps):
-    """Pictures one by one: the picture at a scale, its labels, its canvas."""
-
-    parts = 1
-
-    def __init__(self, pairs, scale, divisor):
-        self.pairs = pairs
-        self.scale = scale
-        self.divisor = divisor
-
-    def prepare(self, step, part, arrays):
-        picture, labels = self.pairs[step]
-        return *_fitted(picture, self.scale, self.divisor), labels
-
-    def join(self, step, arrays, found):
-        ((image, canvas, labels),) = found
-        return image, labels, canvas
-
-
-def _fitted(picture, scale, divisor):
-    """A picture as an array at a scale, and the size of its canvas."""
-    image = np.asarray(resized(picture, scaled(picture.size, scale)))
-    return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])
 
 
 def _divisor(model):

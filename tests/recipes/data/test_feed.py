@@ -1,10 +1,13 @@
 """Batches are the same from threads and from any number of worker processes."""
 
+import importlib
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -167,6 +170,61 @@ class Silent(Steps):
 def test_parts_may_have_nothing_to_say(workers):
     expected = [[2 * step, 2 * step + 1] for step in range(20)]
     assert list(Feed(Silent(), workers).read(0, 20)) == expected
+
+
+class Slow(Silent):
+    def prepare(self, step, part, arrays):
+        time.sleep(0.05)
+        super().prepare(step, part, arrays)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_reading_ends_while_a_batch_is_waited_for(workers):
+    def read_little():
+        for _ in range(4):
+            read = Feed(Slow(), workers).read(0, 1000)
+            next(read)
+            read.close()
+
+    thread = threading.Thread(target=read_little, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive()
+
+
+def test_other_processes_go_on_when_reading_ends():
+    read = Feed(Silent(), 2).read(0, 1000)
+    next(read)
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        read.close()
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
+
+
+def test_workers_import_what_prepares_batches():
+    for name in ("evaluation.pixels", "evaluation.measuring", "benchmark.feed"):
+        importlib.import_module(f"recipes.{name}")
+    importlib.import_module("recipes.data.segmentation.batches")
+
+    def modules(kind):
+        for each in kind.__subclasses__():
+            yield each.__module__
+            yield from modules(each)
+
+    names = {name for name in modules(Steps) if name.startswith("recipes.")}
+    assert {"recipes.data.batches", "recipes.data.segmentation.whole"} < names
+    worker = Path(feed.__file__).with_name("worker.py")
+    script = (
+        "import importlib, runpy\n"
+        f"runpy.run_path({str(worker)!r})\n"
+        f"for name in {sorted(names)}: importlib.import_module(name)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 SCRIPT = """

@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 
+from recipes.data.conditions import occluded
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure
-from recipes.evaluation.measuring import occluded
 from recipes.options.classification import Data
 from tests.recipes.evaluation.trained import classifier, digits
 from tests.tiny import assert_same_values, values
