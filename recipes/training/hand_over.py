@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import threading
 
 import keras
 
@@ -58,21 +59,58 @@ def hand_over(feed, first, last):
         with contextlib.closing(feed.read(first, last, _placement())) as reader:
             yield reader
         return
+    with _tensorflow_dataset(feed, first, last) as dataset:
+        yield dataset
+
+
+@contextlib.contextmanager
+def _tensorflow_dataset(feed, first, last):
+    """The batches as a `tf.data.Dataset`, which copies them to the replicas ahead.
+
+    With several replicas, `fit` takes a batch to build the model and begins again, and
+    the threads of TensorFlow read on: the reader before is closed then.
+    """
     import tensorflow as tf
 
-    # It copies batches to the replicas ahead by itself.
-    reader = feed.read(first, last)
+    lock, reader, failures = threading.Lock(), None, []
 
-    # With several replicas, `fit` takes batches to build the model and begins again,
-    # which a generator cannot.
-    head = next(reader)
-    readers = iter([itertools.chain([head], reader)])
-    yield tf.data.Dataset.from_generator(
-        lambda: next(readers, None) or feed.read(first, last),
-        output_signature=tf.nest.map_structure(
-            lambda values: tf.TensorSpec(values.shape, values.dtype), head
-        ),
-    )
+    def read():
+        nonlocal reader
+        close()
+        reader = own = feed.read(first, last)
+        while True:
+            with lock:
+                try:
+                    batch = next(own)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    failures.append(error)
+                    raise
+            yield batch
+
+    def close():
+        with lock:
+            if reader is not None:
+                reader.close()
+
+    try:
+        batches = read()
+        head = next(batches)
+        readers = iter([itertools.chain([head], batches)])
+        del batches
+        yield tf.data.Dataset.from_generator(
+            lambda: next(readers, None) or read(),
+            output_signature=tf.nest.map_structure(
+                lambda values: tf.TensorSpec(values.shape, values.dtype), head
+            ),
+        )
+    except tf.errors.OpError:
+        if failures:  # which TensorFlow has made an error of the graph
+            raise failures[0] from None
+        raise
+    finally:
+        close()
 
 
 def _placement():

@@ -166,6 +166,22 @@ class Silent(Steps):
         return arrays["numbers"].tolist()
 
 
+class Arrays(Silent):
+    """Batches that are arrays, of which a step may fail."""
+
+    def __init__(self, fail_at=None):
+        super().__init__()
+        self.fail_at = fail_at
+
+    def prepare(self, step, part, arrays):
+        if step == self.fail_at:
+            raise ValueError(f"step {step} cannot be made")
+        super().prepare(step, part, arrays)
+
+    def join(self, step, arrays, found):
+        return arrays["numbers"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parts_may_have_nothing_to_say(workers):
     expected = [[2 * step, 2 * step + 1] for step in range(20)]
