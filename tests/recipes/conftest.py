@@ -18,6 +18,7 @@ if keras.backend.backend() != "tensorflow":
         "data/test_sources_tensorflow.py",
         "data/test_tf_data.py",
         "training/test_devices_tensorflow.py",
+        "training/test_hand_over_tensorflow.py",
     ]
 
 
