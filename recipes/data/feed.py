@@ -210,6 +210,8 @@ class Feed:
         own = set()
         held.callback(_end, own)
         held.callback(parts.close)
+        # It takes what waits from the queues, and workers would begin further parts.
+        held.callback(memory.stop)
         with _STARTING, _naming_the_cause():
             others = set(multiprocessing.active_children())
             try:

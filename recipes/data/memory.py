@@ -111,9 +111,16 @@ class MemoryOfProcesses(Memory):
     def fill(self, step):
         while not (number := self._numbers()[step - self.steps.start]):
             time.sleep(0.001)
+        if number < 0:
+            raise RuntimeError("Reading has ended.")
         block = SharedMemory(self._name(number))
         yield self._views(np.ndarray(self.size, "uint8", block.buf))
         block.close()
+
+    def stop(self):
+        """Has no worker wait for memory any more, so that it can be ended."""
+        numbers = self._numbers()
+        numbers[numbers == 0] = -1
 
     def __getstate__(self):
         names = "steps", "layout", "size", "table"
