@@ -208,6 +208,17 @@ def test_reading_ends_while_a_batch_is_waited_for(workers):
     assert not thread.is_alive()
 
 
+def test_reading_ends_while_workers_wait_for_memory(monkeypatch):
+    monkeypatch.setattr(Feed, "ahead", 1)  # so little that they wait at once
+    read = Feed(Silent(), 2).read(0, 1000)
+    assert next(read) == [0, 1]
+    time.sleep(0.5)
+    thread = threading.Thread(target=read.close, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_other_processes_go_on_when_reading_ends():
     read = Feed(Silent(), 2).read(0, 1000)
     next(read)
