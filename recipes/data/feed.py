@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import copy
 import itertools
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..machine import cores
-from .memory import SHARED_MEMORY, Memory, MemoryOfProcesses, shared_block
+from .memory import SHARED_MEMORY, Memory, MemoryOfProcesses, Shared
 
 AHEAD = 3  # batches that are prepared while the device computes
 MOST_THREADS = 8  # more do not prepare more: Python's lock
@@ -39,8 +38,7 @@ class Steps(abc.ABC):
         parts: how many parts a batch has.
         arrays: shape and dtype of the arrays of a batch that its parts fill, by their
             names.
-        images: what the parts are made from; a NumPy array of it is shared by the
-            worker processes, anything else is pickled.
+        images: what the parts are made from; a NumPy array if nothing is decoded.
     """
 
     parts: int
@@ -193,13 +191,9 @@ class Feed:
     def _start_processes(self, memory, held):
         """The same, of worker processes."""
         grain = _import_grain()
-        steps = self.steps
-        if isinstance(steps.images, np.ndarray):
-            steps = copy.copy(steps)
-            steps.images = held.enter_context(_shared(steps.images))
-        parts = _Parts(steps, memory)
-        workers = min(self.workers, len(parts))
-        parts = grain.MapDataset.source(parts)
+        shared = held.enter_context(Shared(_Parts(self.steps, memory)))
+        workers = min(self.workers, len(shared))
+        parts = grain.MapDataset.source(shared)
         parts = parts.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
             grain.MultiprocessingOptions(workers, self._buffer), _watch_parent
         )
@@ -282,20 +276,6 @@ def _main_module(path):
     finally:
         del main.__spec__, main.__file__
         vars(main).update(before)
-
-
-@contextlib.contextmanager
-def _shared(array):
-    """A copy of an array in shared memory, which pickling does not copy."""
-    from grain.python import SharedMemoryArray
-
-    block = shared_block(array.nbytes)
-    shared = SharedMemoryArray.from_shared_memory(block, array.shape, array.dtype)
-    shared[:] = array
-    try:
-        yield shared
-    finally:
-        block.unlink()
 
 
 def _named(parts):

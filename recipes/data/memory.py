@@ -9,8 +9,10 @@ import errno
 import math
 import mmap
 import os
+import pickle
 import time
 import weakref
+from collections.abc import Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -36,8 +38,7 @@ class Memory:
         self.size = 0
         for name, (shape, dtype) in arrays.items():
             self.layout[name] = self.size, shape, np.dtype(dtype)
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            self.size += -(-size // ALIGNMENT) * ALIGNMENT
+            self.size += _aligned(math.prod(shape) * np.dtype(dtype).itemsize)
         self.batches = {}
         self.free = collections.deque()
 
@@ -114,8 +115,10 @@ class MemoryOfProcesses(Memory):
         if number < 0:
             raise RuntimeError("Reading has ended.")
         block = SharedMemory(self._name(number))
-        yield self._views(np.ndarray(self.size, "uint8", block.buf))
-        block.close()
+        try:
+            yield self._views(np.ndarray(self.size, "uint8", block.buf))
+        finally:
+            block.close()
 
     def stop(self):
         """Has no worker wait for memory any more, so that it can be ended."""
@@ -138,6 +141,63 @@ class MemoryOfProcesses(Memory):
         block = shared_block(self.size, self._name(number))
         self.blocks[block] = number
         return block
+
+
+class Shared(Sequence):
+    """A sequence that worker processes read from shared memory.
+
+    It is pickled once, into the memory. Workers unpickle it there, and use its arrays
+    where they are. A context manager.
+
+    Args:
+        values: what is read by index; pickled with all that it refers to.
+
+    Raises:
+        OSError: if there is too little shared memory.
+    """
+
+    def __init__(self, values):
+        import cloudpickle
+
+        self.values = values
+        arrays = []
+        pickled = cloudpickle.dumps(values, 5, buffer_callback=arrays.append)
+        buffers = [memoryview(pickled), *(array.raw() for array in arrays)]
+        self.places, size = [], 0
+        for buffer in buffers:
+            self.places.append(slice(size, size + buffer.nbytes))
+            size += _aligned(buffer.nbytes)
+        self.block = shared_block(size)
+        for place, buffer in zip(self.places, buffers, strict=True):
+            self.block.buf[place] = buffer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.block.close()
+        self.block.unlink()
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+    def __getstate__(self):
+        return {"block": self.block, "places": self.places}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        # Views of an array, unlike those of the buffer, let the memory be closed.
+        whole = np.ndarray(self.block.size, "uint8", self.block.buf)
+        whole.flags.writeable = False
+        pickled, *arrays = (whole[place] for place in self.places)
+        self.values = pickle.loads(pickled.data, buffers=arrays)
+
+
+def _aligned(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def shared_block(size, name=None):

@@ -84,13 +84,25 @@ def children(process):
     ]
 
 
+class Encoded:
+    """Images that lie in an array inside an object, as those that are cropped do."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __getitem__(self, index):
+        return self.array[index, -1]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_batches_come_in_order_from_any_number_of_workers(workers):
-    steps = Numbers(np.arange(10) * 100)
+    array = np.zeros((10, 25 << 20), "uint8")  # more than a worker may hold
+    array[:, -1] = np.arange(10) * 20
+    steps = Numbers(Encoded(array))
     read = list(Feed(steps, workers).read(3, 8))
     assert len(read) == 5
     for step, (numbers, processes, modules, megabytes) in enumerate(read, 3):
-        expected = np.repeat(3 * step + np.arange(3), 2) + 100 * step
+        expected = np.repeat(3 * step + np.arange(3), 2) + 20 * step
         np.testing.assert_array_equal(numbers, expected[:, None] * np.ones((1, 3)))
         if workers:
             assert os.getpid() not in processes
@@ -127,11 +139,13 @@ def test_reading_may_end_early():
 
 
 @pytest.mark.parametrize("large", ["images", "batches"])
-def test_too_little_shared_memory_is_an_error_before_any_worker_starts(large):
+def test_too_little_shared_memory_is_an_error_before_any_worker_starts(large, tmp_path):
     steps = Numbers(np.zeros(10))
     number = shutil.disk_usage("/dev/shm").total + 2**20
-    if large == "images":  # which take no memory here
-        steps.images = np.broadcast_to(np.uint8(0), (number,))
+    if large == "images":
+        # A sparse file, which takes no space here.
+        images = np.memmap(tmp_path / "images", "uint8", "w+", shape=number)
+        steps.images = np.asarray(images)
     else:
         steps.arrays = {**steps.arrays, "more": ((number,), "uint8")}
     with pytest.raises(OSError, match=r"^/dev/shm is full: .* MB more; .*shm-size=8g"):
