@@ -191,6 +191,8 @@ class TrainingBatches(_Batches):
         # Not the options, whose module imports Keras, which workers do not.
         self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.label_smoothing = label_smoothing
+        shape = self.arrays["images"][0][0], classes
+        self.arrays["labels"] = shape, "float32"
         self.seed = seed
         self._last = None, {}
 
@@ -209,32 +211,31 @@ class TrainingBatches(_Batches):
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
     def prepare(self, step, part, arrays):
-        """Augments the images of some rows.
+        """Augments the images of some rows, and smooths their labels.
 
         Returns:
-            Indices of the images by their rows, with replacements', and messages on
-            broken images by their indices.
+            Messages on broken images by their indices.
         """
         indices = self.indices(step)[self.rows]
-        used, broken = {}, {}
+        broken = {}
         drawn = self.drawn(step)
         for index in np.unique(indices)[part :: self.parts]:
             replacement, picture = self._picture(index, broken)
-            for row in np.flatnonzero(indices == index).tolist():
+            rows = np.flatnonzero(indices == index)
+            for row in rows.tolist():
                 numbers = {name: values[row] for name, values in drawn.items()}
                 arrays["images"][row] = augment(picture, self.size, numbers)
-                used[row] = int(replacement)
-        return used, broken
+            label = self.targets(np.array([replacement]))
+            arrays["labels"][rows] = self.smoothed(label)
+        return broken
 
     def join(self, step, arrays, found):
         """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
-        indices = np.empty(len(arrays["images"]), "int64")
-        for used, broken in found:
-            indices[list(used)] = list(used.values())
+        for broken in found:
             self.note_broken(broken)
         drawn = self.drawn(step)
         batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
-        return batch | arrays, self.smoothed(self.targets(indices))
+        return batch | {"images": arrays["images"]}, arrays["labels"]
 
     def smoothed(self, targets):
         """Labels of shape `(images, classes)` with label smoothing.
