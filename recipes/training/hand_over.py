@@ -119,7 +119,9 @@ def _placement():
     Keras waits for a step before it takes the next batch.
     """
     if keras.backend.backend() == "torch":
-        return functools.partial(keras.tree.map_structure, _torch_tensor)
+        device = keras.ops.zeros(()).device
+        to_device = functools.partial(_torch_tensor, device=device)
+        return functools.partial(keras.tree.map_structure, to_device)
     import jax
 
     # Of several processes, Keras takes each one's part from the host.
@@ -134,12 +136,11 @@ def _placement():
     return functools.partial(keras.tree.map_structure, place)
 
 
-def _torch_tensor(values):
+def _torch_tensor(values, device):
     """A tensor on the device, for which Keras would copy an array of this process."""
     import torch
 
     tensor = torch.from_numpy(values)
-    device = keras.ops.zeros(()).device
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
