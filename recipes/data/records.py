@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import hashlib
+import importlib.util
 import io
 import itertools
 import os
@@ -131,6 +132,12 @@ def _format_of(paths):
         raise ValueError(
             f"{paths[0]} is not a TFRecord or ArrayRecord file; prepare the data set "
             "with file_format='array_record'."
+        )
+    if ending == ".array_record" and importlib.util.find_spec("array_record") is None:
+        raise ValueError(
+            f"{paths[0]} is read by the package array_record, which is not installed "
+            "(there is none for Windows); prepare the data set with "
+            "file_format='tfrecord'."
         )
     if ending == ".array_record" and storage.is_url(paths[0]):
         raise ValueError(

@@ -225,6 +225,13 @@ def test_a_data_set_is_the_same_whatever_the_format_of_its_files(
     np.testing.assert_array_equal(other.labels, one.labels)
 
 
+def test_array_record_files_without_their_package_are_one_sentence(arrays, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = "array_record, which is not installed .* file_format='tfrecord'"
+    with pytest.raises(ValueError, match=message):
+        Records(builder(arrays, *ARRAY_FILES, number=4), "train")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello" * 20_000])
 def test_what_is_no_array_record_is_damage(arrays, content):
     (arrays / ARRAY_FILES[1]).write_bytes(content)
