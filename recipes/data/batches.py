@@ -191,8 +191,8 @@ class TrainingBatches(_Batches):
         # Not the options, whose module imports Keras, which workers do not.
         self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.label_smoothing = label_smoothing
-        shape = self.arrays["images"][0][0], classes
-        self.arrays["labels"] = shape, "float32"
+        rows = self.arrays["images"][0][0]
+        self.arrays = {**self.arrays, "labels": ((rows, classes), "float32")}
         self.seed = seed
         self._last = None, {}
 

@@ -239,9 +239,12 @@ def _import_grain():
     import absl.flags
     import absl.logging
 
+    verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)  # it warns where JAX is not there
-    import grain
-
+    try:
+        import grain
+    finally:
+        absl.logging.set_verbosity(verbosity)
     # Else worker processes fail.
     absl.flags.FLAGS.mark_as_parsed()
     return grain

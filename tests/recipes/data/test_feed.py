@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import absl.logging
 import numpy as np
 import psutil
 import pytest
@@ -199,7 +200,9 @@ class Arrays(Silent):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parts_may_have_nothing_to_say(workers):
     expected = [[2 * step, 2 * step + 1] for step in range(20)]
+    verbosity = absl.logging.get_verbosity()
     assert list(Feed(Silent(), workers).read(0, 20)) == expected
+    assert absl.logging.get_verbosity() == verbosity
 
 
 class Slow(Silent):
