@@ -12,12 +12,12 @@ import contextlib
 import itertools
 import os
 import re
-import socket
 import types
 
 import numpy as np
 import tensorflow as tf
 
+from ..addresses import check_listens
 from . import storage
 from .decoding import BrokenImageError
 from .records import Records
@@ -359,12 +359,6 @@ def _rand_augment(magnitude):
 
 def _check_service(address):
     """Raises an error unless something listens; TensorFlow would wait for it."""
-    found = re.fullmatch(r"grpc://(.+):(\d+)", address)
-    if not found:
+    if not re.fullmatch(r"grpc://.+:\d+", address):
         raise ValueError(f"data_service={address!r} must be grpc://HOST:PORT.")
-    try:
-        socket.create_connection((found[1], int(found[2])), timeout=10).close()
-    except OSError as error:
-        raise ConnectionError(
-            f"There is no tf.data service at {address} ({error.strerror or error})."
-        ) from error
+    check_listens(address, "tf.data service", "start its dispatcher first")

@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import socket
 import sys
 
 import keras
 
+from ..addresses import check_listens
 from ..commands import MENDABLE, sentence
 from ..machine import cores
 from ..training.devices import thread_variables, threads
@@ -32,8 +32,9 @@ def train_on_ray(address, runs, missing, measures):
         measures: what is measured of each.
 
     Raises:
-        ValueError: if Ray is not installed, or no machine has room for a run.
-        ConnectionError: if there is no cluster at the address.
+        ValueError: if Ray is not installed, the address is of Ray's client, or no
+            machine has room for a run.
+        ConnectionError: if there is no cluster at the address, or it refuses the token.
         ChildProcessError: if runs failed, after the others have ended.
     """
     ray = _import_ray()
@@ -89,7 +90,10 @@ def _connection(ray, address):
         options["include_dashboard"] = False
     else:
         _check_address(address)
-    ray.init(address, **options)
+    try:
+        ray.init(address, **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise ConnectionError(f"ray={address!r}: {error}") from error
     try:
         yield
     finally:
@@ -97,17 +101,17 @@ def _connection(ray, address):
 
 
 def _check_address(address):
-    """Raises a ConnectionError where nothing answers; Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        return  # auto, or what Ray refuses
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ConnectionError(
-            f"There is no Ray cluster at {address} ({error}); start one by ray start "
-            "--head, or give --ray local."
-        ) from error
+    """Raises an error where `ray.init` would fail later, or without a sentence."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    if "://" in address:
+        raise ValueError(
+            f"ray={address!r} is of Ray's client, which is not supported; run the "
+            "command on a machine of the cluster, with --ray auto."
+        )
+    if address.rpartition(":")[2].isdecimal():
+        advice = "start one by ray start --head, or use --ray local"
+        check_listens(address, "Ray cluster", advice)
 
 
 def _share(nodes, devices):

@@ -313,10 +313,12 @@ def test_what_it_cannot_do_is_one_sentence(policy, service, message):
         TensorFlowFeed(training_batches(numbered(8), 4, **policy), service)
 
 
-def test_a_service_that_is_not_there_is_one_sentence():
+@pytest.mark.parametrize("port", [1, 99999])
+def test_a_service_that_is_not_there_is_one_sentence(port):
     batches = training_batches(numbered(8), 4)
-    with pytest.raises(ConnectionError, match="no tf.data service at grpc://localh"):
-        TensorFlowFeed(batches, "grpc://localhost:1")
+    message = rf"no tf.data service at grpc://localhost:{port} \(.*\); start its disp"
+    with pytest.raises(ConnectionError, match=message):
+        TensorFlowFeed(batches, f"grpc://localhost:{port}")
 
 
 def test_without_keras_cv_there_is_all_but_rand_augment(monkeypatch):

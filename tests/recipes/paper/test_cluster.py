@@ -195,6 +195,38 @@ def test_an_address_without_a_cluster_is_refused_at_once(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("address", ["ray://host:10001", "auto"])
+def test_addresses_of_the_client_are_refused(address, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://host:10001")  # which auto stands for
+    message = "ray='ray://host:10001' is of Ray's client.*with --ray auto"
+    with pytest.raises(SystemExit, match=message):
+        main(["figure6", "--dataset", "digits", "--smoke", "--ray", address])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_missing_token_is_one_sentence(tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.socket() as cluster:
+        cluster.bind(("127.0.0.1", 0))
+        cluster.listen()
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        command = [sys.executable, "-m", "recipes.paper", "figure6", "--smoke"]
+        environment = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+        done = subprocess.run(  # Ray reads the environment when it is imported
+            [*command, "--dataset", "digits", "--ray", address],
+            env={**os.environ, **environment, "RAY_AUTH_MODE": "token"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert f"\nConnectionError: ray='{address}': Token authentication" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ray_is_missed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     monkeypatch.chdir(tmp_path)
