@@ -1,6 +1,7 @@
 """What a benchmark or a training ran on."""
 
 import datetime
+import math
 import os
 import platform
 from pathlib import Path
@@ -27,7 +28,8 @@ def cores():
     """How many this process may use.
 
     As `os.process_cpu_count` of Python 3.13, it takes the number from the environment
-    variable `PYTHON_CPU_COUNT`, if that is set.
+    variable `PYTHON_CPU_COUNT`, if that is set. A container has no more than its quota
+    of processor time.
     """
     said = os.environ.get("PYTHON_CPU_COUNT", "")
     return max(int(said), 1) if said.isdigit() else _cores_to_run_on()
@@ -35,8 +37,28 @@ def cores():
 
 def _cores_to_run_on():
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        number = len(os.sched_getaffinity(0))
+    else:
+        number = os.cpu_count() or 1
+    return min(number, quota() or number)
+
+
+def quota(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """How many cores the control group of a container may use; `None` if all.
+
+    A part of a core counts as one.
+
+    Args:
+        folder: where Linux has the control group's files, of version 2 or 1.
+    """
+    files = [folder / "cpu.max"]
+    if not files[0].exists():
+        files = [folder / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    try:
+        time, period = " ".join(file.read_text() for file in files).split()
+        return max(math.ceil(int(time) / int(period)), 1) if int(time) > 0 else None
+    except (OSError, ValueError):  # there are none, or time is "max"
+        return None
 
 
 def _cpu():
