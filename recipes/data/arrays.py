@@ -128,7 +128,7 @@ def _classes(path, found, names):
     if names is None and train != test:
         kinds = ("names", "numbers") if train else ("numbers", "names")
         raise ValueError(
-            f"{path}: y_train holds {kinds[0]}, but y_test {kinds[1]}; take one of the "
+            f"{path}: y_train holds {kinds[0]}, but y_test {kinds[1]}; use one of the "
             "two, or add class_names."
         )
     if names is None:

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import errno
 import itertools
 import multiprocessing
 import os
@@ -17,8 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from ..machine import cores
-from .memory import SHARED_MEMORY, Memory, MemoryOfProcesses, Shared
+from ..machine import allow_open_files, cores
+from .memory import (
+    SHARED_MEMORY,
+    USE_THREADS,
+    Memory,
+    MemoryOfProcesses,
+    Shared,
+)
 
 AHEAD = 3  # batches that are prepared while the device computes
 MOST_THREADS = 8  # more do not prepare more: Python's lock
@@ -143,12 +150,15 @@ class Feed:
 
     def _batches(self, first, last, held):
         """An iterator over the batches, which ends when `held` does."""
-        memory = MemoryOfProcesses if self.workers else Memory
-        memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
-        for step in memory.steps[: self.ahead]:
-            memory.add(step)
-        start = self._start_processes if self.workers else self._start_threads
-        return self._joined(memory, start(memory, held))
+        memory, start = Memory, self._start_threads
+        if self.workers:
+            allow_open_files()
+            memory, start = MemoryOfProcesses, self._start_processes
+        with _naming_the_cause():
+            memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
+            for step in memory.steps[: self.ahead]:
+                memory.add(step)
+            return self._joined(memory, start(memory, held))
 
     def _joined(self, memory, parts):
         """Yields the batches of all steps; they get their memory some steps ahead."""
@@ -206,7 +216,7 @@ class Feed:
         held.callback(parts.close)
         # It takes what waits from the queues, and workers would begin further parts.
         held.callback(memory.stop)
-        with _STARTING, _naming_the_cause():
+        with _STARTING:
             others = set(multiprocessing.active_children())
             try:
                 with _main_module(Path(__file__).with_name("worker.py")):
@@ -288,9 +298,16 @@ def _named(parts):
 
 @contextlib.contextmanager
 def _naming_the_cause():
-    """Says in a sentence why a worker process ended."""
+    """Says in a sentence why worker processes ended, or could not start."""
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(
+            "Worker processes need more open files than the system allows; raise the "
+            "hard limit (ulimit -Hn), or use fewer --workers."
+        ) from None
     except RuntimeError as error:
         code = str(error).partition("terminated unexpectedly with exit code ")[2]
         if not code:
@@ -299,9 +316,10 @@ def _naming_the_cause():
         name = signal.Signals(number).name if number > 0 else f"exit code {-number}"
         advice = (
             f"{SHARED_MEMORY} is full; make it larger (docker run --shm-size=8g), or "
-            "take --workers 0"
+            f"{USE_THREADS}"
             if name == "SIGBUS"
-            else "too little memory ends processes, too; take fewer --workers then"
+            else "too little memory ends processes, too; use fewer --workers then, or "
+            f"{USE_THREADS}"
         )
         raise WorkerError(
             f"A worker process that prepares images ended ({name}): {advice}."

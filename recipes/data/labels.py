@@ -110,7 +110,7 @@ def numbers_or_names(labels, what):
     """
     if labels.ndim != 1 and labels.shape[1:] != (1,):
         rows = labels.ndim == 2
-        hint = " Of one-hot rows take .argmax(axis=1)." if rows else ""
+        hint = " Of one-hot rows use .argmax(axis=1)." if rows else ""
         raise ValueError(
             f"{what} is of shape {labels.shape}; labels are one number or name for "
             f"each image, of shape (images,).{hint}"

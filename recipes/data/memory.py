@@ -19,6 +19,10 @@ from pathlib import Path
 import numpy as np
 
 SHARED_MEMORY = Path("/dev/shm")
+USE_THREADS = (
+    "use threads (--workers 0; where there is no such option, the environment variable "
+    "PYTHON_CPU_COUNT=8)"
+)
 ALIGNMENT = 64  # bytes; JAX and TensorFlow take such arrays without a copy
 
 
@@ -219,6 +223,6 @@ def shared_block(size, name=None):
             raise
         raise OSError(
             f"{SHARED_MEMORY} is full: the workers need {(size >> 20) + 1} MB more; "
-            "make it larger (docker run --shm-size=8g), or take --workers 0."
+            f"make it larger (docker run --shm-size=8g), or {USE_THREADS}."
         ) from None
     return block

@@ -177,7 +177,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ),
         (
             {"y_train": np.eye(5)},
-            r"y_train is of shape \(5, 5\).* take \.argmax\(axis=1",
+            r"y_train is of shape \(5, 5\).* use \.argmax\(axis=1",
         ),
         (
             {"y_train": np.zeros((1, 5), int)},
@@ -212,7 +212,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
             {"y_train": TEN_TO_THE_12, "class_names": [*"abc"]},
             "y_train has labels from 0 to 1000000000000, but the 3 classes are n",
         ),
-        ({"y_train": NAMES}, "y_train holds names, but y_test numbers; take one of"),
+        ({"y_train": NAMES}, "y_train holds names, but y_test numbers; use one of"),
         (
             {"y_train": NAMES, "y_test": ["cat", "fox", "owl"]},
             "y_test has fox, owl, but y_train has only cat",

@@ -281,6 +281,34 @@ for batch in Feed(Numbers(), 2).read(0, 10**6):
 """
 
 
+LIMITED = """
+import os, resource
+from tests.recipes.data.test_feed import Numbers
+from recipes.data.feed import Feed
+
+def open_four(soft, hard):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    read = Feed(Numbers(), 4).read(0, 100)
+    print(next(read)[0][0, 0])
+    read.close()
+
+few = len(os.listdir("/proc/self/fd")) + 20
+open_four(few, 1000)
+open_four(few, few)
+"""
+
+
+def test_as_many_files_are_open_as_the_system_allows():
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0\n"
+    assert "OSError: Worker processes need more open files than" in done.stderr
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent(ending):
     # Not in a file with a guard: workers do not run the main module.
