@@ -46,7 +46,7 @@ def fold_context_broadcast(model: VisionTransformer) -> VisionTransformer:
         if layer.quantization_mode:
             raise ValueError(f"{layer.path} is quantized; fold before you quantize.")
         if getattr(layer, "lora_enabled", False):
-            raise ValueError(f"{layer.path} has LoRA; save and load the model first.")
+            raise ValueError(f"{layer.path} has LoRA; call merge_lora(model) first.")
     spec = model.spec.replace(broadcast="cb")
     folded = type(model).from_config({**model.get_config(), "spec": spec.to_json()})
     doubled = {
