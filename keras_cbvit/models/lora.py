@@ -153,6 +153,12 @@ def merge_lora(model: keras.Model) -> None:
     forget_functions(model)
 
 
+def check_no_lora(model: keras.Model) -> None:
+    """Raises a ValueError if a model has LoRA, which a copy of its kernels loses."""
+    for layer in _layers_with_lora(model):
+        raise ValueError(f"{layer.path} has LoRA; call merge_lora(model) first.")
+
+
 def lora_of(model: keras.Model) -> Lora | None:
     """The LoRA of a model; `None` if it has none.
 
