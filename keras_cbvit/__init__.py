@@ -6,7 +6,6 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 from keras_cbvit import analysis, export, layers
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.fine_tuning import (
-    enable_lora,
     freeze_backbone,
     layer_decay,
     unfreeze,
@@ -14,6 +13,8 @@ from keras_cbvit.models.fine_tuning import (
 from keras_cbvit.models.folding import fold_context_broadcast
 from keras_cbvit.models.inference import predict_sliding, predict_whole
 from keras_cbvit.models.insertion import insert_context_broadcast
+from keras_cbvit.models.lora import enable_lora, merge_lora
+from keras_cbvit.models.lora_files import load_lora_weights, save_lora_weights
 from keras_cbvit.models.registry import register_model
 from keras_cbvit.models.segmentation import (
     FeaturePyramid,
@@ -72,10 +73,13 @@ __all__ = [
     "layers",
     "list_models",
     "list_weights",
+    "load_lora_weights",
     "load_model",
+    "merge_lora",
     "predict_sliding",
     "predict_whole",
     "publish",
     "register_model",
+    "save_lora_weights",
     "unfreeze",
 ]

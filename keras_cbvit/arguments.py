@@ -165,6 +165,21 @@ def _checked(name, value, hint):
     return flag(name, value) if hint is bool else value
 
 
+def indices_of_blocks(argument: str, value: Any, depth: int) -> list[int]:
+    """Ascending indices of some of a model's blocks, counted from 0, one at least."""
+    try:
+        found = [whole_number(argument, i, 0) for i in items(value, most=depth)]
+    except (TypeError, ValueError):
+        found = []
+    if not found or sorted({*found} & {*range(depth)}) != found:
+        refuse(
+            argument,
+            value,
+            f"must be ascending indices of the {depth} blocks, 0 to {depth - 1}.",
+        )
+    return found
+
+
 def name_of_model(argument: str, value: Any) -> str:
     """A string that can be the name of a model on every backend."""
     is_name = isinstance(value, str) and len(value) <= 255

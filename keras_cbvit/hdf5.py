@@ -61,10 +61,10 @@ def check_sizes(file: Any) -> None:
         content.visititems(check_item)
 
 
-def sign(path: Path) -> None:
-    """Adds a digest of its content to a `.weights.h5` file, where Keras writes none."""
-    with h5py.File(path, "a") as file:
-        file.attrs[_DIGEST] = _digest(file)
+def sign(file: Any) -> None:
+    """Adds a digest of its content to an HDF5 file, where Keras writes none."""
+    with h5py.File(file, "a") as content:
+        content.attrs[_DIGEST] = _digest(content)
 
 
 def _digest(file):

@@ -1,6 +1,7 @@
 """The parts of Keras used here that are not public; checked with Keras 3.12 to 3.15."""
 
 import keras
+import numpy as np
 
 
 def layers_within(
@@ -64,3 +65,33 @@ def replace_part(
             setattr(layer, name, new)
         elif isinstance(value, list | tuple) and any(each is old for each in value):
             setattr(layer, name, [new if each is old else each for each in value])
+
+
+def merged_kernel(layer: keras.layers.Dense) -> np.ndarray:
+    """The kernel of a dense layer with its LoRA added, in the kernel's precision.
+
+    Keras's own sum, `layer.kernel`, is in the compute dtype, which has fewer bits in
+    mixed precision.
+    """
+    kernel, a, b = (
+        np.asarray(keras.ops.convert_to_numpy(weight), "float64")
+        for weight in (layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)
+    )
+    return kernel + layer.lora_alpha / layer.lora_rank * (a @ b)
+
+
+def fold_lora(layer: keras.layers.Dense) -> None:
+    """Adds a dense layer's LoRA to its kernel, and takes it out of the layer."""
+    layer._kernel.assign(merged_kernel(layer))
+    for name in ("lora_kernel_a", "lora_kernel_b"):
+        # Not `delattr`, of which Keras collects garbage each time.
+        layer._untrack_variable(getattr(layer, name))
+        setattr(layer, name, None)
+    layer.lora_enabled = False
+    layer.lora_rank = layer.lora_alpha = None
+
+
+def forget_functions(model: keras.Model) -> None:
+    """Has Keras trace a model again, whose layers have other weights than before."""
+    model.train_function = model.test_function = model.predict_function = None
+    model._post_quantize(None)  # on torch, the parameters of the layers around them

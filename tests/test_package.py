@@ -70,11 +70,14 @@ def test_the_public_names_are_these():
         "layers",
         "list_models",
         "list_weights",
+        "load_lora_weights",
         "load_model",
+        "merge_lora",
         "predict_sliding",
         "predict_whole",
         "publish",
         "register_model",
+        "save_lora_weights",
         "unfreeze",
     ]
     assert all(hasattr(keras_cbvit, name) for name in keras_cbvit.__all__)

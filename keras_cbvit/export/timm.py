@@ -59,8 +59,8 @@ def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, 
         found = weights.pop(path)
         if len(found) != len(theirs):
             raise ValueError(
-                f"{path} is quantized or has LoRA, which timm has not; save the model "
-                "with LoRA and load it again, which merges LoRA."
+                f"{path} is quantized or has LoRA, which timm has not; "
+                "merge_lora(model) brings LoRA into the kernels."
             )
         for name, array in zip(theirs, found, strict=True):
             array = timm_names.to_timm(name, array, spec.patch_size)

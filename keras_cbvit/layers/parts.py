@@ -1,11 +1,15 @@
 """Layers that consist of other layers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.internals import layers_within
+
+CALIBRATED = ("gptq", "awq")
+"""The modes of quantization that Keras calibrates on tokens of text."""
 
 
 class Part(keras.layers.Layer):
@@ -83,10 +87,11 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
     quantized are left out.
 
     Raises:
-        ValueError: on a Keras that cannot build a layer as it was quantized.
+        ValueError: if a layer cannot be built again as it was quantized.
     """
     prefix = f"{layer.path}/" if isinstance(layer, CompositeLayer) else ""
     quantized = [each for each in layers_within(layer) if each.quantization_mode]
+    check_quantized(quantized)
     if quantized and not hasattr(keras.quantizers, "QuantizationConfig"):
         raise ValueError(
             f"{quantized[0].path} is quantized, which Keras {keras.__version__} does "
@@ -101,6 +106,24 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
         }
         for part in quantized
     }
+
+
+def check_quantized(layers: Iterable[keras.layers.Layer]) -> None:
+    """Raises a ValueError if a file of some layers would be one of other layers."""
+    for layer in layers:
+        mode = layer.quantization_mode
+        if mode in CALIBRATED:
+            raise ValueError(
+                f"{layer.path} is quantized to {mode}, which Keras calibrates on text "
+                "alone, so no file can have it; quantize the model to int8, int4 or "
+                "float8."
+            )
+        if mode is not None and getattr(layer, "lora_enabled", False):
+            raise ValueError(
+                f"{layer.path} has LoRA beside a kernel in {mode}, which cannot take "
+                "it exactly; save the quantized model before LoRA is enabled, and LoRA "
+                "by save_lora_weights."
+            )
 
 
 def check_part(part: keras.layers.Layer, shape: Shape) -> None:

@@ -12,6 +12,7 @@ from keras_cbvit.arguments import (
     fixed_channels,
     whole_number,
 )
+from keras_cbvit.internals import merged_kernel
 from keras_cbvit.layers.parts import Part
 
 
@@ -54,3 +55,12 @@ class TokenDense(Part, keras.layers.Dense):
     ) -> None:
         # Keras refuses subclasses, which might compute something else.
         super().quantize(mode, type_check=False, config=config)
+
+    def save_own_variables(self, store: Any) -> None:
+        found = {}
+        super().save_own_variables(found)
+        if self.lora_enabled and self.quantization_mode is None:
+            # Keras's is in the compute dtype.
+            found["0"] = keras.ops.cast(merged_kernel(self), self.variable_dtype)
+        for name, value in found.items():
+            store[name] = value

@@ -10,13 +10,35 @@ import keras
 
 from keras_cbvit import hdf5
 from keras_cbvit.annotations import DType
-from keras_cbvit.arguments import dtype_policy, flag, name_of_model
+from keras_cbvit.arguments import dtype_policy, flag, name_of_model, refuse
 from keras_cbvit.classes import check_names
+from keras_cbvit.files import InMemory, write
 from keras_cbvit.internals import layers_within
-from keras_cbvit.layers.parts import quantized_layers
+from keras_cbvit.layers.parts import CALIBRATED, check_quantized, quantized_layers
 
 
-class ZooModel(keras.Model):
+class WholeFileModel(keras.Model):
+    """A model whose `.keras` file is there as a whole or not at all."""
+
+    def save(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        zipped: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keras's, which leaves an empty file if it fails; this one leaves none."""
+        path = _local_path(filepath, ".keras")
+        asks = path is not None and path.exists() and not overwrite
+        if path is None or zipped is False or asks:
+            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            return
+        file = InMemory(path.name)
+        super().save(file, **kwargs)
+        write(path, file.getbuffer())
+
+
+class ZooModel(WholeFileModel):
     """A functional model that is built from a few arguments.
 
     Its configuration has the arguments, not the graph, beside what training and
@@ -111,12 +133,28 @@ class ZooModel(keras.Model):
             "class_names": self.class_names and list(self.class_names),
         }
 
+    def quantize(
+        self, mode: str | None = None, config: Any = None, **kwargs: Any
+    ) -> None:
+        """Keras's, for the modes that can be used and saved.
+
+        Raises:
+            ValueError: on a mode that Keras calibrates on text.
+        """
+        if mode in CALIBRATED:  # Keras has taken it from `config`
+            refuse("mode", mode, "is for models of text; use int8, int4 or float8.")
+        super().quantize(mode, config=config, **kwargs)
+
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's; a `.weights.h5` file on this machine gets a digest of its content.
 
         HDF5 has no checksum as Keras writes it: a damaged file would give other
         weights.
+
+        Raises:
+            ValueError: if there is LoRA beside quantized kernels.
         """
+        check_quantized(layers_within(self))
         before = _state(filepath)
         super().save_weights(filepath, *args, **kwargs)
         if _state(filepath) != before:  # or the user has kept the old file
@@ -157,12 +195,19 @@ STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names", "quantize
 
 def _state(filepath):
     """What changes when a `.weights.h5` file is written; `None` of anything else."""
-    is_path = isinstance(filepath, str | os.PathLike)
-    path = Path(filepath) if is_path else Path()
-    if not path.name.endswith(".weights.h5") or not path.is_file():
+    path = _local_path(filepath, ".weights.h5")
+    if path is None or not path.is_file():
         return None
     found = path.stat()
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _local_path(filepath, suffix):
+    """The path of a file on this machine of such a name; `None` of anything else."""
+    is_path = isinstance(filepath, str | os.PathLike)
+    if not is_path or "://" in str(filepath) or not str(filepath).endswith(suffix):
+        return None
+    return Path(filepath)
 
 
 def float_policy(dtype: DType) -> keras.dtype_policies.DTypePolicy:

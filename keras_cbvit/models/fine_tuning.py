@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import keras
 
-from keras_cbvit.arguments import number_between, whole_number
+from keras_cbvit.arguments import number_between, refuse
 from keras_cbvit.internals import layers_within
-from keras_cbvit.layers import ContextBroadcast, EncoderBlock
+from keras_cbvit.layers import EncoderBlock
 
 # The layers after the last block that belong to the backbone, not to the head.
 _LAST = ("extra_branch", "norm")
@@ -66,36 +66,6 @@ def unfreeze(model: keras.Model) -> None:
         layer.trainable = True
 
 
-def enable_lora(model: keras.Model, rank: int) -> None:
-    """Freezes the backbone, and adds LoRA to every dense layer of its blocks.
-
-    "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022). The head and the Λ
-    of CB_S are trained as they are. A file of the model has LoRA merged into the
-    kernels and nothing frozen: to go on with LoRA, enable it and compile again.
-
-    Args:
-        model: as of `layer_decay`. Compile it afterwards.
-        rank: of the two matrices whose product is added to a kernel.
-
-    Raises:
-        ValueError: if `rank` is no whole number of at least 1, on a model without
-            encoder blocks, or if a layer has LoRA already.
-    """
-    rank = whole_number("rank", rank)
-    backbone = backbone_layers(model)
-    for layer in backbone:
-        layer.trainable = True  # otherwise the new weights would be frozen, too
-        for weight in layer.weights:
-            weight.trainable = False
-    for block in backbone:
-        if isinstance(block, EncoderBlock):
-            for layer in layers_within(block):
-                if isinstance(layer, keras.layers.Dense):
-                    layer.enable_lora(rank)
-                elif isinstance(layer, ContextBroadcast) and layer.scale:
-                    layer.channel_scale.trainable = True
-
-
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of a model that come before its head, in the order they run in.
 
@@ -112,6 +82,8 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 def _layers_and_blocks(model):
     """A model's layers in the order they run in, and which of them are its blocks."""
+    if not isinstance(model, keras.Model):
+        refuse("model", model, "must be a keras.Model.")
     layers = [*_flat(model)]
     blocks = [i for i, layer in enumerate(layers) if isinstance(layer, EncoderBlock)]
     if not blocks:

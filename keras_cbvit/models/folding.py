@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_cbvit.arguments import refuse
 from keras_cbvit.internals import layers_within
+from keras_cbvit.models.lora import check_no_lora
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.vision_transformer import VisionTransformer
 
@@ -42,11 +43,10 @@ def fold_context_broadcast(model: VisionTransformer) -> VisionTransformer:
     check_vision_transformer("model", model)
     if model.spec.broadcast != "cbs":
         refuse("broadcast", model.spec.broadcast, "has no Λ to fold; use 'cbs'.")
+    check_no_lora(model)
     for layer in layers_within(model):
         if layer.quantization_mode:
             raise ValueError(f"{layer.path} is quantized; fold before you quantize.")
-        if getattr(layer, "lora_enabled", False):
-            raise ValueError(f"{layer.path} has LoRA; save and load the model first.")
     spec = model.spec.replace(broadcast="cb")
     folded = type(model).from_config({**model.get_config(), "spec": spec.to_json()})
     doubled = {

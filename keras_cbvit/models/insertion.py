@@ -14,6 +14,7 @@ from keras import ops
 from keras_cbvit.arguments import flag, items, name_of_model, refuse, shown
 from keras_cbvit.internals import forget_calls, layers_within, replace_part
 from keras_cbvit.layers.context_broadcast_wrapper import ContextBroadcastWrapper
+from keras_cbvit.models.base import WholeFileModel
 
 
 def insert_context_broadcast(
@@ -70,7 +71,7 @@ def insert_context_broadcast(
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
-class ContextBroadcastModel(keras.Model):
+class ContextBroadcastModel(WholeFileModel):
     """A functional model of the layers of another, with CB after some of them.
 
     Its configuration has the other model's, and says where CB is inserted.

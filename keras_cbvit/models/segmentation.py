@@ -10,6 +10,7 @@ from keras_cbvit.annotations import DType
 from keras_cbvit.arguments import keras_activation, refuse, shown, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
+from keras_cbvit.models.lora import check_no_lora
 from keras_cbvit.models.vision_transformer import VisionTransformer
 
 BLOCKS = (3, 5, 7, 11)
@@ -253,9 +254,10 @@ def feature_pyramid(
         blocks: indices of four blocks, counted from 0, in ascending order.
 
     Raises:
-        ValueError: if `model` is another model or has no such blocks.
+        ValueError: if `model` is another model, has no such blocks, or has LoRA.
     """
     check_vision_transformer("model", model)
+    check_no_lora(model)
     config = model.get_config()
     spec = model.spec.replace(
         input_shape=(None, None, model.spec.input_shape[2]),

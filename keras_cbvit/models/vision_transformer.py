@@ -7,7 +7,7 @@ import keras
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import DType, Tensor
-from keras_cbvit.arguments import check_memory, items, refuse, whole_number
+from keras_cbvit.arguments import check_memory, indices_of_blocks
 from keras_cbvit.layers import (
     MLP,
     ContextBroadcast,
@@ -241,17 +241,8 @@ class VisionTransformer(ZooModel):
         Raises:
             ValueError: if there are no such blocks.
         """
-        depth, dtype = self.spec.depth, self.dtype_policy
-        try:
-            found = [whole_number("blocks", i, 0) for i in items(indices, most=depth)]
-        except (TypeError, ValueError):
-            found = []
-        if not found or sorted({*found} & {*range(depth)}) != found:
-            refuse(
-                "blocks",
-                indices,
-                f"must be ascending indices of the {depth} blocks, 0 to {depth - 1}.",
-            )
+        found = indices_of_blocks("blocks", indices, self.spec.depth)
+        dtype = self.dtype_policy
         sizes = self.spec.patch_size, self.spec.num_prefix_tokens
         return [
             TokenMap(*sizes, dtype=dtype, name=f"map_{i}")(

@@ -41,7 +41,8 @@ def prepare(model, training):
     if training.freeze is not None:
         keras_cbvit.freeze_backbone(model)
     if training.lora_rank is not None:
-        keras_cbvit.enable_lora(model, training.lora_rank)
+        train_scale = bool(scale_layers(model))
+        keras_cbvit.enable_lora(model, training.lora_rank, train_scale=train_scale)
     if training.anneal_context is not None:
         for path, layer in scale_layers(model).items():
             if layer.channel_scale.numpy().any():

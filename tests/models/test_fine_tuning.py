@@ -1,5 +1,4 @@
 import keras
-import numpy as np
 import pytest
 
 import keras_cbvit
@@ -87,58 +86,14 @@ def test_a_frozen_backbone_stays_so_in_a_file(tmp_path):
     assert len(trained(loaded)) == len(loaded.weights)
 
 
-@pytest.mark.parametrize("is_frozen", [False, True])
-def test_lora_trains_its_own_weights_and_the_head(tmp_path, is_frozen):
-    model = tiny(depth=1)
-    if is_frozen:
-        keras_cbvit.freeze_backbone(model)
-    keras_cbvit.enable_lora(model, 2)
-    layers = "attention/qkv", "attention/projection", "mlp/fc1", "mlp/fc2"
-    assert trained(model) == {"head/kernel", "head/bias"} | {
-        f"block_0/{layer}/lora_kernel_{each}" for layer in layers for each in "ab"
-    }
-    random = np.random.default_rng(0)
-    products = {}
-    for layer in layers:
-        found = model.layers_by_path()[f"block_0/{layer}"]
-        for weight in (found.lora_kernel_a, found.lora_kernel_b):
-            weight.assign(random.normal(scale=0.3, size=weight.shape))
-        a, b = found.lora_kernel_a.numpy(), found.lora_kernel_b.numpy()
-        products[layer] = found.weights[0].numpy() + a @ b
-    images = random.integers(0, 256, (4, 8, 12, 3)).astype("float32")
-    expected = keras.ops.convert_to_numpy(model(images))
-
-    model.save(tmp_path / "lora.keras")
-    loaded = keras.saving.load_model(tmp_path / "lora.keras")
-    found = keras.ops.convert_to_numpy(loaded(images))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    kernel = loaded.weights_by_name()["block_0/mlp/fc2/kernel"].numpy()
-    np.testing.assert_allclose(kernel, products["mlp/fc2"], atol=1e-6)
-    assert not any("lora" in weight.path for weight in loaded.weights)
-
-
 def test_what_cannot_be_fine_tuned_is_refused():
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
     for function in (
         lambda: keras_cbvit.layer_decay(other, 0.5),
         lambda: keras_cbvit.freeze_backbone(other),
-        lambda: keras_cbvit.enable_lora(other, 2),
     ):
         with pytest.raises(ValueError, match="other has no encoder blocks"):
             function()
     model = tiny()
     with pytest.raises(ValueError, match="decay=1.5 must be between"):
         keras_cbvit.layer_decay(model, 1.5)
-    with pytest.raises(ValueError, match="rank=0 must be a whole number"):
-        keras_cbvit.enable_lora(model, 0)
-    assert len(trained(model)) == len(model.weights)  # nothing was frozen
-    keras_cbvit.enable_lora(model, 2)
-    with pytest.raises(ValueError, match="lora is already enabled"):
-        keras_cbvit.enable_lora(model, 2)
-
-
-def test_lora_leaves_the_scale_of_cbs_to_be_trained():
-    model = tiny(broadcast="cbs")
-    keras_cbvit.enable_lora(model, 2)
-    scales = {path for path in trained(model) if "context_broadcast" in path}
-    assert scales == {f"block_{i}/mlp/context_broadcast/scale" for i in range(2)}

@@ -71,5 +71,5 @@ def test_what_is_no_cb_model_is_refused():
         fold(keras.Sequential())
     model = with_scale()
     keras_cbvit.enable_lora(model, 2)
-    with pytest.raises(ValueError, match="has LoRA; save and load"):
+    with pytest.raises(ValueError, match="has LoRA; call merge_lora"):
         fold(model)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
+from keras_cbvit.pretrained.publishing import check_publishable
 from tests.tiny import QUANTIZED_FILES, fill, images, predict, tiny, values
 
 pytestmark = [
@@ -35,6 +36,16 @@ def fill_positive_variances(model):
     return model
 
 
+@keras.saving.register_keras_serializable(package="test_quantization")
+class OwnTransformer(keras_cbvit.VisionTransformer):
+    """A subclass whose second block is without CB."""
+
+    @classmethod
+    def encoder_block(cls, i, spec, dtype):
+        spec = spec.replace(broadcast="none") if i == 1 else spec
+        return super().encoder_block(i, spec, dtype)
+
+
 def clone(model):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
@@ -51,6 +62,13 @@ MODELS = {
     "tokens": lambda: fill(headless(pooling=None)),
     "UperNet": upernet,
     "clone": lambda: clone(fill(tiny(depth=1))),
+    "subclass": lambda: fill(OwnTransformer(tiny().spec)),
+    "DINOv2-like": lambda: fill(
+        tiny(activation="swiglu", num_register_tokens=2, layer_scale=0.5, qk_norm=True)
+    ),
+    "distilled": lambda: fill(
+        tiny(depth=1, distillation_token=True, pooling="distilled")
+    ),
     "part": lambda: part(fill(tiny(depth=1, broadcast="cbs"))),
     "nested": lambda: keras.Sequential([keras.Input((8, 12, 3)), fill(headless())]),
     "nested part": lambda: keras.Sequential(
@@ -65,7 +83,10 @@ MODELS = {
             ("squeeze_excitation", True),
             ("extra_branch", "msa"),
             ("layer_scale", 0.5),
-            ("num_register_tokens", 2),
+            ("context", "max"),
+            ("context", "token"),
+            ("broadcast", "cbs"),
+            ("dtype", "mixed_bfloat16"),
         )
     },
 }
@@ -111,6 +132,112 @@ def test_a_quantized_model_comes_back_from_its_file(name, tmp_path):
     loaded = keras_cbvit.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(predict(loaded, x), after)
     assert modes(loaded) == modes(model)
+
+
+def pyramid_of(model):
+    return keras_cbvit.feature_pyramid(model, range(4))
+
+
+def upernet_of_a_quantized_model():
+    vit = fill(tiny(depth=4))
+    vit.quantize("int8", filters="qkv")
+    model = keras_cbvit.SegmentationModel(pyramid_of(vit), 3, 4)
+    model.quantize("int4", filters="fc1")
+    return model
+
+
+BUILT_OF_MODELS = {
+    "feature maps": lambda: quantized(pyramid_of(fill(tiny(depth=4))), "int4"),
+    "of a quantized model": lambda: pyramid_of(quantized(fill(tiny(depth=4)))),
+    "UperNet": lambda: quantized(upernet(), "float8"),
+    "UperNet of a quantized model": upernet_of_a_quantized_model,
+    "UperNet to train": lambda: quantized(upernet().with_auxiliary_head(4)),
+    "clone of a quantized UperNet": lambda: clone(quantized(upernet(), "int4")),
+}
+
+
+def quantized(model, mode="int8"):
+    model.quantize(mode)
+    return model
+
+
+@pytest.mark.parametrize("name", BUILT_OF_MODELS)
+@pytest.mark.any_backend
+def test_what_is_built_of_models_comes_back_too(name, tmp_path):
+    model = BUILT_OF_MODELS[name]()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert modes(loaded) == modes(model) != {}
+    x = np.random.default_rng(1).uniform(0, 255, (2, 16, 24, 3))
+    for found, expected in zip(
+        *(keras.tree.flatten(each(x)) for each in (loaded, model)), strict=True
+    ):
+        found, expected = map(keras.ops.convert_to_numpy, (found, expected))
+        np.testing.assert_array_equal(found, expected)
+
+
+def for_text(kind):
+    """A configuration of a mode that Keras calibrates on text."""
+    return kind(["a text"], tokenizer=str.split, quantization_layer_structure={})
+
+
+@pytest.mark.any_backend
+def test_a_mode_for_text_is_refused_and_changes_nothing(tmp_path):
+    model = fill(tiny(depth=1))
+    before = predict(model)
+    for kind in (keras.quantizers.GPTQConfig, keras.quantizers.AWQConfig):
+        with pytest.raises(ValueError, match="is for models of text; use int8, int4"):
+            model.quantize(config=for_text(kind))
+        assert modes(model) == {}
+        np.testing.assert_array_equal(predict(model), before)
+        # Keras's own models are quantized before it fails, and cannot be saved.
+        other = part(fill(tiny(depth=1)))
+        with pytest.raises(AttributeError, match="tokenize"):
+            other.quantize(config=for_text(kind))
+        with pytest.raises(ValueError, match="no file can have it"):
+            other.save(tmp_path / "model.keras")
+
+
+def foreign():
+    tokens = keras.Input((5, 4))
+    model = keras.Model(tokens, keras.layers.Dense(4, name="mlp")(tokens))
+    return keras_cbvit.insert_context_broadcast(model, after="mlp")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_a_model_of_another_package_is_saved_before_it_is_quantized(mode, tmp_path):
+    model = foreign()
+    model.save(tmp_path / "model.keras")
+    content = (tmp_path / "model.keras").read_bytes()
+    model.quantize(mode)
+    for name in ("model.keras", "other.keras"):
+        with pytest.raises(ValueError, match="is quantized; insert CB, and save"):
+            model.save(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+    assert (tmp_path / "model.keras").read_bytes() == content
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name, mode", [("classifier", "int4"), ("UperNet", "int8")])
+def test_quantized_kernels_do_not_take_lora_into_a_file(name, mode, tmp_path):
+    model = quantized(MODELS[name](), mode)
+    model.save(tmp_path / "base.keras")
+    keras_cbvit.enable_lora(model, 2)
+    for weight in model.weights:
+        if "lora" in weight.path:
+            weight.assign(np.full(weight.shape, 0.1))
+    for save, file in ((model.save, "a.keras"), (model.save_weights, "a.weights.h5")):
+        with pytest.raises(ValueError, match="has LoRA beside a kernel in int"):
+            save(tmp_path / file)
+    keras_cbvit.save_lora_weights(model, tmp_path / "a.lora.h5")
+    assert {file.name for file in tmp_path.iterdir()} == {"base.keras", "a.lora.h5"}
+    loaded = keras_cbvit.load_model(tmp_path / "base.keras")
+    keras_cbvit.load_lora_weights(loaded, tmp_path / "a.lora.h5")
+    x = inputs(model)
+    np.testing.assert_array_equal(predict(loaded, x), predict(model, x))
+    with pytest.raises(ValueError, match="The model is quantized; publish it before"):
+        check_publishable(model, "vitcb_tests.int", tmp_path)
 
 
 # Functions, since Keras 3.12 has no configurations.

@@ -135,7 +135,7 @@ def test_a_live_model_of_this_package(path):
     tuned = keras_cbvit.ViTCB(weights=model, classes=5)
     assert tuned.output_shape == (None, 5)
     keras_cbvit.enable_lora(model, 2)
-    with pytest.raises(ValueError, match="has LoRA; save the model and give its file"):
+    with pytest.raises(ValueError, match="has LoRA; give a model in floats"):
         keras_cbvit.ViTCB(weights=model)
 
 

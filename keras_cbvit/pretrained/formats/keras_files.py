@@ -74,8 +74,8 @@ def from_model(model: VisionTransformer) -> Content:
     for layer in layers_within(model):
         if layer.quantization_mode or getattr(layer, "lora_enabled", False):
             raise ValueError(
-                f"{layer.path} of the model is quantized or has LoRA; save the model "
-                "and give its file."
+                f"{layer.path} of the model is quantized or has LoRA; give a model in "
+                "floats, after merge_lora(model)."
             )
     return Content(model.name, weights, model.spec, model.class_names)
 
