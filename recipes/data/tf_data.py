@@ -18,8 +18,9 @@ import types
 import numpy as np
 import tensorflow as tf
 
+from keras_cbvit.images import BrokenImageError
+
 from . import storage
-from .decoding import BrokenImageError
 from .records import Records
 from .storage import Objects
 from .tf_decoding import decode
