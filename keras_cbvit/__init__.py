@@ -4,6 +4,7 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 """
 
 from keras_cbvit import analysis, export, layers
+from keras_cbvit.classifier import Classifier
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.fine_tuning import (
     freeze_backbone,
@@ -27,7 +28,7 @@ from keras_cbvit.optimizer import AdamW
 from keras_cbvit.pretrained.loading import load_model
 from keras_cbvit.pretrained.predictions import class_names, decode_predictions
 from keras_cbvit.pretrained.publishing import publish
-from keras_cbvit.pretrained.records import Evaluation
+from keras_cbvit.pretrained.records import Evaluation, Preprocessing
 from keras_cbvit.pretrained.sources import list_weights
 from keras_cbvit.zoo import (
     UperNet_ViTCB,
@@ -45,9 +46,11 @@ from keras_cbvit.zoo import (
 __version__ = "0.1.0"
 __all__ = [
     "AdamW",
+    "Classifier",
     "ContextBroadcast",
     "Evaluation",
     "FeaturePyramid",
+    "Preprocessing",
     "SegmentationModel",
     "UperNet_ViTCB",
     "UperNet_ViTCB_B",

@@ -5,9 +5,10 @@ Each function has the generic path beside the others, and a test that they agree
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_cbvit.annotations import DType, Tensor
@@ -187,6 +188,38 @@ def _by_head(x):
 def _is_on_cpu():
     devices = keras.distribution.list_devices()
     return all(device.startswith("cpu") for device in devices)
+
+
+def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """A model's `predict_on_batch`, for several threads at a time.
+
+    Keras's own gives the weights' memory away during a call on JAX.
+    """
+    if BACKEND != "jax":
+        return model.predict_on_batch
+    import jax
+
+    @jax.jit
+    def call(trainable, others, inputs):
+        return model.stateless_call(trainable, others, inputs, training=False)[0]
+
+    def predict_on_batch(inputs):
+        trainable = [weight.value for weight in model.trainable_variables]
+        others = [weight.value for weight in model.non_trainable_variables]
+        return jax.tree.map(np.asarray, call(trainable, others, inputs))
+
+    return predict_on_batch
+
+
+def size_to_compile(number: int, most: int) -> int:
+    """The size of a batch for a number of inputs, at most `most`.
+
+    TensorFlow's XLA and JAX compile a model for each size, so a batch is filled up to a
+    power of two there.
+    """
+    if BACKEND not in ("tensorflow", "jax"):
+        return number
+    return min(most, 1 << (number - 1).bit_length())
 
 
 @contextlib.contextmanager

@@ -19,10 +19,9 @@ import tyro
 from keras_cbvit import SegmentationModel, analysis
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
 from keras_cbvit.files import write
+from keras_cbvit.images import decode, fit
 
 from . import figures
-from .data.decoding import decoded
-from .data.pictures import fitted
 from .evaluation.classifiers import size_of
 from .evaluation.models import load_model
 from .evaluation.sets import data_of, load_set, with_options
@@ -241,7 +240,7 @@ def _scale_curves(title, numbers, key):
 def _photo(model, file, image_size=None):
     """A picture at the model's size, its attention maps, and the grid of patches."""
     size = size_of(model.name, model, image_size)
-    photo = fitted(decoded(file, str(file)), size)
+    photo = fit(decode(file, str(file)), size)
     return photo, analysis.attention_maps(model, photo[None]), token_grid(model)
 
 

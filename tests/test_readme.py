@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -71,7 +72,9 @@ def reader(tmp_path_factory):
         "names": [f"flower {number}" for number in range(37)],
         "accuracy": 0.5,
     }
-    return tmp_path_factory.mktemp("reader"), names
+    folder = tmp_path_factory.mktemp("reader")
+    keras.utils.save_img(folder / "cat.jpg", names["images"][0], scale=False)
+    return folder, names
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from keras_cbvit.analysis.attention import (
     softmax_jacobian_norm,
 )
 from keras_cbvit.analysis.cost import Cost, layer_costs, total_cost
+from keras_cbvit.analysis.outputs import layer_outputs
 from keras_cbvit.analysis.scale import channel_scales, scale_layers, scale_statistics
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "attention_statistics",
     "channel_scales",
     "layer_costs",
+    "layer_outputs",
     "relative_distance",
     "scale_layers",
     "scale_statistics",

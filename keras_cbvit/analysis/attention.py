@@ -1,5 +1,6 @@
 """How the tokens of a model attend to each other (the paper's Figures 3 and 5)."""
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_cbvit.analysis.outputs import observed
 from keras_cbvit.annotations import Tensor
 from keras_cbvit.arguments import shown, whole_number
 from keras_cbvit.internals import layers_within
@@ -203,8 +205,8 @@ def _layers(model, kind):
 class _Measuring(keras.Model):
     """A function of the attention maps of each encoder block of a model.
 
-    The blocks say what they are given while the model runs, so that nothing is added
-    to its graph, and it may be in any other model.
+    The blocks are observed while the model runs, so that nothing is added to its graph,
+    and it may be in any other model.
     """
 
     def __init__(self, model: keras.Model, measure: Callable[[Any], Any]):
@@ -217,20 +219,17 @@ class _Measuring(keras.Model):
     def call(self, images: Tensor) -> list[Tensor]:
         measured = []
 
-        def observe(block, inputs):
+        def observe(block, inputs, _):
             _, maps = block.attention(
                 block.norm1(inputs), return_attention_scores=True, training=False
             )
             measured.append(self.measure(ops.cast(maps, "float32")))
 
-        blocks = encoder_blocks(self.model)
-        for block in blocks:
-            block.observer = functools.partial(observe, block)
-        try:
+        with contextlib.ExitStack() as stack:
+            for block in encoder_blocks(self.model):
+                watch = functools.partial(observe, block)
+                stack.enter_context(observed(block, watch))
             self.model(images, training=False)
-        finally:
-            for block in blocks:
-                block.observer = None
         return measured
 
 

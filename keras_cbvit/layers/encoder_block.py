@@ -1,6 +1,5 @@
 """One block of a Vision Transformer's encoder."""
 
-from collections.abc import Callable
 from typing import Any, Self
 
 import keras
@@ -65,10 +64,6 @@ class EncoderBlock(CompositeLayer):
             is not honored.
         training: whether to drop paths.
 
-    Attributes:
-        observer: `None`, or a function that is called with the block's inputs at each
-            call (see `keras_cbvit.analysis`).
-
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
 
@@ -99,7 +94,6 @@ class EncoderBlock(CompositeLayer):
         self.remat = flag("remat", remat)
         self.epsilon = norm_epsilon("epsilon", epsilon)
         self.msa_end = layers_at("msa_end", msa_end)
-        self.observer: Callable[[Tensor], None] | None = None
         self.input_spec = keras.layers.InputSpec(ndim=3)
         dtype = self.dtype_policy
         self.norm1 = self.layer_norm("norm1", self.epsilon)
@@ -136,8 +130,6 @@ class EncoderBlock(CompositeLayer):
         def mlp(x):
             return self.run(self.mlp, self.run(self.norm2, x))
 
-        if self.observer is not None:
-            self.observer(inputs)
         if self.remat and training:
             # Not `keras.RematScope`, which would draw the paths to drop again.
             msa, mlp = keras.remat(msa), keras.remat(mlp)

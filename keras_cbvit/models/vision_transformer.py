@@ -1,5 +1,6 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import DType, Tensor
-from keras_cbvit.arguments import check_memory, indices_of_blocks
+from keras_cbvit.arguments import check_memory, flag, indices_of_blocks, refuse
 from keras_cbvit.layers import (
     MLP,
     ContextBroadcast,
@@ -153,6 +154,7 @@ class VisionTransformer(ZooModel):
             frozen_layers=frozen_layers,
             class_names=class_names,
         )
+        self._kept_feature_model = functools.cache(self.feature_model)
 
     @classmethod
     def encoder_block(cls, i: int, spec: ViTSpec, dtype: DType) -> EncoderBlock:
@@ -228,28 +230,108 @@ class VisionTransformer(ZooModel):
         with backend.inference_by_xla(self):
             return super().make_predict_function(force)
 
-    def pyramid_outputs(self, indices: Sequence[int]) -> list[Tensor]:
+    def features(
+        self,
+        images: Tensor,
+        blocks: Sequence[int] | None = None,
+        norm: bool = False,
+        reshape: bool = True,
+    ) -> list[Tensor]:
+        """The tokens after some blocks, as feature maps.
+
+        It is timm's `forward_intermediates`, and runs as a call of the model does, with
+        gradients. For many images build a `feature_model` once, which Keras compiles.
+
+        Args:
+            images: as a call of the model.
+            blocks: indices of blocks, counted from 0, in ascending order; `None` for
+                all.
+            norm: whether the last layer norm is applied to each.
+            reshape: whether tokens are put where their patches are; otherwise all are
+                given as they are, the class token and other prefix tokens first.
+
+        Returns:
+            A tensor for each block, of shape `(batch, height/patch_size,
+            width/patch_size, hidden_dim)`, or `(batch, tokens, hidden_dim)`.
+
+        Raises:
+            ValueError: if there are no such blocks, or `norm` is asked of a model that
+                normalizes after pooling.
+        """
+        blocks = (
+            blocks
+            if blocks is None
+            else tuple(indices_of_blocks("blocks", blocks, self.spec.depth))
+        )
+        found = self._kept_feature_model(blocks, norm, reshape)(images, training=False)
+        return found if isinstance(found, list) else [found]
+
+    def feature_model(
+        self,
+        blocks: Sequence[int] | None = None,
+        norm: bool = False,
+        reshape: bool = True,
+    ) -> keras.Model:
+        """A model that gives the `features` of images, of the layers of this model.
+
+        Its arguments and the errors are those of `features`. It can be saved.
+
+        Returns:
+            A functional `keras.Model` whose output is that of one block, or a list of
+            those of several.
+        """
+        blocks = range(self.spec.depth) if blocks is None else blocks
+        if flag("reshape", reshape):
+            outputs = self.pyramid_outputs(blocks, norm)
+        else:
+            outputs = self.block_outputs(blocks, norm)
+        return keras.Model(self.inputs[0], outputs, name=f"{self.name}_features")
+
+    def pyramid_outputs(
+        self, indices: Sequence[int], norm: bool = False
+    ) -> list[Tensor]:
         """The tokens of the patches after some blocks as feature maps.
 
         Args:
             indices: of blocks, counted from 0, in ascending order.
+            norm: whether the last layer norm is applied to each.
 
         Returns:
             A list of symbolic tensors of shape `(batch, height/patch_size,
             width/patch_size, hidden_dim)` that belong to the model's graph.
 
         Raises:
-            ValueError: if there are no such blocks.
+            ValueError: as `features`.
         """
-        found = indices_of_blocks("blocks", indices, self.spec.depth)
-        dtype = self.dtype_policy
         sizes = self.spec.patch_size, self.spec.num_prefix_tokens
+        outputs = zip(
+            indices_of_blocks("blocks", indices, self.spec.depth),
+            self.block_outputs(indices, norm),
+            strict=True,
+        )
         return [
-            TokenMap(*sizes, dtype=dtype, name=f"map_{i}")(
-                self.blocks[i].output, self.inputs[0]
+            TokenMap(*sizes, dtype=self.dtype_policy, name=f"map_{i}")(
+                tokens, self.inputs[0]
             )
-            for i in found
+            for i, tokens in outputs
         ]
+
+    def block_outputs(self, indices: Sequence[int], norm: bool = False) -> list[Tensor]:
+        """The same of all tokens as they are: `(batch, tokens, hidden_dim)`."""
+        outputs = [
+            self.blocks[i].output
+            for i in indices_of_blocks("blocks", indices, self.spec.depth)
+        ]
+        if not flag("norm", norm):
+            return outputs
+        if self.spec.fc_norm:
+            refuse(
+                "norm",
+                norm,
+                f"has no meaning for {self.name}, which normalizes pooled features "
+                "(fc_norm=True), not tokens.",
+            )
+        return [self.get_layer("norm")(tokens) for tokens in outputs]
 
 
 def _attention(spec, dtype):

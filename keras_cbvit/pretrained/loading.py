@@ -72,6 +72,14 @@ def load_model(weights: Any) -> keras.Model:
         FileNotFoundError: on the path of a file that does not exist.
         OSError: if the file cannot be downloaded, or is not the one of its record.
     """
+    return load_with_record(weights)[0]
+
+
+def load_with_record(weights: Any) -> tuple[keras.Model, WeightsRecord | None]:
+    """What `load_model` loads, and its record; `None` of a handle, path or live model.
+
+    The argument and the errors are those of `load_model`.
+    """
     source, record = locate_source(weights)
     if not isinstance(source, Path) or not formats.is_own(source):
         content = formats.read(source)
@@ -88,7 +96,7 @@ def load_model(weights: Any) -> keras.Model:
         model = keras_files.load(source)
     if record is not None:
         name_classes(model, record)
-    return model
+    return model, record
 
 
 def locate_source(

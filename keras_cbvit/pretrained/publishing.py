@@ -115,7 +115,7 @@ def publish(
         architecture={"class": type(model).__name__, **model.own_config},
         parameters=published.count_params(),
         input_shape=list(model.input_shape[1:]),
-        preprocessing=_preprocessing(model, crop_fraction),
+        preprocessing=preprocessing_of(model, crop_fraction),
         class_names=list(names),
         evaluations=list(evaluations),
         trained_on=trained_on,
@@ -132,7 +132,8 @@ def publish(
     return record
 
 
-def _preprocessing(model, crop_fraction):
+def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preprocessing:
+    """How an image becomes an input of a model: its size, and what it normalizes."""
     size = list(model.input_shape[1:3])
     found = Preprocessing(None if None in size else size, float(crop_fraction))
     if isinstance(model, VisionTransformer):

@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from keras_cbvit.images import BrokenImageError
+
 from . import draws
 from .augment import augment
-from .decoding import BrokenImageError
 from .feed import Steps
 
 # What the training step does, by its numbers.

@@ -5,7 +5,8 @@ import os
 import warnings
 from pathlib import Path
 
-from .decoding import endings
+from keras_cbvit.images import endings
+
 from .storage import entries, is_url, path_of
 
 _IMAGE, _FOLDER = "image", "folder"

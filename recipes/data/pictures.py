@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from .decoding import BrokenImageError, decoded
+from keras_cbvit.images import BrokenImageError, decode, fit
+
 from .fingerprints import fingerprint, marks_of
 
 # Decoded images are kept up to this size, larger sets are decoded at each use.
@@ -75,7 +75,7 @@ class Pictures(Sequence):
         return len(self.indices)
 
     def __getitem__(self, index):
-        return fitted(self.open(index), self.size, self.crop_fraction)
+        return fit(self.open(index), self.size, self.crop_fraction)
 
     def open(self, index):
         """The decoded picture, a `PIL.Image` in RGB of its own size.
@@ -85,7 +85,7 @@ class Pictures(Sequence):
             OSError: if its file cannot be read.
         """
         index = self.indices[index]
-        return decoded(self.encoded[index], self.name(index))
+        return decode(self.encoded[index], self.name(index))
 
     def first(self, number):
         """The first so many pictures, at most all."""
@@ -128,22 +128,3 @@ class Pictures(Sequence):
         """What tells these images, with their labels, from others."""
         marks = marks_of(self.encoded, self.indices)
         return fingerprint(marks, labels, left_out)
-
-
-def fitted(image, size, crop_fraction=1.0):
-    """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
-
-    The largest part of the picture that has the wanted proportions is cut from its
-    center, of it the center `crop_fraction`, which is resized with antialiasing.
-
-    Args:
-        image: the picture, in RGB.
-        size: the wanted `(height, width)`.
-        crop_fraction: share of height and width that is kept, at most 1.
-    """
-    height, width = size
-    if image.size != (width, height) or crop_fraction != 1:
-        image = ImageOps.fit(
-            image, (width, height), Image.Resampling.BICUBIC, (1 - crop_fraction) / 2
-        )
-    return np.asarray(image)

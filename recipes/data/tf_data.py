@@ -17,9 +17,10 @@ import types
 import numpy as np
 import tensorflow as tf
 
+from keras_cbvit.images import BrokenImageError
+
 from ..addresses import check_listens
 from . import storage
-from .decoding import BrokenImageError
 from .records import Records
 from .storage import Objects
 from .tf_decoding import decode

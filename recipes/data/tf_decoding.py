@@ -1,4 +1,4 @@
-"""JPEG and PNG decoded by TensorFlow to the pixels of `recipes.data.decoding`.
+"""JPEG and PNG decoded by TensorFlow to the pixels of `keras_cbvit.images`.
 
 It is imported where it is used, since it imports TensorFlow.
 """
@@ -18,7 +18,7 @@ HEAD = 2**16  # in so many bytes of a file it is looked for
 
 
 def decode(picture):
-    """A picture as `recipes.data.decoding` decodes it: uint8, upright, RGB.
+    """A picture as `keras_cbvit.images` decodes it: uint8, upright, RGB.
 
     Args:
         picture: the bytes of a JPEG or PNG file; an array is returned.

@@ -7,7 +7,7 @@ the gradient goes through it. All functions take tensors of any backend:
     right: of shape `(images, classes)`, not 0 where a class is right.
     epsilon: the most that a value is changed by, in pixel values: 1 is 1/255 of the
         range. The paper does not say which it took; 1 is the project's choice.
-    logits: whether the classifier gives logits, see `recipes.evaluation.logits`.
+    logits: whether the classifier gives logits, see `keras_cbvit.models.logits`.
 """
 
 import keras

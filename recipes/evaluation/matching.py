@@ -7,11 +7,11 @@ import keras
 import numpy as np
 
 from keras_cbvit.classes import listed
+from keras_cbvit.models.logits import gives_logits
 from keras_cbvit.pretrained import imagenet
 
 from ..data.labels import places, such
 from .classifiers import Classifier
-from .logits import gives_logits
 from .metrics import Among
 from .sets import protocol
 

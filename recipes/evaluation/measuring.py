@@ -1,9 +1,10 @@
 """From a classifier and images to numbers, under conditions that make it harder."""
 
+from keras_cbvit.models.logits import gives_logits
+
 from ..data.conditions import Inputs
 from ..training.hand_over import predict
 from .attacks import Attacked, fgsm, pgd
-from .logits import gives_logits
 from .metrics import measures
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
@@ -26,7 +27,7 @@ def measure(
 
     Args:
         model: a Keras model that takes images of values 0-255 and gives probabilities
-            or logits; `recipes.evaluation.logits` decides which. To measure on several
+            or logits; `keras_cbvit.models.logits` decides which. To measure on several
             devices, build it and call this in `recipes.training.devices.distribute`.
         split: a `recipes.data.pictures.Split`. Its labels are classes, or bool of shape
             `(images, classes)` where several may be right, as in ReaL.

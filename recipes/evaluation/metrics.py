@@ -21,7 +21,7 @@ def log_probabilities(predictions, logits):
 
     Args:
         predictions: tensor of shape `(images, classes)`.
-        logits: whether they are logits, see `recipes.evaluation.logits`. Probabilities
+        logits: whether they are logits, see `keras_cbvit.models.logits`. Probabilities
             are taken as they are, those of a sigmoid, too.
 
     Returns:
@@ -120,7 +120,7 @@ class Among(keras.layers.Layer):
 
     Args:
         classes: the indices of these classes.
-        logits: whether the predictions are logits, see `recipes.evaluation.logits`.
+        logits: whether the predictions are logits, see `keras_cbvit.models.logits`.
     """
 
     activation = staticmethod(keras.activations.log_softmax)  # so its outputs are known

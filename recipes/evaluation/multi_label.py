@@ -4,10 +4,11 @@ import keras
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
+from keras_cbvit.models.logits import gives_logits
+
 from ..data.batches import Batches
 from ..tables import markdown_table
 from ..training.hand_over import predict
-from .logits import gives_logits
 
 THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 

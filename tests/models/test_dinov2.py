@@ -135,6 +135,19 @@ def test_the_maps_of_a_pyramid_leave_the_prefix_tokens_out(case, arrays):
         assert_close(found, tokens[:, 5:].reshape(2, 2, 3, 24), atol=1e-5)
 
 
+def test_features(case, arrays):
+    model, images = case.model(), arrays["images"]
+    blocks, features = case.found["blocks"], case.found["features"]
+    for found, tokens in zip(model.features(images), blocks, strict=True):
+        assert_close(found, tokens[:, 5:].reshape(2, 2, 3, 24), atol=1e-5)
+    (found,) = model.features(images, blocks=[0], reshape=False)
+    assert_close(found, blocks[0], atol=1e-5)
+    (found,) = model.features(images, blocks=[1], norm=True, reshape=False)
+    assert_close(found, features, atol=1e-5)
+    found = model.feature_model([1], norm=True).predict(images, verbose=0)
+    assert_close(found, features[:, 5:].reshape(2, 2, 3, 24), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "change",
     [

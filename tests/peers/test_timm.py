@@ -74,6 +74,28 @@ def predict(model, pixels, mean, std):
     return model(torch.from_numpy(x.transpose(0, 3, 1, 2).astype("float32"))).numpy()
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("kind", ["deit", "registers", "clip", "distilled features"])
+def test_features_are_those_of_forward_intermediates(kind, norm):
+    name, options = KINDS[kind]
+    model = build(name, **options)
+    content = timm.from_model(model)
+    network = ours(content)
+    mean, std = preprocessing(model, 3)
+    x = images(network.input_shape[1:])
+    pixels = ((x / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = model.forward_intermediates(
+            torch.from_numpy(pixels.astype("float32")),
+            indices=[0, 1],
+            norm=norm,
+            intermediates_only=True,
+        )
+    found = network.features(x, blocks=(0, 1), norm=norm)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+
+
 def preprocessing(model, channels):
     """The mean and the standard deviation that timm feeds a model with."""
     data = timm_package.data.resolve_model_data_config(model)

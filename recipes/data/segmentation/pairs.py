@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_cbvit.classes import check_names
+from keras_cbvit.images import decode, decode_samples
 
-from ..decoding import decoded, decoded_samples
 from ..fingerprints import NO_CLASS, fingerprint, marks_of
 from ..folders import Contents, MissingDatasetError
 from ..records import Records
@@ -96,7 +96,7 @@ class Pairs(Sequence):
         """
         labels = self._labels(index)
         index = self.indices[index]
-        image = decoded(self.images[index], self.image_name(index))
+        image = decode(self.images[index], self.image_name(index))
         name = self.label_name(index)
         height, width = labels.shape
         if image.size != (width, height):
@@ -119,7 +119,7 @@ class Pairs(Sequence):
         """The labels of a picture as they are in the file, all of them known."""
         index = self.indices[index]
         name = self.label_name(index)
-        labels = decoded_samples(self.labels[index], name)
+        labels = decode_samples(self.labels[index], name)
         labels = _one_channel(labels, name, self.advice)
         unknown = self.table[labels] == _UNKNOWN
         if unknown.any():

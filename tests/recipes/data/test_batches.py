@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 from PIL import Image
 
+from keras_cbvit.images import BrokenImageError
 from recipes.data.augment import augment
 from recipes.data.batches import Batches, TrainingBatches
-from recipes.data.decoding import BrokenImageError
 from recipes.data.feed import Feed
 from recipes.data.pictures import Pictures, Split
 from recipes.evaluation import measure

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data.decoding import BrokenImageError
+from keras_cbvit.images import BrokenImageError
 from recipes.data.pictures import Pictures
 from recipes.options.classification import Data
 

@@ -9,9 +9,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from keras_cbvit.images import BrokenImageError
 from recipes.data import pictures
 from recipes.data.batches import Batches
-from recipes.data.decoding import BrokenImageError
 from recipes.data.folders import MissingDatasetError
 from recipes.data.pictures import Pictures
 from recipes.data.sources import load_dataset

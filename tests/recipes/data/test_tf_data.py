@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_cbvit.images import BrokenImageError
+from keras_cbvit.images import decode as decode_by_pillow
 from recipes.data import tf_data
 from recipes.data.batches import TrainingBatches
-from recipes.data.decoding import BrokenImageError, decoded
 from recipes.data.pictures import Pictures, Split
 from recipes.data.records import Records
 from recipes.data.sources import load_dataset
@@ -87,7 +88,7 @@ in_graph = tf.function(decode, [tf.TensorSpec((), tf.string)])
 @pytest.mark.parametrize("name", FILES)
 def test_pictures_are_decoded_as_by_pillow(name):
     encoded, tolerance = FILES[name]
-    expected = np.asarray(decoded(encoded, name)).astype(int)
+    expected = np.asarray(decode_by_pillow(encoded, name)).astype(int)
     found = in_graph(tf.constant(encoded)).numpy()
     assert found.dtype == np.uint8
     assert found.shape == expected.shape

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from recipes.data.decoding import BrokenImageError
+from keras_cbvit.images import BrokenImageError
 from recipes.data.folders import MissingDatasetError
 from recipes.data.segmentation import pairs as sources
 from recipes.data.segmentation.pairs import IGNORED, class_of_label, load_pairs

@@ -1,7 +1,7 @@
-"""The one decoder of image files: from a path or bytes to the pixels that are meant.
+"""The one decoder of images: from a path, bytes or an array to a model's pixels.
 
 Images are decoded by Pillow whatever the backend, so that a model sees the same pixels
-on each.
+on each. This module imports no Keras: worker processes use it, too.
 """
 
 import contextlib
@@ -10,10 +10,14 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
+Source = str | os.PathLike | bytes | np.ndarray | Image.Image
+INTERPOLATIONS = tuple(how.name.lower() for how in Image.Resampling)
 BACKGROUND = (255, 255, 255)
 """What is seen where an image is transparent: white."""
 # Decoding EPS would run Ghostscript; of MPEG, a video, Pillow decodes nothing; XBM is
@@ -48,7 +52,7 @@ class BrokenImageError(ValueError):
 
 
 @functools.cache
-def formats():
+def formats() -> tuple[str, ...]:
     """Pillow's names of the formats that are read, whatever a file's name says.
 
     Those that have an ending and that Pillow itself decodes into pixels. The usual
@@ -69,15 +73,15 @@ def _is_stub(reader):
 
 
 @functools.cache
-def endings():
+def endings() -> frozenset[str]:
     """The endings of the names of files that are read, lower case, with the dot."""
     known = {*formats(), "MPO"}  # which the reader of JPEG reads
     extensions = Image.registered_extensions().items()
     return frozenset(ending for ending, name in extensions if name in known)
 
 
-def decoded(picture, name):
-    """A picture as it is meant to be seen: a `PIL.Image`, upright, RGB of 8 bits.
+def decode(source: Source, name: str) -> Image.Image:
+    """Decodes an image as it is meant to be seen: upright, in RGB of 8 bits.
 
     - It is turned as its EXIF orientation says. Unreadable EXIF data say nothing.
     - 16-bit gray is scaled from 0–65535, a 12-bit TIFF from 0–4095, whatever values
@@ -86,34 +90,40 @@ def decoded(picture, name):
     - Of several frames or pages, the first one counts. Color profiles do not.
 
     Args:
-        picture: its path, its encoded bytes, or a uint8 array of shape
-            `(height, width)` or `(height, width, channels)` of 1, 3 or 4 channels.
+        source: its path, its encoded bytes, a `PIL.Image` of any mode, or an array of
+            shape `(height, width)` or `(height, width, channels)` of 1, 3 or 4
+            channels and of values 0-255, which are rounded.
         name: what messages call it.
+
+    Returns:
+        A `PIL.Image` of mode RGB.
 
     Raises:
         BrokenImageError: if it cannot be decoded, has more pixels than Pillow's
             `MAX_IMAGE_PIXELS`, or has samples that do not say what is white: of 32
-            bits, signed or floating point; or is in CIELAB.
+            bits, signed or floating point; or is in CIELAB; or is an array of another
+            shape or of other values.
         OSError: if its file cannot be read.
     """
     with _naming(name):
-        if isinstance(picture, np.ndarray):
-            one_channel = picture.ndim == 3 and picture.shape[-1] == 1
-            return _rgb(Image.fromarray(picture[..., 0] if one_channel else picture))
-        with _opened(picture) as image:
+        if isinstance(source, np.ndarray):
+            return _rgb(_of_array(source))
+        with _opened(source) as image:
             raw_mode = _raw_mode(image)
             image.load()  # reads and decodes all of it
             return _upright(_rgb(image, raw_mode), image)
 
 
-def decoded_samples(picture, name):
-    """The numbers in a PNG file or an array as they are, upright: labels of pixels.
+def decode_samples(
+    source: str | os.PathLike | bytes | np.ndarray, name: str
+) -> np.ndarray:
+    """Decodes the numbers in a PNG file as they are, upright: labels of pixels.
 
     Gray of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
     the indices.
 
     Args:
-        picture: its path, its encoded bytes, or an array, which is returned.
+        source: its path, its encoded bytes, or an array, which is returned.
         name: what messages call it.
 
     Returns:
@@ -125,9 +135,9 @@ def decoded_samples(picture, name):
             channels of 16 bits.
         OSError: if its file cannot be read.
     """
-    if isinstance(picture, np.ndarray):
-        return picture
-    with _naming(name), _opened(picture) as image:
+    if isinstance(source, np.ndarray):
+        return source
+    with _naming(name), _opened(source) as image:
         if image.format != "PNG":
             raise BrokenImageError(
                 f"is a {image.format} file, whatever its name says; save it as PNG, "
@@ -146,15 +156,42 @@ def decoded_samples(picture, name):
     return samples // _FACTORS.get(raw_mode, 1)
 
 
+def fit(
+    image: Image.Image,
+    size: Sequence[Any],
+    crop_fraction: float = 1.0,
+    interpolation: str = "bicubic",
+) -> np.ndarray:
+    """Crops and resizes an image to a size.
+
+    The largest part of the image that has the wanted proportions is cut from its
+    center, of it the center `crop_fraction`, which is resized with antialiasing.
+
+    Args:
+        image: the image, in RGB.
+        size: the wanted `(height, width)`.
+        crop_fraction: share of height and width that is kept, at most 1.
+        interpolation: one of `INTERPOLATIONS`.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`.
+    """
+    height, width = size
+    if image.size != (width, height) or crop_fraction != 1:
+        how = Image.Resampling[interpolation.upper()]
+        image = ImageOps.fit(image, (width, height), how, (1 - crop_fraction) / 2)
+    return np.asarray(image)
+
+
 @contextlib.contextmanager
 def _naming(name):
-    """Has the message of whatever goes wrong with one picture begin with its name."""
+    """Has the message of whatever goes wrong with one image begin with its name."""
     try:
         yield
     except BrokenImageError as error:
         raise BrokenImageError(f"{name} {error}") from None
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        # A missing file, a disk that fails, no memory: more than one bad picture.
+        # A missing file, a disk that fails, no memory: more than one bad image.
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
         raise BrokenImageError(
@@ -162,18 +199,61 @@ def _naming(name):
         ) from error
 
 
-def _opened(picture):
+def name_of(source: Any, otherwise: str) -> str:
+    """What messages call an image: its path, or another name if it has none."""
+    return str(source) if isinstance(source, str | os.PathLike) else otherwise
+
+
+def _of_array(array):
+    """An array as a `PIL.Image`."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        raise BrokenImageError(
+            f"is an array of shape {array.shape}, which must be (height, width, "
+            "channels) with 1, 3 or 4 channels."
+        )
+    if array.dtype != np.uint8:
+        array = _rounded(array)
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def _rounded(array):
+    """An array of values 0-255 in uint8."""
+    if array.dtype.kind not in "iuf":
+        raise BrokenImageError(f"is an array of {array.dtype}, not of numbers.")
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= 255):  # nan is neither
+        raise BrokenImageError(
+            f"has values from {lowest:g} to {highest:g}, but they must be 0-255."
+        )
+    rounded = np.rint(array).astype("uint8")
+    if highest <= 1 and (array != rounded).any():
+        raise BrokenImageError(
+            f"has values from {lowest:g} to {highest:g}, which look like 0-1, but they "
+            "must be 0-255; multiply by 255."
+        )
+    return rounded
+
+
+def _opened(source):
     """An image whose header is read, as a context manager."""
-    if isinstance(picture, bytes):
-        picture = io.BytesIO(picture)
+    if isinstance(source, Image.Image):
+        return contextlib.nullcontext(source)  # its owner closes it
+    if isinstance(source, bytes):
+        source = io.BytesIO(source)
+    elif not isinstance(source, str | os.PathLike):
+        raise BrokenImageError(
+            f"is a {type(source).__name__}, not a path, encoded bytes, an array or a "
+            "PIL.Image."
+        )
     else:
-        kind = os.stat(picture).st_mode
+        kind = os.stat(source).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             # Opening a named pipe would wait for a writer.
             raise BrokenImageError("is not a regular file.")
     limit = Image.MAX_IMAGE_PIXELS
     try:
-        image = Image.open(picture, formats=formats())
+        image = Image.open(source, formats=formats())
         width, height = image.size
         if limit is None or width * height <= limit:
             return image
@@ -187,7 +267,8 @@ def _opened(picture):
 
 def _raw_mode(image):
     """How samples are stored in an image that is not loaded yet, in Pillow's words."""
-    arguments = image.tile[0][3] if image.tile else None
+    tile = getattr(image, "tile", None)  # an image that was not read has none
+    arguments = tile[0][3] if tile else None
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
@@ -258,6 +339,7 @@ def _over_background(image, raw_mode):
             "save it with 8 bits a channel or with an alpha channel."
         )
     if raw_mode in _FACTORS:
+        image = image.copy()  # it may be the caller's
         image.info["transparency"] *= _FACTORS[raw_mode]
     if image.mode == "La":
         image = image.convert("LA")  # from which alone Pillow knows the way

@@ -17,7 +17,7 @@ PASSED = (
 IMAGES = 8
 
 
-def gives_logits(model):
+def gives_logits(model: keras.Model) -> bool:
     """Whether a classifier gives logits rather than probabilities.
 
     Its last activation decides: softmax and sigmoid give probabilities, any other and

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from recipes.evaluation.logits import gives_logits
+from keras_cbvit.models.logits import gives_logits
 from recipes.evaluation.metrics import Among
 from tests.tiny import tiny
 

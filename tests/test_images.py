@@ -1,5 +1,7 @@
+import copy
 import io
 import os
+import re
 import struct
 
 import numpy as np
@@ -8,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from recipes.data import decoding
-from recipes.data.decoding import BrokenImageError, decoded, decoded_samples
+from keras_cbvit import images
+from keras_cbvit.images import BrokenImageError, decode, decode_samples, fit
 from tests.recipes.data.image_files import SIDES, over_white, png, shown, tiff
 
 pytestmark = pytest.mark.any_backend
@@ -20,8 +22,13 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def pixels(file):
-    image = decoded(file, "x")
+    image = decode(file, "x")
     assert image.mode == "RGB"
+    if isinstance(file, bytes):  # Pillow's own image shows the same
+        with Image.open(io.BytesIO(file)) as opened:
+            transparent = copy.deepcopy(opened.info.get("transparency"))
+            assert decode(opened, "x") == image
+            assert opened.info.get("transparency") == transparent
     return np.asarray(image).astype(float)
 
 
@@ -48,7 +55,7 @@ def test_gray_png(bits, keyed, shape, orientation, seed):
     transparency = struct.pack(">H", key) if keyed else b""
     file = png(samples, bits, transparency=transparency, orientation=orientation)
     assert_shows(file, over_white(samples / (2**bits - 1), alpha), orientation)
-    stored = decoded_samples(file, "x")
+    stored = decode_samples(file, "x")
     assert stored.dtype == ("uint16" if bits == 16 else "uint8")
     np.testing.assert_array_equal(stored, shown(samples[..., 0], orientation or 1))
 
@@ -75,7 +82,7 @@ def test_png_with_a_palette(bits, alphas, shape, orientation, seed):
     expected = over_white(palette[indices] / 255, alpha[samples] / 255)
     assert_shows(file, expected, orientation)
     np.testing.assert_array_equal(
-        decoded_samples(file, "x"), shown(indices, orientation or 1)
+        decode_samples(file, "x"), shown(indices, orientation or 1)
     )
 
 
@@ -256,7 +263,7 @@ def test_transparency_is_laid_over_white():
     hidden = np.array([[[200, 100, 0, 0], [200, 100, 0, 255], [200, 100, 0, 51]]])
     wanted = [[[255, 255, 255], [200, 100, 0], [244, 224, 204]]]
     assert pixels(png(hidden)).tolist() == wanted
-    assert np.asarray(decoded(hidden.astype("uint8"), "x")).tolist() == wanted
+    assert np.asarray(decode(hidden.astype("uint8"), "x")).tolist() == wanted
     gray = hidden[..., [1, 3]]
     assert pixels(png(gray))[..., 0].tolist() == [[255, 100, 224]]
     gif = image_of(np.array([[7, 9]], "uint8"), "GIF", transparency=7)
@@ -303,7 +310,7 @@ ONES = np.ones((2, 2, 1))
 def test_samples_without_a_range_are_refused_by_name(file, found):
     message = f"^x has {found}.*; save it as RGB or gray of 8 or 16 bits.$"
     with pytest.raises(BrokenImageError, match=message):
-        decoded(file, "x")
+        decode(file, "x")
 
 
 @pytest.mark.parametrize("side", [11, 15])
@@ -313,42 +320,106 @@ def test_too_many_pixels_are_refused(monkeypatch, side):
     with pytest.raises(
         BrokenImageError, match="^x has more than 100 pixels, which are"
     ):
-        decoded(file, "x")
+        decode(file, "x")
     with pytest.raises(
         BrokenImageError, match="^x has more than 100 pixels, which are"
     ):
-        decoded_samples(file, "x")
+        decode_samples(file, "x")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert decoded(file, "x").size == (side, side)
+    assert decode(file, "x").size == (side, side)
 
 
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.png")
-    for decode in (decoded, decoded_samples):
+    for reads in (decode, decode_samples):
         with pytest.raises(BrokenImageError, match="^x is not a regular file.$"):
-            decode(tmp_path / "x.png", "x")
+            reads(tmp_path / "x.png", "x")
 
 
 def test_postscript_is_not_run(tmp_path):
     (tmp_path / "x.png").write_bytes(image_of(CORNERS, "EPS"))
     with pytest.raises(BrokenImageError, match="is not a readable image"):
-        decoded(tmp_path / "x.png", "x")
+        decode(tmp_path / "x.png", "x")
 
 
 def test_samples_come_from_png_files_alone():
     jpeg = image_of(np.zeros((8, 8), "uint8"), "JPEG")
     with pytest.raises(BrokenImageError, match="^x is a JPEG file, whatever its name"):
-        decoded_samples(jpeg, "x")
+        decode_samples(jpeg, "x")
     for channels in (2, 3, 4):
         file = png(np.full((2, 2, channels), 3), 16)
         with pytest.raises(
             BrokenImageError, match="^x has several channels of 16 bits"
         ):
-            decoded_samples(file, "x")
+            decode_samples(file, "x")
 
 
 def test_endings_are_those_of_formats_that_pillow_decodes():
     read = ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .jp2 .mpo"
-    assert decoding.endings() >= set(read.split())
+    assert images.endings() >= set(read.split())
     others = ".pdf .eps .ps .mpg .h5 .grib .wmf .xbm"
-    assert not decoding.endings() & set(others.split())
+    assert not images.endings() & set(others.split())
+
+
+@pytest.mark.parametrize(
+    "mode, color, seen",
+    [
+        ("L", 200, (200, 200, 200)),
+        ("LA", (0, 0), (255, 255, 255)),  # transparent black over white
+        ("RGBA", (100, 50, 0, 51), (224, 214, 204)),  # a fifth of it over white
+        ("CMYK", (255, 0, 0, 0), (0, 255, 255)),
+        ("I;16", 65535, (255, 255, 255)),
+        ("1", 1, (255, 255, 255)),
+        ("P", 0, (255, 255, 255)),  # its first color is transparent
+    ],
+)
+def test_an_image_of_pillow_shows_what_it_means(mode, color, seen):
+    image = Image.new(mode, (3, 2), color)
+    if mode == "P":
+        image.putpalette([10, 20, 30])
+        image.info["transparency"] = 0
+    found = np.asarray(decode(image, "x"))
+    np.testing.assert_array_equal(found, np.tile(np.array(seen, "uint8"), (2, 3, 1)))
+
+
+def test_an_image_of_pillow_is_turned_as_it_says():
+    image = Image.fromarray(np.arange(18, dtype="uint8").reshape(2, 3, 3))
+    image.getexif()[0x0112] = 6  # its right side is up
+    found = np.asarray(decode(image, "x"))
+    np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((2, 3, 5)), "x is an array of shape (2, 3, 5), which must be"),
+        (np.zeros((0, 3, 3)), "x is an array of shape (0, 3, 3), which must be"),
+        (np.zeros(3), "x is an array of shape (3,), which must be"),
+        (np.full((2, 2, 3), 256), "x has values from 256 to 256, but they must be 0"),
+        (np.full((2, 2, 3), np.nan), "x has values from nan to nan, but they must be"),
+        (np.full((2, 2, 3), 0.5), "x has values from 0.5 to 0.5, which look like 0-1"),
+        (np.zeros((2, 2, 3), bool), "x is an array of bool, not of numbers."),
+        ({"path": "x.png"}, "x is a dict, not a path, encoded bytes, an array or"),
+    ],
+)
+def test_what_is_no_image_is_refused(array, message):
+    with pytest.raises(BrokenImageError, match=f"^{re.escape(message)}"):
+        decode(array, "x")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16"])
+def test_arrays_of_other_dtypes_are_rounded(dtype):
+    array = np.array([[[0, 1, 254.4], [254.6, 255, 7]]]).astype(dtype)
+    expected = np.rint(array).astype("uint8")
+    np.testing.assert_array_equal(np.asarray(decode(array, "x")), expected)
+
+
+def test_an_image_is_cropped_and_resized():
+    """The center of 8 columns, half of it, by boxes of 2x2: their mean.
+
+    Pillow rounds after each axis.
+    """
+    values = np.random.default_rng(0).integers(0, 256, (8, 12, 3), "uint8")
+    found = fit(Image.fromarray(values), (2, 2), 0.5, "box")
+    center = values[2:6, 4:8].reshape(2, 2, 2, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(found, center, rtol=0, atol=1)
