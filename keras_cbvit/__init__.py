@@ -4,6 +4,7 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 """
 
 from keras_cbvit import analysis, export, layers
+from keras_cbvit.export import Export, export_model
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.fine_tuning import (
     enable_lora,
@@ -46,6 +47,7 @@ __all__ = [
     "AdamW",
     "ContextBroadcast",
     "Evaluation",
+    "Export",
     "FeaturePyramid",
     "SegmentationModel",
     "UperNet_ViTCB",
@@ -64,6 +66,7 @@ __all__ = [
     "decode_predictions",
     "enable_lora",
     "export",
+    "export_model",
     "feature_pyramid",
     "fold_context_broadcast",
     "freeze_backbone",
