@@ -75,17 +75,16 @@ def write_stablehlo(model: keras.Model, path: Path) -> None:
     def predict(images):
         return model.stateless_call(trained, others, images, training=False)[0]
 
-    patch, shape = patch_size_of(model) or 1, model.input_shape[1:]
-    sides = [
-        str(side) if side else f"{patch}*{name}"
-        for name, side in zip(("rows", "columns", "channels"), shape, strict=True)
-    ]
+    patch = patch_size_of(model) or 1
+    _, height, width, channels = model.input_shape
+    rows, columns = height or f"{patch}*rows", width or f"{patch}*columns"
+    sides = (("rows", height), ("columns", width))
     symbolic = export.symbolic_shape(
-        ", ".join(["batch", *sides]),
-        constraints=[f"{name} >= {LEAST}" for name in ("rows", "columns")],
+        f"batch, {rows}, {columns}, {channels}",
+        constraints=[f"{name} >= {LEAST}" for name, side in sides if side is None],
     )
     images = jax.ShapeDtypeStruct(symbolic, "float32")
-    exported = export.export(predict, platforms=("cpu", "cuda", "rocm", "tpu"))(images)
+    exported = export.export(predict, platforms=("cpu", "cuda", "tpu"))(images)
     path.write_bytes(exported.serialize())
 
 
