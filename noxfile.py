@@ -21,7 +21,15 @@ nox.needs_version = ">=2024.3"
 nox.options.envdir = str(CACHE / "keras_cbvit" / "nox")
 nox.options.default_venv_backend = "virtualenv"  # uv does not know pip's settings
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ("lint", "tests", "peers", "oldest", "exchange", "wheel")
+nox.options.sessions = (
+    "lint",
+    "tests",
+    "peers",
+    "runtimes",
+    "oldest",
+    "exchange",
+    "wheel",
+)
 PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
 # torchvision, which timm asks for, would bring a torch for GPUs.
 PEERS_ALONE = ("timm==1.0.31", "torchvision==0.28.0")
@@ -63,6 +71,20 @@ def peers(session):
     _install_peers(session, "recipes,test", "transformers==5.24.0")
     for backend in BACKENDS:
         options = (*TWO, "tests/peers", *session.posargs)
+        session.run("pytest", *options, env=_environment(backend))
+
+
+@nox.session
+def runtimes(session):
+    """Exported models in the runtimes that they are for.
+
+    They have an environment of their own, with all backends, since one backend writes
+    what another one's model is exported to.
+    """
+    extras = f".[{','.join(BACKENDS)},recipes,export,test]"
+    session.install("-q", "-c", "constraints.txt", extras)
+    for backend in BACKENDS:
+        options = (*TWO, "tests/export", *session.posargs)
         session.run("pytest", *options, env=_environment(backend))
 
 

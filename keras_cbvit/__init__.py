@@ -5,6 +5,7 @@ The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
 
 from keras_cbvit import analysis, export, layers
 from keras_cbvit.classifier import Classifier
+from keras_cbvit.export import Export, export_model
 from keras_cbvit.layers import ContextBroadcast
 from keras_cbvit.models.fine_tuning import (
     freeze_backbone,
@@ -49,6 +50,7 @@ __all__ = [
     "Classifier",
     "ContextBroadcast",
     "Evaluation",
+    "Export",
     "FeaturePyramid",
     "Preprocessing",
     "SegmentationModel",
@@ -68,6 +70,7 @@ __all__ = [
     "decode_predictions",
     "enable_lora",
     "export",
+    "export_model",
     "feature_pyramid",
     "fold_context_broadcast",
     "freeze_backbone",

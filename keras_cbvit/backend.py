@@ -108,7 +108,7 @@ def attention(
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         x = torch.nn.functional.scaled_dot_product_attention(query, key, value)
         return x.transpose(1, 2)
-    if BACKEND in ("tensorflow", "jax") and _is_on_cpu():
+    if BACKEND in ("tensorflow", "jax") and is_on_cpu():
         if training:
             return attention_with_scores(query, key, value)[0]
         return _attention_without_scores(query, key, value)
@@ -185,7 +185,10 @@ def _by_head(x):
     return ops.transpose(x, (0, 2, 1, 3))
 
 
-def _is_on_cpu():
+def is_on_cpu() -> bool:
+    """Whether Keras computes on CPUs."""
+    if BACKEND == "torch":  # of whose devices Keras has no list
+        return ops.zeros(()).device.type == "cpu"
     devices = keras.distribution.list_devices()
     return all(device.startswith("cpu") for device in devices)
 
@@ -230,7 +233,7 @@ def inference_by_xla(model: keras.Model) -> Iterator[None]:
     `compile(jit_compile=...)` decides.
     """
     jit_compile = model.jit_compile
-    if BACKEND == "tensorflow" and not model.compiled and _is_on_cpu():
+    if BACKEND == "tensorflow" and not model.compiled and is_on_cpu():
         model.jit_compile = not has_strategy(model)
     try:
         yield

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -47,6 +48,28 @@ def write(path: Path, content: bytes | memoryview) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """A folder to write into, which is `folder` once all is in it.
+
+    Args:
+        folder: must not exist, or be empty.
+
+    Raises:
+        FileExistsError: if there is something in the folder.
+        OSError: if it cannot be made.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists; give a folder that does not.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        complete = Path(temporary) / folder.name
+        complete.mkdir()
+        yield complete
+        os.replace(complete, folder)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "publish": "publish",
     "analyze": "analyze",
+    "export": "export",
     "paper": "paper.__main__",
     "benchmark": "benchmark.__main__",
     "quickstart": "quickstart",
@@ -21,6 +22,7 @@ usage: keras-cbvit COMMAND [options]
   evaluate    measures models side by side
   publish     measures a model trained elsewhere and publishes it
   analyze     looks into trained models: attention, Λ, cost
+  export      writes a model for another runtime, such as ONNX Runtime, and compares
   paper       trains and measures what the paper's tables and figures show
   benchmark   measures speed
   quickstart  the whole path on handwritten digits

@@ -101,7 +101,7 @@ def experiment_of(command, description, arguments):
     return experiment, f"{program(command)} {shlex.join(arguments)}"
 
 
-MENDABLE = (ValueError, OSError, FloatingPointError)
+MENDABLE = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors that the user can mend."""
 
 

@@ -3,14 +3,12 @@
 import json
 import math
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_cbvit.files import write
+from keras_cbvit.files import whole_folder, write
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.vision_transformer import PATCHES, TOKENS, VisionTransformer
 from keras_cbvit.pretrained.formats import timm_names
@@ -92,17 +90,10 @@ def save_for_timm(model: VisionTransformer, folder: str | os.PathLike) -> None:
         raise ImportError(
             "Files for timm are written by safetensors: pip install safetensors."
         ) from error
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists; give a folder that does not.")
-    state, config = to_timm(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        complete = Path(temporary) / folder.name
-        complete.mkdir()
+    with whole_folder(folder) as complete:
+        state, config = to_timm(model)
         write(complete / WEIGHTS, save(state, {"format": "pt"}))
         write(complete / CONFIG, json.dumps(config, indent=2).encode())
-        os.replace(complete, folder)
 
 
 def _refusal(what):

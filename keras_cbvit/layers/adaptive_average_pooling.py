@@ -51,7 +51,9 @@ class AdaptiveAveragePooling(keras.layers.Layer):
 
     def _means(self, size, dtype):
         """Weights of shape `(bins, size)`; each row is the mean of a bin."""
-        bin_index, place = ops.arange(self.bins)[:, None], ops.arange(size)[None]
+        # With a dtype, since torch's symbolic sizes have none that Keras knows.
+        bin_index = ops.arange(self.bins, dtype="int32")[:, None]
+        place = ops.arange(size, dtype="int32")[None]
         start = bin_index * size // self.bins
         end = ((bin_index + 1) * size + self.bins - 1) // self.bins
         inside = ops.cast(ops.logical_and(place >= start, place < end), dtype)

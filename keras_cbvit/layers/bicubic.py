@@ -24,9 +24,11 @@ def bicubic_matrix(old: int, new: Any, xp: Any = np, dtype: DType = "float64") -
         A matrix of shape `(new, old)`, whose rows add up to 1. It is exactly the
         identity if `new` is `old`.
     """
-    step = xp.divide(old, new)
+    places = xp.arange(new, dtype=dtype)
+    # Not of `new`: Keras would make a constant of torch's and JAX's symbolic sizes.
+    step = old / (places[-1] + 1)
     stretch = xp.maximum(step, 1.0)  # the antialiasing: when shrinking, a wider filter
-    centers = (xp.arange(new, dtype=dtype) + 0.5) * step - 0.5
+    centers = (places + 0.5) * step - 0.5
     weights = _cubic((xp.arange(old, dtype=dtype) - centers[:, None]) / stretch, xp)
     return weights / xp.sum(weights, axis=1, keepdims=True)
 

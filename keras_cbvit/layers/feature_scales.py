@@ -84,7 +84,7 @@ class FeatureScales(keras.layers.Layer):
     def _check(self, shapes):
         check_maps(self, shapes, number=4)
         _, height, width, _ = shapes[3]
-        if any(side is not None and side < 2 for side in (height, width)):
+        if any(isinstance(side, int) and side < 2 for side in (height, width)):
             raise ValueError(
                 f"Feature maps of {height}x{width} places cannot be halved: images "
                 "need at least 2x2 patches."

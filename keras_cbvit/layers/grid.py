@@ -16,7 +16,8 @@ def check_patches(
     Args:
         layer: the layer, for its name.
         patch_size: side of a patch in pixels.
-        images_shape: shape of the images; a side may be `None`.
+        images_shape: shape of the images. A side may be `None`, or symbolic while a
+            model is exported for images of any size; then it is not checked.
         tokens: how many patches there are, if known.
     """
     if len(images_shape) != 4:
@@ -26,12 +27,12 @@ def check_patches(
         )
     height, width = images_shape[1:3]
     for side in (height, width):
-        if side is not None and (side < 1 or side % patch_size):
+        if isinstance(side, int) and (side < 1 or side % patch_size):
             raise ValueError(
                 f"patch_size={patch_size} does not divide images of {height}x{width} "
                 "pixels."
             )
-    if None in (height, width, tokens):
+    if not all(isinstance(number, int) for number in (height, width, tokens)):
         return
     if tokens != (height // patch_size) * (width // patch_size):
         raise ValueError(

@@ -132,7 +132,10 @@ class TokenEmbedding(keras.layers.Layer):
         check_patches(self, self.patch_size, images.shape, inputs.shape[1])
         position = self.position_embedding
         own_size = tuple(side * self.patch_size for side in self.grid)
-        if tuple(images.shape[1:3]) != own_size:
+        sides = images.shape[1:3]
+        # A side that is not known is not compared: torch and JAX would make it known.
+        known = all(isinstance(side, int) for side in sides)
+        if not known or tuple(sides) != own_size:
             position = self._resample(images)
         position = ops.cast(position, inputs.dtype)
         batch, channels = ops.shape(inputs)[0], inputs.shape[-1]

@@ -259,15 +259,23 @@ def _refuse_published(name, records, directory, overwrite):
 def in_float32(
     model: keras.Model, classifier_activation: str | None = None
 ) -> keras.Model:
-    """A copy of a model in float32, whatever precision it was trained in.
+    """A copy of a model in float32, see `in_precision`."""
+    return in_precision(model, "float32", classifier_activation)
+
+
+def in_precision(
+    model: keras.Model, dtype: str, classifier_activation: str | None = None
+) -> keras.Model:
+    """A copy of a model in another precision than it was trained in.
 
     The copy goes through a file of weights, into which Keras merges LoRA's.
 
     Args:
         model: a `VisionTransformer` or another functional model.
+        dtype: of the weights and the computation, for instance `"float16"`.
         classifier_activation: another one for the head of a `VisionTransformer`.
     """
-    config = _with_policy(model.get_config(), "float32")
+    config = _with_policy(model.get_config(), dtype)
     if classifier_activation is not None:
         spec = {**config["spec"], "classifier_activation": classifier_activation}
         config["spec"] = spec

@@ -4,6 +4,7 @@
     python -m recipes.benchmark feed [--option value ...]
     python -m recipes.benchmark model [--option value ...]
     python -m recipes.benchmark profile [--option value ...]
+    python -m recipes.benchmark runtimes [--option value ...]
 
 The others are measured where they are installed: in this environment, or in those of
 `--peer-python`.
@@ -16,10 +17,13 @@ from .feed import Feed
 from .input import Input
 from .model import Model
 from .profile import Profile
+from .runtimes import Runtimes
 
 
 def main(arguments=None):
-    options = parse("benchmark", Input | Feed | Model | Profile, __doc__, arguments)
+    options = parse(
+        "benchmark", Input | Feed | Model | Profile | Runtimes, __doc__, arguments
+    )
     with report_errors():
         result = options.measure()
         if options.json:

@@ -1,0 +1,296 @@
+"""A model as a file of another runtime, which has run it."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_cbvit import backend
+from keras_cbvit.arguments import choice
+from keras_cbvit.export.formats import Format, format_of
+from keras_cbvit.export.quantization import QUANTIZERS, top1_agreement
+from keras_cbvit.export.writers import LEAST
+from keras_cbvit.files import whole_folder, write
+from keras_cbvit.internals import layers_within
+from keras_cbvit.models.inference import patch_size_of
+from keras_cbvit.pretrained.publishing import in_precision, preprocessing_of
+
+METADATA = "model.json"
+LIMITS = {"float32": 1e-4, "float16": 2e-2}
+"""How far predictions may be from the model's: probabilities, or features relative to
+the largest, if that is over 1."""
+LEAST_AGREEMENT = 0.99
+"""The share of images whose most probable class int8 must not change."""
+BATCHES = (1, 3)
+_PRECISIONS = ("float16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A file that was written, run and compared."""
+
+    folder: Path
+    file: Path
+    """In the folder; of a SavedModel, a folder."""
+    bytes: int
+    """What all files of the model take, without the JSON."""
+    differences: dict[str, float]
+    """The greatest differences from the model's predictions, by the shape of the
+    images, such as `"3x224x224x3"`."""
+    agreement: float | None
+    """Of int8: the share of the images that the most probable class is the same of."""
+
+
+def export_model(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    format: str,
+    *,
+    quantize: str | None = None,
+    images: np.ndarray | None = None,
+    license: str | None = None,
+    crop_fraction: float = 1.0,
+) -> Export:
+    """Writes a model for another runtime, runs it there and compares the predictions.
+
+    The file takes any number of images, float32 of values 0–255 where the model
+    normalizes them, and images of any size where the model does. Another backend's
+    process writes it where the running one cannot. A JSON beside it, `model.json`, has
+    class names, preprocessing, license, versions and the differences; an ONNX file has
+    it among its metadata, too. The folder appears with all files or not at all.
+
+    Args:
+        model: a functional model from images to one output: a `VisionTransformer`, a
+            `SegmentationModel` or another one of this package's layers. It is exported
+            in float32, whatever precision it was trained in.
+        folder: to write; it must not exist, or be empty.
+        format: `"onnx"`, `"openvino"`, `"litert"`, `"saved_model"`, `"torch"` (an
+            `ExportedProgram`) or `"stablehlo"`.
+        quantize: `"float16"` for weights and computation in float16; `"int8"` for
+            ONNX Runtime's or OpenVINO's own quantization, calibrated on `images`.
+        images: to compare predictions on, as the model takes them, of shape `(batch,
+            height, width, channels)`, 3 at least; random ones if not given. For int8,
+            as many as there are, some hundreds.
+        license: SPDX identifier of the weights' license.
+        crop_fraction: the centered share of an image that the model is fed with.
+
+    Returns:
+        An `Export`.
+
+    Raises:
+        ValueError: on an argument that cannot work, or if the runtime cannot run the
+            file, its predictions differ by more than 1e-4 (2e-2 for float16), or int8
+            changes the most probable class of more than 1 % of the images.
+        ImportError: if a package is missing, with the command that installs it.
+        FileExistsError: if there is something in the folder.
+        OSError: if it cannot be written.
+    """
+    precision = "float32"
+    if quantize is not None:
+        precision = choice("quantize", quantize, [*_PRECISIONS])
+    quantizer = QUANTIZERS.get(format) if precision == "int8" else None
+    found = format_of(format, *(quantizer.packages if quantizer else ()))
+    _check_model(model)
+    if precision == "int8":
+        if quantizer is None:
+            raise ValueError(
+                f"format={format!r} has no int8; {' and '.join(QUANTIZERS)} have."
+            )
+        quantizer.check(model, images)
+    images = _images(model, images)
+    with whole_folder(folder) as complete:
+        file = complete / found.file
+        exported = _in(model, "float16" if precision == "float16" else "float32")
+        _write(exported, format, found, file)
+        if quantizer:
+            quantizer.quantize(file, images)
+        metadata = {
+            "format": format,
+            "file": found.file,
+            "precision": precision,
+            **_facts(model, crop_fraction, license),
+            "versions": _versions(found),
+        }
+        if format == "onnx":
+            _embed(file, metadata)
+        try:
+            run = found.load(file)
+            differences, agreement = {}, None
+            if quantizer:
+                agreement = top1_agreement(model, run, images)
+            for batch in _batches(model, images):
+                shape = "x".join(map(str, batch.shape))
+                differences[shape] = _difference(model, run, batch)
+        except Exception as error:  # of many kinds, by whichever runtime
+            raise ValueError(
+                f"The runtime of {format!r} cannot run the model, and nothing was "
+                f"written: {_line(error)}"
+            ) from error
+        _check(differences, agreement, precision, format)
+        metadata |= {"differences": differences, "agreement": agreement}
+        text = json.dumps(metadata, indent=2, allow_nan=False)
+        size = sum(each.stat().st_size for each in complete.rglob("*"))
+        write(complete / METADATA, f"{text}\n".encode())
+    folder = Path(folder)
+    return Export(folder, folder / found.file, size, differences, agreement)
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model) or len(getattr(model, "outputs", [])) != 1:
+        raise ValueError(
+            "model must be a functional keras.Model from images to one output, such as "
+            "ViTCB or UperNet_ViTCB gives it."
+        )
+    if any(layer.quantization_mode for layer in layers_within(model)):
+        raise ValueError(
+            "The model is quantized by Keras, which other runtimes compute wrongly or "
+            "not at all; export it before it is quantized, with quantize='int8'."
+        )
+
+
+def _images(model, images):
+    """Images as the model takes them, 3 at least."""
+    if images is None:
+        least = LEAST * (patch_size_of(model) or 1)
+        size = [side or least for side in model.input_shape[1:3]]
+        rows, columns = (-(-side // 8) for side in size)
+        # Cells of 8 pixels and noise: shapes and texture.
+        random = np.random.default_rng(0)
+        images = random.uniform(0, 255, (3, rows, columns, model.input_shape[3]))
+        images = images.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
+        images = (images + random.uniform(0, 255, images.shape)) / 2
+    images = np.asarray(images, "float32")
+    expected = (None, *model.input_shape[1:])
+    fits = images.ndim == 4 and all(
+        side in (None, found)
+        for side, found in zip(expected, images.shape, strict=True)
+    )
+    if not fits or len(images) < max(BATCHES):
+        raise ValueError(
+            f"images are of shape {images.shape}, but must be of {expected}, "
+            f"{max(BATCHES)} at least."
+        )
+    return images
+
+
+def _batches(model, images):
+    """Images to compare on: one, three, and of another size if the model takes any."""
+    yield from (images[:number] for number in BATCHES)
+    if None in model.input_shape:
+        patch = patch_size_of(model) or 1
+        pads = [
+            (0, n * patch if side is None else 0)
+            for n, side in zip((1, 2), model.input_shape[1:3], strict=True)
+        ]
+        yield np.pad(images[:2], [(0, 0), *pads, (0, 0)], mode="edge")
+
+
+def _in(model, dtype):
+    """The model if it computes in a dtype, else a copy that does."""
+    policies = {(e.compute_dtype, e.variable_dtype) for e in layers_within(model)}
+    return model if policies == {(dtype, dtype)} else in_precision(model, dtype)
+
+
+def _write(model, format, found: Format, file):
+    """Writes a model by this process, or by one of another backend without a GPU."""
+    refusal = f"The model cannot be written as {format!r} by Keras on {found.backend}"
+    if keras.backend.backend() == found.backend and backend.is_on_cpu():
+        try:
+            return found.write(model, file)
+        except OSError:
+            raise
+        except Exception as error:  # of many kinds, by whichever exporter
+            raise ValueError(f"{refusal}: {_line(error)}") from error
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": found.backend,
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(temporary) / "model.keras"
+        model.save(saved)
+        module = "keras_cbvit.export.write"
+        command = [sys.executable, "-m", module, format, str(saved), str(file)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"exit status {done.returncode}"
+        raise ValueError(f"{refusal}: {reason}")
+
+
+def _facts(model, crop_fraction, license):
+    """What there is to know of a model for those who run it."""
+    names = getattr(model, "class_names", None)
+    config = getattr(model, "own_config", None)
+    return {
+        "model": model.name,
+        "architecture": config and {"class": type(model).__name__, **config},
+        "input_shape": list(model.input_shape),
+        "output_shape": list(model.output_shape),
+        "preprocessing": dataclasses.asdict(preprocessing_of(model, crop_fraction)),
+        "class_names": names and list(names),
+        "license": license,
+    }
+
+
+def _versions(found):
+    own = sys.modules["keras_cbvit"].__version__  # it imports this module
+    installed = importlib.metadata.packages_distributions()
+    modules = ("keras", *(name.replace("-", "_") for name in found.packages))
+    names = [installed[module][0] for module in modules]  # tensorflow-cpu, for instance
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {"keras_cbvit": own, **versions}
+
+
+def _embed(file, metadata):
+    """Puts metadata into an ONNX file."""
+    import onnx
+
+    proto = onnx.load(file)
+    values = {key: json.dumps(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(proto, values)
+    onnx.save(proto, file)
+
+
+def predictions(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """What a model gives of images, as a NumPy array."""
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def _difference(model, run: Callable, images) -> float:
+    expected, got = predictions(model, images), run(images)
+    if got.shape != expected.shape:
+        raise ValueError(f"it gives {got.shape}, not {expected.shape}.")
+    largest = np.abs(got.astype("float32") - expected).max()
+    return float(largest / max(1, np.abs(expected).max()))
+
+
+def _check(differences, agreement, precision, format):
+    if agreement is not None:
+        if agreement < LEAST_AGREEMENT:
+            raise ValueError(
+                f"int8 for {format!r} gives the same most probable class of "
+                f"{agreement:.1%} of the images, less than {LEAST_AGREEMENT:.0%}; "
+                "nothing was written."
+            )
+        return
+    worst, shape = max((value, shape) for shape, value in differences.items())
+    if not worst <= LIMITS[precision]:
+        raise ValueError(
+            f"The predictions of {format!r} differ from the model's by {worst:.2g} on "
+            f"images of {shape}, more than {LIMITS[precision]}; nothing was written."
+        )
+
+
+def _line(error: Any) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

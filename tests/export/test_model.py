@@ -1,0 +1,130 @@
+"""What `export_model` writes and what it refuses, with what every environment has."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.export import formats
+from tests.tiny import QUANTIZED_FILES, fill, images, predict, tiny
+
+BACKEND = keras.backend.backend()
+OWN = {"torch": "torch", "tensorflow": "saved_model", "jax": "stablehlo"}[BACKEND]
+"""A format of this backend that needs no other package."""
+
+
+@pytest.mark.slow
+def test_a_model_of_any_size_and_precision_predicts_the_same_of_any_size(tmp_path):
+    model = fill(tiny(depth=1, input_shape=(None, None, 3), position_grid=(3, 2)))
+    found = keras_cbvit.export_model(model, tmp_path / "new" / "export", OWN)
+    run = formats.FORMATS[OWN].load(found.file)
+    for shape in ((1, 16, 20, 3), (5, 28, 16, 3)):
+        x = np.random.default_rng(7).uniform(0, 255, shape).astype("float32")
+        np.testing.assert_allclose(run(x), predict(model, x), atol=1e-5)
+    assert [*found.differences] == ["1x16x16x3", "3x16x16x3", "2x20x24x3"]
+    assert {path.name for path in found.folder.iterdir()} == {
+        formats.FORMATS[OWN].file,
+        "model.json",
+    }
+
+
+def test_a_file_that_predicts_something_else_is_not_left_behind(tmp_path, monkeypatch):
+    """The difference is real: the file is that of another model."""
+    model, other = fill(tiny(depth=1)), fill(tiny(depth=1), seed=1)
+    own = formats.FORMATS[OWN]
+    wrong = dataclasses.replace(own, write=lambda _, path: own.write(other, path))
+    monkeypatch.setitem(formats.FORMATS, OWN, wrong)
+    with pytest.raises(ValueError, match=f"'{OWN}' differ from the model's by 0"):
+        keras_cbvit.export_model(model, tmp_path / "export", OWN)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_metadata_say_how_to_feed_and_name(tmp_path):
+    model = fill(tiny(depth=1, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    model.class_names = ("ant", "bee", "cat")
+    found = keras_cbvit.export_model(
+        model,
+        tmp_path / "export",
+        OWN,
+        images=images(model),
+        license="Apache-2.0",
+        crop_fraction=0.875,
+    )
+    facts = json.loads((tmp_path / "export" / "model.json").read_text())
+    assert facts["preprocessing"] == {
+        "image_size": [8, 12],
+        "crop_fraction": 0.875,
+        "interpolation": "bicubic",
+        "normalized": True,
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+    }
+    assert facts["class_names"] == ["ant", "bee", "cat"]
+    assert facts["license"] == "Apache-2.0"
+    assert facts["architecture"]["class"] == "VisionTransformer"
+    assert facts["versions"]["keras"] == keras.__version__
+    size = sum(
+        path.stat().st_size
+        for path in found.folder.rglob("*")
+        if path.is_file() and path.name != "model.json"
+    )
+    assert found.bytes == size > 4 * model.count_params()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"format": "coreml"}, "format='coreml' is unknown"),
+        ({"format": "torch", "quantize": "int4"}, "quantize='int4' is unknown"),
+        ({"format": "torch", "quantize": "int8"}, "format='torch' has no int8"),
+        (
+            {"format": "torch", "images": np.zeros((2, 8, 12, 3))},
+            r"images are of shape (2, 8, 12, 3), but must be of (None, 8, 12, 3), 3 at",
+        ),
+    ],
+)
+def test_arguments_that_cannot_work_are_named(options, message, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        keras_cbvit.export_model(tiny(depth=1), tmp_path / "export", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.any_backend
+def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path):
+    if importlib.util.find_spec("openvino"):
+        pytest.skip("OpenVINO is here")
+    with pytest.raises(ImportError, match="pip install openvino"):
+        keras_cbvit.export_model(tiny(depth=1), tmp_path / "export", "openvino")
+
+
+@pytest.mark.any_backend
+def test_a_folder_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="give a folder that does not"):
+        keras_cbvit.export_model(tiny(depth=1), tmp_path, "torch")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.any_backend
+def test_several_outputs_are_refused(tmp_path):
+    vit = tiny(depth=4, classes=None, include_top=False, pooling=None)
+    pyramid = keras_cbvit.feature_pyramid(vit, range(4))
+    with pytest.raises(ValueError, match="one output"):
+        keras_cbvit.export_model(pyramid, tmp_path / "export", "torch")
+
+
+@pytest.mark.any_backend
+@QUANTIZED_FILES
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_models_that_keras_has_quantized_are_refused(mode, tmp_path):
+    model = tiny(depth=1)
+    model.quantize(mode)
+    with pytest.raises(ValueError, match="before it is quantized"):
+        keras_cbvit.export_model(model, tmp_path / "export", "torch")

@@ -1,0 +1,82 @@
+"""Exported models in the runtimes that they are for, which `nox -s runtimes` has."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_cbvit
+from keras_cbvit.export import writers
+from keras_cbvit.export.formats import FORMATS
+from tests.models.test_quantization import upernet
+from tests.tiny import fill, predict, tiny
+
+pytestmark = pytest.mark.slow
+BACKEND = keras.backend.backend()
+WRITTEN_HERE = [name for name, each in FORMATS.items() if each.backend == BACKEND]
+NAMES = ("ant", "bee", "cat")
+# One change each of what a model computes.
+KINDS = {
+    "plain": {"broadcast": "none"},
+    "mean": {"broadcast": "cb"},
+    "max": {"broadcast": "cb", "context": "max"},
+    "token": {"broadcast": "cb", "context": "token"},
+    "cbs": {"broadcast": "cbs", "broadcast_place": "both"},
+    "features": {"classes": None, "include_top": False},
+    "any size": {"input_shape": (None, None, 3), "position_grid": (3, 2)},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """torch traces each model once for all of its formats, a UperNet for a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writers, "program", functools.cache(writers.program))
+        yield
+
+
+@functools.cache
+def build(kind):
+    model = upernet() if kind == "upernet" else fill(tiny(depth=1, **KINDS[kind]))
+    if kind != "features":
+        model.class_names = NAMES
+    return model
+
+
+def export(model, folder, format, **options):
+    pytest.importorskip("openvino", reason="the runtimes are not in this environment")
+    return keras_cbvit.export_model(model, folder, format, **options)
+
+
+def any_images(model, count=2):
+    """Random images, of a size that no export was compared on if any will do."""
+    shape = [side or 24 for side in model.input_shape[1:]]
+    random = np.random.default_rng(7)
+    return random.uniform(0, 255, (count, *shape)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "upernet"])
+@pytest.mark.parametrize("format", WRITTEN_HERE)
+def test_the_runtime_predicts_what_the_model_predicts(format, kind, tmp_path):
+    model = build(kind)
+    found = export(model, tmp_path / "export", format)
+    assert len(found.differences) == (3 if None in model.input_shape else 2)
+    assert max(found.differences.values()) <= 1e-5
+    x = any_images(model)
+    got = FORMATS[format].load(found.file)(x)
+    np.testing.assert_allclose(got, predict(model, x), atol=1e-5)
+    facts = json.loads((tmp_path / "export" / "model.json").read_text())
+    assert facts["class_names"] == (None if kind == "features" else [*NAMES])
+    assert facts["differences"] == found.differences
+    assert facts["preprocessing"]["normalized"] is True
+
+
+@pytest.mark.parametrize(
+    "format", [name for name in ("onnx", "saved_model") if name not in WRITTEN_HERE]
+)
+def test_another_backend_writes_what_this_one_cannot(format, tmp_path):
+    model = build("cbs")
+    found = export(model, tmp_path / "export", format)
+    assert max(found.differences.values()) <= 1e-5
