@@ -96,9 +96,9 @@ def export(options):
 
 def _images(model, options, crop_fraction):
     """Images as the model takes them, float32 of values 0-255."""
-    from .data.decoding import decoded
+    from keras_cbvit.images import decode, fit
+
     from .data.folders import Contents
-    from .data.pictures import fitted
     from .evaluation.classifiers import size_of
     from .evaluation.sets import data_of, load_set
 
@@ -107,7 +107,7 @@ def _images(model, options, crop_fraction):
     size = size_of(options.model, model, options.image_size)
     if Path(options.images).is_dir():
         paths = _evenly(Contents(options.images).images_in(options.images), options)
-        found = [fitted(decoded(p, p), size, crop_fraction) for p in paths]
+        found = [fit(decode(p, p), size, crop_fraction) for p in paths]
     else:
         data = data_of(options.images)
         data = dataclasses.replace(
