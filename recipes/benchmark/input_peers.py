@@ -14,7 +14,7 @@ from .peer import serve
 
 
 def keras_cbvit(files, image_size, batch_size, workers, repeats):
-    """This package's, with so many copies of a picture in a batch."""
+    """This package's, with so many copies of an image in a batch."""
     from ..data.feed import Feed
 
     feed = Feed(_training_batches(files, image_size, batch_size, repeats))
