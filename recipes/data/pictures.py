@@ -51,13 +51,13 @@ class Pictures(Sequence):
     """Images that are decoded and brought to one size when they are asked for."""
 
     def __init__(self, encoded, data, name="image {}".format, originals=False):
-        """Images of a size that `data` tells.
+        """Pictures of a size that `data` tells.
 
         Args:
             encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
             data: a `recipes.options.classification.Data`, or a multi-label one.
-            name: a function from the index to what messages call the image.
-            originals: whether the images stay as they are, for random crops.
+            name: a function from the index to what messages call the picture.
+            originals: whether the pictures stay as they are, for random crops.
         """
         if not 0 < data.crop_fraction <= 1:
             raise ValueError(
@@ -78,7 +78,7 @@ class Pictures(Sequence):
         return fitted(self.open(index), self.size, self.crop_fraction)
 
     def open(self, index):
-        """The decoded image, a `PIL.Image` in RGB of its own size.
+        """The decoded picture, a `PIL.Image` in RGB of its own size.
 
         Raises:
             BrokenImageError: if it cannot be decoded.
@@ -88,7 +88,7 @@ class Pictures(Sequence):
         return decoded(self.encoded[index], self.name(index))
 
     def first(self, number):
-        """The first so many images, at most all."""
+        """The first so many pictures, at most all."""
         pictures = copy.copy(self)
         pictures.indices = self.indices[:number]
         return pictures
@@ -133,11 +133,11 @@ class Pictures(Sequence):
 def fitted(image, size, crop_fraction=1.0):
     """A `PIL.Image` as uint8 array of shape `(height, width, 3)`.
 
-    The largest part of the image that has the wanted proportions is cut from its
+    The largest part of the picture that has the wanted proportions is cut from its
     center, of it the center `crop_fraction`, which is resized with antialiasing.
 
     Args:
-        image: the image, in RGB.
+        image: the picture, in RGB.
         size: the wanted `(height, width)`.
         crop_fraction: share of height and width that is kept, at most 1.
     """

@@ -35,7 +35,7 @@ class TensorFlowFeed:
 
     Which images a batch has, and how they are cropped, mirrored, erased and mixed,
     follows from the seed and the number of the step. RandAugment draws other numbers in
-    each start. An image that cannot be decoded is an error.
+    each start. A picture that cannot be decoded is an error.
 
     Args:
         batches: a `recipes.data.batches.TrainingBatches`, which says what they hold.
@@ -105,7 +105,7 @@ class TensorFlowFeed:
 
     @contextlib.contextmanager
     def naming(self):
-        """Within it, an error of an image that cannot be decoded names all of them."""
+        """Within it, an error of a picture that cannot be decoded names all of them."""
         try:
             yield
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
@@ -121,7 +121,7 @@ class TensorFlowFeed:
             ) from error
 
     def broken(self):
-        """The indices of the images that cannot be decoded; decodes every one."""
+        """The indices of the pictures that cannot be decoded; decodes every one."""
         if self.batches.in_memory:
             return []
         rows = tf.data.Dataset.range(len(self.labels)).map(lambda index: (index, index))
@@ -149,7 +149,7 @@ class TensorFlowFeed:
         return step * self.different + row, index
 
     def _prepare(self, place, index, picture):
-        """All copies of an image with their boxes to erase, and its label."""
+        """All copies of a picture with their boxes to erase, and its label."""
         picture, repeats = decode(picture), self.policy.repeats
         images, boxes = tf.map_fn(
             lambda number: self._copy(picture, number),
@@ -179,7 +179,7 @@ class TensorFlowFeed:
         return erase(image, policy.erasing, for_erasing)
 
     def _join(self, images, boxes, labels):
-        """A batch of images with their copies in the order of `TrainingBatches`."""
+        """A batch of pictures with their copies in the order of `TrainingBatches`."""
         size, repeats = self.batches.batch_size, self.policy.repeats
 
         def in_order(copies):
@@ -196,9 +196,9 @@ class TensorFlowFeed:
 
 
 def _reader(images, service):
-    """A function that adds the images to a dataset of places and indices.
+    """A function that adds the pictures to a dataset of places and indices.
 
-    An image is encoded bytes, or an array that is decoded.
+    A picture is encoded bytes, or an array that is decoded.
     """
     if isinstance(images, np.ndarray):
         return _of_tensor(images, service)

@@ -18,7 +18,7 @@ HEAD = 2**16  # in so many bytes of a file it is looked for
 
 
 def decode(picture):
-    """An image as `recipes.data.decoding` decodes it: uint8, upright, RGB.
+    """A picture as `recipes.data.decoding` decodes it: uint8, upright, RGB.
 
     Args:
         picture: the bytes of a JPEG or PNG file; an array is returned.
