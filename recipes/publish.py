@@ -36,7 +36,7 @@ class TestImages:
     test_labels: Path | None = None
     """For a test folder without class folders, as for training."""
     strict: bool = False
-    """Whether a picture that cannot be decoded is an error."""
+    """Whether an image that cannot be decoded is an error."""
 
 
 @dataclasses.dataclass(frozen=True)

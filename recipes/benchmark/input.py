@@ -10,10 +10,10 @@ from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 OURS = "keras_cbvit"
-OURS_ONE_COPY = "keras_cbvit, one copy of each picture"
+OURS_ONE_COPY = "keras_cbvit, one copy of each image"
 OURS_TF_DATA = "keras_cbvit, --feed tf.data"
 # The functions of `recipes.benchmark.input_peers`, and what they are told beside the
-# pictures.
+# images.
 PEERS = {
     OURS: ("keras_cbvit", {"repeats": 3}),
     OURS_ONE_COPY: ("keras_cbvit", {"repeats": 1}),
@@ -25,10 +25,10 @@ PEERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """The training input: pictures decoded and augmented as DeiT does."""
+    """The training input: images decoded and augmented as DeiT does."""
 
     data_dir: Path
-    """Folder of pictures, in class folders or not. They are read again and again, so
+    """Folder of images, in class folders or not. They are read again and again, so
     the disk does not count."""
     images: int = 1000
     """How many images are prepared in each repeat, at least."""
@@ -47,7 +47,7 @@ class Input:
 
         Raises:
             ValueError: if a number is not positive.
-            FileNotFoundError: if there are no pictures.
+            FileNotFoundError: if there are no images.
         """
         for name in ("images", "repeats", "batch_size", "image_size"):
             if getattr(self, name) < 1:
@@ -111,7 +111,7 @@ class Input:
             "",
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. "
             f"{self.repeats} repeats of {result['images_per_repeat']} images out of "
-            f"{result['pictures']} pictures, in turn, in batches of "
+            f"{result['pictures']} images, in turn, in batches of "
             f"{self.batch_size} at {self.image_size}×{self.image_size}.",
             "",
         ]

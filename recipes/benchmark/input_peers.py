@@ -3,7 +3,9 @@
 A request is a number of images to prepare, the answer how many seconds that took.
 """
 
+import collections
 import functools
+import itertools
 import os
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from .peer import serve
 
 
 def keras_cbvit(files, image_size, batch_size, workers, repeats):
-    """This package's, with so many copies of a picture in a batch."""
+    """This package's, with so many copies of an image in a batch."""
     from ..data.feed import Feed
 
     feed = Feed(_training_batches(files, image_size, batch_size, repeats))
@@ -20,8 +22,14 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
 
     def prepare(number):
         nonlocal last
-        first, last = last, last + number // batch_size
-        return sum(len(batch["images"]) for batch, _ in feed.read(first, last))
+        steps = number // batch_size
+        # Worker processes start with each reading. So many batches before what is
+        # measured, and behind, have all of them at work meanwhile.
+        more = feed.ahead if feed.workers else 0
+        first, last = last, last + steps + 2 * more
+        read = feed.read(first, last)
+        collections.deque(itertools.islice(read, more), maxlen=0)
+        return (len(batch["images"]) for batch, _ in itertools.islice(read, steps))
 
     return _timed(prepare), ("keras", "numpy", "pillow")
 
@@ -42,7 +50,7 @@ def tf_data(files, image_size, batch_size, workers, repeats):
         return feed.dataset(0).take(number // batch_size)
 
     def prepare(number):
-        return sum(len(batch["images"]) for batch, _ in dataset(number))
+        return (len(batch["images"]) for batch, _ in dataset(number))
 
     return _timed(prepare), ("keras-cv", "keras", "tensorflow")
 
@@ -111,7 +119,7 @@ def timm(files, image_size, batch_size, workers):
 
     def prepare(number):
         order.number = number
-        return sum(len(images) for images, _ in loader)
+        return (len(images) for images, _ in loader)
 
     return _timed(prepare), ("timm", "torch", "torchvision", "pillow")
 
@@ -168,17 +176,23 @@ def keras_cv(files, image_size, batch_size, workers):
         )
 
     def prepare(number):
-        return sum(len(images) for images in batches(number))
+        return map(len, batches(number))
 
     return _timed(prepare), ("keras-cv", "keras", "tensorflow")
 
 
 def _timed(prepare):
-    """The seconds that a function takes to prepare a number of images."""
+    """A function that measures the seconds in which a number of images is prepared.
+
+    Args:
+        prepare: a function of the number, which returns an iterator over the sizes of
+            the batches.
+    """
 
     def respond(number):
+        sizes = prepare(number)
         start = time.perf_counter()
-        if (prepared := prepare(number)) != number:
+        if (prepared := sum(sizes)) != number:
             raise RuntimeError(f"{prepared} images were prepared, not {number}.")
         return time.perf_counter() - start
 

@@ -3,7 +3,7 @@
     python -m recipes.train camvid --dataset FOLDER [--weights VIT.keras]
 
 FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
-where a pixel does not count: 367, 101 and 233 pictures. A recipe for one GPU; on CPU
+where a pixel does not count: 367, 101 and 233 images. A recipe for one GPU; on CPU
 cores use a small network, for instance `--hidden-dim 64 --depth 4 --num-heads 2
 --blocks 0 1 2 3 --channels 32 --iterations 2000`.
 """

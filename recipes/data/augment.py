@@ -13,14 +13,14 @@ FILL = (124, 116, 104)  # ImageNet's mean, for what comes from outside
 
 
 def augment(picture, size, drawn):
-    """Crops, shifts, mirrors, RandAugments and erases a picture, in this order.
+    """Crops, shifts, mirrors, RandAugments and erases an image, in this order.
 
     Each step is done if its numbers are there.
 
     Args:
         picture: a `PIL.Image` in RGB, of the wanted size if it is not cropped.
         size: the wanted `(height, width)`.
-        drawn: dict of the picture's rows of what `recipes.data.draws` draws: `"crop"`;
+        drawn: dict of the image's rows of what `recipes.data.draws` draws: `"crop"`;
             `"shift"`, how many pixels to move it up and left, black comes in; `"flip"`,
             whether to mirror it; `"operations"` and `"strengths"`, RandAugment's;
             `"erase"`, the box to fill with random bytes, and

@@ -58,7 +58,7 @@ class _Batches(Steps):
 
     @property
     def broken_images(self):
-        """How many pictures were left out so far because they cannot be decoded."""
+        """How many images were left out so far because they cannot be decoded."""
         return self.left_out + len(self.broken)
 
     def targets(self, indices):
@@ -71,10 +71,10 @@ class _Batches(Steps):
         return one_hot
 
     def note_broken(self, found):
-        """Counts pictures that cannot be decoded, and warns of each once.
+        """Counts images that cannot be decoded, and warns of each once.
 
         Args:
-            found: messages by the indices of the pictures.
+            found: messages by the indices of the images.
 
         Raises:
             ValueError: if there are no others.
@@ -84,7 +84,7 @@ class _Batches(Steps):
                 self.broken[index] = message
                 warnings.warn(f"Left out: {message}", stacklevel=2)
         if len(self.broken) == len(self.labels):
-            raise ValueError("None of the pictures can be decoded.")
+            raise ValueError("None of the images can be decoded.")
 
 
 class Batches(_Batches):
@@ -92,7 +92,7 @@ class Batches(_Batches):
 
     The last batch is filled up with images of weight 0, so that each image counts
     exactly once over any number of devices. Keras divides the loss by the number of
-    images with the fillers, the weights make up for them. A broken picture has weight
+    images with the fillers, the weights make up for them. A broken image has weight
     0, too, and is counted in `broken`; it does not change the accuracy, but Keras's
     loss is too low by its share.
 
@@ -101,7 +101,7 @@ class Batches(_Batches):
         classes: how many there are.
         batch_size: images of a batch over all processes.
         part: number of this process, and of how many; it gets its part of each batch.
-        strict: whether a broken picture is an error.
+        strict: whether a broken image is an error.
     """
 
     def __init__(self, split, classes, batch_size, part=(0, 1), strict=False):
@@ -165,7 +165,7 @@ class TrainingBatches(_Batches):
             several may be right, to 1/2.
         seed: of everything that is drawn.
         part: number of this process, and of how many; it gets its part of each batch.
-        strict: whether a broken picture is an error; otherwise the next one that is
+        strict: whether a broken image is an error; otherwise the next one that is
             not takes its place, and it is counted in `broken`.
 
     Raises:
@@ -304,7 +304,7 @@ class TrainingBatches(_Batches):
                 if self.strict:
                     raise
                 broken[candidate] = str(error)
-        raise ValueError("None of the pictures can be decoded.")
+        raise ValueError("None of the images can be decoded.")
 
 
 @functools.lru_cache(maxsize=2)

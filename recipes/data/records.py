@@ -104,7 +104,7 @@ class Records(Sequence):
     def _scan(self, path, feature, convert: Callable = tuple):
         """Yields of each record in a file start, length and the values of a feature.
 
-        Of a TFRecord file the pictures' bytes, nearly all of it, are not read.
+        Of a TFRecord file the images' bytes, nearly all of it, are not read.
         """
         from google.protobuf.message import DecodeError
 

@@ -33,7 +33,7 @@ class Dataset:
 def load_dataset(data, train=True, originals=False):
     """The data set that a `recipes.options.classification.Data` names.
 
-    Pictures that cannot be decoded are left out of a split that is kept in memory,
+    Images that cannot be decoded are left out of a split that is kept in memory,
     with a warning, or are an error if `data.strict`. Classes of which there are no
     training or no test images are named in a warning.
 
@@ -243,7 +243,7 @@ def _files_of(contents, folder, folders, names, walked=None):
 
 
 def _flat_files(contents, folder, labels_file, walked):
-    """Paths of the pictures in a folder, and the class of each by its name."""
+    """Paths of the images in a folder, and the class of each by its name."""
     if labels_file is None:
         raise MissingDatasetError(
             f"{folder} has no class folders. Put the images of each class into a "

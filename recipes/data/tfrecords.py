@@ -13,7 +13,7 @@ def scan(path):
     Yields:
         Start and length of a record, and a file that stands at its start.
     """
-    # The small buffer holds what is wanted of a record, and little of its picture.
+    # The small buffer holds what is wanted of a record, and little of its image.
     with storage.open_file(path, buffering=512) as file:
         size = file.seek(0, 2)
         start = 0

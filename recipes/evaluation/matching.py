@@ -65,7 +65,7 @@ def matched(classifier, on, dataset):
 
 
 def matched_pairs(name, model, pairs, class_names):
-    """Pictures whose labels are the classes of a segmentation model, and its names.
+    """Images whose labels are the classes of a segmentation model, and its names.
 
     Args:
         name: what messages call the model.

@@ -35,7 +35,7 @@ def measure(
             `recipes.evaluation.attacks`.
         epsilon: the strength of an attack in pixel values.
         batch_size: images that are predicted at once.
-        strict: whether a picture that cannot be decoded is an error.
+        strict: whether an image that cannot be decoded is an error.
         progress: whether to draw a progress bar.
 
     Returns:

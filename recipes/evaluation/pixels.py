@@ -1,4 +1,4 @@
-"""Mean intersection over union of segmentation, over whole pictures.
+"""Mean intersection over union of segmentation, over whole images.
 
 Everything follows from one confusion matrix of whole numbers over the whole set, so
 neither the size of the batches nor the number of devices changes a digit.
@@ -19,8 +19,8 @@ from ..data.segmentation.pairs import IGNORED
 from ..data.segmentation.whole import WholePictures, fitted
 
 BATCH_SIZE = 8
-DRAWN = 4  # pictures of a set
-CANVAS = 16  # pictures of nearly one size share a canvas, that of ADE20K's patches
+DRAWN = 4  # images of a set
+CANVAS = 16  # images of nearly one size share a canvas, that of ADE20K's patches
 
 
 def confusion_matrix(truth, prediction, classes):
@@ -60,7 +60,7 @@ def measures(confusion):
     """Everything that is measured, from a confusion matrix.
 
     Args:
-        confusion: of `confusion_matrix`, summed over all pictures.
+        confusion: of `confusion_matrix`, summed over all images.
 
     Returns:
         A dict: `pixels`, how many count; `pixel_accuracy`, the share of them that is
@@ -116,12 +116,12 @@ def left_out(found, names):
 
 
 def measure(model, pairs, scale, batch_size=BATCH_SIZE):
-    """Measures a segmentation model on whole pictures, each pixel exactly once.
+    """Measures a segmentation model on whole images, each pixel exactly once.
 
     The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
-    picture is brought to the scale in its proportions, padded with ImageNet's mean to
+    image is brought to the scale in its proportions, padded with ImageNet's mean to
     multiples of the patch size, 16 pixels at least, and predicted; the logits of the
-    picture itself are brought back to the size of its labels, bilinear, and the class
+    image itself are brought back to the size of its labels, bilinear, and the class
     of the largest is taken.
 
     Args:
@@ -130,14 +130,14 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
             devices, build it and call this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
         scale: the short and the long side, see `scaled`.
-        batch_size: pictures of one size that are predicted at once; the devices divide
+        batch_size: images of one size that are predicted at once; the devices divide
             it.
 
     Returns:
         A dict of `images` and what `measures` gives.
 
     Raises:
-        ValueError: on a picture with wrong labels, and if no pixel counts.
+        ValueError: on an image with wrong labels, and if no pixel counts.
         FloatingPointError: if a logit is NaN or infinite.
     """
     classes = pairs.classes
@@ -148,9 +148,9 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
 
 
 def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
-    """Yields index, labels and prediction of each picture, uint8 of its own size.
+    """Yields index, labels and prediction of each image, uint8 of its own size.
 
-    Pictures of one size come together, not in their order. For the arguments see
+    Images of one size come together, not in their order. For the arguments see
     `measure`.
     """
     if batch_size < 1:
@@ -169,12 +169,12 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
 
 
 def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
-    """Some pictures of a set with what models predict, as `draw_segmentations` draws.
+    """Some images of a set with what models predict, as `draw_segmentations` draws.
 
     For the other arguments see `measure`.
 
     Returns:
-        A row for each of four pictures, evenly from the first to the last: the picture,
+        A row for each of four images, evenly from the first to the last: the image,
         its labels, and what each of the models predicts.
     """
     pairs = pairs.spread(DRAWN)
@@ -186,7 +186,7 @@ def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
 
 
 def first_input(model, pairs, scale):
-    """What a model is given for the first picture, float32 and a batch of its own."""
+    """What a model is given for the first image, float32 and a batch of its own."""
     picture, _ = pairs[0]
     image, canvas = fitted(picture, scale, _divisor(model))
     return padded(image, canvas, FILL)[None].astype("float32")
@@ -199,7 +199,7 @@ def _divisor(model):
 
 
 def _predicted(model, canvas, group, batch_size):
-    """Index, labels and prediction of the pictures of one canvas."""
+    """Index, labels and prediction of the images of one canvas."""
     images = [padded(image, canvas, FILL) for _, image, _ in group]
     # Every batch is full: one shape to compile, one that the devices divide.
     images += images[:1] * (batch_size - len(images))
@@ -217,7 +217,7 @@ def largest(logits, shape):
     Args:
         logits: float array of shape `(height, width, classes)`.
         shape: the wanted `(height, width)`. The logits are resized, bilinear, one class
-            after the other: all together would take gigabytes for large pictures.
+            after the other: all together would take gigabytes for large images.
 
     Returns:
         A uint8 array of this shape; of equal logits the first class.

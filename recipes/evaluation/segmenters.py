@@ -1,4 +1,4 @@
-"""Segmentation models with the pictures they are measured on, side by side."""
+"""Segmentation models with the images they are measured on, side by side."""
 
 import dataclasses
 import functools
@@ -31,14 +31,14 @@ _FORM = {
 
 
 def measure_segmenters(models, on, options, batch_size, report=lambda row: None):
-    """Measures segmentation models on whole pictures.
+    """Measures segmentation models on whole images.
 
     Args:
         models: pairs of a name, as `data_of` takes it, and a model.
         on: data sets to measure each on, as `recipes.train` takes them; `None` for
             the model's own.
         options: see `data_of`.
-        batch_size: pictures of one size that are predicted at once.
+        batch_size: images of one size that are predicted at once.
         report: a function that is called with each result as soon as it is there.
 
     Returns:
@@ -77,12 +77,12 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
 
 
 def drawn_data(models, dataset, options):
-    """The `Data` whose pictures are drawn beside what each model predicts.
+    """The `Data` whose images are drawn beside what each model predicts.
 
     For the arguments see `measure_segmenters`; `dataset` is one of its `on`.
 
     Raises:
-        ValueError: if the models are measured on different pictures.
+        ValueError: if the models are measured on different images.
     """
     found = [data_of(name, {**options, "dataset": dataset}) for name, _ in models]
     measured_on = {
@@ -91,14 +91,14 @@ def drawn_data(models, dataset, options):
     if len(measured_on) > 1:
         raise ValueError(
             f"{', '.join(name for name, _ in models)} are measured on different "
-            "pictures, of other classes or at different scales, and cannot be drawn "
+            "images, of other classes or at different scales, and cannot be drawn "
             "beside each other; draw them one by one."
         )
     return found[0]
 
 
 def draw_segmenters(models, data, batch_size, file):
-    """Draws some pictures of `drawn_data` beside what each model predicts."""
+    """Draws some images of `drawn_data` beside what each model predicts."""
     dataset = load_pairs(data)
     names, numbers = list(dataset.class_names), []
     for name, model in models:
@@ -127,7 +127,7 @@ def data_of(name, options):
             `None` where nothing is.
 
     Returns:
-        A `recipes.options.segmentation.Data` without training pictures.
+        A `recipes.options.segmentation.Data` without training images.
 
     Raises:
         ValueError: if there is neither such a folder nor such a record.

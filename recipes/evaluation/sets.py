@@ -74,7 +74,7 @@ def load_set(name, data, real_labels=None):
       folder for each class, named by its synset or, as ImageNet-V2 comes, its number.
     - real: several classes may be right, or none, then the image does not count. Labels
       are bool of shape `(images, 1000)`. From TFDS's `imagenet2012_real`; or those of
-      the file `real_labels`, in the order of the numbers in the pictures' names
+      the file `real_labels`, in the order of the numbers in the images' names
       (ILSVRC2012_val_00000001.JPEG is the first), for TFDS's `imagenet2012` or a folder
       with the validation images in any layout.
     - any other name: as for training.

@@ -327,7 +327,7 @@ class EpochLog(keras.callbacks.Callback):
         folder: where to.
         first_epoch: the epoch that training goes on with.
         images_per_step: how many are trained on in a step.
-        broken_images: function that counts the pictures left out since the last start.
+        broken_images: function that counts the images left out since the last start.
         feed: of the training batches.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Pictures with a class for each pixel: sources, augmentation, batches."""
+"""Images with a class for each pixel: sources, augmentation, batches."""

@@ -1,8 +1,8 @@
-"""What is done to a training picture and its labels on the host.
+"""What is done to a training image and its labels on the host.
 
 mmsegmentation's pipeline for ADE20K, which XCiT's recipe uses: random resize, random
 crop, mirror, photometric distortion, padding. As in `recipes.data.draws`, what is
-random is drawn as numbers for a whole batch, and applied to one picture.
+random is drawn as numbers for a whole batch, and applied to one image.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def draw(random, number, policy):
 
     Args:
         random: a `numpy.random.Generator`.
-        number: of pictures.
+        number: of images.
         policy: a `recipes.options.segmentation.Augmentation`.
 
     Returns:
@@ -57,7 +57,7 @@ def draw(random, number, policy):
 
 
 def augment(picture, labels, size, scale, most_of_one_class, drawn):
-    """Resizes, crops, mirrors, distorts and pads a picture and its labels.
+    """Resizes, crops, mirrors, distorts and pads an image and its labels.
 
     Args:
         picture: a `PIL.Image` in RGB.
@@ -65,7 +65,7 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
         size: the wanted `(height, width)`.
         scale: the short and the long side for a ratio of 1, see `scaled`.
         most_of_one_class: see `crop_box`.
-        drawn: the picture's rows of what `draw` draws.
+        drawn: the image's rows of what `draw` draws.
 
     Returns:
         uint8 arrays of shapes `(height, width, 3)` and `(height, width)`. What is
@@ -88,10 +88,10 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
 
 
 def scaled(size, scale):
-    """The size that a picture gets: as large as the scale's two sides let it be.
+    """The size that an image gets: as large as the scale's two sides let it be.
 
     Args:
-        size: of the picture, `(width, height)`.
+        size: of the image, `(width, height)`.
         scale: the longest that the short and the long side may become.
 
     Returns:
@@ -118,7 +118,7 @@ def crop_box(labels, size, corners, most_of_one_class):
     Args:
         labels: uint8 of shape `(height, width)`, `IGNORED` where a pixel does not
             count.
-        size: the wanted `(height, width)`; the crop is smaller where the picture is.
+        size: the wanted `(height, width)`; the crop is smaller where the image is.
         corners: numbers of 0–1 for the upper and left edge of each crop to try, the
             last without a look at it, of shape `(crops, 2)`.
         most_of_one_class: a crop's largest class has less than this share of the pixels

@@ -14,8 +14,8 @@ class TrainingCrops(Steps):
     """Shuffled, augmented crops with the class of each pixel.
 
     What a batch holds follows from the seed and the number of the step alone, so
-    training can go on at any step. Every picture is seen once before any is seen
-    again; a batch may hold the last pictures of one pass and the first of the next.
+    training can go on at any step. Every image is seen once before any is seen
+    again; a batch may hold the last images of one pass and the first of the next.
 
     Args:
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
@@ -26,14 +26,14 @@ class TrainingCrops(Steps):
         seed: of everything that is drawn.
 
     Raises:
-        ValueError: if there are no pictures.
+        ValueError: if there are no images.
     """
 
     def __init__(
         self, pairs, batch_size, data, augmentation, steps_per_epoch=1, seed=0
     ):
         if not len(pairs):
-            raise ValueError("There are no pictures.")
+            raise ValueError("There are no images.")
         self.pairs = pairs
         self.broken_images = pairs.broken_images
         self.batch_size = batch_size
@@ -47,7 +47,7 @@ class TrainingCrops(Steps):
         self.seed = seed
 
     def indices(self, step):
-        """The pictures of a step."""
+        """The images of a step."""
         number = len(self.pairs)
         positions = step * self.batch_size + np.arange(self.batch_size)
         return np.array(

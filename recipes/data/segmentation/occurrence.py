@@ -14,7 +14,7 @@ AT_ONCE = 64  # files that are read before looking whether every class was seen
 
 
 def check_occurrence(dataset, where):
-    """Names the classes that no pixel is of, in training or in test pictures.
+    """Names the classes that no pixel is of, in training or in test images.
 
     Files of labels are read, in threads, until every class was seen: a few where all
     are there, all of them where one is not.
@@ -43,7 +43,7 @@ def check_occurrence(dataset, where):
             for label, number in zip(labels, classes, strict=True)
         ]
         message = (
-            f"{where}: none of the {len(pairs)} {split} pictures has a "
+            f"{where}: none of the {len(pairs)} {split} images has a "
             f"pixel of {listed(names)}; the labels found are {listed(found, 20)}."
         )
         if len(dataset.class_names) - len(missing) < least:

@@ -1,4 +1,4 @@
-"""Pictures and their labels by index, from folders or from TFDS.
+"""Images and their labels by index, from folders or from TFDS.
 
 TensorFlow is not needed. Nothing is passed over: a file without its partner, a label
 that is no class or another size stops the run with the file's name, since a model
@@ -27,7 +27,7 @@ LAYOUTS = (
     ("{split}/images", "{split}/labels"),
     ("images/{split}", "annotations/{split}"),
 )
-"""Where the pictures of a split and their labels are: any data set's, ADE20K's own."""
+"""Where the images of a split and their labels are: any data set's, ADE20K's own."""
 _OF_TFDS = (
     "TFDS's scene_parse150 may hold the masks of instances, of 100 classes; download "
     "ADEChallengeData2016 from http://sceneparsing.csail.mit.edu and give its folder "
@@ -37,7 +37,7 @@ _OF_TFDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and test pictures with the names of their classes."""
+    """Training and test images with the names of their classes."""
 
     train: "Pairs"
     test: "Pairs"
@@ -46,7 +46,7 @@ class Dataset:
 
 
 class Pairs(Sequence):
-    """Pictures with the class of each pixel, decoded when they are asked for.
+    """Images with the class of each pixel, decoded when they are asked for.
 
     Args:
         images: a sequence of paths, of encoded bytes or of uint8 arrays.
@@ -54,7 +54,7 @@ class Pairs(Sequence):
             indices of a palette, are used as they are, whatever their depth.
         classes: how many there are, at most 253.
         ignored_label: the label of pixels that do not count.
-        image_name: a function from the index to what messages call the picture.
+        image_name: a function from the index to what messages call the image.
         label_name: the same for its labels.
         advice: a sentence that ends the message on labels of several channels.
     """
@@ -84,7 +84,7 @@ class Pairs(Sequence):
         return len(self.indices)
 
     def __getitem__(self, index):
-        """A picture and its labels.
+        """An image and its labels.
 
         Returns:
             A `PIL.Image` in RGB, and a uint8 array of shape `(height, width)` of
@@ -108,15 +108,15 @@ class Pairs(Sequence):
         return image, self.table[labels]
 
     def label_counts(self, index):
-        """How many pixels of a picture have each label of 0–255.
+        """How many pixels of an image have each label of 0–255.
 
         Raises:
-            ValueError: as for the picture and its labels, which this does not decode.
+            ValueError: as for the image and its labels, which this does not decode.
         """
         return np.bincount(self._labels(index).ravel(), minlength=256)
 
     def _labels(self, index):
-        """The labels of a picture as they are in the file, all of them known."""
+        """The labels of an image as they are in the file, all of them known."""
         index = self.indices[index]
         name = self.label_name(index)
         labels = decode_samples(self.labels[index], name)
@@ -141,11 +141,11 @@ class Pairs(Sequence):
         return fingerprint(pairs, np.full(len(self), NO_CLASS))
 
     def first(self, number):
-        """The first so many pictures, at most all."""
+        """The first so many images, at most all."""
         return self._of(self.indices[:number])
 
     def spread(self, number):
-        """So many pictures, at most all, evenly from the first to the last."""
+        """So many images, at most all, evenly from the first to the last."""
         places = np.linspace(0, len(self) - 1, min(number, len(self)))
         return self._of([self.indices[place] for place in places.round().astype(int)])
 
@@ -260,12 +260,12 @@ def _folder(data, folder):
 
 
 def _places(folder, split):
-    """Where the pictures of a split and their labels are."""
+    """Where the images of a split and their labels are."""
     if not folder.is_dir():
         raise MissingDatasetError(
             f"There is no folder {folder}. It should hold {split}/images and "
             f"{split}/labels, or images/{split} and annotations/{split} as ADE20K "
-            "does, with labels as PNG files of the pictures' names."
+            "does, with labels as PNG files of the images' names."
         )
     for places in LAYOUTS:
         images, labels = (folder / place.format(split=split) for place in places)
@@ -283,7 +283,7 @@ def _places(folder, split):
 
 
 def _folder_pairs(data, contents, images, labels, walked=None):
-    """The pairs of a folder of pictures and one of labels."""
+    """The pairs of a folder of images and one of labels."""
     pictures = _by_stem(images, contents.images_in(images, walked))
     masks = _by_stem(labels, _masks_in(labels, contents))
     for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
@@ -292,7 +292,7 @@ def _folder_pairs(data, contents, images, labels, walked=None):
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise ValueError(
                 f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; labels "
-                "end in .png, pictures as a format that Pillow decodes."
+                "end in .png, images as a format that Pillow decodes."
             )
     stems = sorted(pictures)
     pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]

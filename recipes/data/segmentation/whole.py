@@ -1,4 +1,4 @@
-"""Whole pictures at a scale, to measure segmentation on.
+"""Whole images at a scale, to measure segmentation on.
 
 Worker processes, which cannot import Keras, import this.
 """
@@ -10,7 +10,7 @@ from .augment import resized, scaled
 
 
 class WholePictures(Steps):
-    """Pictures one by one: the picture at a scale, its labels, its canvas."""
+    """Images one by one: the image at a scale, its labels, its canvas."""
 
     parts = 1
 
@@ -29,6 +29,6 @@ class WholePictures(Steps):
 
 
 def fitted(picture, scale, divisor):
-    """A picture as an array at a scale, and the size of its canvas."""
+    """An image as an array at a scale, and the size of its canvas."""
     image = np.asarray(resized(picture, scaled(picture.size, scale)))
     return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])

@@ -88,5 +88,5 @@ def test_a_wrong_label_stops_with_the_name_of_the_file():
 
 
 def test_no_pictures_are_refused():
-    with pytest.raises(ValueError, match="There are no pictures"):
+    with pytest.raises(ValueError, match="There are no images"):
         crops(number=0)

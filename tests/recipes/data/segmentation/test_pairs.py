@@ -264,7 +264,7 @@ def test_labels_that_are_not_png_are_named(folder):
 def test_a_picture_of_another_ending_is_no_partner(folder):
     images = folder / "train/images"
     (images / "b.jpg").rename(images / "b.heic")
-    message = r"no partner b\.\* in .*images; labels end in \.png, pictures as a format"
+    message = r"no partner b\.\* in .*images; labels end in \.png, images as a format"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder))
 
