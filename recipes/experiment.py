@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from keras_cbvit.arguments import check_fields, number_between, whole_number
+from keras_cbvit.models.lora import TARGETS
 
 from .network import Network
 
@@ -57,8 +58,13 @@ class Training:
     """Whether the backbone stays as the weights have it, and the head alone is
     trained."""
     lora_rank: WholeNumber | None = None
-    """Rank of LoRA in every dense layer of the blocks; the rest of the backbone is
-    frozen. The saved model has LoRA merged into its kernels."""
+    """Rank of LoRA in the blocks. It is trained with the head and Λ; the rest of the
+    backbone is frozen. The saved model has LoRA merged into its kernels."""
+    lora_targets: tuple[str, ...] = TARGETS
+    """The names of the dense layers that get LoRA."""
+    lora_blocks: tuple[int, ...] | None = None
+    """Indices of the blocks that get LoRA, from 0 in ascending order; all if not
+    given."""
     head_warmup_epochs: AtLeast0 = 0
     """Epochs at the beginning in which the head alone is trained, before the backbone
     is, too."""

@@ -73,10 +73,41 @@ def save(folder):
             **{weight.path: weight.numpy() for weight in model.weights},
         )
 
+    save_lora(folder, keras.backend.backend())
+
+
+def save_lora(folder, saved_on):
+    """Saves LoRA of the classifier, and its predictions."""
+    model = keras.saving.load_model(folder / f"{saved_on}.keras")
+    keras_cbvit.enable_lora(model, 2, ("qkv", "fc2"), [1], alpha=3, train_scale=True)
+    random = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(random.normal(scale=0.1, size=weight.shape))
+    keras_cbvit.save_lora_weights(model, folder / f"{saved_on}.lora.h5")
+    images = random.integers(0, 256, (4, 12, 16, 3)).astype("uint8")
+    np.savez_compressed(
+        folder / f"{saved_on}_lora.npz",
+        images=images,
+        predictions=model.predict(images, verbose=0),
+    )
+
+
+def check_lora(folder, saved_on):
+    """Asserts that a file of LoRA gives the predictions it was saved with."""
+    model = keras.saving.load_model(folder / f"{saved_on}.keras")
+    with np.load(folder / f"{saved_on}_lora.npz") as saved:
+        plain = model.predict(saved["images"], verbose=0)
+        keras_cbvit.load_lora_weights(model, folder / f"{saved_on}.lora.h5")
+        predictions = model.predict(saved["images"], verbose=0)
+        difference = np.abs(predictions - saved["predictions"]).max()
+    assert difference <= 1e-5 < np.abs(predictions - plain).max(), difference
+    return difference
+
 
 def check(folder, saved_on):
     """Asserts that files give the weights and predictions they were saved with."""
-    return max(check_file(folder, prefix + saved_on) for prefix in MODELS)
+    found = [check_file(folder, prefix + saved_on) for prefix in MODELS]
+    return max(*found, check_lora(folder, saved_on))
 
 
 def check_file(folder, name):

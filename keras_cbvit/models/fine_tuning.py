@@ -53,17 +53,26 @@ def freeze_backbone(model: keras.Model) -> None:
         ValueError: on a model without encoder blocks.
     """
     for layer in backbone_layers(model):
-        layer.trainable = False
+        _set_trainable(layer, False)
 
 
 def unfreeze(model: keras.Model) -> None:
     """Has all of a model trained again; compile it afterwards.
 
-    `model.trainable = True` is not enough on TensorFlow, where Keras does not hand it
-    down to the layers.
+    `model.trainable = True` is not enough on TensorFlow if the model, but not all in
+    it, is trainable already.
     """
     for layer in (model, *layers_within(model)):
-        layer.trainable = True
+        _set_trainable(layer, True)
+
+
+def _set_trainable(layer, value):
+    """Sets `trainable` of a layer, of its parts and of its weights.
+
+    On TensorFlow, Keras leaves out what is set to the value it has, parts included.
+    """
+    layer.trainable = not value
+    layer.trainable = value
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:

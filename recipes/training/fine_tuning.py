@@ -2,6 +2,7 @@
 
 import keras_cbvit
 from keras_cbvit.analysis import scale_layers
+from keras_cbvit.models.lora import TARGETS, scales_of
 from keras_cbvit.pretrained.agreement import check_agreement, random_images
 from keras_cbvit.pretrained.publishing import in_float32
 
@@ -22,6 +23,11 @@ def check(experiment):
                 f"{name}={value!r} freezes what anneal_context="
                 f"{training.anneal_context} trains; use one of them."
             )
+    for name, default in (("lora_targets", TARGETS), ("lora_blocks", None)):
+        if training.lora_rank is None and getattr(training, name) != default:
+            raise ValueError(
+                f"{name}={getattr(training, name)!r} is for LoRA; give --lora-rank."
+            )
     if training.freeze is None or training.lora_rank is not None:
         return
     for name in ("layer_decay", "head_warmup_epochs"):
@@ -41,8 +47,14 @@ def prepare(model, training):
     if training.freeze is not None:
         keras_cbvit.freeze_backbone(model)
     if training.lora_rank is not None:
-        train_scale = bool(scale_layers(model))
-        keras_cbvit.enable_lora(model, training.lora_rank, train_scale=train_scale)
+        number = keras_cbvit.enable_lora(
+            model,
+            training.lora_rank,
+            training.lora_targets,
+            training.lora_blocks,
+            train_scale=bool(scales_of(model)),
+        )
+        print(f"LoRA: {number:,} of {model.count_params():,} weights are trained.")
     if training.anneal_context is not None:
         for path, layer in scale_layers(model).items():
             if layer.channel_scale.numpy().any():

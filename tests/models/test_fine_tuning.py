@@ -97,3 +97,24 @@ def test_what_cannot_be_fine_tuned_is_refused():
     model = tiny()
     with pytest.raises(ValueError, match="decay=1.5 must be between"):
         keras_cbvit.layer_decay(model, 1.5)
+
+
+def thawed_part(model):
+    model.get_layer("block_0").mlp.trainable = True
+
+
+def frozen_weight(model):
+    model.head.kernel.trainable = False
+
+
+@pytest.mark.parametrize("change", [thawed_part, frozen_weight])
+def test_what_was_frozen_in_part_is_so_as_a_whole(change):
+    # On TensorFlow, Keras does nothing where a layer is frozen, or not, already.
+    model = tiny()
+    keras_cbvit.freeze_backbone(model)
+    change(model)
+    keras_cbvit.freeze_backbone(model)
+    assert trained(model) <= {"head/kernel", "head/bias"}
+    change(model)
+    keras_cbvit.unfreeze(model)
+    assert len(trained(model)) == len(model.weights)

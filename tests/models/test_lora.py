@@ -8,6 +8,7 @@ import keras_cbvit
 from tests.models.test_fine_tuning import trained, with_own_head
 from tests.models.test_quantization import upernet
 from tests.tiny import (
+    QUANTIZED_FILES,
     assert_same_values,
     fill,
     images,
@@ -196,8 +197,14 @@ CONDITIONS = {
     "name",
     [
         # Each compiles.
-        pytest.param(n, marks=[] if n in ("Λ", "int8") else pytest.mark.any_backend)
-        for n in CONDITIONS
+        pytest.param(
+            name,
+            marks=[
+                *([] if name in ("Λ", "int8") else [pytest.mark.any_backend]),
+                *([QUANTIZED_FILES] if name.startswith("int") else []),
+            ],
+        )
+        for name in CONDITIONS
     ],
 )
 def test_training_changes_lora_and_the_head_alone(name):
@@ -342,6 +349,21 @@ def test_what_cannot_be_merged_stays():
     with pytest.raises(ValueError, match="qkv is quantized to int8, so its kernel"):
         keras_cbvit.merge_lora(model)
     np.testing.assert_array_equal(predict(model), before)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda model: keras_cbvit.feature_pyramid(model, [0, 1, 2, 3]),
+        keras_cbvit.fold_context_broadcast,
+    ],
+)
+def test_no_copy_is_without_lora(copy):
+    model = tiny(depth=4, broadcast="cbs")
+    keras_cbvit.enable_lora(model, 2)
+    with pytest.raises(ValueError, match="has LoRA; call merge_lora"):
+        copy(model)
 
 
 @pytest.mark.any_backend

@@ -14,7 +14,16 @@ import keras_cbvit
 from keras_cbvit import hdf5
 from tests.models.test_lora import fill_lora, frozen_model
 from tests.models.test_quantization import upernet
-from tests.tiny import assert_same_values, fill, images, predict, tiny, train, values
+from tests.tiny import (
+    QUANTIZED_FILES,
+    assert_same_values,
+    fill,
+    images,
+    predict,
+    tiny,
+    train,
+    values,
+)
 
 pytestmark = pytest.mark.any_backend
 
@@ -74,7 +83,7 @@ np.save(sys.argv[4], model.predict(images, verbose=0))
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-@pytest.mark.parametrize("mode", [None, "int8"])
+@pytest.mark.parametrize("mode", [None, pytest.param("int8", marks=QUANTIZED_FILES)])
 def test_a_new_process_predicts_the_same(mode, tmp_path):
     model = fill(tiny())
     if mode is not None:
@@ -172,7 +181,13 @@ FOREIGN = {
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-@pytest.mark.parametrize("message", FOREIGN)
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(m, marks=[QUANTIZED_FILES] if "quantized" in m else [])
+        for m in FOREIGN
+    ],
+)
 def test_a_file_of_another_model_is_refused_and_changes_nothing(message, tmp_path):
     build, build_other = FOREIGN[message]
     path = saved(tmp_path, tuned(build()))

@@ -1,6 +1,7 @@
 """The options of fine-tuning, from published weights to a saved model."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -103,7 +104,14 @@ def test_a_small_layer_decay_hardly_changes_the_embedding(plain, tmp_path):
 
 
 OPTIONS = {
-    "lora": {"lora_rank": 2, "layer_decay": 0.5, "freeze": "backbone"},
+    "lora": {
+        "broadcast": "cbs",
+        "lora_rank": 2,
+        "lora_targets": ("qkv", "fc2"),
+        "layer_decay": 0.5,
+        "freeze": "backbone",
+        "ema_decay": 0.9,
+    },
     "anneal": {"broadcast": "cbs", "anneal_context": 11, "ema_decay": 0.9},
     "warmup": {"head_warmup_epochs": 1, "layer_decay": 0.5},
 }
@@ -122,14 +130,28 @@ def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, name):
     parts, _ = train(experiment)
     assert_same_values(values(parts), values(whole))
     before = weights_of(plain)
-    assert changed(before, {**before, **values(whole)})
+    after = {**before, **values(whole)}
+    if name == "lora":
+        assert changed(before, {path: after[path] for path in before}) == {
+            f"block_0/{layer}/kernel" for layer in ("attention/qkv", "mlp/fc2")
+        } | {"head/kernel", "head/bias"}
+        assert after["block_0/mlp/context_broadcast/scale"].any()
+    assert changed(before, after)
 
 
 @pytest.mark.any_backend
 def test_lora_is_merged_into_what_is_saved(plain, tmp_path):
-    experiment = tuning(plain, tmp_path, lora_rank=2)
+    experiment = tuning(
+        plain,
+        tmp_path,
+        lora_rank=2,
+        publish="vit_tests.lora",
+        weights_dir=tmp_path / "weights",
+    )
     model, dataset = train(experiment)
     before, after = weights_of(plain), weights_of(tmp_path / "model.keras")
+    (published,) = (tmp_path / "weights").glob("*.keras")
+    assert_same_values(weights_of(published), after)
     assert changed(before, after) == {"head/kernel", "head/bias"} | {
         f"block_0/{layer}/kernel"
         for layer in ("attention/qkv", "attention/projection", "mlp/fc1", "mlp/fc2")
@@ -182,6 +204,12 @@ REFUSED = {
         "lora_rank": 2,
         "anneal_context": 3,
     },
+    "lora_blocks=(0,) is for LoRA; give --lora-rank": {"lora_blocks": (0,)},
+    "lora_targets=('qkv',) is for LoRA": {"lora_targets": ("qkv",)},
+    "blocks=(1,) must be ascending indices": {
+        "lora_rank": 2,
+        "lora_blocks": (1,),
+    },
     "layer_decay=0.5 is for a backbone that is trained": {
         "freeze": "backbone",
         "layer_decay": 0.5,
@@ -206,7 +234,7 @@ def test_options_without_an_effect_are_refused(plain, tmp_path, message):
     experiment = tuning(plain, tmp_path / "run", **options)
     if weights is None:
         experiment = with_changes(experiment, network={"weights": None})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         train(experiment)
     assert not (tmp_path / "run").exists()
 
