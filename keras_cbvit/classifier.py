@@ -107,10 +107,11 @@ class Classifier:
         given = images if are_several else [images]
         if not len(given):
             raise ValueError("There are no images to classify: the list is empty.")
-        found = [
-            self._probabilities(given[start : start + batch_size], start, batch_size)
-            for start in range(0, len(given), batch_size)
-        ]
+        found = []
+        for start in range(0, len(given), batch_size):
+            some = enumerate(given[start : start + batch_size], start)
+            batch = np.stack([self.preprocess(each, f"Image {i}") for i, each in some])
+            found.append(self.probabilities(batch, batch_size))
         named = predictions.decode_predictions(
             np.concatenate(found), self.class_names, top
         )
@@ -139,10 +140,16 @@ class Classifier:
         mean, std = (np.array(each, "float32") for each in (how.mean, how.std))
         return (pixels.astype("float32") / 255 - mean) / std
 
-    def _probabilities(self, given, start, batch_size):
-        batch = np.stack(
-            [self.preprocess(each, f"Image {i}") for i, each in enumerate(given, start)]
-        )
+    def probabilities(self, batch: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """The probabilities of the classes of images that are preprocessed.
+
+        Args:
+            batch: an array of what `preprocess` gives, at least one image.
+            batch_size: the largest batch that there will be.
+
+        Returns:
+            A float array of shape `(images, classes)`.
+        """
         size = backend.size_to_compile(len(batch), batch_size)
         # Copies of the images fill it up.
         found = self._predict(np.resize(batch, (size, *batch.shape[1:])))[: len(batch)]

@@ -17,7 +17,7 @@ from recipes import cli, commands
 pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PYTHON = README, ROOT / "docs" / "fine_tuning.md"
+PYTHON = README, ROOT / "docs" / "fine_tuning.md", ROOT / "docs" / "serving.md"
 # bash itself reads a block, with its variables and loops, but can only print commands.
 PRINT_COMMANDS = r"""
 PATH=

@@ -1,0 +1,144 @@
+"""An HTTP service that classifies images.
+
+    pip install "keras_cbvit[torch,serving]"
+    KERAS_BACKEND=torch python service.py vitcb_mini.cifar10 --port 8000
+    curl --data-binary @cat.jpg "http://localhost:8000/classify?top=3"
+
+Images of requests at the same time go through the model together.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import keras
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from starlette.requests import ClientDisconnect
+
+import keras_cbvit
+
+MOST_BYTES = 10 << 20  # of an image
+MOST_IMAGES = 32  # of a batch
+
+
+class Batcher:
+    """Classifies images of several requests at once."""
+
+    def __init__(self, classifier: keras_cbvit.Classifier):
+        self.classifier = classifier
+        self.waiting = asyncio.Queue()
+        self.decoding = ThreadPoolExecutor(os.cpu_count())
+        self.model = ThreadPoolExecutor(1)
+
+    async def classify(self, image: bytes, top: int) -> list[tuple[str, float]]:
+        """Names the most probable classes of an encoded image.
+
+        Raises:
+            ValueError: if it is not an image.
+        """
+        loop = asyncio.get_running_loop()
+        preprocess = self.classifier.preprocess
+        pixels = await loop.run_in_executor(self.decoding, preprocess, image)
+        answer = loop.create_future()
+        self.waiting.put_nowait((pixels, answer))
+        row = await answer
+        names = self.classifier.class_names
+        return keras_cbvit.decode_predictions(row[None], names, top)[0]
+
+    async def run(self) -> None:
+        """Answers whatever waits, batch by batch, until it is canceled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self.waiting.get()]
+            while len(batch) < MOST_IMAGES and not self.waiting.empty():
+                batch.append(self.waiting.get_nowait())
+            pixels, answers = zip(*batch, strict=True)
+            try:
+                rows = await loop.run_in_executor(
+                    self.model, self.classifier.probabilities, np.stack(pixels)
+                )
+            except Exception as error:  # the requests fail, the service goes on
+                rows = [error] * len(batch)
+            for answer, row in zip(answers, rows, strict=True):
+                if answer.done():  # canceled
+                    continue
+                if isinstance(row, Exception):
+                    answer.set_exception(row)
+                else:
+                    answer.set_result(row)
+
+
+async def read(request: Request) -> bytes:
+    """The body of a request, which must not be too large.
+
+    A client hears why only after it has sent everything, so the rest is read, too.
+    """
+    body, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MOST_BYTES:
+            body += chunk
+        elif size > 10 * MOST_BYTES:
+            break
+    if size > MOST_BYTES:
+        raise HTTPException(413, f"An image has at most {MOST_BYTES:,} bytes.")
+    return bytes(body)
+
+
+def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
+    """The service of a classifier."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        app.state.batcher = batcher = Batcher(classifier)
+        for number in (1, MOST_IMAGES):  # compiles the model
+            shape = (number, *classifier.preprocessing.image_size, 3)
+            classifier.probabilities(np.zeros(shape, "uint8"))
+        task = asyncio.create_task(batcher.run())
+        yield
+        task.cancel()
+
+    app = FastAPI(title="keras_cbvit", lifespan=lifespan)
+
+    @app.get("/")
+    def about() -> dict:
+        """The model, and what it runs on."""
+        return {
+            "model": classifier.model.name,
+            "class_names": classifier.class_names,
+            "backend": keras.backend.backend(),
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("keras", "fastapi", "uvicorn")
+            },
+        }
+
+    @app.post("/classify")
+    async def classify(
+        request: Request, top: Annotated[int, Query(ge=1)] = 5
+    ) -> list[tuple[str, float]]:
+        """The most probable classes of the image in the body, encoded as in a file."""
+        try:
+            return await app.state.batcher.classify(await read(request), top)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody reads
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+
+    return app
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("weights", help="a name, handle or path, as of load_model")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args()
+    app = create_app(keras_cbvit.Classifier(options.weights))
+    uvicorn.run(app, host=options.host, port=options.port, access_log=False)
