@@ -17,7 +17,7 @@ import numpy as np
 from keras_cbvit import backend
 from keras_cbvit.arguments import choice
 from keras_cbvit.export.formats import Format, format_of
-from keras_cbvit.export.quantization import QUANTIZERS, top1_agreement
+from keras_cbvit.export.quantization import LEAST_AGREEMENT, QUANTIZERS, top1_agreement
 from keras_cbvit.export.writers import LEAST
 from keras_cbvit.files import whole_folder, write
 from keras_cbvit.internals import layers_within
@@ -28,8 +28,6 @@ METADATA = "model.json"
 LIMITS = {"float32": 1e-4, "float16": 2e-2}
 """How far predictions may be from the model's: probabilities, or features relative to
 the largest, if that is over 1."""
-LEAST_AGREEMENT = 0.99
-"""The share of images whose most probable class int8 must not change."""
 BATCHES = (1, 3)
 _PRECISIONS = ("float16", "int8")
 

@@ -80,3 +80,56 @@ def test_another_backend_writes_what_this_one_cannot(format, tmp_path):
     model = build("cbs")
     found = export(model, tmp_path / "export", format)
     assert max(found.differences.values()) <= 1e-5
+
+
+CALIBRATION = np.random.default_rng(3).uniform(0, 255, (200, 8, 12, 3))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_keeps_the_classes_and_takes_a_quarter(format, tmp_path):
+    model = tiny(hidden_dim=64, mlp_ratio=4, depth=1)
+    options = {"quantize": "int8", "images": CALIBRATION}
+    found = export(model, tmp_path / "int8", format, **options)
+    assert found.agreement >= 0.99
+    x = any_images(model, 50)
+    got = FORMATS[format].load(found.file)(x)
+    assert 0 < np.abs(got - predict(model, x)).max() < 0.02
+    floats = export(model, tmp_path / "float32", format)
+    weights = [export.file.with_suffix(".bin") for export in (found, floats)]
+    sizes = [
+        (w if w.exists() else w.with_suffix(".onnx")).stat().st_size for w in weights
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+    facts = json.loads((tmp_path / "int8" / "model.json").read_text())
+    assert (facts["precision"], facts["agreement"]) == ("int8", found.agreement)
+
+
+@pytest.mark.any_backend
+def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
+    model = tiny(depth=1, classes=500)  # random, so that many are nearly as probable
+    options = {"quantize": "int8", "images": CALIBRATION}
+    with pytest.raises(ValueError, match=r"same most probable class of .*, less than"):
+        export(model, tmp_path / "int8", "onnx", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "kind, options, message",
+    [
+        ("mean", {}, "needs images=... to calibrate with"),
+        ("features", {"images": CALIBRATION}, "for models that classify"),
+    ],
+)
+def test_int8_is_refused_without_images_or_classes(kind, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export(build(kind), tmp_path / "int8", "onnx", quantize="int8", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("format", WRITTEN_HERE)
+def test_float16_takes_half_and_predicts_nearly_the_same(format, tmp_path):
+    model = build("mean")
+    found = export(model, tmp_path / "export", format, quantize="float16")
+    assert 1e-6 < max(found.differences.values()) < 2e-2
