@@ -136,7 +136,8 @@ def export_model(
         _check(differences, agreement, precision, format)
         metadata |= {"differences": differences, "agreement": agreement}
         text = json.dumps(metadata, indent=2, allow_nan=False)
-        size = sum(each.stat().st_size for each in complete.rglob("*"))
+        files = (each for each in complete.rglob("*") if each.is_file())
+        size = sum(each.stat().st_size for each in files)
         write(complete / METADATA, f"{text}\n".encode())
     folder = Path(folder)
     return Export(folder, folder / found.file, size, differences, agreement)
@@ -183,7 +184,7 @@ def _images(model, images):
 def _batches(model, images):
     """Images to compare on: one, three, and of another size if the model takes any."""
     yield from (images[:number] for number in BATCHES)
-    if None in model.input_shape:
+    if None in model.input_shape[1:3]:
         patch = patch_size_of(model) or 1
         pads = [
             (0, n * patch if side is None else 0)
