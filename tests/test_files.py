@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_cbvit.files import InMemory, write
+from keras_cbvit.files import InMemory, whole_folder, write
 from tests.full_disk import files_in, no_file_over
 
 pytestmark = pytest.mark.any_backend
@@ -39,6 +39,21 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         FileNotFoundError, match=r"none/a\.txt cannot be written \(No s"
     ):
         write(tmp_path / "none" / "a.txt", b"")
+
+
+def test_a_folder_is_there_with_all_that_was_written_or_not_at_all(tmp_path):
+    folder = tmp_path / "new" / "export"
+    with pytest.raises(KeyError), whole_folder(folder) as partial:
+        (partial / "a.txt").write_text("a")
+        assert not folder.exists()
+        raise KeyError
+    assert not [*folder.parent.iterdir()]
+    with whole_folder(folder) as partial:
+        (partial / "a.txt").write_text("a")
+    assert [*folder.parent.iterdir()] == [folder]
+    assert (folder / "a.txt").read_text() == "a"
+    with pytest.raises(FileExistsError, match="give a folder"), whole_folder(folder):
+        pass
 
 
 def test_keras_saves_into_memory_what_it_saves_on_disk(tmp_path):

@@ -66,7 +66,7 @@ FORMATS = {
     "stablehlo": Format(
         "model.stablehlo",
         "jax",
-        ("jax",),
+        ("jax", "flatbuffers"),
         writers.write_stablehlo,
         runtimes.load_stablehlo,
     ),

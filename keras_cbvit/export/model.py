@@ -17,7 +17,7 @@ import numpy as np
 from keras_cbvit import backend
 from keras_cbvit.arguments import choice
 from keras_cbvit.export.formats import Format, format_of
-from keras_cbvit.export.quantization import QUANTIZERS, top1_agreement
+from keras_cbvit.export.quantization import LEAST_AGREEMENT, QUANTIZERS, top1_agreement
 from keras_cbvit.export.writers import LEAST
 from keras_cbvit.files import whole_folder, write
 from keras_cbvit.internals import layers_within
@@ -28,8 +28,6 @@ METADATA = "model.json"
 LIMITS = {"float32": 1e-4, "float16": 2e-2}
 """How far predictions may be from the model's: probabilities, or features relative to
 the largest, if that is over 1."""
-LEAST_AGREEMENT = 0.99
-"""The share of images whose most probable class int8 must not change."""
 BATCHES = (1, 3)
 _PRECISIONS = ("float16", "int8")
 
@@ -138,7 +136,8 @@ def export_model(
         _check(differences, agreement, precision, format)
         metadata |= {"differences": differences, "agreement": agreement}
         text = json.dumps(metadata, indent=2, allow_nan=False)
-        size = sum(each.stat().st_size for each in complete.rglob("*"))
+        files = (each for each in complete.rglob("*") if each.is_file())
+        size = sum(each.stat().st_size for each in files)
         write(complete / METADATA, f"{text}\n".encode())
     folder = Path(folder)
     return Export(folder, folder / found.file, size, differences, agreement)
@@ -185,7 +184,7 @@ def _images(model, images):
 def _batches(model, images):
     """Images to compare on: one, three, and of another size if the model takes any."""
     yield from (images[:number] for number in BATCHES)
-    if None in model.input_shape:
+    if None in model.input_shape[1:3]:
         patch = patch_size_of(model) or 1
         pads = [
             (0, n * patch if side is None else 0)
