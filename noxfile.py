@@ -76,15 +76,18 @@ def peers(session):
 
 @nox.session
 def runtimes(session):
-    """Exported models in the runtimes that they are for.
+    """Exported models in the runtimes that they are for; serving; Keras for inference.
 
     They have an environment of their own, with all backends, since one backend writes
     what another one's model is exported to.
     """
-    extras = f".[{','.join(BACKENDS)},recipes,export,test]"
+    extras = f".[{','.join(BACKENDS)},recipes,export,serving,test]"
     session.install("-q", "-c", "constraints.txt", extras)
     for backend in BACKENDS:
-        options = (*TWO, "tests/export", *session.posargs)
+        tests = ["tests/export"]
+        if backend == "torch":
+            tests += ["tests/test_serving.py", "tests/test_inference_backends.py"]
+        options = (*TWO, *tests, *session.posargs)
         session.run("pytest", *options, env=_environment(backend))
 
 
