@@ -32,7 +32,6 @@ class Simulation(TrainingBatches):
         super().__init__(split, CLASSES, batch_size, policy)
         self.images = None
         self.image = image[0]
-        self.label = self.smoothed(self.targets(np.zeros(1, "int64")))
         self.wait = seconds / WAITS
 
     def prepare(self, step, part, arrays):
@@ -44,5 +43,5 @@ class Simulation(TrainingBatches):
                 end += self.wait  # as waiting takes a little longer than asked for
                 time.sleep(max(end - time.perf_counter(), 0))
             arrays["images"][row] = self.image
-            arrays["labels"][row] = self.label
+            arrays["labels"][row] = self.smoothed(self.targets(np.array([0])))
         return {}
