@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 from keras_cbvit import backend
+from tests.tiny import fill, images, predict, tiny
 
 RANDOM = np.random.default_rng(0)
 
@@ -66,3 +67,19 @@ def test_gelu_is_exact(path, dtype, tolerance):
         rtol=tolerance,
         atol=tolerance,
     )
+
+
+def test_a_predictor_predicts_what_the_model_does(path):
+    model = fill(tiny())
+    found = backend.predictor(model)(images(model))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, predict(model), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "number, most, compiled",
+    [(1, 32, 1), (3, 32, 4), (8, 32, 8), (20, 32, 32), (20, 24, 24), (5, 4, 5)],
+)
+def test_few_sizes_of_batches_are_compiled(number, most, compiled):
+    expected = compiled if backend.BACKEND in ("tensorflow", "jax") else number
+    assert backend.size_to_compile(number, most) == expected

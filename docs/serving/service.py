@@ -22,6 +22,7 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 import keras_cbvit
+from keras_cbvit.images import BrokenImageError
 
 MOST_BYTES = 10 << 20  # of an image
 MOST_IMAGES = 32  # of a batch
@@ -40,7 +41,7 @@ class Batcher:
         """Names the most probable classes of an encoded image.
 
         Raises:
-            ValueError: if it is not an image.
+            BrokenImageError: if it is not an image.
         """
         loop = asyncio.get_running_loop()
         preprocess = self.classifier.preprocess
@@ -97,8 +98,8 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app):
         app.state.batcher = batcher = Batcher(classifier)
-        for number in (1, MOST_IMAGES):  # compiles the model
-            shape = (number, *classifier.preprocessing.image_size, 3)
+        for power in range(MOST_IMAGES.bit_length()):  # compiles the model
+            shape = (2**power, *classifier.preprocessing.image_size, 3)
             classifier.probabilities(np.zeros(shape, "uint8"))
         task = asyncio.create_task(batcher.run())
         yield
@@ -128,7 +129,7 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
             return await app.state.batcher.classify(await read(request), top)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody reads
-        except ValueError as error:
+        except BrokenImageError as error:
             raise HTTPException(400, str(error)) from None
 
     return app
