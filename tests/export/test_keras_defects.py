@@ -10,6 +10,7 @@ import pytest
 
 from keras_cbvit.export.runtimes import load_onnx, load_openvino, load_saved_model
 
+pytest.importorskip("openvino", reason="the runtimes are not in this environment")
 BACKEND = keras.backend.backend()
 IMAGES = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
 
@@ -26,7 +27,6 @@ def defect(backend, what, *raises):
 
 
 def check(file, load, *layers, quantize=None):
-    pytest.importorskip("openvino", reason="the runtimes are not in this environment")
     model = keras.Sequential([keras.Input((4,)), *layers])
     if quantize:
         model.quantize(quantize)
