@@ -14,7 +14,6 @@ import keras
 
 from keras_cbvit.arguments import (
     check_fields,
-    flag,
     indices_of_blocks,
     items,
     number_between,
@@ -81,9 +80,7 @@ def enable_lora(
         ValueError: on an argument that cannot work, or a model without encoder blocks,
             with another LoRA, or quantized in another way. The model stays as it was.
     """
-    rank = whole_number("rank", rank)
-    parts = _parts(model)
-    depth = parts[-1][0] + 1
+    depth = _parts(model)[-1][0] + 1
     chosen = indices_of_blocks(
         "blocks", range(depth) if blocks is None else blocks, depth
     )
@@ -92,7 +89,7 @@ def enable_lora(
         rank if alpha is None else alpha,
         _target_names(model, targets, chosen),
         tuple(chosen),
-        flag("train_scale", train_scale),
+        train_scale,
     )
     found = lora_of(model)
     if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
@@ -116,7 +113,7 @@ def enable_lora(
             weight.trainable = False
     for layer in layers:
         if not layer.lora_enabled:
-            layer.enable_lora(rank, lora_alpha=wanted.alpha)
+            layer.enable_lora(wanted.rank, lora_alpha=wanted.alpha)
         layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = True
     for scale in scales_of(model).values():
         scale.trainable = wanted.train_scale
