@@ -165,7 +165,7 @@ def _check_classifier(model):
             f"{model.name} classifies the pixels of an image, not the image; call "
             "keras_cbvit.predict_whole(model, images)."
         )
-    shape = model.input_shape
+    shape = getattr(model, "input_shape", None)  # of one that is built
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
             f"{model.name} takes inputs of shape {shape}, but images are of shape "

@@ -205,6 +205,7 @@ def of_shape(*shape):
         (tiny, {"class_names": ["a"]}, "class_names has 1 names, but the model pred"),
         (lambda: tiny(classes=None, include_top=False), {}, "has no classification h"),
         (lambda: of_shape(8, 8, 4), {}, r"takes inputs of shape \(None, 8, 8, 4\)"),
+        (lambda: keras.Sequential([]), {}, r"takes inputs of shape None, but images"),
         (
             lambda: of_shape(None, None, 3),
             {"class_names": ["a", "b"]},
