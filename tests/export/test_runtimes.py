@@ -79,10 +79,19 @@ def test_another_backend_writes_what_this_one_cannot(format, tmp_path):
 
 
 RANDOM = np.random.default_rng(3)
-# Dark and bright images, which a model tells apart, and those of one color each.
+# Dark and bright images, and images so gray that int8 hardly tells them apart.
 CALIBRATION = RANDOM.uniform(0, 60, (200, 8, 12, 3))
 CALIBRATION[::2] += 195
-COLORS = np.ones((200, 8, 12, 3)) * RANDOM.uniform(0, 255, (200, 1, 1, 3))
+GRAY = np.full((200, 8, 12, 3), 127.5) + RANDOM.uniform(-1, 1, (200, 1, 1, 1))
+GRAY[:2] = CALIBRATION[:2]
+
+
+def two_classes(**changes):
+    """A model to which two classes are equally probable in a gray image."""
+    model = fill(tiny(depth=1, classes=2, **changes))
+    gray = np.full((1, 8, 12, 3), 127.5, "float32")
+    model.head.bias.assign(model.head.bias.numpy() - np.log(predict(model, gray)[0]))
+    return model
 
 
 def weights_size(file):
@@ -94,13 +103,13 @@ def weights_size(file):
 @pytest.mark.any_backend
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8_keeps_the_classes_and_takes_less(format, tmp_path):
-    model = tiny(hidden_dim=64, mlp_ratio=4, depth=1)
+    model = two_classes(hidden_dim=64, mlp_ratio=4)
     options = {"quantize": "int8", "images": CALIBRATION}
     found = export_model(model, tmp_path / "int8", format, **options)
     assert found.agreement >= 0.99
     x = any_images(model, 50)
     got = FORMATS[format].load(found.file)(x)
-    assert 0 < np.abs(got - predict(model, x)).max() < 0.02
+    assert 0 < np.abs(got - predict(model, x)).max() < 0.1
     floats = export_model(model, tmp_path / "float32", format)
     assert weights_size(found.file) < 0.6 * weights_size(floats.file)
     facts = json.loads((tmp_path / "int8" / "model.json").read_text())
@@ -109,10 +118,9 @@ def test_int8_keeps_the_classes_and_takes_less(format, tmp_path):
 
 @pytest.mark.any_backend
 def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
-    model = tiny(depth=1, classes=500)  # random, so that many are nearly as probable
-    options = {"quantize": "int8", "images": COLORS}
+    options = {"quantize": "int8", "images": GRAY}
     with pytest.raises(ValueError, match=r"same most probable class of .*, less than"):
-        export_model(model, tmp_path / "int8", "onnx", **options)
+        export_model(two_classes(), tmp_path / "int8", "onnx", **options)
     assert not [*tmp_path.iterdir()]
 
 
