@@ -154,7 +154,7 @@ class Runtimes:
         plural = [f"{batch} image{'s' * (batch > 1)}" for batch in BATCHES]
         titles = ["Model", "Format", "Size", "Greatest difference", *plural]
         rows = [_latency_row(each) for each in result["latencies"]]
-        lines = [markdown_table(titles, rows), ""]
+        lines = [markdown_table(titles, rows), ""] if rows else []
         if result["accuracies"]:
             titles = ["Model", "Format", "Precision", "Size", "Top-1, %"]
             titles.append("same class as the model, %")
