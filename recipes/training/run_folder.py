@@ -186,7 +186,11 @@ def warn_elsewhere(folder):
 
 def _settings(experiment):
     """Of an experiment, as JSON has them."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment), default=str))
+    return _as_json(dataclasses.asdict(experiment))
+
+
+def _as_json(values):
+    return json.loads(json.dumps(values, default=str))
 
 
 # What changes no weight may change between two starts of a run.
@@ -207,7 +211,8 @@ def _differences(found, experiment):
     for group, values in _settings(experiment).items():
         # What a run of an older version does not say was as it is by default.
         fields = dataclasses.fields(getattr(experiment, group))
-        before = {field.name: field.default for field in fields} | found[group]
+        before = _as_json({field.name: field.default for field in fields})
+        before |= found[group]
         for key, value in values.items():
             if key not in _FREE and before[key] != value:
                 yield f"{key}={before[key]!r:.80}, not {value!r:.80}"

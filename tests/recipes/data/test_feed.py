@@ -272,7 +272,9 @@ def test_workers_import_what_prepares_batches():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+# A job in the background ignores Ctrl-C, and its children do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.recipes.data.test_feed import Numbers
 from recipes.data.feed import Feed
 for batch in Feed(Numbers(), 2).read(0, 10**6):
