@@ -10,7 +10,7 @@ import numpy as np
 from keras_cbvit import backend
 from keras_cbvit.arguments import refuse, whole_number
 from keras_cbvit.classes import check_names
-from keras_cbvit.images import INTERPOLATIONS, decode, fit, name_of
+from keras_cbvit.images import INTERPOLATIONS, name_of, preprocess
 from keras_cbvit.models.logits import gives_logits
 from keras_cbvit.models.segmentation import SegmentationModel
 from keras_cbvit.models.vision_transformer import VisionTransformer
@@ -132,13 +132,7 @@ class Classifier:
             BrokenImageError: if it cannot be decoded.
             OSError: if its file cannot be read.
         """
-        how = self.preprocessing
-        image = decode(image, name_of(image, name))
-        pixels = fit(image, how.image_size, how.crop_fraction, how.interpolation)
-        if how.normalized:
-            return pixels
-        mean, std = (np.array(each, "float32") for each in (how.mean, how.std))
-        return (pixels.astype("float32") / 255 - mean) / std
+        return preprocess(image, self.preprocessing, name_of(image, name))
 
     def probabilities(self, batch: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """The probabilities of the classes of images that are preprocessed.

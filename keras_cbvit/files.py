@@ -55,15 +55,19 @@ def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """A folder to write into, which is `folder` once all is in it.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: must not exist, or be empty; not the working folder of this process.
 
     Raises:
-        FileExistsError: if there is something in the folder.
+        FileExistsError: if there is something in the folder, or it is the working one.
         OSError: if it cannot be made.
     """
-    folder = Path(folder)
+    given, folder = folder, Path(folder).resolve()
+    if folder == Path.cwd():  # what replaces it would not be seen from within it
+        raise FileExistsError(
+            f"{given} is the working folder; give a folder that does not exist."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists; give a folder that does not.")
+        raise FileExistsError(f"{given} exists; give a folder that does not.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         complete = Path(temporary) / folder.name

@@ -183,6 +183,37 @@ def fit(
     return np.asarray(image)
 
 
+def preprocess(source: Source, how: Any, name: str) -> np.ndarray:
+    """An image as a model takes it.
+
+    Args:
+        source: as of `decode`.
+        how: a `Preprocessing` that has an image size.
+        name: what messages call the image.
+
+    Returns:
+        An array of shape `(height, width, 3)`: uint8, or float32 where the model does
+        not normalize.
+
+    Raises:
+        BrokenImageError, OSError: as `decode`.
+    """
+    image = decode(source, name)
+    pixels = fit(image, how.image_size, how.crop_fraction, how.interpolation)
+    return normalize(pixels, how)
+
+
+def normalize(pixels: np.ndarray, how: Any) -> np.ndarray:
+    """Pixels of values 0–255 as a model takes them, of any shape with channels last.
+
+    They stay as they are where the model normalizes them, as the `Preprocessing` says.
+    """
+    if how.normalized:
+        return pixels
+    mean, std = (np.array(each, "float32") for each in (how.mean, how.std))
+    return (pixels.astype("float32") / 255 - mean) / std
+
+
 @contextlib.contextmanager
 def _naming(name):
     """Has the message of whatever goes wrong with one image begin with its name."""

@@ -27,10 +27,11 @@ class Exports:
     out: Path = Path("exported")
     """The folder that the folders of the formats go into."""
     quantize: Literal["float16", "int8"] | None = None
-    """float16, or int8 by the runtime's own tool, calibrated on --images."""
+    """float16, or int8 by the runtime's own tool, calibrated on half of --images and
+    compared on the others."""
     images: str | None = None
-    """A folder of images to compare on, or a set as --on of `recipes.evaluate`; random
-    images if not given."""
+    """A folder of images to compare on, or a data set as --dataset of `recipes.train`,
+    of which training images are taken; random images if not given."""
     limit: int = 512
     """How many of the images at most, evenly from the first to the last."""
     image_size: tuple[int, int] | None = None
@@ -53,33 +54,45 @@ def export(options):
         OSError: if the model or an image is not there, or a file cannot be written.
     """
     import keras_cbvit
+    from keras_cbvit.pretrained.publishing import preprocessing_of
     from keras_cbvit.pretrained.sources import find_record
 
     from .evaluation.models import is_published, load_model
-    from .tables import markdown_table
 
+    if not options.to:
+        raise ValueError("--to needs a format, for instance --to onnx.")
     model = load_model(options.model)
-    license, crop_fraction = options.license, 1.0
+    license, how = options.license, preprocessing_of(model)
     if is_published(options.model):
         record = find_record(options.model)
-        license = license or record.license
-        crop_fraction = record.preprocessing.crop_fraction
+        license, how = license or record.license, record.preprocessing
     images = None
     if options.images is not None:
-        images = _images(model, options, crop_fraction)
-    exports = [
-        keras_cbvit.export_model(
-            model,
-            options.out / format,
-            format,
-            quantize=options.quantize,
-            images=images,
-            license=license,
-            crop_fraction=crop_fraction,
-        )
-        for format in options.to
-    ]
-    shapes = [*exports[0].differences] if exports else []
+        images = _images(model, options, how)
+    exports = []
+    try:
+        for format in options.to:
+            exports.append(
+                keras_cbvit.export_model(
+                    model,
+                    options.out / format,
+                    format,
+                    quantize=options.quantize,
+                    images=images,
+                    license=license,
+                    crop_fraction=how.crop_fraction,
+                )
+            )
+    finally:  # also if a later one fails
+        if exports:
+            print(_table(exports))
+    return exports
+
+
+def _table(exports):
+    from .tables import markdown_table
+
+    shapes = [*exports[0].differences]
     rows = [
         [
             str(each.file),
@@ -90,34 +103,35 @@ def export(options):
         for each in exports
     ]
     titles = ["File", "Size", *(f"difference, {s}" for s in shapes), "same class"]
-    print(markdown_table(titles, rows))
-    return exports
+    return markdown_table(titles, rows)
 
 
-def _images(model, options, crop_fraction):
-    """Images as the model takes them, float32 of values 0-255."""
-    from keras_cbvit.images import decode, fit
+def _images(model, options, how):
+    """Images as the model takes them, float32."""
+    from keras_cbvit.images import normalize, preprocess
 
     from .data.folders import Contents
+    from .data.sources import load_dataset
     from .evaluation.classifiers import size_of
-    from .evaluation.sets import data_of, load_set
+    from .options.classification import Data
 
     if options.limit < 1:
         raise ValueError(f"limit={options.limit} must be at least 1.")
     size = size_of(options.model, model, options.image_size)
+    how = dataclasses.replace(how, image_size=list(size))
     if Path(options.images).is_dir():
         paths = _evenly(Contents(options.images).images_in(options.images), options)
-        found = [fit(decode(p, p), size, crop_fraction) for p in paths]
+        found = np.stack([preprocess(path, how, path) for path in paths])
     else:
-        data = data_of(options.images)
-        data = dataclasses.replace(
-            data,
+        data = Data(
+            dataset=options.images,
             data_dir=options.data_dir,
-            train_split=data.test_split,
-            image_size=size,
+            crop_fraction=how.crop_fraction,
         )
-        found = _evenly(load_set(options.images, data).test.images, options)
-    return np.stack(found).astype("float32")
+        data = dataclasses.replace(data, image_size=size)
+        images = _evenly(load_dataset(data).train.images, options)
+        found = normalize(np.stack(images), how)
+    return found.astype("float32")
 
 
 def _evenly(images, options):

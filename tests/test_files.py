@@ -56,6 +56,20 @@ def test_a_folder_is_there_with_all_that_was_written_or_not_at_all(tmp_path):
         pass
 
 
+def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    for folder in (".", "../a"):
+        with (
+            pytest.raises(FileExistsError, match=r"is the working folder; give"),
+            whole_folder(folder),
+        ):
+            pass
+    with whole_folder("../b/c/.."):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
 def test_keras_saves_into_memory_what_it_saves_on_disk(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     weights, whole = InMemory("a.weights.h5"), InMemory("a.keras")

@@ -14,17 +14,15 @@ from keras_cbvit.export import runtimes, writers
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of exported file.
-
-    Its packages are found by the names that Python imports them by.
-    """
+    """A kind of exported file."""
 
     file: str
     """What the file, or folder, is called in the folder of the export."""
     backend: str
     """The Keras backend that writes it."""
     packages: tuple[str, ...]
-    """What writing and running it needs beside Keras, by the names pip knows."""
+    """What writing and running it needs beside Keras, by the names pip knows. With `_`
+    for `-` they are the names that Python imports them by."""
     write: Callable[[keras.Model, Path], None]
     """Writes a model; runs on the `backend`."""
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,12 @@ import keras
 import numpy as np
 
 from keras_cbvit import backend
-from keras_cbvit.arguments import choice
+from keras_cbvit.arguments import choice, number_between, refuse
 from keras_cbvit.export.formats import Format, format_of
 from keras_cbvit.export.quantization import LEAST_AGREEMENT, QUANTIZERS, top1_agreement
 from keras_cbvit.export.writers import LEAST
 from keras_cbvit.files import whole_folder, write
+from keras_cbvit.images import normalize
 from keras_cbvit.internals import layers_within
 from keras_cbvit.models.inference import patch_size_of
 from keras_cbvit.pretrained.publishing import in_precision, preprocessing_of
@@ -45,7 +47,8 @@ class Export:
     """The greatest differences from the model's predictions, by the shape of the
     images, such as `"3x224x224x3"`."""
     agreement: float | None
-    """Of int8: the share of the images that the most probable class is the same of."""
+    """Of int8: the share of the images that the most probable class is the same of.
+    They are not those that it was calibrated on."""
 
 
 def export_model(
@@ -77,9 +80,11 @@ def export_model(
             ONNX Runtime's or OpenVINO's own quantization, calibrated on `images`.
         images: to compare predictions on, as the model takes them, of shape `(batch,
             height, width, channels)`, 3 at least; random ones if not given. For int8,
-            as many as there are, some hundreds.
+            200 at least for a classifier: every second one is calibrated on, the
+            others are compared.
         license: SPDX identifier of the weights' license.
-        crop_fraction: the centered share of an image that the model is fed with.
+        crop_fraction: the centered share of an image that the model is fed with, from
+            0.01 to 1.
 
     Returns:
         An `Export`.
@@ -87,7 +92,8 @@ def export_model(
     Raises:
         ValueError: on an argument that cannot work, or if the runtime cannot run the
             file, its predictions differ by more than 1e-4 (2e-2 for float16), or int8
-            changes the most probable class of more than 1 % of the images.
+            changes the most probable class of more than 1 % of the images that it was
+            not calibrated on.
         ImportError: if a package is missing, with the command that installs it.
         FileExistsError: if there is something in the folder.
         OSError: if it cannot be written.
@@ -98,6 +104,9 @@ def export_model(
     quantizer = QUANTIZERS.get(format) if precision == "int8" else None
     found = format_of(format, *(quantizer.packages if quantizer else ()))
     _check_model(model)
+    crop_fraction = number_between(0.01, 1)("crop_fraction", crop_fraction)
+    if not isinstance(license, str | None):
+        refuse("license", license, "must be an SPDX identifier, such as 'MIT'.")
     if precision == "int8":
         if quantizer is None:
             raise ValueError(
@@ -105,26 +114,35 @@ def export_model(
             )
         quantizer.check(model, images)
     images = _images(model, images)
+    packages = (*found.packages, *(quantizer.packages if quantizer else ()))
     with whole_folder(folder) as complete:
         file = complete / found.file
         exported = _in(model, "float16" if precision == "float16" else "float32")
         _write(exported, format, found, file)
+        differences, agreement, compared = {}, None, images[1::2]
         if quantizer:
-            quantizer.quantize(file, images)
+            try:
+                quantizer.quantize(file, images[::2])
+            except OSError:
+                raise
+            except Exception as error:  # of many kinds, by whichever tool
+                raise ValueError(
+                    f"int8 for {format!r} failed, and nothing was written: "
+                    f"{_line(error)}"
+                ) from error
         metadata = {
             "format": format,
             "file": found.file,
             "precision": precision,
             **_facts(model, crop_fraction, license),
-            "versions": _versions(found),
+            "versions": _versions(packages),
         }
         if format == "onnx":
             _embed(file, metadata)
         try:
             run = found.load(file)
-            differences, agreement = {}, None
             if quantizer:
-                agreement = top1_agreement(model, run, images)
+                agreement = top1_agreement(model, run, compared)
             for batch in _batches(model, images):
                 shape = "x".join(map(str, batch.shape))
                 differences[shape] = _difference(model, run, batch)
@@ -135,6 +153,8 @@ def export_model(
             ) from error
         _check(differences, agreement, precision, format)
         metadata |= {"differences": differences, "agreement": agreement}
+        if quantizer:
+            metadata["compared_images"] = len(compared)
         text = json.dumps(metadata, indent=2, allow_nan=False)
         files = (each for each in complete.rglob("*") if each.is_file())
         size = sum(each.stat().st_size for each in files)
@@ -167,6 +187,9 @@ def _images(model, images):
         images = random.uniform(0, 255, (3, rows, columns, model.input_shape[3]))
         images = images.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
         images = (images + random.uniform(0, 255, images.shape)) / 2
+        how = preprocessing_of(model)
+        if len(how.mean) == images.shape[3]:  # not the default's 3 of other channels
+            images = normalize(images, how)
     images = np.asarray(images, "float32")
     expected = (None, *model.input_shape[1:])
     fits = images.ndim == 4 and all(
@@ -213,18 +236,31 @@ def _write(model, format, found: Format, file):
         **os.environ,
         "KERAS_BACKEND": found.backend,
         "CUDA_VISIBLE_DEVICES": "",
+        "KERAS_TORCH_DEVICE": "cpu",
+        "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     with tempfile.TemporaryDirectory() as temporary:
-        saved = Path(temporary) / "model.keras"
+        saved, failure = Path(temporary) / "model.keras", Path(temporary) / "failure"
         model.save(saved)
         module = "keras_cbvit.export.write"
-        command = [sys.executable, "-m", module, format, str(saved), str(file)]
+        paths = map(str, (saved, file, failure))
+        command = [sys.executable, "-m", module, format, *paths]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        why = json.loads(failure.read_text()) if failure.exists() else {}
+    if why.get("of_the_disk"):
+        raise OSError(why["reason"])
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"exit status {done.returncode}"
-        raise ValueError(f"{refusal}: {reason}")
+        raise ValueError(f"{refusal}: {_line(why.get('reason') or _end(done))}")
+
+
+def _end(process):
+    """How a process ended that did not say why."""
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        return f"the process was ended by {name}; too little memory may be the cause."
+    lines = process.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {process.returncode}"
 
 
 def _facts(model, crop_fraction, license):
@@ -242,11 +278,12 @@ def _facts(model, crop_fraction, license):
     }
 
 
-def _versions(found):
+def _versions(packages):
     own = sys.modules["keras_cbvit"].__version__  # it imports this module
     installed = importlib.metadata.packages_distributions()
-    modules = ("keras", *(name.replace("-", "_") for name in found.packages))
-    names = [installed[module][0] for module in modules]  # tensorflow-cpu, for instance
+    modules = ("keras", *(name.replace("-", "_") for name in packages))
+    # The package of a module may have another name, such as tensorflow-cpu, or none.
+    names = [name for module in modules for name in installed.get(module, ())[:1]]
     versions = {name: importlib.metadata.version(name) for name in names}
     return {"keras_cbvit": own, **versions}
 
@@ -283,12 +320,13 @@ def _check(differences, agreement, precision, format):
                 "nothing was written."
             )
         return
-    worst, shape = max((value, shape) for shape, value in differences.items())
-    if not worst <= LIMITS[precision]:
-        raise ValueError(
-            f"The predictions of {format!r} differ from the model's by {worst:.2g} on "
-            f"images of {shape}, more than {LIMITS[precision]}; nothing was written."
-        )
+    for shape, difference in differences.items():
+        if not difference <= LIMITS[precision]:  # nor is NaN
+            raise ValueError(
+                f"The predictions of {format!r} differ from the model's by "
+                f"{difference:.2g} on images of {shape}, more than "
+                f"{LIMITS[precision]}; nothing was written."
+            )
 
 
 def _line(error: Any) -> str:

@@ -13,6 +13,8 @@ BATCH = 32
 """Images that are calibrated on or compared at once."""
 LEAST_AGREEMENT = 0.99
 """The share of images whose most probable class int8 must not change."""
+LEAST_COMPARED = 100
+"""Images that a share in whole percents takes. Of a UperNet the pixels are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Quantizer:
                 "quantize='int8' is for models that classify, whose classes can be "
                 "compared; this one gives features."
             )
+        least = 2 * LEAST_COMPARED
+        if len(model.output_shape) == 2 and len(images) < least:
+            raise ValueError(
+                f"quantize='int8' needs {least} images at least, half of them to "
+                f"compare classes on; there are {len(images)}."
+            )
 
 
 def top1_agreement(
@@ -50,10 +58,10 @@ def _quantize_onnx(file, images):
     """ONNX Runtime's static quantization of the products with weights.
 
     Of the ways tried on the CIFAR-10 models in the package, this one changes the fewest
-    predictions. Products of attention stay in float32, as do the patches' and the
-    head's. Activations and weights are unsigned: with signed weights a CPU without VNNI
-    adds up pairs of products in 16 bits, which saturates; that alone changed 7 % of the
-    classes.
+    predictions. Products of attention stay in float32, as do the first and the last
+    one: of the patches and, in a classifier, of the head. Activations and weights are
+    unsigned: with signed weights a CPU without VNNI adds up pairs of products in 16
+    bits, which saturates; that alone changed 7 % of the classes.
     """
     import onnx
     from onnxruntime import quantization
@@ -89,7 +97,7 @@ def _quantize_onnx(file, images):
 def _quantize_openvino(file, images):
     """NNCF's quantization, for OpenVINO.
 
-    As for ONNX Runtime, the products of patches and head stay in float32. Weights get 7
+    As for ONNX Runtime, the first and the last product stay in float32. Weights get 7
     bits (`OverflowFix`), which does not saturate without VNNI either.
     """
     import nncf

@@ -1,8 +1,11 @@
 """Writes a model of a file on this process's backend, for `export_model` on another.
 
-python -m keras_cbvit.export.write FORMAT MODEL FILE
+python -m keras_cbvit.export.write FORMAT MODEL FILE FAILURE
+
+FAILURE is a JSON file that tells why it failed, if it did.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,5 +13,10 @@ from keras_cbvit.export.formats import FORMATS
 from keras_cbvit.pretrained.loading import load_model
 
 if __name__ == "__main__":
-    format, model, file = sys.argv[1:]
-    FORMATS[format].write(load_model(Path(model)), Path(file))
+    format, model, file, failure = sys.argv[1:]
+    try:
+        FORMATS[format].write(load_model(Path(model)), Path(file))
+    except Exception as error:  # of many kinds, by whichever exporter
+        why = {"reason": str(error), "of_the_disk": isinstance(error, OSError)}
+        Path(failure).write_text(json.dumps(why))
+        raise

@@ -36,6 +36,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             program(model),
             input_names=[IMAGES],
             output_names=[PREDICTIONS],
+            dynamic_shapes={IMAGES: {0: "batch"}},  # its name alone
             external_data=False,
             verbose=False,
         )

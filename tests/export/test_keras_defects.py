@@ -31,9 +31,17 @@ def check(file, load, *layers, quantize=None):
     if quantize:
         model.quantize(quantize)
     formats = {".onnx": "onnx", ".xml": "openvino", "": "tf_saved_model"}
-    model.export(str(file), format=formats[file.suffix], verbose=False)
+    # Keras exports nothing that was never called.
     expected = keras.ops.convert_to_numpy(model(IMAGES, training=False))
+    model.export(str(file), format=formats[file.suffix], verbose=False)
     np.testing.assert_allclose(load(file)(IMAGES), expected, atol=1e-4)
+
+
+@defect("tensorflow", "the constants of Normalization are inputs", ValueError)
+def test_onnx_from_tensorflow_normalizes(tmp_path):
+    pytest.importorskip("tf2onnx", reason="Keras writes ONNX from TensorFlow with it")
+    layer = keras.layers.Normalization(mean=[1.0, 2, 3, 4], variance=[4.0] * 4)
+    check(tmp_path / "model.onnx", load_onnx, layer)
 
 
 @defect("torch", "a batch of one is in the file")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import subprocess
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import keras_cbvit
 from keras_cbvit.export import formats
+from keras_cbvit.export import model as of_models
 from tests.tiny import QUANTIZED_FILES, fill, images, predict, tiny
 
 BACKEND = keras.backend.backend()
@@ -31,6 +33,34 @@ def test_a_model_of_any_size_and_precision_predicts_the_same_of_any_size(tmp_pat
         formats.FORMATS[OWN].file,
         "model.json",
     }
+
+
+def watched(monkeypatch, change):
+    """Lets this backend's runtime predict `change(images, predictions)`."""
+    own = formats.FORMATS[OWN]
+
+    def load(path):
+        run = own.load(path)
+        return lambda x: change(x, run(x))
+
+    monkeypatch.setitem(formats.FORMATS, OWN, dataclasses.replace(own, load=load))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_predictions_that_are_no_numbers_are_refused(number, tmp_path, monkeypatch):
+    """Of any batch: the greatest of 0 and NaN is either, by their order."""
+    watched(monkeypatch, lambda x, y: y * (np.nan if len(x) == number else 1))
+    with pytest.raises(ValueError, match=f"by nan on images of {number}x8x12x3"):
+        keras_cbvit.export_model(fill(tiny(depth=1)), tmp_path / "export", OWN)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_random_images_are_as_the_model_takes_them(tmp_path, monkeypatch):
+    seen = []
+    watched(monkeypatch, lambda x, y: seen.append(x) or y)
+    model = fill(tiny(depth=1, include_preprocessing=False))
+    keras_cbvit.export_model(model, tmp_path / "export", OWN)
+    assert -3 < seen[-1].min() < 0 < seen[-1].max() < 3
 
 
 def test_a_file_that_predicts_something_else_is_not_left_behind(tmp_path, monkeypatch):
@@ -87,6 +117,11 @@ def test_metadata_say_how_to_feed_and_name(tmp_path):
             {"format": "torch", "images": np.zeros((2, 8, 12, 3))},
             r"images are of shape (2, 8, 12, 3), but must be of (None, 8, 12, 3), 3 at",
         ),
+        (
+            {"format": "torch", "crop_fraction": 7},
+            "crop_fraction=7 must be between 0.01 and 1.",
+        ),
+        ({"format": "torch", "license": 3}, "license=3 must be an SPDX identifier"),
     ],
 )
 def test_arguments_that_cannot_work_are_named(options, message, tmp_path):
@@ -128,3 +163,18 @@ def test_models_that_keras_has_quantized_are_refused(mode, tmp_path):
     model.quantize(mode)
     with pytest.raises(ValueError, match="before it is quantized"):
         keras_cbvit.export_model(model, tmp_path / "export", "torch")
+
+
+@pytest.mark.any_backend
+def test_a_process_that_is_killed_says_so(tmp_path, monkeypatch):
+    """Without memory, the system kills a process, whose last line may be any."""
+    run = subprocess.run
+    code = "import os, signal, sys; print('saving', file=sys.stderr, flush=True); "
+    code += "os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **how: run([command[0], "-c", code], **how)
+    )
+    monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)
+    with pytest.raises(ValueError, match="was ended by SIGKILL; too little memory"):
+        keras_cbvit.export_model(tiny(depth=1), tmp_path / "export", OWN)
+    assert not [*tmp_path.iterdir()]

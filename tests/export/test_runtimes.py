@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_cbvit import export_model
+from keras_cbvit.export import model as of_models
 from keras_cbvit.export import writers
 from keras_cbvit.export.formats import FORMATS
 from tests.models.test_quantization import upernet
@@ -78,12 +79,32 @@ def test_another_backend_writes_what_this_one_cannot(format, tmp_path):
     assert max(found.differences.values()) <= 1e-5
 
 
+@pytest.mark.any_backend
+def test_an_error_of_the_disk_in_another_process_stays_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)
+    file = tmp_path / "none" / "model.onnx"
+    with pytest.raises(OSError, match="No such file or directory: .*none"):
+        of_models._write(build("mean"), "onnx", FORMATS["onnx"], file)
+
+
+@pytest.mark.any_backend
+def test_the_batch_of_onnx_has_a_name(tmp_path):
+    import onnxruntime
+
+    found = export_model(build("mean"), tmp_path / "export", "onnx")
+    session = onnxruntime.InferenceSession(found.file)
+    assert session.get_inputs()[0].shape == ["batch", 8, 12, 3]
+    assert session.get_outputs()[0].shape == ["batch", 3]
+
+
 RANDOM = np.random.default_rng(3)
-# Dark and bright images, and images so gray that int8 hardly tells them apart.
+# Dark and bright images.
 CALIBRATION = RANDOM.uniform(0, 60, (200, 8, 12, 3))
-CALIBRATION[::2] += 195
-GRAY = np.full((200, 8, 12, 3), 127.5) + RANDOM.uniform(-1, 1, (200, 1, 1, 1))
-GRAY[:2] = CALIBRATION[:2]
+CALIBRATION[::4] += 195
+CALIBRATION[1::4] += 195
+# The others of them, which are compared, are so gray that int8 hardly tells them apart.
+GRAY = CALIBRATION.copy()
+GRAY[1::2] = 127.5 + RANDOM.uniform(-1, 1, (100, 1, 1, 1))
 
 
 def two_classes(**changes):
@@ -114,6 +135,8 @@ def test_int8_keeps_the_classes_and_takes_less(format, tmp_path):
     assert weights_size(found.file) < 0.6 * weights_size(floats.file)
     facts = json.loads((tmp_path / "int8" / "model.json").read_text())
     assert (facts["precision"], facts["agreement"]) == ("int8", found.agreement)
+    assert facts["compared_images"] == 100
+    assert ("nncf" in facts["versions"]) == (format == "openvino")
 
 
 @pytest.mark.any_backend
@@ -129,12 +152,24 @@ def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
     "kind, options, message",
     [
         ("mean", {}, "needs images=... to calibrate with"),
+        ("mean", {"images": CALIBRATION[:199]}, "200 images at least, half of them to"),
         ("features", {"images": CALIBRATION}, "for models that classify"),
     ],
 )
 def test_int8_is_refused_without_images_or_classes(kind, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_model(build(kind), tmp_path / "int8", "onnx", quantize="int8", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.any_backend
+def test_a_tool_that_fails_ends_in_a_sentence(tmp_path, monkeypatch):
+    """No image is a number: ONNX Runtime's calibration raises what it likes."""
+    images = np.full_like(CALIBRATION, np.nan)
+    with pytest.raises(ValueError, match="int8 for 'onnx' failed, and nothing was"):
+        export_model(
+            build("mean"), tmp_path / "int8", "onnx", quantize="int8", images=images
+        )
     assert not [*tmp_path.iterdir()]
 
 

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import keras_cbvit
 from keras_cbvit.export.formats import FORMATS
+from keras_cbvit.pretrained.publishing import preprocessing_of
 from recipes import export
+from recipes.data.sources import load_dataset
+from recipes.options.classification import Data
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
 OWN = {"torch": "torch", "tensorflow": "saved_model", "jax": "stablehlo"}[
@@ -50,10 +55,48 @@ def test_published_weights_are_exported_with_what_their_record_says(
         (["--images", "nowhere"], "nowhere"),
         (["--limit", "0", "--images", "."], "limit=0 must be at least 1"),
         (["--quantize", "int8"], "'torch' has no int8"),
+        (["--to"], "--to needs a format"),
     ],
 )
 def test_what_cannot_work_ends_in_a_sentence(options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    to = [] if "--to" in options else ["--to", "torch"]
     with pytest.raises(SystemExit, match=message):
-        export.main(["vitcb_mini.cifar10", "--to", "torch", *options])
+        export.main(["vitcb_mini.cifar10", *to, *options])
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_table_is_printed_if_a_later_format_fails(tmp_path, capsys):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "notes.txt").write_text("mine")
+    model = tmp_path / "model.keras"
+    keras_cbvit.load_model("vitcb_mini.cifar10").save(model)
+    with pytest.raises(SystemExit, match="onnx"):
+        export.main([str(model), "--to", OWN, "onnx", "--out", str(tmp_path)])
+    assert str(tmp_path / OWN / FORMATS[OWN].file) in capsys.readouterr().out
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("normalized", [True, False])
+def test_images_are_preprocessed_as_for_a_classifier(normalized, photos, tmp_path):
+    model = keras_cbvit.ViTCB(
+        weights="vitcb_mini.cifar10", include_preprocessing=normalized
+    )
+    classifier = keras_cbvit.Classifier(model)
+    options = export.Exports("a.keras", (OWN,), images=photos)
+    got = export._images(model, options, classifier.preprocessing)
+    paths = [f"{photos}/{name}.png" for name in ("a", "b", "c", "more/d")]
+    expected = np.stack([classifier.preprocess(path) for path in paths])
+    np.testing.assert_array_equal(np.sort(got, 0), np.sort(expected, 0))
+    assert (got.max() > 5) == normalized
+
+
+@pytest.mark.any_backend
+def test_training_images_of_a_data_set_are_taken():
+    model = tiny(input_shape=(8, 8, 3))
+    how = preprocessing_of(model)
+    options = export.Exports("a.keras", (OWN,), images="digits", limit=10)
+    got = export._images(model, options, how)
+    train = load_dataset(Data(image_size=(8, 8))).train.images
+    assert len(got) == 10
+    np.testing.assert_array_equal(got[0], train[0])
