@@ -60,7 +60,8 @@ def enable_lora(
     """Adds LoRA to dense layers of the blocks; only LoRA and the head are trained then.
 
     It does not matter what was frozen before. If the model has this LoRA already, what
-    is not trained is frozen again, and no more.
+    is not trained is frozen again, and no more. Another model of these layers must be
+    built or compiled again, unless `model` has it as a part or it is a feature model.
 
     Args:
         model: a `VisionTransformer`, a `SegmentationModel`, or a model that has one
@@ -125,7 +126,9 @@ def merge_lora(model: keras.Model) -> None:
     """Brings LoRA into the kernels and out of a model, which is a plain one then.
 
     The sum is as precise as the kernels are, so a float32 model predicts the same to
-    rounding. Nothing is frozen afterwards. Compile the model to train it on.
+    rounding. Nothing is frozen afterwards. Compile the model to train it on. Another
+    model of these layers must be built or compiled again, unless `model` has it as a
+    part or it is a feature model.
 
     Args:
         model: a model with LoRA, see `enable_lora`.
