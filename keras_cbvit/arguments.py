@@ -53,6 +53,16 @@ def whole_number(argument: str, value: Any, least: int = 1, most: int = LARGEST)
     return number
 
 
+def two_whole_numbers(
+    argument: str, value: Any, least: int = 1, most: int = LARGEST
+) -> tuple[int, int]:
+    """Two ints from `least` to `most`, such as height and width."""
+    if (found := items(value, most=2)) is None or len(found) != 2:
+        refuse(argument, value, "must be two whole numbers, for instance (512, 512).")
+    first, second = (whole_number(argument, each, least, most) for each in found)
+    return first, second
+
+
 def number(argument: str, value: Any) -> int | float:
     """A finite int or float; bools are none."""
     found = _number(value)

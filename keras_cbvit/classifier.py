@@ -8,9 +8,18 @@ import keras
 import numpy as np
 
 from keras_cbvit import backend
-from keras_cbvit.arguments import refuse, whole_number
+from keras_cbvit.arguments import (
+    flag,
+    items,
+    number,
+    number_between,
+    refuse,
+    two_whole_numbers,
+    whole_number,
+)
 from keras_cbvit.classes import check_names
 from keras_cbvit.images import INTERPOLATIONS, name_of, preprocess
+from keras_cbvit.models.inference import patch_size_of
 from keras_cbvit.models.logits import gives_logits
 from keras_cbvit.models.segmentation import SegmentationModel
 from keras_cbvit.models.vision_transformer import VisionTransformer
@@ -75,7 +84,9 @@ class Classifier:
             self.class_names = check_names(class_names, model.output_shape[1])
         if preprocessing is None and record is not None:
             preprocessing = record.preprocessing
-        self.preprocessing = _checked(preprocessing or preprocessing_of(model), model)
+        if preprocessing is None:
+            preprocessing = preprocessing_of(model)
+        self.preprocessing = _checked(preprocessing, model)
         self._predict = backend.predictor(model)
         self._gives_logits = gives_logits(model)
 
@@ -110,8 +121,11 @@ class Classifier:
         found = []
         for start in range(0, len(given), batch_size):
             some = enumerate(given[start : start + batch_size], start)
-            batch = np.stack([self.preprocess(each, f"Image {i}") for i, each in some])
-            found.append(self.probabilities(batch, batch_size))
+            batch = [
+                self.preprocess(each, f"Image {i}" if are_several else "The image")
+                for i, each in some
+            ]
+            found.append(self.probabilities(np.stack(batch), batch_size))
         named = predictions.decode_predictions(
             np.concatenate(found), self.class_names, top
         )
@@ -178,28 +192,58 @@ def _check_classifier(model):
         )
 
 
-def _checked(how, model):
+def _checked(how, model) -> Any:
     """A `Preprocessing` that says all, and fits the model."""
-    sides = model.input_shape[1:3]
-    size = how.image_size
-    if size is None and None in sides and isinstance(model, VisionTransformer):
-        size = [side * model.spec.patch_size for side in model.spec.grid]
-    size = size or sides
-    if len(size) != 2 or None in size:
-        raise ValueError(
-            f"{model.name} takes images of any size; say which, for instance by "
-            "preprocessing=keras_cbvit.Preprocessing(image_size=[224, 224])."
-        )
-    if any(side not in (None, new) for side, new in zip(sides, size, strict=True)):
-        refuse("image_size", size, f"is not that of {model.name}, {sides}.")
-    if not 0 < how.crop_fraction <= 1:
+    if not isinstance(how, Preprocessing):
+        refuse("preprocessing", how, "must be a keras_cbvit.Preprocessing.")
+    if not 0 < number("crop_fraction", how.crop_fraction) <= 1:
         refuse("crop_fraction", how.crop_fraction, "must be more than 0, at most 1.")
     if how.interpolation not in INTERPOLATIONS:
         known = ", ".join(INTERPOLATIONS)
         refuse("interpolation", how.interpolation, f"must be one of {known}.")
-    if not how.normalized and not len(how.mean) == len(how.std) == 3:
+    _check_normalization(how, model)
+    return dataclasses.replace(how, image_size=_image_size(how, model))
+
+
+def _image_size(how, model):
+    """The height and width of a model's images."""
+    sides, size = model.input_shape[1:3], how.image_size
+    if size is None and None in sides and isinstance(model, VisionTransformer):
+        size = [side * model.spec.patch_size for side in model.spec.grid]
+    elif size is None:
+        size = sides
+    if size is sides and None in sides:
         raise ValueError(
-            f"{model.name} does not normalize images; preprocessing needs the mean and "
-            "the std of red, green and blue."
+            f"{model.name} takes images of any size; say which, for instance by "
+            "preprocessing=keras_cbvit.Preprocessing(image_size=[224, 224])."
         )
-    return dataclasses.replace(how, image_size=list(size))
+    size = [*two_whole_numbers("image_size", size)]
+    if any(side not in (None, new) for side, new in zip(sides, size, strict=True)):
+        refuse("image_size", size, f"is not that of {model.name}, {sides}.")
+    patch = patch_size_of(model) or 1
+    if None in sides and any(side % patch for side in size):
+        refuse("image_size", size, f"must be multiples of {patch}, the patch size.")
+    return size
+
+
+def _check_normalization(how, model):
+    """Raises a ValueError unless images are normalized exactly once."""
+    normalized = flag("normalized", how.normalized)
+    if isinstance(model, VisionTransformer):
+        if model.spec.include_preprocessing and not normalized:
+            refuse("normalized", False, f"is wrong: {model.name} normalizes images.")
+        if normalized and not model.spec.include_preprocessing:
+            refuse(
+                "normalized",
+                True,
+                f"is wrong: {model.name} does not normalize images; give "
+                "normalized=False, the mean and the std.",
+            )
+    if normalized:
+        return
+    for name, check in (("mean", number), ("std", number_between(1e-3))):
+        values = items(getattr(how, name))
+        if values is None or len(values) != 3:
+            refuse(name, getattr(how, name), "must be of red, green and blue.")
+        for value in values:
+            check(name, value)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image
 INTERPOLATIONS = tuple(how.name.lower() for how in Image.Resampling)
@@ -225,9 +225,10 @@ def _naming(name):
         # A missing file, a disk that fails, no memory: more than one bad image.
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
-        raise BrokenImageError(
-            f"{name} is not a readable image ({type(error).__name__}: {error})."
-        ) from error
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):  # Pillow's text shows an object
+            what = "damaged, or of no format that is read"
+        raise BrokenImageError(f"{name} is not a readable image ({what}).") from error
 
 
 def name_of(source: Any, otherwise: str) -> str:
@@ -274,8 +275,8 @@ def _opened(source):
         source = io.BytesIO(source)
     elif not isinstance(source, str | os.PathLike):
         raise BrokenImageError(
-            f"is a {type(source).__name__}, not a path, encoded bytes, an array or a "
-            "PIL.Image."
+            f"is of type {type(source).__name__}, but must be a path, encoded bytes, "
+            "an array or a PIL.Image."
         )
     else:
         kind = os.stat(source).st_mode

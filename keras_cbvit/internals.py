@@ -92,6 +92,14 @@ def fold_lora(layer: keras.layers.Dense) -> None:
 
 
 def forget_functions(model: keras.Model) -> None:
-    """Has Keras trace a model again, whose layers have other weights than before."""
-    model.train_function = model.test_function = model.predict_function = None
-    model._post_quantize(None)  # on torch, the parameters of the layers around them
+    """Has Keras trace a model again, whose layers have other weights than before.
+
+    The models within it, and the feature models of those, are traced again, too.
+    """
+    within = [each for each in layers_within(model) if isinstance(each, keras.Model)]
+    for each in (model, *within):
+        for traced in (each, *getattr(each, "feature_models", ())):
+            traced.train_function = traced.test_function = None
+            traced.predict_function = None
+            # On torch, the parameters of the layers around them.
+            traced._post_quantize(None)

@@ -180,6 +180,11 @@ def test_a_file_that_is_no_image_is_named(model, tmp_path):
         classifier([photos(1)[0], text])
     with pytest.raises(BrokenImageError, match="^Image 1 is not a readable image"):
         classifier([photos(1)[0], b"no image"])
+    message = r"^The image is not a readable image \(damaged, or of no format .* read\)"
+    with pytest.raises(BrokenImageError, match=message):
+        classifier(b"no image")
+    with pytest.raises(BrokenImageError, match="^The image is of type int, but must"):
+        classifier(5)
     with pytest.raises(FileNotFoundError):
         classifier(tmp_path / "missing.jpg")
 
@@ -229,16 +234,55 @@ def of_shape(*shape):
             },
             "interpolation='cubic' must be one of nearest, ",
         ),
-        (
-            tiny,
-            {"class_names": NAMES, "preprocessing": Preprocessing(normalized=False)},
-            "preprocessing needs the mean and the std",
-        ),
     ],
 )
 def test_what_cannot_work_is_refused(build, options, message):
     with pytest.raises(ValueError, match=message):
         Classifier(build(), **options)
+
+
+def of_any_size():
+    return tiny(input_shape=(None, None, 3), position_grid=(2, 3))
+
+
+def without_normalization():
+    return tiny(include_preprocessing=False)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "build, how, message",
+    [
+        (
+            tiny,
+            {"image_size": [8, 12]},
+            "^preprocessing={'image_size': .* must be a ",
+        ),
+        (tiny, Preprocessing(32), "^image_size=32 must be two whole numbers"),
+        (tiny, Preprocessing(["a", 32]), "^image_size='a' must be a whole number"),
+        (tiny, Preprocessing([8.0, 12]), "^image_size=8.0 must be a whole number"),
+        (of_any_size, Preprocessing([8, 8, 3]), "^image_size=.* must be two whole num"),
+        (of_any_size, Preprocessing([0, 8]), "^image_size=0 must be a whole number"),
+        (of_any_size, Preprocessing([8, 10]), "must be multiples of 4, the patch size"),
+        (tiny, Preprocessing(crop_fraction="a"), "^crop_fraction='a' must be a number"),
+        (tiny, Preprocessing(normalized=0), "^normalized=0 is unknown"),
+        (tiny, Preprocessing(normalized=False), "^normalized=False is wrong: .* norm"),
+        (without_normalization, Preprocessing(), "^normalized=True is wrong: .* does"),
+        (
+            without_normalization,
+            Preprocessing(normalized=False),
+            r"^mean=\[\] must be of red, green and blue.",
+        ),
+        (
+            without_normalization,
+            Preprocessing(normalized=False, mean=[0, 0, 0], std=[1, 0, 1]),
+            "^std=0 must be at least 0.001.",
+        ),
+    ],
+)
+def test_preprocessing_that_cannot_work_is_refused(build, how, message):
+    with pytest.raises(ValueError, match=message):
+        Classifier(build(), class_names=NAMES, preprocessing=how)
 
 
 @pytest.mark.any_backend

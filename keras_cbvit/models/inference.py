@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_cbvit.arguments import items, refuse, shown, whole_number
+from keras_cbvit.arguments import shown, two_whole_numbers, whole_number
 
 LONGEST = 20_000  # pixels along a side; more are not for one call of a model
 
@@ -70,7 +70,8 @@ def predict_sliding(
             or is not positive, or patches do not divide the window.
     """
     _check_images(images)
-    window, stride = _two("window", window), _two("stride", stride, least=-LONGEST)
+    window = two_whole_numbers("window", window, most=LONGEST)
+    stride = two_whole_numbers("stride", stride, -LONGEST, LONGEST)
     if any(not 0 < step <= side for side, step in zip(window, stride, strict=True)):
         raise ValueError(
             f"stride={stride} must be at least 1 and at most window={window}."
@@ -109,13 +110,6 @@ def _check_images(images):
             f"images are of shape {shown(tuple(shape))}, but must be of (batch, "
             "height, width, channels); images[None] makes a batch of one image."
         )
-
-
-def _two(argument, value, least=1):
-    if (found := items(value, most=2)) is None or len(found) != 2:
-        refuse(argument, value, "must be two whole numbers, for instance (512, 512).")
-    first, second = (whole_number(argument, each, least, LONGEST) for each in found)
-    return first, second
 
 
 def patch_size_of(model: keras.Model) -> int | None:

@@ -60,7 +60,8 @@ def enable_lora(
     """Adds LoRA to dense layers of the blocks; only LoRA and the head are trained then.
 
     It does not matter what was frozen before. If the model has this LoRA already, what
-    is not trained is frozen again, and no more.
+    is not trained is frozen again, and no more. Another model of these layers must be
+    built or compiled again, unless `model` has it as a part or it is a feature model.
 
     Args:
         model: a `VisionTransformer`, a `SegmentationModel`, or a model that has one
@@ -91,12 +92,7 @@ def enable_lora(
         tuple(chosen),
         train_scale,
     )
-    found = lora_of(model)
-    if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
-        raise ValueError(
-            f"{model.name} has LoRA of {found} already; merge_lora(model) brings it "
-            "into the kernels."
-        )
+    check_no_other_lora(model, wanted)
     if wanted.train_scale and not scales_of(model):
         refuse("train_scale", train_scale, f"is for CB_S; {model.name} has no Λ.")
     layers = lora_layers(model, wanted).values()
@@ -125,7 +121,9 @@ def merge_lora(model: keras.Model) -> None:
     """Brings LoRA into the kernels and out of a model, which is a plain one then.
 
     The sum is as precise as the kernels are, so a float32 model predicts the same to
-    rounding. Nothing is frozen afterwards. Compile the model to train it on.
+    rounding. Nothing is frozen afterwards. Compile the model to train it on. Another
+    model of these layers must be built or compiled again, unless `model` has it as a
+    part or it is a feature model.
 
     Args:
         model: a model with LoRA, see `enable_lora`.
@@ -148,6 +146,16 @@ def merge_lora(model: keras.Model) -> None:
         fold_lora(layer)
     unfreeze(model)
     forget_functions(model)
+
+
+def check_no_other_lora(model: keras.Model, wanted: Lora) -> None:
+    """Raises a ValueError if a model has LoRA of other arguments than those wanted."""
+    found = lora_of(model)
+    if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
+        raise ValueError(
+            f"{model.name} has LoRA of {found} already; merge_lora(model) brings it "
+            "into the kernels."
+        )
 
 
 def check_no_lora(model: keras.Model) -> None:

@@ -1,6 +1,7 @@
 """The network: a Vision Transformer whose blocks may broadcast context."""
 
 import functools
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,9 @@ class VisionTransformer(ZooModel):
         frozen_layers: paths of layers that are not trained.
         class_names: names of the classes in order, which files of the model keep.
         images: the `keras.Input` of the model, if there is one already.
+
+    Attributes:
+        feature_models: those of `feature_model` that are in use; they share its layers.
 
     Call arguments:
         inputs: images of shape `(batch, height, width, channels)`, of values 0-255 if
@@ -155,6 +159,7 @@ class VisionTransformer(ZooModel):
             class_names=class_names,
         )
         self._kept_feature_model = functools.cache(self.feature_model)
+        self.feature_models = weakref.WeakSet()
 
     @classmethod
     def encoder_block(cls, i: int, spec: ViTSpec, dtype: DType) -> EncoderBlock:
@@ -263,7 +268,11 @@ class VisionTransformer(ZooModel):
             if blocks is None
             else tuple(indices_of_blocks("blocks", blocks, self.spec.depth))
         )
-        found = self._kept_feature_model(blocks, norm, reshape)(images, training=False)
+        # What is no flag may not be hashable.
+        kept = self._kept_feature_model(
+            blocks, flag("norm", norm), flag("reshape", reshape)
+        )
+        found = kept(images, training=False)
         return found if isinstance(found, list) else [found]
 
     def feature_model(
@@ -285,7 +294,9 @@ class VisionTransformer(ZooModel):
             outputs = self.pyramid_outputs(blocks, norm)
         else:
             outputs = self.block_outputs(blocks, norm)
-        return keras.Model(self.inputs[0], outputs, name=f"{self.name}_features")
+        model = keras.Model(self.inputs[0], outputs, name=f"{self.name}_features")
+        self.feature_models.add(model)
+        return model
 
     def pyramid_outputs(
         self, indices: Sequence[int], norm: bool = False

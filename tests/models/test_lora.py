@@ -375,6 +375,27 @@ def test_lora_of_ones_own_is_merged():
     np.testing.assert_allclose(predict(model), expected, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_models_of_the_same_layers_are_traced_again():
+    inner = fill(tiny(depth=1))
+    features = inner.feature_model([0])
+    model = keras.Sequential([inner])
+    sharing = (inner, features, model)
+
+    def agree():
+        for each in sharing:
+            found = each.predict(images(inner), verbose=0)
+            np.testing.assert_allclose(found, predict(each, images(inner)), atol=1e-4)
+
+    agree()
+    keras_cbvit.enable_lora(model, 2)
+    fill_lora(model)
+    agree()
+    keras_cbvit.merge_lora(model)
+    fill(model, seed=5)
+    agree()
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="of torch")
 def test_the_parameters_of_torch_are_those_of_the_model():
     model = tiny()
