@@ -92,12 +92,7 @@ def enable_lora(
         tuple(chosen),
         train_scale,
     )
-    found = lora_of(model)
-    if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
-        raise ValueError(
-            f"{model.name} has LoRA of {found} already; merge_lora(model) brings it "
-            "into the kernels."
-        )
+    check_no_other_lora(model, wanted)
     if wanted.train_scale and not scales_of(model):
         refuse("train_scale", train_scale, f"is for CB_S; {model.name} has no Λ.")
     layers = lora_layers(model, wanted).values()
@@ -151,6 +146,16 @@ def merge_lora(model: keras.Model) -> None:
         fold_lora(layer)
     unfreeze(model)
     forget_functions(model)
+
+
+def check_no_other_lora(model: keras.Model, wanted: Lora) -> None:
+    """Raises a ValueError if a model has LoRA of other arguments than those wanted."""
+    found = lora_of(model)
+    if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
+        raise ValueError(
+            f"{model.name} has LoRA of {found} already; merge_lora(model) brings it "
+            "into the kernels."
+        )
 
 
 def check_no_lora(model: keras.Model) -> None:

@@ -19,6 +19,7 @@ from keras_cbvit.models.difference import difference
 from keras_cbvit.models.fine_tuning import backbone_layers
 from keras_cbvit.models.lora import (
     Lora,
+    check_no_other_lora,
     enable_lora,
     lora_layers,
     lora_of,
@@ -97,6 +98,7 @@ def load_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
         raise FileNotFoundError(f"There is no file {path}.")
     lora, record, arrays = _read(path)
     _check_architecture(path, model, record["architecture"])
+    check_no_other_lora(model, lora)
     weights = _weights(model, lora)
     _check_shapes(path, model, lora, weights, arrays)
     if _digest(_base(model, weights)) != record["base"]:

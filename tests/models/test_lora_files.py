@@ -202,6 +202,13 @@ def test_a_file_of_another_model_is_refused_and_changes_nothing(message, tmp_pat
     assert not other.trainable
 
 
+def test_lora_in_other_blocks_is_refused_as_lora(tmp_path):
+    path = saved(tmp_path, tuned(fill(tiny()), blocks=[0]))
+    other = tuned(fill(tiny()), blocks=[1])
+    with pytest.raises(ValueError, match=r"has LoRA .* and blocks=\(1,\) already"):
+        keras_cbvit.load_lora_weights(other, path)
+
+
 def test_a_damaged_file_is_refused_and_changes_nothing(tmp_path):
     model, other = tuned(fill(tiny())), fill(tiny())
     path = saved(tmp_path, model)
