@@ -1,5 +1,6 @@
 """What layers within a model compute, by their paths."""
 
+import collections
 import contextlib
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_cbvit.annotations import Tensor
-from keras_cbvit.arguments import refuse
+from keras_cbvit.arguments import items, refuse
 from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import ZooModel
 
@@ -35,19 +36,24 @@ def layer_outputs(
 
     Raises:
         ValueError: if a path or pattern matches no layer, or a layer that it matches
-            does not run or gives several outputs.
+            has the path of another one, does not run or gives several outputs.
     """
+    counts = collections.Counter(layer.path for layer in layers_within(model))
     if isinstance(model, ZooModel):
         known = model.layers_by_path()
     else:
         known = {layer.path: layer for layer in layers_within(model) if layer.path}
-    patterns = [layers] if isinstance(layers, str) else list(layers)
+    patterns = [layers] if isinstance(layers, str) else items(layers)
+    if patterns is None or not all(isinstance(each, str) for each in patterns):
+        refuse("layers", layers, "must be paths of layers, or patterns of paths.")
     wanted = set()
     for pattern in patterns:
         if not (matching := fnmatch.filter(known, pattern)):
             some = ", ".join(list(known)[:8])
             refuse("layers", pattern, f"matches no layer of {model.name}: {some}, …")
         wanted.update(matching)
+    if several := sorted(path for path in wanted if counts[known[path].path] > 1):
+        raise ValueError(f"{model.name} has several layers of the path {several[0]}.")
     found = {}
 
     def keep(path):
@@ -76,7 +82,8 @@ def observed(
 
     Nothing is added to the graph of a model that the layer is in.
     """
-    call = layer.call
+    name = "quantized_call" if layer.quantization_mode else "call"
+    call = getattr(layer, name)
 
     def observing(inputs, *args, **kwargs):
         outputs = call(inputs, *args, **kwargs)
@@ -84,8 +91,8 @@ def observed(
         return outputs
 
     # Not as Keras sets attributes, which would track it.
-    object.__setattr__(layer, "call", observing)
+    object.__setattr__(layer, name, observing)
     try:
         yield
     finally:
-        object.__delattr__(layer, "call")
+        object.__delattr__(layer, name)

@@ -54,3 +54,35 @@ def test_models_of_other_layers(model):
 def test_a_layer_that_is_not_there_is_refused(model):
     with pytest.raises(ValueError, match="layers='block_7' matches no layer of vitcb"):
         layer_outputs(model, images(model), "block_7")
+
+
+@pytest.mark.any_backend
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_a_quantized_layer_gives_what_the_next_one_gets():
+    """The head's outputs, by hand: the softmax of them is what the model predicts."""
+    model = fill(tiny())
+    model.quantize("int8")
+    (logits,) = layer_outputs(model, images(model), "head").values()
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    assert_close(predict(model), shares / shares.sum(axis=1, keepdims=True), atol=1e-6)
+    assert "quantized_call" not in vars(model.head)
+
+
+@pytest.mark.any_backend
+def test_a_path_of_several_layers_is_refused():
+    inputs = x = keras.Input((4,))
+    for name in ("one", "two"):
+        inner = keras.Input((4,))
+        x = keras.Model(inner, keras.layers.Dense(4, name="d")(inner), name=name)(x)
+    other = keras.Model(inputs, keras.layers.Dense(3, name="last")(x), name="other")
+    x = np.ones((2, 4), "float32")
+    with pytest.raises(ValueError, match="other has several layers of the path d."):
+        layer_outputs(other, x, "d")
+    assert list(layer_outputs(other, x, "last")) == ["last"]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("layers", [3, [3], None])
+def test_what_is_no_path_is_refused(model, layers):
+    with pytest.raises(ValueError, match="must be paths of layers, or patterns of pat"):
+        layer_outputs(model, images(model), layers)

@@ -90,6 +90,9 @@ def test_blocks_that_are_not_there_are_refused(model, blocks):
         return
     with pytest.raises(ValueError, match="must be ascending indices of the 2 blocks"):
         model.features(images(model), blocks)
+    for wrong in ({"norm": [1]}, {"reshape": [1]}):
+        with pytest.raises(ValueError, match=r"=\[1\] is unknown; use one of"):
+            model.features(images(model), **wrong)
 
 
 @pytest.mark.any_backend
