@@ -1,5 +1,6 @@
 """The HTTP service of the docs on the loopback: a real server, real connections."""
 
+import asyncio
 import concurrent.futures
 import http.client
 import importlib.util
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import keras_cbvit
+from tests.tiny import tiny
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra `serving` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serving` is not installed")
@@ -117,9 +119,32 @@ def test_a_large_upload_is_refused(address):
     assert status == 413
 
 
-def test_a_number_of_classes_below_one_is_refused(address):
-    status, _ = post(address, photo(), "/classify?top=0")
+@pytest.mark.parametrize("top", [0, 10**20])
+def test_a_number_of_classes_out_of_range_is_refused(address, top):
+    status, _ = post(address, photo(), f"/classify?top={top}")
     assert status == 422
+
+
+class Recording(keras_cbvit.Classifier):
+    """Remembers the dtypes that it computed probabilities of."""
+
+    def probabilities(self, batch, batch_size=32):
+        self.dtypes = {*getattr(self, "dtypes", ()), str(batch.dtype)}
+        return super().probabilities(batch, batch_size)
+
+
+@pytest.mark.parametrize(("normalizes", "dtype"), [(True, "uint8"), (False, "float32")])
+def test_the_model_is_compiled_for_what_it_gets(normalizes, dtype):
+    model = tiny(include_preprocessing=normalizes)
+    classifier = Recording(model, class_names=["a", "b", "c"])
+    app = script("service").create_app(classifier)
+
+    async def start():
+        async with app.router.lifespan_context(app):
+            pass
+
+    asyncio.run(start())
+    assert classifier.dtypes == {dtype}
 
 
 def test_cut_connections_do_not_hurt(address, classifier, caplog):
@@ -146,3 +171,27 @@ def test_the_load_is_measured(address):
     assert 0 < found["p50"] <= found["p99"] < 5000
     found = load(f"http://{address}", b"no image", clients=1, seconds=0.2)
     assert list(found["answers"]) == [400] and np.isnan(found["p50"])
+
+
+def test_answers_that_are_not_http_are_counted_as_failed():
+    def answer():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed
+                return
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"nonsense\r\n")
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        url = "http://{}:{}".format(*listener.getsockname())
+        found = script("load").load(url, photo(), clients=1, seconds=0.2)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(30)
+    assert found["failed"] > 0 and not found["answers"]

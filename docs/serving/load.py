@@ -48,14 +48,16 @@ def load(url: str, image: bytes, clients: int, seconds: float) -> dict:
 
 
 def _client(url, image, ends, found):
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
+    connection = http.client.HTTPConnection(
+        urllib.parse.urlsplit(url).netloc, timeout=60
+    )
     while (start := time.perf_counter()) < ends:
         try:
             connection.request("POST", "/classify", image)
             answer = connection.getresponse()
             answer.read()
             status = answer.status
-        except OSError:
+        except (OSError, http.client.HTTPException):
             connection.close()
             status = 0
         found.append((status, time.perf_counter() - start))

@@ -98,9 +98,10 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app):
         app.state.batcher = batcher = Batcher(classifier)
+        blank = np.zeros((*classifier.preprocessing.image_size, 3), "uint8")
+        image = classifier.preprocess(blank)
         for power in range(MOST_IMAGES.bit_length()):  # compiles the model
-            shape = (2**power, *classifier.preprocessing.image_size, 3)
-            classifier.probabilities(np.zeros(shape, "uint8"))
+            classifier.probabilities(np.stack([image] * 2**power))
         task = asyncio.create_task(batcher.run())
         yield
         task.cancel()
@@ -122,7 +123,7 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
 
     @app.post("/classify")
     async def classify(
-        request: Request, top: Annotated[int, Query(ge=1)] = 5
+        request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5
     ) -> list[tuple[str, float]]:
         """The most probable classes of the image in the body, encoded as in a file."""
         try:
