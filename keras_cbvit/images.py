@@ -9,7 +9,6 @@ import functools
 import io
 import os
 import stat
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +41,6 @@ _UNKNOWN = {
     "LAB": "CIELAB samples",
 }
 _UNSIGNED = (1, 4)  # TIFF's SampleFormat; 4 is undefined
-
-# `_opened` refuses such images with their names.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BrokenImageError(ValueError):

@@ -2,7 +2,7 @@
 
     python -m recipes.analyze runs/cifar10/plain runs/cifar10/cb --on cifar10
 
-Prints tables in Markdown, and writes them as results.json, with pictures, into a
+Prints tables in Markdown, and writes them as results.json, with figures, into a
 folder. Without --on no attention is measured.
 """
 
@@ -28,13 +28,13 @@ from .evaluation.sets import data_of, load_set, with_options
 from .tables import markdown_table
 from .training.run_folder import git_commit, versions
 
-# What `attention_statistics` and `scale_statistics` give, for tables and pictures.
+# What `attention_statistics` and `scale_statistics` give, for tables and figures.
 ATTENTION = {
     "entropy": "entropy of attention (nats)",
     "distance": "relative distance (sides of the image)",
     "jacobian_norm": "nuclear norm of the softmax's Jacobian",
 }
-PICTURES = (
+FIGURES = (
     "softmax_jacobian.png",
     "attention.png",
     "scale_by_layer.png",
@@ -69,21 +69,21 @@ class Analysis:
     batch_size: int = 16
     """Images that are measured at once; it does not change the numbers."""
     photo: Path | None = None
-    """A picture to draw the attention on."""
+    """An image to draw the attention on."""
     out: Path = Path("runs/analysis")
-    """Folder of the results and pictures."""
+    """Folder of the results and figures."""
 
 
 def analyze(options):
-    """Runs an `Analysis`: prints the tables, writes results and pictures.
+    """Runs an `Analysis`: prints the tables, writes results and figures.
 
     Returns:
         What is written as JSON. nan, as the ratio of a Λ that is all zero, is None.
 
     Raises:
         ValueError: if a model is not a classifier of this package, an option makes no
-            sense, or a picture cannot be decoded.
-        OSError: if a model, data set or picture is not there.
+            sense, or an image cannot be decoded.
+        OSError: if a model, data set or image is not there.
     """
     if not options.models:
         raise ValueError("There is no model to look at; name at least one.")
@@ -110,8 +110,8 @@ def analyze(options):
         print(f"## {name}\n")
         print("\n\n".join(_markdown(found[name])), end="\n\n")
     options.out.mkdir(parents=True, exist_ok=True)
-    for picture in PICTURES:  # of an analysis before, perhaps of other models
-        (options.out / picture).unlink(missing_ok=True)
+    for figure in FIGURES:  # of an analysis before, perhaps of other models
+        (options.out / figure).unlink(missing_ok=True)
     result = {
         "commit": git_commit(),
         "versions": versions(),
@@ -124,7 +124,7 @@ def analyze(options):
     scales = {titles[name]: _scales(model) for name, model in models.items()}
     named = {titles[name]: numbers for name, numbers in found.items()}
     _draw(named, scales, photos, options.out)
-    print(f"The results and pictures are in {options.out}.")
+    print(f"The results and figures are in {options.out}.")
     return result
 
 
@@ -238,7 +238,7 @@ def _scale_curves(title, numbers, key):
 
 
 def _photo(model, file, image_size=None):
-    """A picture at the model's size, its attention maps, and the grid of patches."""
+    """An image at the model's size, its attention maps, and the grid of patches."""
     size = size_of(model.name, model, image_size)
     photo = fit(decode(file, str(file)), size)
     return photo, analysis.attention_maps(model, photo[None]), token_grid(model)

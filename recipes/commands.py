@@ -7,8 +7,10 @@ import itertools
 import pkgutil
 import shlex
 import sys
+import warnings
 
 import tyro
+from PIL import Image
 
 from . import configs
 
@@ -114,6 +116,8 @@ def sentence(error):
 @contextlib.contextmanager
 def report_errors():
     """Ends the program with the sentence of an error that the user can mend."""
+    # An image of too many pixels is refused by its name.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         yield
     except MENDABLE as error:

@@ -11,20 +11,24 @@ import keras_cbvit
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-import json, sys, time
+import json, sys, time, warnings
 start = time.process_time()
 import keras
 seconds = time.process_time() - start
-before = set(sys.modules)
+before, filters = set(sys.modules), list(warnings.filters)
 start = time.process_time()
 import keras_cbvit
 share = (time.process_time() - start) / seconds
-print(json.dumps([share, sorted(set(sys.modules) - before)]))
+added = sorted(set(sys.modules) - before)
+print(json.dumps([share, added, warnings.filters == filters]))
 """
 
 
 def import_in_a_new_process():
-    """The share of Keras's own time that the import adds, and the modules it adds."""
+    """What the import adds.
+
+    A share of Keras's own time, modules, and whether filters of warnings stay.
+    """
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
@@ -32,11 +36,12 @@ def import_in_a_new_process():
 
 
 def test_the_import_adds_a_tenth_to_that_of_keras_and_nothing_but_dependencies():
-    share, modules = import_in_a_new_process()
+    share, modules, filters_stay = import_in_a_new_process()
     assert share < 0.1
     top_level = {module.partition(".")[0] for module in modules}
     others = top_level - {"keras_cbvit"} - set(sys.stdlib_module_names)
     assert others <= {"PIL", "keras", "numpy", "h5py"}
+    assert filters_stay
 
 
 def test_the_public_names_are_these():

@@ -9,11 +9,15 @@ needs none of them, and must not take a GPU.
 import importlib.util
 import signal
 import sys
+import warnings
 from multiprocessing import resource_tracker
 
 import absl.logging
+from PIL import Image
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns where it finds no JAX
+# An image of too many pixels is refused by its name.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Shared memory is the parent's, who removes it.
 resource_tracker.register = lambda *_: None
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers

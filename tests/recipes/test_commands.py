@@ -1,6 +1,8 @@
 import dataclasses
+import warnings
 
 import pytest
+from PIL import Image
 
 from recipes.commands import parse, report_errors
 from recipes.data.folders import MissingDatasetError
@@ -18,6 +20,14 @@ class Inner:
 class Options:
     inner: Inner = Inner()
     rate: float = 0.5
+
+
+def test_pillow_does_not_warn_of_what_is_refused_by_name():
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with report_errors():
+            warnings.warn("large", Image.DecompressionBombWarning, stacklevel=1)
+    assert not found
 
 
 @pytest.mark.parametrize(
