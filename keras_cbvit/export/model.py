@@ -122,7 +122,10 @@ def export_model(
         differences, agreement, compared = {}, None, images[1::2]
         if quantizer:
             try:
-                quantizer.quantize(file, images[::2])
+                for _ in quantizer.quantize(file, images[::2]):
+                    agreement = top1_agreement(model, found.load(file), compared)
+                    if agreement >= LEAST_AGREEMENT:
+                        break
             except OSError:
                 raise
             except Exception as error:  # of many kinds, by whichever tool
@@ -141,8 +144,6 @@ def export_model(
             _embed(file, metadata)
         try:
             run = found.load(file)
-            if quantizer:
-                agreement = top1_agreement(model, run, compared)
             for batch in _batches(model, images):
                 shape = "x".join(map(str, batch.shape))
                 differences[shape] = _difference(model, run, batch)

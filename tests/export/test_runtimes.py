@@ -11,6 +11,7 @@ from keras_cbvit import export_model
 from keras_cbvit.export import model as of_models
 from keras_cbvit.export import writers
 from keras_cbvit.export.formats import FORMATS
+from keras_cbvit.export.quantization import QUANTIZERS
 from tests.models.test_quantization import upernet
 from tests.tiny import fill, predict, tiny
 
@@ -160,6 +161,17 @@ def test_int8_is_refused_without_images_or_classes(kind, options, message, tmp_p
     with pytest.raises(ValueError, match=message):
         export_model(build(kind), tmp_path / "int8", "onnx", quantize="int8", **options)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.any_backend
+def test_each_step_of_int8_leaves_more_in_float32(tmp_path):
+    model = two_classes(hidden_dim=64, mlp_ratio=4)
+    file = tmp_path / "model.onnx"
+    writers.write_onnx(model, file)
+    steps = QUANTIZERS["onnx"].quantize(file, CALIBRATION[:32].astype("float32"))
+    sizes = [file.stat().st_size for _ in steps]
+    # int8 takes 3 bytes less for each of 64² weights, then of 3·64².
+    np.testing.assert_allclose(np.diff(sizes), [3 * 64**2, 9 * 64**2], rtol=0.2)
 
 
 @pytest.mark.any_backend
