@@ -37,7 +37,7 @@ class Runtimes:
     """Published weights that are quantized and measured on CIFAR-10."""
     data_dir: str | None = None
     """Where TFDS keeps CIFAR-10."""
-    calibration: int = 512
+    calibration: int = 2000
     """Training images that int8 is made with: half of them to calibrate on."""
     images: int = 10_000
     """Test images at most."""
@@ -65,7 +65,9 @@ class Runtimes:
             for name in self.models
             for format in self.formats
         ]
-        result["accuracies"] = self._accuracies() if self.classifiers else []
+        result["accuracies"] = (
+            self._accuracies(result["versions"]) if self.classifiers else []
+        )
         return result
 
     def _latencies(self, name, format, versions):
@@ -76,8 +78,7 @@ class Runtimes:
         model = keras_cbvit.create_model(name)
         with tempfile.TemporaryDirectory() as folder:
             export = keras_cbvit.export_model(model, Path(folder) / "export", format)
-            facts = json.loads((export.folder / "model.json").read_text())
-            versions |= facts["versions"]
+            versions |= _versions_of(export)
             run = FORMATS[format].load(export.file)
             seconds = {}
             for batch in BATCHES:
@@ -94,7 +95,7 @@ class Runtimes:
             "seconds": seconds,
         }
 
-    def _accuracies(self):
+    def _accuracies(self, versions):
         """Of the published classifiers on CIFAR-10, in each precision they come in."""
         import keras_cbvit
         from keras_cbvit.export.model import predictions
@@ -110,14 +111,23 @@ class Runtimes:
             found += [
                 {"model": name, "format": format, "precision": precision}
                 | self._accuracy(
-                    model, format, precision, train, images, expected, test.labels
+                    model,
+                    format,
+                    precision,
+                    train,
+                    images,
+                    expected,
+                    test.labels,
+                    versions,
                 )
                 for format in QUANTIZERS
                 for precision in PRECISIONS
             ]
         return found
 
-    def _accuracy(self, model, format, precision, train, images, expected, labels):
+    def _accuracy(
+        self, model, format, precision, train, images, expected, labels, versions
+    ):
         """Of one classifier in one runtime; why it is refused, if it is.
 
         Its classes are compared with the labels of the test images and with the classes
@@ -138,6 +148,7 @@ class Runtimes:
                 )
             except ValueError as error:
                 return {"refused": str(error)}
+            versions |= _versions_of(export)
             run = FORMATS[format].load(export.file)
             classes = _classes(run, images)
         return {
@@ -173,6 +184,10 @@ class Runtimes:
         machine = f"{result['cpu']}, {result['cores']} cores; {result['date']}"
         lines.append(f"{machine}. Medians of {self.repeats} runs. {versions}.")
         return "\n".join(lines)
+
+
+def _versions_of(export):
+    return json.loads((export.folder / "model.json").read_text())["versions"]
 
 
 def _latency_row(found):
