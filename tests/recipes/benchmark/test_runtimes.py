@@ -46,6 +46,8 @@ def test_classes_are_compared_on_the_test_images(monkeypatch):
     monkeypatch.setattr(runtimes, "PRECISIONS", ("float32",))
     monkeypatch.setattr(quantization, "QUANTIZERS", {OWN: None})
     name = "vitcb_mini.cifar10"
-    (found,) = runtimes.Runtimes(classifiers=(name,))._accuracies()
+    versions = {}
+    (found,) = runtimes.Runtimes(classifiers=(name,))._accuracies(versions)
+    assert versions["keras"] == keras.__version__
     assert (found["model"], found["format"]) == (name, OWN)
     assert (found["top1"], found["agreement"]) == (0, 1)
