@@ -84,11 +84,14 @@ def runtimes(session):
     extras = f".[{','.join(BACKENDS)},recipes,export,serving,test]"
     # Keras's own way to ONNX from TensorFlow, for a test of its defect.
     session.install("-q", "-c", "constraints.txt", extras, "tf2onnx")
+    two = ("-n", "2", "--dist", "worksteal")  # most tests are in one file
     for backend in BACKENDS:
-        tests = ["tests/export"]
+        tests = [
+            f"tests/export/test_{n}.py" for n in ("runtimes", "docs", "keras_defects")
+        ]
         if backend == "torch":
             tests += ["tests/test_serving.py", "tests/test_inference_backends.py"]
-        options = (*TWO, *tests, *session.posargs)
+        options = (*two, *tests, *session.posargs)
         session.run("pytest", *options, env=_environment(backend))
 
 
