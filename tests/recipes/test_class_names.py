@@ -252,6 +252,7 @@ def test_the_head_of_weights_that_do_not_say_their_number_of_heads(tmp_path):
     assert "has 3 classes, not the 2" in fit_head(tuned, ("x", "y"), weights)
 
 
+@pytest.mark.any_backend
 def test_training_goes_on_from_a_run_of_other_classes(
     model_file, images, tmp_path, capsys
 ):

@@ -32,6 +32,7 @@ def photos(tmp_path):
     return str(tmp_path / "photos")
 
 
+@pytest.mark.any_backend
 def test_published_weights_are_exported_with_what_their_record_says(
     photos, tmp_path, capsys
 ):

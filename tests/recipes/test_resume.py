@@ -57,6 +57,7 @@ def claim(experiment):
     run_folder.claim(task_of(experiment), experiment, "the command", data)
 
 
+@pytest.mark.any_backend
 def test_other_data_are_refused_before_anything_is_touched(tmp_path):
     write_images(tmp_path / "data", "abc", 8)
     experiment = of_images(tmp_path / "data", tmp_path / "run")
@@ -263,6 +264,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     train(small(tmp_path, epochs=1))
 
 
+@pytest.mark.any_backend
 def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(
     finished, tmp_path, monkeypatch, capfd
 ):

@@ -320,6 +320,7 @@ def test_published_weights_are_those_that_were_trained(finished, published_digit
     assert record.trained_on == "scikit-learn's digits, 1437 images"
 
 
+@pytest.mark.any_backend
 def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
     with pytest.raises(FileExistsError, match=r"lists vitcb_tests\.digits already"):
         recipe.train(finished)
