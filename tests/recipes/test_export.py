@@ -2,7 +2,6 @@
 
 import json
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,10 +14,7 @@ from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 from tests.tiny import tiny
 
-pytestmark = pytest.mark.slow
-OWN = {"torch": "torch", "tensorflow": "saved_model", "jax": "stablehlo"}[
-    keras.backend.backend()
-]
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -32,13 +28,12 @@ def photos(tmp_path):
     return str(tmp_path / "photos")
 
 
-@pytest.mark.any_backend
 def test_published_weights_are_exported_with_what_their_record_says(
     photos, tmp_path, capsys
 ):
-    options = ["--to", OWN, "--images", photos, "--out", str(tmp_path / "out")]
+    options = ["--to", "torch", "--images", photos, "--out", str(tmp_path / "out")]
     export.main(["vitcb_mini.cifar10", *options])
-    facts = json.loads((tmp_path / "out" / OWN / "model.json").read_text())
+    facts = json.loads((tmp_path / "out" / "torch" / "model.json").read_text())
     assert facts["license"] == "Apache-2.0"
     assert facts["class_names"][:2] == ["airplane", "automobile"]
     assert [*facts["differences"]] == ["1x32x32x3", "3x32x32x3"]
@@ -46,10 +41,9 @@ def test_published_weights_are_exported_with_what_their_record_says(
     for difference in facts["differences"].values():
         assert difference <= 1e-5
         assert f"{difference:.1e}" in printed
-    assert str(tmp_path / "out" / OWN / FORMATS[OWN].file) in printed
+    assert str(tmp_path / "out" / "torch" / FORMATS["torch"].file) in printed
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -73,18 +67,17 @@ def test_the_table_is_printed_if_a_later_format_fails(tmp_path, capsys):
     model = tmp_path / "model.keras"
     keras_cbvit.load_model("vitcb_mini.cifar10").save(model)
     with pytest.raises(SystemExit, match="onnx"):
-        export.main([str(model), "--to", OWN, "onnx", "--out", str(tmp_path)])
-    assert str(tmp_path / OWN / FORMATS[OWN].file) in capsys.readouterr().out
+        export.main([str(model), "--to", "torch", "onnx", "--out", str(tmp_path)])
+    assert str(tmp_path / "torch" / FORMATS["torch"].file) in capsys.readouterr().out
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("normalized", [True, False])
 def test_images_are_preprocessed_as_for_a_classifier(normalized, photos, tmp_path):
     model = keras_cbvit.ViTCB(
         weights="vitcb_mini.cifar10", include_preprocessing=normalized
     )
     classifier = keras_cbvit.Classifier(model)
-    options = export.Exports("a.keras", (OWN,), images=photos)
+    options = export.Exports("a.keras", ("torch",), images=photos)
     got = export._images(model, options, classifier.preprocessing)
     paths = [f"{photos}/{name}.png" for name in ("a", "b", "c", "more/d")]
     expected = np.stack([classifier.preprocess(path) for path in paths])
@@ -92,11 +85,10 @@ def test_images_are_preprocessed_as_for_a_classifier(normalized, photos, tmp_pat
     assert (got.max() > 5) == normalized
 
 
-@pytest.mark.any_backend
 def test_training_images_of_a_data_set_are_taken():
     model = tiny(input_shape=(8, 8, 3))
     how = preprocessing_of(model)
-    options = export.Exports("a.keras", (OWN,), images="digits", limit=10)
+    options = export.Exports("a.keras", ("torch",), images="digits", limit=10)
     got = export._images(model, options, how)
     train = load_dataset(Data(image_size=(8, 8))).train.images
     assert len(got) == 10
