@@ -74,6 +74,7 @@ def assert_weights_of(model, state):
         np.testing.assert_array_equal(found[path], expected, err_msg=path)
 
 
+@pytest.mark.any_backend
 @pytest.mark.slow
 def test_imagenet_weights_are_fine_tuned_on_other_classes_and_sizes(hub, states):
     with pytest.warns(UserWarning, match=r"those of vit_s\.imagenet, a plain ViT"):

@@ -12,16 +12,13 @@ from recipes.benchmark import runtimes
 from recipes.benchmark.__main__ import main
 from recipes.data.pictures import Split
 
-OWN = {"torch": "torch", "tensorflow": "saved_model", "jax": "stablehlo"}[
-    keras.backend.backend()
-]
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 
 
-@pytest.mark.slow
 def test_latencies_and_differences_are_measured(tmp_path, capsys, monkeypatch):
     size = {"hidden_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 32}
     monkeypatch.setitem(registry._models, "vitcb_toy", size)
-    options = ["--models", "vitcb_toy", "--formats", OWN, "--repeats", "2"]
+    options = ["--models", "vitcb_toy", "--formats", "torch", "--repeats", "2"]
     file = tmp_path / "runtimes.json"
     main(["runtimes", *options, "--classifiers", "--json", str(file)])
     printed = capsys.readouterr().out
@@ -32,11 +29,9 @@ def test_latencies_and_differences_are_measured(tmp_path, capsys, monkeypatch):
         "32": 2,
     }
     assert 0 < found["seconds"]["1"][0] < 30
-    assert f"| vitcb_toy | {OWN} " in printed.replace("  ", " ").replace("  ", " ")
+    assert "| vitcb_toy | torch " in printed.replace("  ", " ").replace("  ", " ")
 
 
-@pytest.mark.slow
-@pytest.mark.any_backend
 def test_classes_are_compared_on_the_test_images(monkeypatch):
     """Of any precision; the labels here are of a class that the model never gives."""
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
@@ -44,10 +39,10 @@ def test_classes_are_compared_on_the_test_images(monkeypatch):
     cifar10 = images[:4].astype("float32"), test
     monkeypatch.setattr(runtimes.Runtimes, "_cifar10", lambda _: cifar10)
     monkeypatch.setattr(runtimes, "PRECISIONS", ("float32",))
-    monkeypatch.setattr(quantization, "QUANTIZERS", {OWN: None})
+    monkeypatch.setattr(quantization, "QUANTIZERS", {"torch": None})
     name = "vitcb_mini.cifar10"
     versions = {}
     (found,) = runtimes.Runtimes(classifiers=(name,))._accuracies(versions)
     assert versions["keras"] == keras.__version__
-    assert (found["model"], found["format"]) == (name, OWN)
+    assert (found["model"], found["format"]) == (name, "torch")
     assert (found["top1"], found["agreement"]) == (0, 1)
