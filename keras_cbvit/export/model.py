@@ -225,7 +225,8 @@ def _in(model, dtype):
 
 def _write(model, format, found: Format, file):
     """Writes a model by this process, or by one of another backend without a GPU."""
-    refusal = f"The model cannot be written as {format!r} by Keras on {found.backend}"
+    keras_there = f"Keras {keras.__version__} on {found.backend}"
+    refusal = f"The model cannot be written as {format!r} by {keras_there}"
     if keras.backend.backend() == found.backend and backend.is_on_cpu():
         try:
             return found.write(model, file)
