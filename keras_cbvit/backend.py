@@ -16,6 +16,7 @@ from keras_cbvit.annotations import DType, Tensor
 from keras_cbvit.internals import has_strategy
 
 BACKEND = keras.backend.backend()
+_without_erf = False  # see `traced_for_tensorflow`
 
 
 def wide_dtype(dtype: DType) -> str:
@@ -68,13 +69,29 @@ def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
 def gelu(inputs: Tensor) -> Tensor:
     """The exact GELU, `x Φ(x)`.
 
-    TensorFlow and JAX write Φ by erfc, which takes a CPU longer than erf and differs in
-    float32's last digits; torch has a kernel of its own.
+    TensorFlow and JAX compute Φ by erfc, which takes a CPU longer than erf and differs
+    in float32's last digits; torch has a kernel of its own.
     """
     if BACKEND == "torch":
         return ops.gelu(inputs, approximate=False)
     x = wide(inputs)
+    if _without_erf:
+        return ops.cast(ops.gelu(x, approximate=False), inputs.dtype)
     return ops.cast(0.5 * x * (1 + ops.erf(x * 0.5**0.5)), inputs.dtype)
+
+
+@contextlib.contextmanager
+def traced_for_tensorflow() -> Iterator[None]:
+    """A context in which JAX traces a model that TensorFlow is to run.
+
+    TensorFlow 2.21 cannot read erf as JAX 0.10 writes it, but can read erfc.
+    """
+    global _without_erf
+    before, _without_erf = _without_erf, BACKEND == "jax"
+    try:
+        yield
+    finally:
+        _without_erf = before
 
 
 def gelu_tanh(inputs: Tensor) -> Tensor:

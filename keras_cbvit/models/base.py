@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import keras
 
-from keras_cbvit import hdf5
+from keras_cbvit import backend, hdf5
 from keras_cbvit.annotations import DType
 from keras_cbvit.arguments import dtype_policy, flag, name_of_model, refuse
 from keras_cbvit.classes import check_names
 from keras_cbvit.files import InMemory, write
-from keras_cbvit.internals import layers_within
+from keras_cbvit.internals import forget_functions, layers_within
 from keras_cbvit.layers.parts import CALIBRATED, check_quantized, quantized_layers
 
 
@@ -144,6 +144,15 @@ class ZooModel(WholeFileModel):
         if mode in CALIBRATED:  # Keras has taken it from `config`
             refuse("mode", mode, "is for models of text; use int8, int4 or float8.")
         super().quantize(mode, config=config, **kwargs)
+        forget_functions(self)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Keras's, whose SavedModel from JAX TensorFlow can run.
+
+        `keras_cbvit.export_model` writes more formats and runs each file.
+        """
+        with backend.traced_for_tensorflow():
+            super().export(*args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
         """Keras's; a `.weights.h5` file on this machine gets a digest of its content.

@@ -11,6 +11,7 @@ from keras_cbvit.arguments import keras_activation, refuse, shown, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.lora import check_no_lora
+from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
 
 BLOCKS = (3, 5, 7, 11)
@@ -78,6 +79,11 @@ class FeaturePyramid(ZooModel):
             frozen_layers=frozen_layers,
             class_names=class_names,
         )
+
+    @property
+    def spec(self) -> ViTSpec:
+        """The architecture of the Vision Transformer."""
+        return self._own()["vit"].spec
 
     @property
     def num_classes(self) -> None:
@@ -182,6 +188,12 @@ class SegmentationModel(ZooModel):
         wide = backend.wide_dtype(logits.dtype)
         x = ResizeLike(dtype=wide, name=f"{name}_logits")(logits, images)
         return keras.layers.Activation(self._activation, dtype=wide, name=name)(x)
+
+    @property
+    def spec(self) -> ViTSpec | None:
+        """The architecture of the Vision Transformer; `None` of another backbone."""
+        backbone = self._get_backbone()
+        return backbone.spec if isinstance(backbone, FeaturePyramid) else None
 
     @property
     def head(self) -> UperHead:

@@ -1,6 +1,7 @@
 """From a trained model to a published file that others can trust."""
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import re
@@ -18,6 +19,7 @@ from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import ZooModel
 from keras_cbvit.models.registry import UPERNET, architecture_of, known_models
 from keras_cbvit.models.segmentation import SegmentationModel
+from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.agreement import check_agreement, random_images
 from keras_cbvit.pretrained.cache import sha256
@@ -136,16 +138,15 @@ def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preproce
     """How an image becomes an input of a model: its size, and what it normalizes."""
     size = list(model.input_shape[1:3])
     found = Preprocessing(None if None in size else size, float(crop_fraction))
-    if isinstance(model, VisionTransformer):
-        spec = model.spec
-        return Preprocessing(
-            found.image_size,
-            found.crop_fraction,
-            normalized=spec.include_preprocessing,
-            mean=list(spec.mean),
-            std=list(spec.std),
-        )
-    return found
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, ViTSpec):
+        return found
+    return dataclasses.replace(
+        found,
+        normalized=spec.include_preprocessing,
+        mean=list(spec.mean),
+        std=list(spec.std),
+    )
 
 
 def _put(record, content, card, directory, overwrite):

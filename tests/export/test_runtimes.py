@@ -80,6 +80,15 @@ def test_another_backend_writes_what_this_one_cannot(format, tmp_path):
     assert max(found.differences.values()) <= 1e-5
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras writes none from torch")
+def test_keras_itself_writes_a_saved_model(tmp_path):
+    model = build("cbs")
+    model.export(str(tmp_path / "model"), verbose=False)
+    x = any_images(model)
+    got = FORMATS["saved_model"].load(tmp_path / "model")(x)
+    np.testing.assert_allclose(got, predict(model, x), atol=1e-5)
+
+
 @pytest.mark.any_backend
 def test_an_error_of_the_disk_in_another_process_stays_one(tmp_path, monkeypatch):
     monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)

@@ -331,3 +331,14 @@ def test_a_model_of_a_name_scope_comes_back_with_its_state(quantized, tmp_path):
     trainable = len(model.trainable_weights)
     assert 0 < trainable == len(loaded.trainable_weights) < len(loaded.weights)
     np.testing.assert_array_equal(predict(loaded), predict(model))
+
+
+def test_feature_models_compute_with_quantized_weights():
+    model = fill(tiny(depth=1))
+    features, x = model.feature_model([0]), images(model)
+    before = features.predict(x, verbose=0)  # TensorFlow and JAX trace it
+    model.quantize("int8")
+    after = features.predict(x, verbose=0)
+    assert np.abs(after - before).max() > 1e-6
+    new = model.feature_model([0])
+    np.testing.assert_allclose(after, predict(new, x), rtol=1e-5, atol=1e-6)

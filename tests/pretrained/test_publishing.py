@@ -228,6 +228,17 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
         keras_cbvit.ViTCB(weights=name)
 
 
+def test_the_preprocessing_of_a_upernet_is_that_of_its_vit():
+    changes = {"include_preprocessing": False, "mean": (0.1, 0.2, 0.3)}
+    vit = tiny(depth=4, include_top=False, classes=None, pooling=None, **changes)
+    backbone = keras_cbvit.feature_pyramid(vit, range(4))
+    model = keras_cbvit.SegmentationModel(backbone, 3, 4)
+    found = publishing.preprocessing_of(model)
+    assert not found.normalized
+    assert found.mean == [0.1, 0.2, 0.3]
+    assert found.image_size is None
+
+
 def test_a_upernet_is_refused_by_what_is_wrong_with_it(tmp_path):
     model = upernet()
     for changes, message in (
