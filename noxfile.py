@@ -29,6 +29,7 @@ nox.options.sessions = (
     "oldest",
     "exchange",
     "wheel",
+    "docs",
 )
 PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
 # torchvision, which timm asks for, would bring a torch for GPUs.
@@ -138,6 +139,18 @@ def wheel(session):
         script = Path(__file__).parent / "tests" / "installed.py"
         environment = {**_environment("torch"), "PYTHONPATH": folder}
         session.run(python, str(script), folder, env=environment, external=True)
+
+
+@nox.session
+def docs(session):
+    """The documentation site, in site/: warnings are errors, links are checked.
+
+    JAX is for the help of the commands and the sizes of the models; the API reference
+    is read from the sources.
+    """
+    session.install("-q", "-c", "constraints.txt", ".[docs,jax]")
+    environment = {"NO_MKDOCS_2_WARNING": "1"}
+    session.run("mkdocs", "build", "--strict", *session.posargs, env=environment)
 
 
 @nox.session

@@ -17,7 +17,9 @@ from recipes import cli, commands
 pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PYTHON = README, ROOT / "docs" / "fine_tuning.md", ROOT / "docs" / "serving.md"
+# In this order: a later page reads a file that an earlier one has written.
+PAGES = "models", "weights", "publishing", "fine_tuning", "serving"
+PYTHON = README, *(ROOT / "docs" / f"{page}.md" for page in PAGES)
 # bash itself reads a block, with its variables and loops, but can only print commands.
 PRINT_COMMANDS = r"""
 PATH=
@@ -124,11 +126,15 @@ def test_commands_are_found():
     pages = (
         "README.md",
         "cifar10.md",
+        "evaluation.md",
+        "faq.md",
         "fine_tuning.md",
         "imagenet.md",
         "paper.md",
+        "publishing.md",
         "segmentation.md",
+        "training.md",
     )
     assert all(COMMANDS[page] for page in pages)
-    assert ["train", "digits"] in COMMANDS["README.md"]
+    assert ["train", "digits"] in COMMANDS["training.md"]
     assert all(len(COMMANDS[name]) == 2 for name in Folder(own_folder()).records())

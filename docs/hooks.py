@@ -1,0 +1,157 @@
+"""What the site has beside the Markdown of this folder, made as it is built.
+
+The model index, the help of the commands, and pages of files that lie elsewhere in the
+repository. The backend is JAX, the smallest to install.
+"""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+COPIES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+METRICS = {"top1": "top-1", "mean_iou": "mean IoU", "mean_average_precision": "mAP"}
+ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "COLUMNS": "100"}
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_files(files, config):
+    """Adds the generated pages."""
+    pages = {"model_index.md": model_index(), "api/commands.md": command_help()}
+    for source, page in COPIES.items():
+        pages[page] = (ROOT / source).read_text().replace("](docs/", "](")
+    for card in sorted((ROOT / "weights").glob("*.md")):
+        pages[f"cards/{weights_name(card.name)}.md"] = card.read_text()
+    for page, content in pages.items():
+        files.append(File.generated(config, page, content=content))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Links to what only the repository has become its path there."""
+    folder = PurePosixPath(page.file.src_uri).parent
+
+    def text_or_link(match):
+        text, target, _ = match.groups()
+        path = os.path.normpath(Path(config.docs_dir) / folder / target)
+        if not Path(path).is_dir():
+            return match[0]
+        path = Path(path).relative_to(ROOT).as_posix()
+        return f"`{path}`" if text.strip("`/") in path else f"{text} (`{path}`)"
+
+    return _LINK.sub(text_or_link, markdown)
+
+
+def weights_name(file):
+    """`architecture.tag` of a file that ends in the digits of its hash."""
+    return file.rpartition("-")[0]
+
+
+def model_index():
+    """The page of the sizes and of the published weights."""
+    rows = ["| Builder | Blocks | Channels | Heads | Parameters | MACs |"]
+    rows += ["|---|--:|--:|--:|--:|--:|"]
+    for size in generated()["sizes"]:
+        rows.append(
+            f"| [`{size['builder']}`][keras_cbvit.{size['builder']}] | {size['depth']} "
+            f"| {size['hidden_dim']} | {size['num_heads']} "
+            f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f} G |"
+        )
+    weights = [
+        "| Weights | Task | Parameters | Input | Measured on | Result | License |"
+    ]
+    weights += ["|---|---|--:|---|---|--:|---|"]
+    catalog = json.loads((ROOT / "weights" / "catalog.json").read_text())
+    for record in catalog["weights"]:
+        found = record["evaluations"] or [{}]
+        weights += [_row(record, evaluation) for evaluation in found]
+    return _INDEX.format(sizes="\n".join(rows), weights="\n".join(weights))
+
+
+def _row(record, evaluation):
+    name = record["name"]
+    sides = ["any" if side is None else str(side) for side in record["input_shape"][:2]]
+    metrics = ", ".join(
+        f"{METRICS.get(metric, metric)} {100 * value:.2f} %"
+        for metric, value in evaluation.get("metrics", {}).items()
+    )
+    measured = f"{evaluation['dataset']}, {evaluation['split']}" if evaluation else ""
+    return (
+        f"| [`{name}`](cards/{name}.md) | {evaluation.get('task', '')} "
+        f"| {record['parameters']:,} | {'×'.join(sides)} | {measured} | {metrics} "
+        f"| {record['license']} |"
+    )
+
+
+def command_help():
+    """The page with the help of every command."""
+    parts = ["# Command line\n"]
+    for title, text in generated()["help"].items():
+        parts.append(f"## {title}\n\n```text\n{text.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+@functools.cache
+def generated():
+    """What the installed package prints: sizes of models, help of commands."""
+    command = (sys.executable, "-P", "-c", _GENERATE)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"The package fails in the docs' environment: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+_GENERATE = """
+import contextlib, io, json
+import keras_cbvit
+from keras_cbvit.models.registry import SIZES
+from keras_cbvit.recipes import cli
+
+def help_of(*command):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        with contextlib.suppress(SystemExit):
+            cli.main([*command, "--help"])
+    assert text.getvalue(), command
+    return text.getvalue()
+
+found = {"sizes": [], "help": {"keras-cbvit": help_of()}}
+for size, fields in SIZES.items():
+    builder = f"ViTCB_{size.capitalize()}"
+    model = getattr(keras_cbvit, builder)(classes=1000, input_shape=(224, 224, 3))
+    cost = keras_cbvit.analysis.total_cost(model)
+    numbers = {"parameters": cost.parameters, "macs": cost.matmul_macs}
+    found["sizes"].append({"builder": builder, **fields, **numbers})
+for command in cli.COMMANDS:
+    found["help"][f"keras-cbvit {command}"] = help_of(command)
+    if command == "train":  # its options are those of the config's task
+        for config in ("digits", "camvid"):
+            found["help"][f"keras-cbvit train {config}"] = help_of(command, config)
+print(json.dumps(found))
+"""
+_INDEX = """# Models
+
+## Sizes
+
+With 1000 classes and images of 224×224 pixels. CB (`broadcast="cb"`) adds no parameter;
+CB_S (`broadcast="cbs"`) adds one for each channel and block. MACs are the
+multiply-accumulates of the products of matrices for one image, which papers count as
+FLOPs; the numbers are those of [`total_cost`][keras_cbvit.analysis.total_cost].
+
+{sizes}
+
+`list_models()` lists the names that [`create_model`][keras_cbvit.create_model] takes.
+`UperNet_` builders put [UperNet](segmentation.md) on each size.
+
+## Published weights
+
+Each name links to its model card. [`load_model`][keras_cbvit.load_model] loads them by
+name; [Pretrained weights](pretrained.md) lists the other sources.
+
+{weights}
+"""
