@@ -17,7 +17,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 METRICS = {"top1": "top-1", "mean_iou": "mean IoU", "mean_average_precision": "mAP"}
-ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "COLUMNS": "100"}
+ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "COLUMNS": "80"}
 COPIES = {
     ROOT / "CHANGELOG.md": "changelog.md",
     ROOT / "CONTRIBUTING.md": "contributing.md",
@@ -29,6 +29,18 @@ COPIES = {
 }
 """Pages of the site that lie elsewhere in the repository."""
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config):
+    """Leaves out of the navigation the tutorials and the demo that are not there."""
+    nav = []
+    for title, pages in ((k, v) for entry in config.nav for k, v in entry.items()):
+        if title == "Tutorials":
+            pages = [page for page in pages if (DOCS / page).exists()]
+        if title != "Try it" or (DOCS / pages).exists():
+            nav += [{title: pages}] if pages else []
+    config.nav = nav
+    return config
 
 
 def on_files(files, config):
@@ -74,7 +86,7 @@ def model_index():
         rows.append(
             f"| [`{size['builder']}`][keras_cbvit.{size['builder']}] | {size['depth']} "
             f"| {size['hidden_dim']} | {size['num_heads']} "
-            f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f} G |"
+            f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f}&nbsp;G |"
         )
     weights = [
         "| Weights | Task | Parameters | Input | Measured on | Result | License |"
