@@ -26,11 +26,13 @@ nox.options.sessions = (
     "tests",
     "peers",
     "runtimes",
+    "notebooks",
     "oldest",
     "exchange",
     "wheel",
     "docs",
 )
+TRANSFORMERS = "transformers==5.24.0"
 PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
 # torchvision, which timm asks for, would bring a torch for GPUs.
 PEERS_ALONE = ("timm==1.0.31", "torchvision==0.28.0")
@@ -69,7 +71,7 @@ def peers(session):
 
     They have an environment of their own, with all backends.
     """
-    _install_peers(session, "recipes,test", "transformers==5.24.0")
+    _install_peers(session, "recipes,test", TRANSFORMERS)
     for backend in BACKENDS:
         options = (*TWO, "tests/peers", *session.posargs)
         session.run("pytest", *options, env=_environment(backend))
@@ -94,6 +96,23 @@ def runtimes(session):
             tests += ["tests/test_serving.py", "tests/test_inference_backends.py"]
         options = (*two, *tests, *session.posargs)
         session.run("pytest", *options, env=_environment(backend))
+
+
+@nox.session
+def notebooks(session):
+    """The tutorials, each from its first cell to its last.
+
+    Each sets its backend, torch or JAX. TensorFlow is not among them: Keras imports it
+    wherever it is installed, and it takes seconds and writes into the notebooks.
+    """
+    constraints = ("-q", "-c", "constraints.txt")
+    session.install(*constraints, ".[torch,jax,recipes,notebooks]")
+    session.install(*constraints, *OF_PEERS_ALONE, TRANSFORMERS)
+    session.install("-q", "--no-deps", *PEERS_ALONE)
+    two = ("-n", "2", "--dist", "worksteal")
+    options = ("--nbmake", "--nbmake-timeout=300", *two, "docs/tutorials")
+    threads = {"OMP_NUM_THREADS": "1"}  # two at a time, on two cores
+    session.run("pytest", *options, *session.posargs, env=threads)
 
 
 @nox.session

@@ -10,47 +10,72 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-COPIES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+DOCS = ROOT / "docs"
 METRICS = {"top1": "top-1", "mean_iou": "mean IoU", "mean_average_precision": "mAP"}
-ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "COLUMNS": "100"}
+ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "COLUMNS": "80"}
+COPIES = {
+    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "CONTRIBUTING.md": "contributing.md",
+    # The names of cards end in the digits of their file's hash.
+    **{
+        card: f"cards/{card.stem.rpartition('-')[0]}.md"
+        for card in sorted((ROOT / "weights").glob("*.md"))
+    },
+}
+"""Pages of the site that lie elsewhere in the repository."""
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config):
+    """Leaves out of the navigation the tutorials and the demo that are not there."""
+    nav = []
+    for title, pages in ((k, v) for entry in config.nav for k, v in entry.items()):
+        if title == "Tutorials":
+            pages = [page for page in pages if (DOCS / page).exists()]
+        if title != "Try it" or (DOCS / pages).exists():
+            nav += [{title: pages}] if pages else []
+    config.nav = nav
+    return config
 
 
 def on_files(files, config):
     """Adds the generated pages."""
     pages = {"model_index.md": model_index(), "api/commands.md": command_help()}
-    for source, page in COPIES.items():
-        pages[page] = (ROOT / source).read_text().replace("](docs/", "](")
-    for card in sorted((ROOT / "weights").glob("*.md")):
-        pages[f"cards/{weights_name(card.name)}.md"] = card.read_text()
+    pages |= {page: source.read_text() for source, page in COPIES.items()}
     for page, content in pages.items():
         files.append(File.generated(config, page, content=content))
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links to what only the repository has become its path there."""
-    folder = PurePosixPath(page.file.src_uri).parent
+    """Has links that are right in the repository lead to pages of the site.
 
-    def text_or_link(match):
-        text, target, _ = match.groups()
-        path = os.path.normpath(Path(config.docs_dir) / folder / target)
-        if not Path(path).is_dir():
+    A link to what the site does not have, such as a folder, becomes its path.
+    """
+    uri = page.file.src_uri
+    origins = {page: source for source, page in COPIES.items()}
+    folder = origins.get(uri, DOCS / uri).parent
+
+    def on_site(match):
+        text, target, anchor = match.groups(default="")
+        path = Path(os.path.normpath(folder / target))
+        if path in COPIES:
+            found = COPIES[path]
+        elif path.is_dir() or (path.is_file() and DOCS not in path.parents):
+            name = path.relative_to(ROOT).as_posix()
+            return f"`{name}`" if text.strip("`/") in name else f"{text} (`{name}`)"
+        elif uri in origins and DOCS in path.parents:
+            found = path.relative_to(DOCS).as_posix()
+        else:
             return match[0]
-        path = Path(path).relative_to(ROOT).as_posix()
-        return f"`{path}`" if text.strip("`/") in path else f"{text} (`{path}`)"
+        return f"[{text}]({os.path.relpath(found, os.path.dirname(uri))}{anchor})"
 
-    return _LINK.sub(text_or_link, markdown)
-
-
-def weights_name(file):
-    """`architecture.tag` of a file that ends in the digits of its hash."""
-    return file.rpartition("-")[0]
+    return _LINK.sub(on_site, markdown)
 
 
 def model_index():
@@ -61,7 +86,7 @@ def model_index():
         rows.append(
             f"| [`{size['builder']}`][keras_cbvit.{size['builder']}] | {size['depth']} "
             f"| {size['hidden_dim']} | {size['num_heads']} "
-            f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f} G |"
+            f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f}&nbsp;G |"
         )
     weights = [
         "| Weights | Task | Parameters | Input | Measured on | Result | License |"
@@ -76,7 +101,8 @@ def model_index():
 
 def _row(record, evaluation):
     name = record["name"]
-    sides = ["any" if side is None else str(side) for side in record["input_shape"][:2]]
+    height, width = record["input_shape"][:2]
+    size = "any" if height is None else f"{height}×{width}"
     metrics = ", ".join(
         f"{METRICS.get(metric, metric)} {100 * value:.2f} %"
         for metric, value in evaluation.get("metrics", {}).items()
@@ -84,7 +110,7 @@ def _row(record, evaluation):
     measured = f"{evaluation['dataset']}, {evaluation['split']}" if evaluation else ""
     return (
         f"| [`{name}`](cards/{name}.md) | {evaluation.get('task', '')} "
-        f"| {record['parameters']:,} | {'×'.join(sides)} | {measured} | {metrics} "
+        f"| {record['parameters']:,} | {size} | {measured} | {metrics} "
         f"| {record['license']} |"
     )
 
@@ -134,7 +160,7 @@ for command in cli.COMMANDS:
             found["help"][f"keras-cbvit train {config}"] = help_of(command, config)
 print(json.dumps(found))
 """
-_INDEX = """# Models
+_INDEX = """# Model index
 
 ## Sizes
 
