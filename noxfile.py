@@ -106,9 +106,7 @@ def notebooks(session):
     wherever it is installed, and it takes seconds and writes into the notebooks.
     """
     constraints = ("-q", "-c", "constraints.txt")
-    session.install(*constraints, ".[torch,jax,recipes,notebooks]")
-    session.install(*constraints, *OF_PEERS_ALONE, TRANSFORMERS)
-    session.install("-q", "--no-deps", *PEERS_ALONE)
+    session.install(*constraints, ".[torch,jax,recipes,hub,notebooks]", TRANSFORMERS)
     two = ("-n", "2", "--dist", "worksteal")
     options = ("--nbmake", "--nbmake-timeout=300", *two, "docs/tutorials")
     threads = {"OMP_NUM_THREADS": "1"}  # two at a time, on two cores
