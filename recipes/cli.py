@@ -39,7 +39,28 @@ def main(arguments=None):
     name, *rest = arguments
     if name not in COMMANDS:
         sys.exit(f"There is no command {name!r}; there are {', '.join(COMMANDS)}.")
-    importlib.import_module(f".{COMMANDS[name]}", __package__).main(rest)
+    try:
+        module = importlib.import_module(f".{COMMANDS[name]}", __package__)
+        importlib.import_module(".commands", __package__)  # which some import late
+    except ModuleNotFoundError as error:
+        sys.exit(_advice(name, error))
+    module.main(rest)
+
+
+def _advice(command, error):
+    """What to install where a package is missing; a module of ours is a defect."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", __package__.partition(".")[0]):
+        raise error
+    if package in ("tensorflow", "jax", "torch"):
+        return (
+            f"The backend {package} is not installed. Set KERAS_BACKEND to tensorflow, "
+            f'jax or torch, or install it: pip install "keras_cbvit[{package}]"'
+        )
+    return (
+        f"{command} needs the package {package}, which is not installed: "
+        'pip install "keras_cbvit[recipes]"'
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import warnings
 import pytest
 from PIL import Image
 
+from recipes import cli
 from recipes.commands import parse, report_errors
 from recipes.data.folders import MissingDatasetError
 from recipes.training.callbacks import NonFiniteLossError
@@ -75,3 +76,26 @@ def test_unknown_options_and_wrong_values_are_refused_by_name(arguments, named, 
     message = capsys.readouterr().err
     assert named in message
     assert "python -m recipes.some --help" in message
+
+
+@pytest.mark.parametrize(
+    "package, advice",
+    [
+        ("tyro", 'pip install "keras_cbvit[recipes]"'),
+        ("jax", 'pip install "keras_cbvit[jax]"'),
+    ],
+)
+def test_missing_packages_are_named_with_their_extra(package, advice, monkeypatch):
+    def import_module(*_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train", "digits"])
+    assert package in exit.value.code and exit.value.code.endswith(advice)
+
+
+def test_missing_modules_of_the_recipes_are_no_missing_packages(monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "train", "gone")
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        cli.main(["train", "digits"])
