@@ -77,7 +77,7 @@ def _blocks(argument, value):
 
 
 def _colors(lowest):
-    """Returns a check for numbers from `lowest` to 1, one per channel."""
+    """Returns a check for color values from `lowest` to 1 (images are in 0-1)."""
     one = number_between(lowest, 1)
 
     def check(argument, value):
