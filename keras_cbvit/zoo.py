@@ -43,9 +43,9 @@ def ViTCB(
     allow_other_function: bool = False,
     **options: Any,
 ) -> VisionTransformer:
-    """Builds a Vision Transformer with Context Broadcasting of any size.
+    """Builds a Vision Transformer of any size with Context Broadcasting.
 
-    `ViTCB_Ti`, `ViTCB_S` and `ViTCB_B` are the sizes of the paper.
+    `ViTCB_Ti`, `ViTCB_S` and `ViTCB_B` build the paper's sizes.
     """
     return _build(**locals())
 
@@ -185,7 +185,7 @@ def _build(
 def _in_the_place_of_cb(content, source, record, weights):
     """CB_S for weights of a plain ViT, unless they were asked for as such.
 
-    A file of Keras says what its model is, and so does a full name.
+    A Keras file or a full weight name already identifies the model.
     """
     is_said = formats.is_own(source) if record is None else record.name == weights
     if is_said or content.spec.contexts():
@@ -300,7 +300,7 @@ def UperNet_ViTCB(
 ) -> SegmentationModel:
     """Builds UperNet with any number of channels on a ViTCB of any size.
 
-    For the arguments see `UperNet_ViTCB_S`; `channels` are those of the head.
+    `channels` is the width of the head; see `UperNet_ViTCB_S` for other arguments.
     """
     return _upernet(**locals())
 
@@ -381,12 +381,12 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
 
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
-    """Names of the models that `create_model` builds, sorted.
+    """Returns the sorted names of the models that `create_model` builds.
 
     Args:
-        pattern: with `*` and `?`, for instance `"vitcb_*"`.
-        pretrained: whether to list published weights, whose names begin with that of
-            their architecture, in the place of models.
+        pattern: glob with `*` and `?`, such as `"vitcb_*"`.
+        pretrained: whether to list published weights instead of models. The name of
+            the weights begins with the name of their architecture.
     """
     if not pretrained:
         return known_models(pattern)

@@ -1,4 +1,4 @@
-"""What a Vision Transformer is: every number and every choice, in one place."""
+"""The complete configuration of a Vision Transformer."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def _blocks(argument, value):
 
 
 def _colors(lowest):
-    """A check for numbers from `lowest` to 1, as of images of values 0-1."""
+    """Returns a check for color values from `lowest` to 1 (images are in 0-1)."""
     one = number_between(lowest, 1)
 
     def check(argument, value):
@@ -99,11 +99,11 @@ Colors = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTSpec:
-    """All that makes a Vision Transformer, with or without Context Broadcasting.
+    """Configuration of a Vision Transformer, with or without Context Broadcasting.
 
     The defaults are ViT-S of the paper "Scratching Visual Transformer's Back with
     Uniform Attention", which is DeiT's network (section 4) with CB at the end of every
-    MLP (section 3.2). A spec is checked when it is made, and can be kept as JSON.
+    MLP (section 3.2). A spec is validated when created and converts to JSON.
 
     Args:
         input_shape: `(height, width, channels)` of the images. Height and width
