@@ -31,18 +31,6 @@ COPIES = {
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
-def on_config(config):
-    """Leaves out of the navigation the tutorials and the demo that are not there."""
-    nav = []
-    for title, pages in ((k, v) for entry in config.nav for k, v in entry.items()):
-        if title == "Tutorials":
-            pages = [page for page in pages if (DOCS / page).exists()]
-        if title != "Try it" or (DOCS / pages).exists():
-            nav += [{title: pages}] if pages else []
-    config.nav = nav
-    return config
-
-
 def on_files(files, config):
     """Adds the generated pages."""
     pages = {"model_index.md": model_index(), "api/commands.md": command_help()}
