@@ -63,3 +63,11 @@ def test_int8_is_right_in_openvino(tmp_path):
 @defect("jax", "OpenVINO does not know what JAX gives it")
 def test_openvino_is_written_from_jax(tmp_path):
     check(tmp_path / "model.xml", load_openvino, keras.layers.Dense(4))
+
+
+@defect("jax", "TensorFlow does not know erf as JAX writes it")
+def test_saved_models_from_jax_compute_erf(tmp_path):
+    """Of any model; `model.export` of this package's own models avoids it."""
+    images = keras.Input((4,))
+    model = keras.Model(images, keras.ops.erf(keras.layers.Dense(4)(images)))
+    check(tmp_path / "model", load_saved_model, model)
