@@ -5,6 +5,7 @@ TensorFlow. They are kept outside the checkout, so that the next run is quick.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,7 @@ nox.options.sessions = (
     "oldest",
     "exchange",
     "wheel",
+    "demo",
     "docs",
 )
 TRANSFORMERS = "transformers==5.24.0"
@@ -159,6 +161,21 @@ def wheel(session):
 
 
 @nox.session
+def demo(session):
+    """The demo page: its models and ONNX Runtime are built, then Chromium tests it.
+
+    The site of the session `docs` shows the page once it is built.
+    """
+    for program, package in (("chromium", "chromium"), ("npm", "npm")):
+        if not shutil.which(program):
+            _install_with_apt(session, package)
+    session.install("-q", "-c", "constraints.txt", ".[torch,demo]")
+    environment = _environment("torch")
+    session.run("python", "docs/demo/build.py", env=environment)
+    session.run("pytest", "tests/demo", *session.posargs, env=environment)
+
+
+@nox.session
 def docs(session):
     """The documentation site, in site/: warnings are errors, links are checked.
 
@@ -193,6 +210,14 @@ def _install_peers(session, extras, *others):
     session.install(*constraints, f".[tensorflow,jax,torch,{extras}]")
     session.install(*constraints, *PEERS, *OF_PEERS_ALONE, *others)
     session.install("-q", "--no-deps", *PEERS_ALONE)
+
+
+def _install_with_apt(session, package):
+    """Installs a package of Debian if that is possible, or says that it is missing."""
+    if not (shutil.which("apt-get") and os.geteuid() == 0):
+        session.error(f"The demo's tests need {package}; install it.")
+    session.run("apt-get", "-qq", "update", external=True)
+    session.run("apt-get", "-qq", "install", "-y", package, external=True)
 
 
 def _environment(backend):

@@ -2,7 +2,7 @@ import * as ort from "./assets/ort.wasm.min.mjs";
 import { decode, fit } from "./image.js";
 
 ort.env.wasm.wasmPaths = new URL("assets/", import.meta.url).href;
-ort.env.wasm.numThreads = 1; // more would need headers that a static site has not
+ort.env.wasm.numThreads = 1; // more would need headers that a static site lacks
 
 const CLASSIFIERS = ["vit_mini.cifar10", "vitcb_mini.cifar10"];
 const TITLES = ["Plain", "CB"];
@@ -202,6 +202,7 @@ for (const kind of ["dragover", "dragleave", "drop"])
   });
 for (const button of document.querySelectorAll("[data-sample]"))
   button.addEventListener("click", () => queue(async () => {
+    document.querySelector(`[value=${button.dataset.task}]`).checked = true;
     const blob = await (await fetch(button.dataset.sample)).blob();
     await choose(new File([blob], button.textContent, { type: blob.type }));
   }));
