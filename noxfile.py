@@ -169,7 +169,7 @@ def demo(session):
     for program, package in (("chromium", "chromium"), ("npm", "npm")):
         if not shutil.which(program):
             _install_with_apt(session, package)
-    session.install("-q", "-c", "constraints.txt", ".[torch,demo]")
+    session.install("-q", "-c", "constraints.txt", ".[torch,demo,test]")
     environment = _environment("torch")
     session.run("python", "docs/demo/build.py", env=environment)
     session.run("pytest", "tests/demo", *session.posargs, env=environment)

@@ -74,7 +74,7 @@ def write(model: keras.Model, path: Path, *, attention: bool) -> None:
     PyTorch's older exporter takes a quarter of the time of the one that
     `keras_cbvit.export_model` uses; batches of one image are all that the page needs.
     """
-    height, width = (model.input_shape[1:3] if attention else SEGMENTED)
+    height, width = model.input_shape[1:3] if attention else SEGMENTED
     images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3))
     images = images.astype("float32")
     expected = [model.predict(images, verbose=0)]

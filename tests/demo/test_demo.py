@@ -98,19 +98,25 @@ PREDICT = """async ([name, bytes, type]) => {
     const { predict } = await import("./main.js");
     const { decode } = await import("./image.js");
     const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt());
+    const base64 = ({ buffer, byteOffset, byteLength }) =>
+        new Uint8Array(buffer, byteOffset, byteLength).toBase64();
     const file = new File([content], "image", { type });
     const found = await predict(name, await decode(file));
     return {
         pixels: [...found.pixels.data],
-        predictions: [...found.predictions.data],
-        attention: found.attention ? [...found.attention.data] : [],
+        predictions: base64(found.predictions.data),
+        attention: found.attention ? base64(found.attention.data) : "",
     };
 }"""
 
 
 def predict(page, name, content, kind="image/png"):
     found = page.evaluate(PREDICT, [name, base64.b64encode(content).decode(), kind])
-    return {key: np.array(values) for key, values in found.items()}
+    floats = ("predictions", "attention")
+    outputs = {
+        key: np.frombuffer(base64.b64decode(found[key]), "float32") for key in floats
+    }
+    return {"pixels": np.array(found["pixels"]), **outputs}
 
 
 @functools.cache
@@ -142,7 +148,7 @@ def test_other_decoders_differ_by_two_levels_at_most(page, name):
     np.testing.assert_allclose(found["predictions"], expected, atol=LIMIT, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(301, 200), (240, 180), (240, 176)])
+@pytest.mark.parametrize("size", [(301, 200), (240, 180)])
 def test_segmentation_is_the_packages(page, size):
     content = encoded(picture(*size), "PNG")
     pixels = fit(decode(content, "street"), (176, 240))
