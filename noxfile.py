@@ -166,9 +166,11 @@ def demo(session):
 
     The site of the session `docs` shows the page once it is built.
     """
-    for program, package in (("chromium", "chromium"), ("npm", "npm")):
-        if not shutil.which(program):
-            _install_with_apt(session, package)
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        if not (shutil.which("apt-get") and os.geteuid() == 0):
+            session.error("The demo's tests run in Chromium; install chromium.")
+        session.run("apt-get", "-qq", "update", external=True)
+        session.run("apt-get", "-qq", "install", "-y", "chromium", external=True)
     session.install("-q", "-c", "constraints.txt", ".[torch,demo,test]")
     environment = _environment("torch")
     session.run("python", "docs/demo/build.py", env=environment)
@@ -210,14 +212,6 @@ def _install_peers(session, extras, *others):
     session.install(*constraints, f".[tensorflow,jax,torch,{extras}]")
     session.install(*constraints, *PEERS, *OF_PEERS_ALONE, *others)
     session.install("-q", "--no-deps", *PEERS_ALONE)
-
-
-def _install_with_apt(session, package):
-    """Installs a package of Debian if that is possible, or says that it is missing."""
-    if not (shutil.which("apt-get") and os.geteuid() == 0):
-        session.error(f"The demo's tests need {package}; install it.")
-    session.run("apt-get", "-qq", "update", external=True)
-    session.run("apt-get", "-qq", "install", "-y", package, external=True)
 
 
 def _environment(backend):

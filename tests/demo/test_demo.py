@@ -23,6 +23,7 @@ if not (PAGE / "assets" / "axe.min.js").exists():
     pytest.skip("`nox -s demo` builds the page.", allow_module_level=True)
 CB, UPERNET = "vitcb_mini.cifar10", "upernet_vitcb_mini.camvid_mini"
 LIMIT = 1e-4
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -41,7 +42,8 @@ def page():
     origin = f"http://127.0.0.1:{server.server_address[1]}"
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            executable_path=next(filter(None, map(shutil.which, BROWSERS))),
+            args=["--no-sandbox"],
         )
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.asked = []
