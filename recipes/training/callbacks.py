@@ -23,6 +23,8 @@ from .logs import (
     write_table,
 )
 
+SECONDS_BETWEEN_CURVES = 30
+
 
 class NonFiniteLossError(FloatingPointError):
     """The loss or a weight of a training run is NaN or infinite."""
@@ -318,7 +320,9 @@ class Wait:
 
 
 class EpochLog(keras.callbacks.Callback):
-    """After each epoch: log.jsonl, log.csv, TensorBoard's scalars, and the curves.
+    """After each epoch: log.jsonl, log.csv and TensorBoard's scalars; often the curves.
+
+    curves.png is drawn at most every 30 seconds, and at the end.
 
     Put it before `Checkpoints`: an epoch that was logged but not saved is repeated
     and logged again, one that was saved but not logged would be missing for ever.
@@ -347,6 +351,7 @@ class EpochLog(keras.callbacks.Callback):
         ]
 
     def on_train_begin(self, logs=None):
+        self.drawn = time.perf_counter()
         self.scalars = Scalars(self.folder / "tensorboard")
         for entry in self.epochs:
             self.scalars.add(entry)
@@ -373,4 +378,13 @@ class EpochLog(keras.callbacks.Callback):
         write_log(self.epochs, self.file)
         write_table(self.epochs, self.folder / "log.csv")
         self.scalars.add(self.epochs[-1])
+        # Short epochs would wait longer for the curves than for their steps.
+        if time.perf_counter() - self.drawn > SECONDS_BETWEEN_CURVES:
+            self._draw_curves()
+
+    def on_train_end(self, logs=None):
+        self._draw_curves()
+
+    def _draw_curves(self):
         draw_curves(self.epochs, self.folder / "curves.png")
+        self.drawn = time.perf_counter()
