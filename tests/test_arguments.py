@@ -139,6 +139,7 @@ def check_layer(kind, arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.any_backend
 def test_numpys_numbers_are_taken_and_are_pythons_in_the_configuration(name):
     kind = NAMES[name]
     _, arguments = LAYERS[kind]

@@ -181,6 +181,7 @@ def test_statistics_are_those_of_timms_maps(plain, oracle, batch_size):
     assert_close(found["jacobian_norm"], norm, atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_blocks_are_in_their_order_however_many_they_are():
     # By name, block_10 would come before block_2.
     model = tiny(depth=11)
@@ -195,6 +196,7 @@ def test_blocks_are_in_their_order_however_many_they_are():
     assert [np.ptp(m) > 0.01 for m in maps] == [i == 2 for i in range(11)]
 
 
+@pytest.mark.any_backend
 def test_images_may_come_one_by_one():
     model = fill(tiny())
     x = images(model, 5).astype("uint8")
@@ -203,6 +205,7 @@ def test_images_may_come_one_by_one():
     assert_close(found["entropy"], [entropy_by_loops(m).mean() for m in maps])
 
 
+@pytest.mark.any_backend
 def test_the_model_stays_as_it_is():
     model = fill(tiny(broadcast="cbs", drop_path_rate=0.5))
     train(model)
@@ -229,6 +232,7 @@ def nodes(model):
     ]
 
 
+@pytest.mark.any_backend
 def test_no_nodes_are_left_in_the_model(tmp_path):
     model = fill(tiny())
     before = nodes(model)
@@ -283,9 +287,13 @@ class Subclassed(keras.Model):
     ("around", "factor"),
     [
         (sequential, 1),
-        (functional, 0.5),
+        pytest.param(functional, 0.5, marks=pytest.mark.any_backend),
         (Subclassed, 0.5),
-        (lambda vit: sequential(sequential(functional(vit))), 0.5),
+        pytest.param(
+            lambda vit: sequential(sequential(functional(vit))),
+            0.5,
+            marks=pytest.mark.any_backend,
+        ),
     ],
 )
 def test_a_model_may_be_in_any_other(around, factor):
@@ -302,6 +310,7 @@ def test_a_model_may_be_in_any_other(around, factor):
         assert_close(found[name], number, atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_blocks_of_two_models_of_the_same_names_are_in_the_order_they_run_in():
     first, second = (fill(tiny(name=name), seed=i) for i, name in enumerate("ab"))
     x = keras.Input(first.input_shape[1:])
@@ -316,6 +325,7 @@ def test_blocks_of_two_models_of_the_same_names_are_in_the_order_they_run_in():
         assert_close(found, other, atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_a_model_that_shares_its_blocks_is_measured():
     vit = fill(tiny(depth=4, input_shape=(16, 16, 3)))
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))

@@ -33,6 +33,7 @@ def cost_of(layer):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.any_backend
 def test_costs_are_those_of_timms_deit(size):
     model = getattr(keras_cbvit, f"ViTCB_{size}")()
     total = total_cost(model)

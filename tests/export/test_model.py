@@ -53,6 +53,7 @@ def watched(monkeypatch, change):
 
 @exports
 @pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.any_backend
 def test_predictions_that_are_no_numbers_are_refused(number, tmp_path, monkeypatch):
     """Of any batch: the greatest of 0 and NaN is either, by their order."""
     watched(monkeypatch, lambda x, y: y * (np.nan if len(x) == number else 1))
@@ -71,6 +72,7 @@ def test_random_images_are_as_the_model_takes_them(tmp_path, monkeypatch):
 
 
 @exports
+@pytest.mark.any_backend
 def test_a_file_that_predicts_something_else_is_not_left_behind(tmp_path, monkeypatch):
     """The difference is real: the file is that of another model."""
     model, other = fill(tiny(depth=1)), fill(tiny(depth=1), seed=1)

@@ -141,6 +141,7 @@ def test_on_its_own_grid_it_adds_what_was_learned(model, weights):
 
 # More, fewer, more and fewer, as many patches as in the grid but not its grid.
 @pytest.mark.parametrize("grid", [(6, 5), (2, 3), (7, 2), (4, 3), (1, 1)])
+@pytest.mark.any_backend
 def test_on_another_grid_it_is_what_weights_loaded_for_it_are(model, weights, grid):
     tokens, images = inputs(*grid)
     prefix, position, (registers, positioned) = weights

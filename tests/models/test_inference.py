@@ -94,6 +94,7 @@ def test_images_are_padded_to_patches_of_the_model(upernet, doubling):
     assert sizes == [(32, 16)]
 
 
+@pytest.mark.any_backend
 def test_a_window_that_patches_do_not_divide_is_refused(upernet):
     message = r"window=\(13, 18\) must be .* patch_size=6, for instance \(18, 18\)\."
     with pytest.raises(ValueError, match=message):

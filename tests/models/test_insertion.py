@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import keras_cbvit
+from tests.tiny import first_on_each_backend
 
 CHANNELS = 6
 
@@ -93,7 +94,7 @@ def set_scales(model, value):
         layer.channel_scale.assign(np.full(layer.channel_scale.shape, value))
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("case", first_on_each_backend(MODELS))
 def test_the_copy_predicts_as_the_model_and_is_saved(case, tokens, tmp_path):
     make, after, count = MODELS[case]
     model = make()
@@ -210,6 +211,7 @@ def test_computes_in_the_dtype_of_the_layer(tokens):
     assert found.channel_scale.dtype == "float32"
 
 
+@pytest.mark.any_backend
 def test_inserts_into_a_copy(tokens, tmp_path):
     model = model_of([dense("fc1"), Block(name="block")])
     first = keras_cbvit.insert_context_broadcast(model, "fc1")
@@ -268,6 +270,7 @@ def pooling_model():
         (lambda: keras.Sequential([dense("fc1")]), "fc1", "must be a functional or"),
     ],
 )
+@pytest.mark.any_backend
 def test_refuses_what_cannot_be(make, after, message):
     with pytest.raises(ValueError, match=message) as caught:
         keras_cbvit.insert_context_broadcast(make(), after)
@@ -312,6 +315,7 @@ def test_keeps_what_layers_have_learned_otherwise(tokens):
     np.testing.assert_allclose(numbers(copy(tokens)), numbers(model(tokens)), atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_refuses_what_is_quantized():
     model = model_of([dense("fc1"), dense("fc2")])
     copy = keras_cbvit.insert_context_broadcast(model, "fc1")

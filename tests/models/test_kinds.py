@@ -13,7 +13,7 @@ import keras_cbvit
 from keras_cbvit import backend
 from keras_cbvit.layers import MLP, MultiHeadSelfAttention, TokenEmbedding, TokenPooling
 from tests.compare import assert_close, to_numpy
-from tests.tiny import predict, tiny
+from tests.tiny import first_on_each_backend, predict, tiny
 
 RANDOM = np.random.default_rng(0)
 TOKENS = RANDOM.normal(size=(2, 5, 8))
@@ -210,12 +210,14 @@ def test_every_channel_is_normalized_by_its_own_numbers(channels):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"class_token": False, "pooling": "avg", "fc_norm": True},
-        {"distillation_token": True, "pooling": "distilled"},
-        {"pooling": "token_avg", "pre_norm": True, "activation": "quick_gelu"},
-        {"qk_norm": True, "qkv_bias": False, "activation": "swiglu"},
-    ],
+    first_on_each_backend(
+        [
+            {"class_token": False, "pooling": "avg", "fc_norm": True},
+            {"distillation_token": True, "pooling": "distilled"},
+            {"pooling": "token_avg", "pre_norm": True, "activation": "quick_gelu"},
+            {"qk_norm": True, "qkv_bias": False, "activation": "swiglu"},
+        ]
+    ),
 )
 def test_a_file_keeps_every_kind(options, tmp_path):
     model = tiny(**options)

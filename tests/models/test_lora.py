@@ -200,7 +200,7 @@ CONDITIONS = {
         pytest.param(
             name,
             marks=[
-                *([] if name in ("Λ", "int8") else [pytest.mark.any_backend]),
+                *([] if name == "int8" else [pytest.mark.any_backend]),
                 *([QUANTIZED_FILES] if name.startswith("int") else []),
             ],
         )

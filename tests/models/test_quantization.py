@@ -109,7 +109,7 @@ def modes(model):
 
 
 # Each compiles; what is of a backend shows in these.
-ON_EACH_BACKEND = ("classifier", "UperNet", "part")
+ON_EACH_BACKEND = ("classifier", "part")
 
 
 @pytest.mark.parametrize(
@@ -290,6 +290,7 @@ def test_the_configuration_of_a_quantized_model_builds_one(tmp_path):
     np.testing.assert_array_equal(predict(copy), predict(model))
 
 
+@pytest.mark.any_backend
 def test_a_block_keeps_how_its_parts_are_quantized():
     block = keras_cbvit.layers.EncoderBlock(2, 8, name="other_name")
     inputs = keras.Input((5, 4))
@@ -310,6 +311,7 @@ def test_a_block_keeps_how_its_parts_are_quantized():
 
 
 @pytest.mark.parametrize("as_map", [False, True])
+@pytest.mark.any_backend
 def test_a_model_is_not_built_quantized(as_map):
     dtype = keras.dtype_policies.get("int8_from_float32")
     if as_map:
@@ -320,6 +322,7 @@ def test_a_model_is_not_built_quantized(as_map):
 
 
 @pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.any_backend
 def test_a_model_of_a_name_scope_comes_back_with_its_state(quantized, tmp_path):
     with keras.name_scope("student"):
         model = tiny(depth=1)

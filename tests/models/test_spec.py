@@ -133,6 +133,7 @@ def goes_together(arguments):
 
 @settings(max_examples=40 if IS_FAST else 5)
 @given(st.fixed_dictionaries({}, optional={**VALID, **BUILT}))
+@pytest.mark.any_backend
 def test_valid_arguments_make_a_model_that_is_right(given_arguments):
     arguments = {**SMALL, **given_arguments}
     try:
@@ -147,6 +148,7 @@ def test_valid_arguments_make_a_model_that_is_right(given_arguments):
 
 @settings(max_examples=200 if IS_FAST else 60)
 @given(data=st.data())
+@pytest.mark.any_backend
 def test_any_argument_makes_a_model_or_one_sentence_that_names_it(data):
     others = ["weights", "input_tensor"]
     name = data.draw(st.sampled_from([*VALID, *BUILT, *others]))
@@ -183,6 +185,7 @@ def test_a_spec_is_checked_when_it_is_made(name, value):
 
 @settings(max_examples=300)
 @given(spec=st.fixed_dictionaries({}, optional=VALID))
+@pytest.mark.any_backend
 def test_a_spec_is_pythons_own_values_and_comes_back_from_json(spec):
     arguments = {**SMALL, **spec}
     if not goes_together(arguments):
@@ -274,6 +277,7 @@ def test_any_override_of_a_name_makes_a_model_or_one_sentence(name, value):
         {"uniform_head": "attached", "layer_scale": 1},
     ],
 )
+@pytest.mark.any_backend
 def test_weights_are_counted_before_anything_is_built(depth, changes):
     model = tiny(depth=depth, **changes)
     assert count_weights(model.spec) == model.count_params()
@@ -413,6 +417,7 @@ def test_numbers_of_numpy_and_of_the_backend_are_pythons_in_the_configuration():
     "activation, name",
     [(keras.activations.softmax, "softmax"), (keras.ops.sigmoid, "sigmoid")],
 )
+@pytest.mark.any_backend
 def test_activations_of_keras_are_names_in_the_configuration(activation, name):
     model = tiny(classifier_activation=activation)
     assert model.get_config() == tiny(classifier_activation=name).get_config()
@@ -482,6 +487,7 @@ def backbone():
     return keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
 
 
+@pytest.mark.any_backend
 def test_segmentation_models_take_numpys_numbers_and_refuse_others(backbone):
     model = keras_cbvit.SegmentationModel(
         backbone, np.int64(3), np.int16(4), dtype="float32"
@@ -509,6 +515,7 @@ def test_segmentation_models_take_numpys_numbers_and_refuse_others(backbone):
     check()
 
 
+@pytest.mark.any_backend
 def test_blocks_windows_and_other_numbers_are_checked_alike(backbone):
     vit = tiny(depth=4)
     model = keras_cbvit.SegmentationModel(backbone, 3, 2)

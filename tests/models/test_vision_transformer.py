@@ -293,6 +293,7 @@ def test_the_global_dtype_policy_is_followed():
 @pytest.mark.slow
 @QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.any_backend
 def test_a_quantized_model_is_close_and_comes_back_from_its_file(tmp_path):
     model = fill(tiny(depth=1, mlp_ratio=1, dtype="mixed_bfloat16"))
     before = predict(model)
@@ -388,6 +389,7 @@ EVERY_ARGUMENT = {
 }
 
 
+@pytest.mark.any_backend
 def test_every_argument_comes_back_from_the_configuration():
     parameters = inspect.signature(VisionTransformer).parameters
     assert EVERY_ARGUMENT.keys() == parameters.keys() - {"images"}

@@ -30,6 +30,7 @@ def save(tmp_path):
         {"broadcast": "cbs", "context": "token"},
     ],
 )
+@pytest.mark.any_backend
 def test_a_model_without_layer_scale_predicts_the_same(changes, save):
     model, path = save(**changes)
     folded = keras_cbvit.ViTCB(weights=path, fold_layer_scale=True)

@@ -14,6 +14,7 @@ from tests.tiny import (
     TINY,
     assert_same_values,
     fill,
+    first_on_each_backend,
     images,
     predict,
     tiny,
@@ -101,7 +102,9 @@ def test_an_activation_that_is_given_is_not_that_of_the_file(tmp_path):
     assert_close(predict(loaded), e / e.sum(axis=1, keepdims=True), atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize(
+    "dtype", first_on_each_backend(["bfloat16", "float16", "float64"])
+)
 def test_weights_of_another_dtype_are_loaded_in_float32(dtype, tmp_path):
     model = fill(tiny(dtype=dtype))
     model.save(tmp_path / "model.keras")
@@ -123,13 +126,15 @@ def test_weights_of_another_dtype_are_loaded_in_float32(dtype, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"num_register_tokens": 3},
-        {"num_register_tokens": 3, "prefix_position_embedding": False},
-        {"layer_scale": 0.5, "epsilon": 1e-3},
-        {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1)},
-        {"input_shape": (None, None, 3), "position_grid": (2, 3)},
-    ],
+    first_on_each_backend(
+        [
+            {"num_register_tokens": 3},
+            {"num_register_tokens": 3, "prefix_position_embedding": False},
+            {"layer_scale": 0.5, "epsilon": 1e-3},
+            {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1)},
+            {"input_shape": (None, None, 3), "position_grid": (2, 3)},
+        ]
+    ),
 )
 def test_every_part_of_a_model_is_taken_from_its_file(changes, tmp_path):
     source = Source(tmp_path, **changes)
@@ -228,6 +233,7 @@ def test_a_head_for_the_same_number_of_classes_is_loaded(source):
     assert_same_values(values(tiny(weights=source.keras, classes=3)), source.values)
 
 
+@pytest.mark.any_backend
 def test_a_headless_file_needs_classes_or_no_head(source_headless):
     message = (
         "has no classification head: give classes=... for a new one, or "
@@ -273,6 +279,7 @@ NOT_TOLD = (
         ({"layer_scale": 1}, "Missing: block_0/layer_scale/gamma, block_0/mlp/layer_"),
     ],
 )
+@pytest.mark.any_backend
 def test_a_h5_file_takes_exactly_the_arguments_of_its_model(changes, message, source):
     with pytest.raises(ValueError, match=f"{source.h5} {NOT_TOLD}") as error:
         tiny(weights=source.h5, **changes)
@@ -317,6 +324,7 @@ def test_other_classes_and_another_size_go_together(source_square):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
+@pytest.mark.any_backend
 def test_for_other_channels_the_filters_are_adapted_by_the_rule_of_timm(
     channels, source
 ):
@@ -409,6 +417,7 @@ def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
         ),
     ],
 )
+@pytest.mark.any_backend
 def test_another_function_of_the_same_weights_has_to_be_asked_for(
     file, asked, differs, tmp_path
 ):
@@ -425,6 +434,7 @@ def test_another_function_of_the_same_weights_has_to_be_asked_for(
     assert np.abs(predict(model, x) - predict(source.model, x)).max() > 1e-3
 
 
+@pytest.mark.any_backend
 def test_what_changes_nothing_need_not_be_asked_for(source, tmp_path):
     x = images(source.model)
     expected = predict(source.model, x)
@@ -482,6 +492,7 @@ def test_a_file_of_another_architecture_is_refused(change, message, source):
 
 
 @pytest.mark.parametrize("given", [{"num_heads": 4}, {"hidden_dim": 20}])
+@pytest.mark.any_backend
 def test_what_only_goes_with_a_files_own_numbers_is_judged_by_them(given, tmp_path):
     """`num_heads` need not divide the default `hidden_dim`, and so on."""
     source = Source(tmp_path, hidden_dim=20, num_heads=4)
@@ -553,6 +564,7 @@ def test_an_input_shape_that_is_none_is_refused_with_a_sentence(source):
 
 @QUANTIZED_FILES
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+@pytest.mark.any_backend
 def test_the_file_of_a_quantized_model_is_refused(tmp_path):
     model = tiny()
     model.get_layer("head").quantize("int8")

@@ -76,6 +76,7 @@ def test_a_published_model_comes_back_by_its_name(tmp_path, monkeypatch):
     assert best[0][0][0] == FACTS["class_names"][predict(model)[0].argmax()]
 
 
+@pytest.mark.any_backend
 def test_a_size_takes_everything_from_its_tag(tmp_path, monkeypatch):
     numbers = {number: TINY[number] for number in SIZES["ti"]}
     monkeypatch.setitem(SIZES, "ti", numbers)  # or it would take its time
@@ -273,6 +274,7 @@ def test_the_folder_is_made(tmp_path):
     assert list(records_in(tmp_path / "new" / "folder")) == [NAME]
 
 
+@pytest.mark.any_backend
 def test_other_records_of_the_catalog_stay(tmp_path):
     first = publish(tmp_path, name="vitcb_toy.v2")
     second = publish(tmp_path, name="vitcb_toy.v1")
@@ -280,6 +282,7 @@ def test_other_records_of_the_catalog_stay(tmp_path):
     assert records == {"vitcb_toy.v2": first, "vitcb_toy.v1": second}
 
 
+@pytest.mark.any_backend
 def test_a_name_is_not_taken_twice_unless_asked(tmp_path):
     publish(tmp_path)
     before = contents(tmp_path)
@@ -335,6 +338,7 @@ def named(monkeypatch):
     return make
 
 
+@pytest.mark.any_backend
 def test_names_that_fit_the_model_are_allowed(named):
     check_weights_name(named("vitcb_s"), "vitcb_s.imagenet")
     check_weights_name(named(None), "vitcb_digits.v2")
@@ -343,6 +347,7 @@ def test_names_that_fit_the_model_are_allowed(named):
 
 
 @pytest.mark.parametrize("actual", [None, "vitcb_ti", "vit_s"])
+@pytest.mark.any_backend
 def test_a_known_architectures_name_is_refused_to_another_model(actual, named):
     with pytest.raises(ValueError, match=r"name='vitcb_s\.toy' is not for this model"):
         check_weights_name(named(actual), "vitcb_s.toy")
@@ -363,6 +368,7 @@ def test_a_model_of_a_known_size_must_have_its_name(is_upernet, named):
 @pytest.mark.parametrize(
     ("name", "is_upernet"), [("mine.v1", True), ("upernet_x.v1", False)]
 )
+@pytest.mark.any_backend
 def test_the_names_of_upernets_say_so_and_no_others(name, is_upernet, named):
     with pytest.raises(
         ValueError, match="names of UperNets, and no others, begin with"
@@ -373,11 +379,13 @@ def test_the_names_of_upernets_say_so_and_no_others(name, is_upernet, named):
 @pytest.mark.parametrize(
     "name", ["toy", "vitcb_s.", ".toy", "a.b.c", "A.toy", "../a.b", "a.b\n", "a b.c"]
 )
+@pytest.mark.any_backend
 def test_a_name_that_is_not_architecture_and_tag_is_refused(name, named):
     with pytest.raises(ValueError, match=r"must be architecture\.tag in lower-case"):
         check_weights_name(named(None), name)
 
 
+@pytest.mark.any_backend
 def test_the_file_keeps_the_class_names(tmp_path, monkeypatch):
     model = toy()
     publish(tmp_path, model)
@@ -485,6 +493,7 @@ def test_a_quantized_model_is_refused(tmp_path):
         ({"evaluations": ["0.5"]}, "'evaluations' of the record .* not a Evaluation"),
     ],
 )
+@pytest.mark.any_backend
 def test_facts_that_no_catalog_could_hold_are_refused(facts, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         publish(tmp_path, **facts)
@@ -508,6 +517,7 @@ def published(published_once, tmp_path):
     return tmp_path, contents(tmp_path)
 
 
+@pytest.mark.any_backend
 def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypatch):
     folder, before = published
     monkeypatch.setattr(publishing, "in_float32", lambda _: toy(seed=1))
@@ -518,6 +528,7 @@ def test_nothing_is_published_if_the_float32_model_disagrees(published, monkeypa
 
 
 @pytest.mark.parametrize("other", [1, np.nan])
+@pytest.mark.any_backend
 def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatch):
     folder, before = published
     wrong = toy(seed=1)
@@ -532,6 +543,7 @@ def test_nothing_is_published_if_the_file_disagrees(other, published, monkeypatc
 @pytest.mark.parametrize("name", [NAME, "vitcb_toy.v2"])
 @pytest.mark.parametrize("move", [1, 2, 3])
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_all_files_are_moved_or_none(move, name, published, monkeypatch):
     folder, before = published
     real, moved = os.replace, []
@@ -560,6 +572,7 @@ def test_a_catalog_that_is_not_valid_stays_as_it_is(tmp_path):
 # Two at once.
 
 
+@pytest.mark.any_backend
 def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
     names = ["vitcb_toy.v1", "vitcb_toy.v2", "vitcb_toy.v3"]
     models = [toy(seed) for seed in range(3)]
@@ -577,6 +590,7 @@ def test_who_publish_at_once_are_all_in_the_catalog(tmp_path):
         assert_same_values(values(loaded), values(model))
 
 
+@pytest.mark.any_backend
 def test_who_waits_in_vain_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "LOCK_SECONDS", 0)
     message = f"has been publishing into {tmp_path}"
@@ -624,6 +638,7 @@ def killed(signal_number, replacement, after, put):
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.slow
+@pytest.mark.any_backend
 def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     overwrite, after, signal_number, tmp_path
 ):
@@ -660,6 +675,7 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     assert replacement == 4
 
 
+@pytest.mark.any_backend
 def test_a_full_disk_leaves_the_old_version(tmp_path, monkeypatch):
     before = publish(tmp_path)
     files = contents(tmp_path)
@@ -714,6 +730,7 @@ def gated(**changes):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.any_backend
 def test_a_class_of_ones_own_is_published(dtype, tmp_path, monkeypatch):
     model = fill(Gated({**TINY, "depth": 2}, dtype=dtype))
     assert "block_1/gate/gamma" in values(model)
@@ -728,6 +745,7 @@ def test_a_class_of_ones_own_is_published(dtype, tmp_path, monkeypatch):
         keras_cbvit.ViTCB(weights="gated_tiny.v1")
 
 
+@pytest.mark.any_backend
 def test_a_class_of_ones_own_is_taken_wherever_a_vision_transformer_is(tmp_path):
     model = gated()
     x = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")

@@ -75,6 +75,7 @@ def test_a_run_and_its_published_weights_are_analyzed(
     assert not (out / "scales.png").exists()
 
 
+@pytest.mark.any_backend
 def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     for name in ("start", "trained"):
         (tmp_path / name).mkdir()
@@ -101,6 +102,7 @@ def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     assert not (tmp_path / "attention.png").exists()
 
 
+@pytest.mark.any_backend
 def test_a_model_of_the_ablations_is_analyzed(tmp_path, capsys):
     options = {"broadcast": "none", "squeeze_excitation": True}
     file = tmp_path / "se.keras"
@@ -148,6 +150,7 @@ def test_a_scale_is_drawn_at_its_block():
     np.testing.assert_array_equal(curves["CB_S, MLP"], [[nan, 2, 3]])
 
 
+@pytest.mark.any_backend
 def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
     x = keras.Input((4, 4, 3))
     keras.Model(x, keras.layers.Flatten()(x), name="flat").save(tmp_path / "f.keras")

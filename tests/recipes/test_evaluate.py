@@ -103,6 +103,7 @@ def test_published_weights_are_measured_as_their_record_says(
     )
 
 
+@pytest.mark.any_backend
 def test_a_record_says_the_set_the_split_and_the_crop(published):
     measured = Evaluation(
         task="classification",
@@ -147,6 +148,7 @@ def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
     assert Path(found.data_dir, found.dataset) == Path("place", config.dataset)
 
 
+@pytest.mark.any_backend
 def test_a_record_that_says_nothing_needs_a_data_set(published):
     name = published(["a", "b", "c"])
     with pytest.raises(SystemExit, match="vitcb_toy.shades does not say what to mea"):
@@ -253,6 +255,7 @@ def test_models_sets_and_conditions_side_by_side(
     assert f"({folder.name}, test, fgsm ε=2.5; " in printed
 
 
+@pytest.mark.any_backend
 def test_the_protocols_are_sets_of_the_command(tmp_path, capsys):
     labels = dict(enumerate(imagenet.VALIDATION_LABELS))
     model_that_answers(labels).save(tmp_path / "a.keras")

@@ -258,6 +258,7 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
         train(again)
 
 
+@pytest.mark.any_backend
 def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, capsys):
     ran, _ = trained
     monkeypatch.setenv(PLACE_VARIABLE, str(ran.run.weights_dir))
@@ -315,6 +316,7 @@ def test_what_is_for_other_tasks_is_refused(trained, monkeypatch):
         evaluate.main(["vitcb_tests.colors", "--under", "fgsm"])
 
 
+@pytest.mark.any_backend
 def test_the_published_model_gives_each_class_its_own_probability(trained, monkeypatch):
     ran, model = trained
     monkeypatch.setenv(PLACE_VARIABLE, str(ran.run.weights_dir))

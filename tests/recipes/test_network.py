@@ -80,6 +80,7 @@ def asked(monkeypatch):
         ("--depth None", {"depth": None}),
     ],
 )
+@pytest.mark.any_backend
 def test_every_field_is_an_option(asked, options, expected):
     network = digits.config().network
     assert asked("digits", *options.split()) == dataclasses.replace(network, **expected)
@@ -89,6 +90,7 @@ def test_the_plain_vit_is_asked_for_by_none_in_segmentation_too(asked):
     assert asked("camvid_mini", "--broadcast", "None").broadcast == "none"
 
 
+@pytest.mark.any_backend
 def test_what_is_typed_stays_also_where_the_config_says_the_same(asked):
     network = asked("digits", "--model", "vitcb_ti", "--depth", "4")
     assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 4, None)
@@ -137,6 +139,7 @@ def test_what_is_not_given_is_the_specs_default():
     )
 
 
+@pytest.mark.any_backend
 def test_a_network_that_is_not_of_the_task_is_refused():
     for network, message in (
         (Network(model="upernet_vitcb_s"), "model='upernet_vitcb_s' is no classifier"),
@@ -161,6 +164,7 @@ def test_a_network_that_is_not_of_the_task_is_refused():
             build_segmenter(network, PICTURES, 3, "float32")
 
 
+@pytest.mark.any_backend
 def test_lambda_of_a_segmentation_model_starts_from_what_is_asked_for():
     network = Network(
         **UPERNET,

@@ -36,6 +36,7 @@ def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
             assert len(image.getcolors(1 << 20)) > 50
 
 
+@pytest.mark.any_backend
 def test_a_wrong_prediction_is_drawn_in_another_color(tmp_path):
     def colored(labels):
         split = Split(np.zeros((24, 8, 8, 3), "uint8"), np.array(labels))

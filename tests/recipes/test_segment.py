@@ -128,6 +128,7 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     assert found["pixels"] == 24 * (31 * 3 + 39 * 2)
 
 
+@pytest.mark.any_backend
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_path):
     experiment, whole, _ = finished
     parts = small(folder, tmp_path / "run")
@@ -143,6 +144,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_p
     assert numbers(tmp_path / "run") == numbers(experiment.run.run_dir)
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_other_settings_is_refused(finished, folder):
     experiment = small(folder, finished[0].run.run_dir, learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"\(learning_rate=0\.02, not 0\.001\)"):
@@ -204,6 +206,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ({"class_names": ("red", "green", "red")}, "--class-names has 'red' twice"),
     ],
 )
+@pytest.mark.any_backend
 def test_settings_that_cannot_work_end_with_a_sentence(
     folder, tmp_path, changes, message
 ):
@@ -212,6 +215,7 @@ def test_settings_that_cannot_work_end_with_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
     for split in ("train", "val"):
         for place in ("images", "labels"):
@@ -254,6 +258,7 @@ def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.9
 
 
+@pytest.mark.any_backend
 def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     asked = []
     monkeypatch.setattr(recipe, "train", lambda experiment, _: asked.append(experiment))
@@ -267,6 +272,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     assert weights == [None, None, "vitcb_mini.cifar10"]
 
 
+@pytest.mark.any_backend
 def test_ade20k_is_trained_as_xcit_does():
     config = importlib.import_module("recipes.configs.ade20k").config()
     assert len(set(config.data.class_names)) == 150
@@ -283,6 +289,7 @@ def test_ade20k_is_trained_as_xcit_does():
     assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
 
 
+@pytest.mark.any_backend
 def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
     short, full = (
         importlib.import_module(f"recipes.configs.{name}").config()
@@ -294,6 +301,7 @@ def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
 
 
 @pytest.mark.parametrize("name", ["ade20k", "ade20k_40k", "camvid", "camvid_mini"])
+@pytest.mark.any_backend
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"recipes.configs.{name}")
     assert f"python -m recipes.train {name}" in module.__doc__

@@ -456,6 +456,7 @@ def test_other_classes_are_refused(run, known, place, monkeypatch):
         record.write_text(text)
 
 
+@pytest.mark.any_backend
 def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
     where = {"data-dir": place, "run-dir": tmp_path / "run", "weights-dir": tmp_path}
     settings = options_of(

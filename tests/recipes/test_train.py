@@ -53,6 +53,7 @@ def asked(monkeypatch):
     return experiments
 
 
+@pytest.mark.any_backend
 def test_options_replace_the_fields_of_a_config(asked):
     recipe.main(["cifar10", "--epochs", "7", "--image-size", "32", "48", "--no-flip"])
     (experiment,) = asked
@@ -71,6 +72,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
     assert network.hidden_dim is network.depth is network.num_heads is None
 
 
+@pytest.mark.any_backend
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
     assert "Configs: ade20k, ade20k_40k, camvid" in capsys.readouterr().out
@@ -118,6 +120,7 @@ def test_a_run_folder_tells_its_story(finished):
         (["digits", "--precision", "float8"], "2"),
     ],
 )
+@pytest.mark.any_backend
 def test_what_is_not_known_is_refused(arguments, message, capsys):
     with pytest.raises(SystemExit, match=message):
         recipe.main(arguments)
@@ -140,12 +143,14 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
         (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
     ],
 )
+@pytest.mark.any_backend
 def test_settings_that_cannot_work_end_with_a_sentence(tmp_path, options, message):
     with pytest.raises(SystemExit, match=message):
         recipe.main(["digits", "--run-dir", str(tmp_path / "run"), *options])
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_imagenet_that_is_absent_says_how_to_get_it(tmp_path):
     with pytest.raises(SystemExit) as exit:
         recipe.main(["imagenet", "--data-dir", str(tmp_path)])
@@ -160,6 +165,7 @@ def test_a_model_of_a_known_size_keeps_what_is_given_beside_it(asked):
     assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 3, None)
 
 
+@pytest.mark.any_backend
 def test_every_step_trains_on_a_batch_of_its_own(tmp_path, monkeypatch):
     asked = []
     original = TrainingBatches.join
@@ -202,6 +208,7 @@ def with_run(experiment, **changes):
     return dataclasses.replace(experiment, run=run)
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_other_settings_is_refused(finished):
     training = dataclasses.replace(finished.training, weight_decay=0.1)
     other = dataclasses.replace(with_run(finished, seed=1), training=training)
@@ -211,12 +218,14 @@ def test_a_folder_of_other_settings_is_refused(finished):
         recipe.train(other)
 
 
+@pytest.mark.any_backend
 def test_what_changes_no_weight_may_change(finished):
     log = (finished.run.run_dir / "log.jsonl").read_bytes()
     recipe.train(with_run(finished, checkpoint_steps=7))
     assert (finished.run.run_dir / "log.jsonl").read_bytes() == log
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_another_backend_is_refused(finished, tmp_path):
     config = json.loads((finished.run.run_dir / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "backend": "other"}))
@@ -240,6 +249,7 @@ def test_three_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
     assert before.name < last.name
 
 
+@pytest.mark.any_backend
 def test_a_finished_run_is_not_trained_again(finished):
     log = (finished.run.run_dir / "log.jsonl").read_bytes()
     before = keras_cbvit.ViTCB(weights=finished.run.run_dir / "model.keras")
@@ -331,6 +341,7 @@ def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
     assert records_in(tmp_path).keys() == {"vitcb_other.digits"}
 
 
+@pytest.mark.any_backend
 def test_a_name_that_does_not_fit_is_refused_before_training(tmp_path):
     experiment = small(tmp_path / "run", publish="vitcb_s.digits", weights_dir=tmp_path)
     with pytest.raises(ValueError, match="of none of the paper's sizes"):
@@ -338,6 +349,7 @@ def test_a_name_that_does_not_fit_is_refused_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_an_absent_data_set_stops_before_the_run_folder_is_made(tmp_path):
     experiment = small(tmp_path / "run", dataset=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="There is no folder"):

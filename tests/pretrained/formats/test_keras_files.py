@@ -54,6 +54,7 @@ def truncation(content, chance):
 
 @pytest.mark.parametrize("damage", [sector, insertion, truncation])
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@pytest.mark.any_backend
 def test_a_damaged_file_is_refused_or_gives_the_same_weights(
     ending, damage, saved, tmp_path
 ):
@@ -87,6 +88,7 @@ def test_a_single_wrong_bit_is_noticed(saved, tmp_path):
         load(path)
 
 
+@pytest.mark.any_backend
 def test_a_wrong_bit_is_noticed_by_the_models_own_loader(tmp_path):
     vit = keras_cbvit.ViTCB(**{**SMALL, "depth": 4, "classes": None}, include_top=False)
     pyramid = keras_cbvit.feature_pyramid(vit, (0, 1, 2, 3))
@@ -121,6 +123,7 @@ def test_a_file_of_weights_that_keras_alone_wrote_is_loaded(saved, tmp_path):
         (".weights.h5", 1e30),
     ],
 )
+@pytest.mark.any_backend
 def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_path):
     model = fill(keras_cbvit.ViTCB(**SMALL), 0)
     bias = model.get_layer("head").bias
@@ -217,6 +220,7 @@ def test_a_dtype_may_be_written_as_a_name(saved, tmp_path):
 
 @pytest.mark.parametrize("call", [load, keras_cbvit.load_model])
 @pytest.mark.parametrize("name", ["config.json", "model.weights.h5", "metadata.json"])
+@pytest.mark.any_backend
 def test_a_small_file_does_not_take_much_memory(name, call, saved, tmp_path):
     path = tmp_path / "bomb.keras"
     spaces = b" " * (64 << 20)
@@ -318,6 +322,7 @@ def test_models_of_others_are_loaded(tmp_path):
     np.testing.assert_array_equal(loaded.weights[0].numpy(), model.weights[0].numpy())
 
 
+@pytest.mark.any_backend
 def test_a_segmentation_model_larger_than_its_file_is_refused(tmp_path):
     size = {**SMALL, "depth": 4, "classes": None}
     vit = keras_cbvit.ViTCB(**size, include_top=False)

@@ -229,6 +229,7 @@ def test_processes_share_a_batch():
     assert numbers(test[0][1][0]) + numbers(test[1][1][0]) == list(range(8, 16))
 
 
+@pytest.mark.any_backend
 def test_each_image_is_mirrored_with_probability_one_half_whatever_the_others_are():
     split = split_of(1000)
     split.images[:, 0, :, 0] = np.arange(8)  # the first row tells how an image lies

@@ -20,6 +20,8 @@ from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 from tests import make_tiny_tfds
 
+pytestmark = pytest.mark.any_backend
+
 CHECKSUM = b"\xff\xff\xff\xff"  # is not looked at
 
 

@@ -20,6 +20,8 @@ from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
 from tests.recipes import imagenet
 from tests.recipes.data.test_arrays import arrays
 
+pytestmark = pytest.mark.any_backend
+
 
 def load(dataset, size=(8, 8), **options):
     return load_dataset(Data(dataset=str(dataset), image_size=size, **options))

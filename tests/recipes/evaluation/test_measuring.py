@@ -60,6 +60,7 @@ def shares(activation):
 
 
 @pytest.mark.parametrize("under", ["clean", "occlusion", "fgsm", "pgd"])
+@pytest.mark.any_backend
 def test_what_a_model_is_decides_whether_it_gives_logits(under):
     """Not the values: these logits are as probabilities are."""
     split = split_of([0, 128, 255], [0, 1, 2])

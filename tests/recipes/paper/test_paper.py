@@ -20,12 +20,6 @@ from tests.recipes.test_segment import write_pictures
 
 pytestmark = pytest.mark.slow
 
-# Figure 6 runs on every backend.
-SMOKE = [
-    pytest.param(name, marks=[] if name == "figure6" else pytest.mark.any_backend)
-    for name in ENTRIES
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -47,7 +41,8 @@ def run(folder, entry, *options):
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("entry", SMOKE)
+@pytest.mark.any_backend
+@pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_runs_on_few_pictures(entry, folder, capsys):
     result = run(folder, entry, "--seeds", "0")
     assert [row["title"] for row in result["rows"]] == list(ENTRIES[entry].models)
@@ -98,6 +93,7 @@ def test_a_model_is_measured_as_its_log_says(folder):
     assert json.loads((place / "measures.json").read_text()) == kept
 
 
+@pytest.mark.any_backend
 def test_what_was_measured_is_printed_again_from_text_files_alone(
     folder, tmp_path, monkeypatch
 ):
@@ -140,6 +136,7 @@ def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path, monkeypa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.any_backend
 def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
     found = Runs(tmp_path, "imagenet", {"training": {"epochs": 3}})
     experiment = found.experiment("cb_upper", "s", 5)
@@ -210,6 +207,7 @@ def test_the_list_names_every_entry(capsys):
         ),
     ],
 )
+@pytest.mark.any_backend
 def test_what_cannot_run_is_refused_before_anything_is_written(
     options, message, tmp_path, monkeypatch
 ):
