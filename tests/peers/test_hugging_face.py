@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from keras_cbvit.pretrained.formats import hugging_face
 from tests.peers.beside import assert_same_content, images_for, our_outputs
+from tests.tiny import first_on_each_backend
 
 TOLERANCE = 1e-5
 WIDE = {"image_size": (32, 48)}
@@ -173,7 +174,7 @@ def files_of(model, folder):
     return load_file(folder / "model.safetensors"), config
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", first_on_each_backend(CASES))
 def test_a_model_and_its_files_give_what_it_gives(case, tmp_path):
     kind, options, compare, (mean, std), expected = CASES[case]
     model = build(kind, **options)
@@ -191,6 +192,7 @@ def test_a_model_and_its_files_give_what_it_gives(case, tmp_path):
     assert_same_content(hugging_face.read(arrays, config, "its files"), content)
 
 
+@pytest.mark.any_backend
 def test_images_and_texts_of_clip(tmp_path):
     model = build_of_texts("CLIPModel", {}, patch_size=8)
     content = hugging_face.from_model(model)
@@ -206,12 +208,14 @@ def test_images_and_texts_of_clip(tmp_path):
     assert_same_content(hugging_face.read(arrays, config, "its files"), content)
 
 
+@pytest.mark.any_backend
 def test_images_and_texts_of_siglip():
     model = build_of_texts("SiglipModel", {})
     tower = hugging_face.from_model(model.vision_model)
     assert_same_content(hugging_face.from_model(model), tower)
 
 
+@pytest.mark.any_backend
 def test_classifier_of_siglip():
     model = build_of_texts("SiglipForImageClassification", {})
     content = hugging_face.from_model(model)
@@ -220,6 +224,7 @@ def test_classifier_of_siglip():
     np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
 
 
+@pytest.mark.any_backend
 def test_what_belongs_to_pretraining_is_left_out():
     mae = build(
         "ViTMAEForPreTraining",
@@ -234,6 +239,7 @@ def test_what_belongs_to_pretraining_is_left_out():
     )
 
 
+@pytest.mark.any_backend
 def test_the_image_processor_says_how_images_are_normalized():
     model = build("ViTModel")
     arrays, config = model.state_dict(), model.config.to_dict()
@@ -249,6 +255,7 @@ def test_the_image_processor_says_how_images_are_normalized():
         assert (list(spec.mean), list(spec.std)) == expected
 
 
+@pytest.mark.any_backend
 def test_images_of_other_channels_are_taken_as_they_are():
     model = build("ViTModel", num_channels=1)
     content = hugging_face.from_model(model)
@@ -258,6 +265,7 @@ def test_images_of_other_channels_are_taken_as_they_are():
     np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
 
 
+@pytest.mark.any_backend
 def test_names_of_classes_that_are_words():
     names = {0: "crane", 1: "boat"}
     model = build("ViTForImageClassification", id2label=names)

@@ -9,6 +9,7 @@ import pytest
 
 from keras_cbvit.pretrained.formats import keras_hub as keras_hub_format
 from tests.peers.beside import assert_same_content, images_for, our_outputs
+from tests.tiny import first_on_each_backend
 
 TOLERANCE = 1e-5
 SMALL = {
@@ -96,7 +97,7 @@ def numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", first_on_each_backend(CASES))
 def test_a_model_and_its_folder_give_what_it_gives(case, tmp_path):
     kind, options, classifier, (mean, std), expected = CASES[case]
     model = build(kind, classifier, **options)
@@ -112,6 +113,7 @@ def test_a_model_and_its_folder_give_what_it_gives(case, tmp_path):
     assert_same_content(keras_hub_format.read_folder(tmp_path), content)
 
 
+@pytest.mark.any_backend
 def test_the_image_converter_says_how_images_are_normalized(tmp_path):
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6])
     converter = keras_hub.layers.ViTImageConverter(
