@@ -152,10 +152,10 @@ _INDEX = """# Model index
 
 ## Sizes
 
-The numbers are for 1000 classes and images of 224×224 pixels. CB (`broadcast="cb"`) adds
-no parameters. CB_S (`broadcast="cbs"`) adds one per channel and block. MACs are the
-multiply-accumulates of matrix products for one image, which papers often report as FLOPs.
-[`total_cost`][keras_cbvit.analysis.total_cost] computes them.
+The numbers are for 1000 classes and images of 224×224 pixels. CB
+(`broadcast="cb"`) adds no parameters. CB_S (`broadcast="cbs"`) adds one per channel and
+block. MACs are the multiply-accumulates of matrix products for one image, which papers
+often report as FLOPs. [`total_cost`][keras_cbvit.analysis.total_cost] computes them.
 
 {sizes}
 
