@@ -34,22 +34,24 @@ nox.options.sessions = (
 )
 TRANSFORMERS = "transformers==5.24.0"
 PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
-# torchvision, which timm asks for, would bring a torch for GPUs.
+# torchvision, which timm requires, would bring a torch for GPUs.
 PEERS_ALONE = ("timm==1.0.31", "torchvision==0.28.0")
 OF_PEERS_ALONE = ("huggingface_hub", "pyyaml", "safetensors")
 
 
 @nox.session
 def lint(session):
-    """Formatting, static checks, types, and which way imports run."""
+    """Formatting, static checks, types, which way imports run, spelling and prose."""
     # NumPy and Pillow, for their types; Keras has none.
     typed = ("numpy", "pillow")
-    tools = ("ruff", "import-linter", "pyright[nodejs]")
+    tools = ("ruff", "import-linter", "pyright[nodejs]", "codespell", "proselint")
     session.install("-c", "constraints.txt", *tools, *typed)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", env={"PYTHONPATH": "."})
     session.run("pyright")
+    session.run("codespell")
+    session.run("python", "tests/prose.py")
 
 
 @nox.session

@@ -152,20 +152,20 @@ _INDEX = """# Model index
 
 ## Sizes
 
-With 1000 classes and images of 224×224 pixels. CB (`broadcast="cb"`) adds no parameter;
-CB_S (`broadcast="cbs"`) adds one for each channel and block. MACs are the
-multiply-accumulates of the products of matrices for one image, which papers count as
-FLOPs; the numbers are those of [`total_cost`][keras_cbvit.analysis.total_cost].
+The numbers are for 1000 classes and images of 224×224 pixels. CB
+(`broadcast="cb"`) adds no parameters. CB_S (`broadcast="cbs"`) adds one per channel and
+block. MACs are the multiply-accumulates of matrix products for one image, which papers
+often report as FLOPs. [`total_cost`][keras_cbvit.analysis.total_cost] computes them.
 
 {sizes}
 
-`list_models()` lists the names that [`create_model`][keras_cbvit.create_model] takes.
-`UperNet_` builders put [UperNet](segmentation.md) on each size.
+`list_models()` lists the names for [`create_model`][keras_cbvit.create_model]. The
+`UperNet_` builders add [UperNet](segmentation.md) to each size.
 
 ## Published weights
 
-Each name links to its model card. [`load_model`][keras_cbvit.load_model] loads them by
-name; [Pretrained weights](pretrained.md) lists the other sources.
+Each name links to the model card. [`load_model`][keras_cbvit.load_model] loads these
+weights by name. [Pretrained weights](pretrained.md) lists other sources.
 
 {weights}
 """

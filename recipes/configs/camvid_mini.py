@@ -6,7 +6,7 @@
 FOLDER is as for `camvid`. As in the paper, the ViT comes from classification: it is
 `vitcb_mini.cifar10`, or another of the three, with the position embedding resampled.
 Images are of half the height and width, since its patches have 8 pixels. One run
-takes about half an hour of one core; docs/segmentation.md has its results.
+takes about half an hour of one core; docs/camvid.md has its results.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ NETWORK = Network(
     blocks=(0, 1, 2, 3),
     channels=8,
 )
-COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
+COLORS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def write_pictures(folder):
         for i in range(number):
             coarse = random.integers(0, 3, (3, 4 + i % 2))
             truth = np.kron(coarse, np.ones((8, 8), int))
-            pixels = COLOURS[truth] + random.integers(-20, 20, (*truth.shape, 3))
+            pixels = COLORS[truth] + random.integers(-20, 20, (*truth.shape, 3))
             truth[:, -1] = 11
             image = Image.fromarray(pixels.astype("uint8"))
             image.save(folder / split / f"images/{i}.png")
