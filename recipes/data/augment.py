@@ -1,7 +1,7 @@
-"""What is done to one image: crop, shift, flip, RandAugment, erasing, by Pillow.
+"""Augmentation of one image by Pillow: crop, shift, flip, RandAugment, erasing.
 
-Pillow's results are RandAugment's definition here, as they are timm's. Mixing, which
-takes a batch, is part of the training step (`recipes.training.mixing`).
+As in timm, Pillow's operations define RandAugment. Mixing operates on batches and is
+part of the training step (`recipes.training.mixing`).
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from .draws import NO_OPERATION, OPERATIONS, crop_box
 
-FILL = (124, 116, 104)  # ImageNet's mean, for what comes from outside
+FILL = (124, 116, 104)  # ImageNet's mean, for pixels from outside the image
 
 
 def augment(picture, size, drawn):
-    """Crops, shifts, mirrors, RandAugments and erases an image, in this order.
+    """Crops, shifts, flips, RandAugments and erases an image, in this order.
 
-    Each step is done if its numbers are there.
+    Steps without random numbers in `drawn` are skipped.
 
     Args:
-        picture: a `PIL.Image` in RGB, of the wanted size if it is not cropped.
-        size: the wanted `(height, width)`.
-        drawn: dict of the image's rows of what `recipes.data.draws` draws: `"crop"`;
-            `"shift"`, how many pixels to move it up and left, black comes in; `"flip"`,
-            whether to mirror it; `"operations"` and `"strengths"`, RandAugment's;
-            `"erase"`, the box to fill with random bytes, and
-            `"noise_seed"`.
+        picture: a `PIL.Image` in RGB, already of the output size if it is not cropped.
+        size: the output `(height, width)`.
+        drawn: dict of the image's random numbers from `recipes.data.draws`: `"crop"`;
+            `"shift"`, pixels to move the image up and left, filling with black;
+            `"flip"`, whether to mirror it; `"operations"` and `"strengths"` of
+            RandAugment; `"erase"`, the box to fill with random bytes; and
+            `"noise_seed"`, the seed of these bytes.
 
     Returns:
         A uint8 array of shape `(height, width, 3)`.
@@ -32,7 +32,7 @@ def augment(picture, size, drawn):
     height, width = size
     if "crop" in drawn:
         box = crop_box(drawn["crop"], picture.height, picture.width)
-        # Not `resize(box=box)`, which looks beyond the crop's edge.
+        # `resize(box=box)` would also read pixels beyond the crop's edge.
         picture = picture.crop(box)
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     if "shift" in drawn:
@@ -53,12 +53,12 @@ def augment(picture, size, drawn):
 
 
 def erase(image, box, seed):
-    """Fills a box with random bytes, of which `recipes.training.mixing` makes noise.
+    """Fills a box with random bytes, which `recipes.training.mixing` turns into noise.
 
     Args:
         image: uint8 array of shape `(height, width, 3)`.
         box: top, left, bottom, right.
-        seed: of the bytes.
+        seed: seed of the random bytes.
 
     Returns:
         A uint8 array of the same shape.
@@ -72,12 +72,12 @@ def erase(image, box, seed):
 
 
 def apply(picture, operation, strength):
-    """One of RandAugment's operations at a strength of `recipes.data.draws`."""
+    """Applies one of RandAugment's operations at a strength of `recipes.data.draws`."""
     return _OPERATIONS[operation](picture, strength)
 
 
 def _posterize(picture, bits):
-    # ImageOps.posterize refuses to keep 0 bits, which is black.
+    # ImageOps.posterize does not support 0 bits, which gives black.
     mask = 256 - 2 ** (8 - int(bits))
     return picture.point([value & mask for value in _ALL] * 3)
 

@@ -157,7 +157,7 @@ def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     (tmp_path / "broken.keras").write_bytes(b"not a model")
     for arguments, message in (
-        ([], "There is no model to look at"),
+        ([], "at least one model"),
         ([tmp_path / "f.keras"], "flat has no EncoderBlock"),
         ([tmp_path / "t.keras", tmp_path / "u.keras"], r"u\.keras is a segmentation m"),
         ([tmp_path / "tiny.weights.h5"], r"weights\.h5 holds weights alone"),

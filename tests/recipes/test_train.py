@@ -112,7 +112,7 @@ def test_a_run_folder_tells_its_story(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "There is no config 'nonsense'; there are ade20k, ade20k_40k"),
+        (["nonsense"], "Unknown config 'nonsense'; use one of ade20k, ade20k_40k"),
         (["digits", "--lerning-rate", "1"], "2"),
         (["digits", "--epochs", "many"], "2"),
         (["digits", "--precision", "float8"], "2"),

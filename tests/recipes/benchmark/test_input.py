@@ -131,7 +131,7 @@ def test_ratios_are_of_the_same_repeat():
 
 
 def test_an_empty_folder_is_one_clear_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="has no images, that is files"):
+    with pytest.raises(SystemExit, match="contains no images, that is, files"):
         main(["input", "--data-dir", str(tmp_path)])
 
 

@@ -256,7 +256,7 @@ def test_pictures_are_cropped_on_the_host_and_nothing_of_it_is_left_for_the_devi
     pictures,
 ):
     batches = TrainingBatches(pictures, 3, 6, Augmentation(repeats=1))
-    with pytest.warns(UserWarning, match=r"Left out: .*2\.jpg is not a readable"):
+    with pytest.warns(UserWarning, match=r"Skipped: .*2\.jpg is not a readable"):
         read = list(Feed(batches, 0).read(0, 4))
     for batch, labels in read:
         assert batch["images"].shape == (6, 16, 16, 3)

@@ -213,7 +213,7 @@ def test_another_version_of_tfds_is_said(tmp_path):
 def test_messages_are_short_and_classes_in_another_order_are_said(tmp_path):
     before = data_of(write_folder(tmp_path / "data"))
     swapped = {**before, "class_names": ["b", "a"]}
-    assert differences(before, swapped) == ["the classes are in another order"]
+    assert differences(before, swapped) == ["the classes are in a different order"]
     other = {**before, "class_names": [str(i) * 1000 for i in range(1000)]}
     assert sum(map(len, differences(before, other))) < 400
     damaged = {**before, "train": {**before["train"], "images": [3], "classes": [7]}}

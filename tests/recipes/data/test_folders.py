@@ -65,14 +65,14 @@ def test_images_of_every_ending_are_found_and_all_else_is_named(tmp_path, monkey
     assert contents.unused == {
         ".txt": 3,
         ".heic": 1,
-        "without an ending": 1,
+        "without an extension": 1,
         "hidden": 2,
         "special (pipe, socket, device)": 2,
-        "linked to nothing": 2,
+        "broken link": 2,
     }
     message = (
-        f"Not used in {tmp_path}: 3 .txt, 2 hidden, 2 linked to nothing, "
-        "2 special (pipe, socket, device), 1 .heic, 1 without an ending."
+        f"Not used in {tmp_path}: 3 .txt, 2 hidden, 2 broken link, "
+        "2 special (pipe, socket, device), 1 .heic, 1 without an extension."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         contents.warn()
@@ -150,8 +150,8 @@ def test_no_folder_is_counted_twice_and_none_above_a_link(tmp_path):
     dataset, said = load(tmp_path)
     assert (dataset.class_names, numbers(dataset)) == (("a", "b"), [10, 10])
     assert said == [
-        f"Not used in {tmp_path}: 3 linked to a folder above, 1 folder "
-        "loop, 1 linked again."
+        f"Not used in {tmp_path}: 3 link to a parent folder, 1 folder "
+        "loop, 1 repeated link."
     ]
 
 
@@ -166,8 +166,8 @@ def test_links_are_followed_once_in_whatever_order_they_come(tmp_path):
     found = names(contents.images_in(tmp_path / "set"), tmp_path / "set")
     assert found == ["2.png", "a/0.png", "b/1.png"]
     assert contents.unused == {
-        "linked again": 1,
-        "linked to a folder above": 1,
+        "repeated link": 1,
+        "link to a parent folder": 1,
     }
 
 
@@ -198,7 +198,7 @@ def test_what_lies_beside_class_folders_is_named(tmp_path):
     assert numbers(dataset) == [2, 2]
     assert said == [
         f"Not used in {tmp_path}: 2 .png beside the folders of images, 2 "
-        "hidden, 1 folder val, 1 without an ending."
+        "hidden, 1 folder val, 1 without an extension."
     ]
     # Of one split alone the others are not asked for.
     data = Data(dataset=str(tmp_path), image_size=(8, 8))

@@ -46,10 +46,13 @@ def test_names_are_read_in_every_encoding_that_says_what_it_is(tmp_path, encode)
         (f"{CAFE}\n".encode("cp1252"), r"names\.txt is not UTF-8 \(line 1\)"),
         (
             "cat\ndog\n".encode("utf-16-le"),
-            r"has a zero byte \(line 1\), as UTF-16 wit",
+            r"contains a zero byte \(line 1\), as in UTF-16 wit",
         ),
-        (codecs.BOM_UTF16_LE + b"a", r"begins as UTF-16, but is not \(line 1\)"),
-        (b"cat\n\ndog\n", r"names\.txt has no name in line 2; it needs one in each"),
+        (
+            codecs.BOM_UTF16_LE + b"a",
+            r"byte order mark of UTF-16, but is not \(line 1\)",
+        ),
+        (b"cat\n\ndog\n", r"names\.txt has no name in line 2; every line"),
     ],
 )
 def test_what_is_no_text_is_refused_with_its_line(tmp_path, content, message):

@@ -137,5 +137,5 @@ def test_a_broken_picture_without_a_name_has_its_index():
 
 @pytest.mark.parametrize("fraction", [0, 1.5, -1])
 def test_a_crop_fraction_beyond_the_picture_is_refused(fraction):
-    with pytest.raises(ValueError, match=f"crop_fraction={fraction} must be more than"):
+    with pytest.raises(ValueError, match=f"crop_fraction={fraction} must be above"):
         Pictures([], Data(crop_fraction=fraction))

@@ -114,7 +114,7 @@ def test_images_that_are_in_both_splits_are_refused(link, target, tmp_path):
     if link != "val":
         (tmp_path / link).rename(tmp_path / "elsewhere")
     (tmp_path / link).symlink_to(tmp_path / target)
-    with pytest.raises(ValueError, match="share one folder, whose images cannot be"):
+    with pytest.raises(ValueError, match="overlap; an image cannot belong to both"):
         load(tmp_path, test_split="val")
     both = load(tmp_path, test_split="train")  # asked for in words
     assert colors(both.test) == colors(both.train)
@@ -644,8 +644,8 @@ def test_absent_imagenet_says_what_to_download_and_where_to_put_it(tmp_path):
     assert message.startswith(f"imagenet2012 is not in {tmp_path}/imagenet2012/5.1.0")
     assert "tfds.load('imagenet2012', data_dir='DIR')" in message
     assert (
-        "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, from "
-        "https://image-net.org/download-images, into DIR/downloads/manual" in message
+        "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
+        "https://image-net.org/download-images into DIR/downloads/manual" in message
     )
     assert "--dataset FOLDER with train/n01440764/*.JPEG" in message
 
@@ -661,7 +661,7 @@ def test_an_absent_data_set_says_how_to_get_it(tmp_path, monkeypatch):
     assert message.startswith(f"imagenette/320px is not in {tmp_path}")
     assert "ConnectionError: no internet here" in message
     assert "tfds.load('imagenette/320px', data_dir='DIR')" in message
-    assert "give --data-dir DIR" in message
+    assert "use --data-dir DIR" in message
 
 
 def test_the_first_images_of_a_split_are_at_most_all():

@@ -123,7 +123,7 @@ def test_a_url_comes_whole_from_the_command_line():
 def test_array_record_in_a_store_is_refused():
     found = builder("s3://bucket", number=0)
     found.info.splits["train"].filepaths = ["s3://bucket/a.array_record-0-of-1"]
-    with pytest.raises(ValueError, match="only TFRecord files are read; copy the data"):
+    with pytest.raises(ValueError, match="only TFRecord files are supported"):
         Records(found, "train")
 
 

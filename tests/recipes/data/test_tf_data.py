@@ -317,7 +317,9 @@ def test_what_it_cannot_do_is_one_sentence(policy, service, message):
 @pytest.mark.parametrize("port", [1, 99999])
 def test_a_service_that_is_not_there_is_one_sentence(port):
     batches = training_batches(numbered(8), 4)
-    message = rf"no tf.data service at grpc://localhost:{port} \(.*\); start its disp"
+    message = (
+        rf"No tf.data service listens at grpc://localhost:{port} \(.*\); start its disp"
+    )
     with pytest.raises(ConnectionError, match=message):
         TensorFlowFeed(batches, f"grpc://localhost:{port}")
 
@@ -325,7 +327,7 @@ def test_a_service_that_is_not_there_is_one_sentence(port):
 def test_without_keras_cv_there_is_all_but_rand_augment(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
     TensorFlowFeed(training_batches(numbered(8), 4, **ALL))
-    with pytest.raises(ValueError, match="pip install keras-cv, or give --rand-aug"):
+    with pytest.raises(ValueError, match="pip install keras-cv, or use --rand-aug"):
         TensorFlowFeed(training_batches(numbered(8), 4, rand_augment=9.0))
 
 
