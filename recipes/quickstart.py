@@ -4,7 +4,7 @@
 
 Trains a small ViT with Context Broadcasting, publishes it, loads it by name, plots
 predictions for some test images, and fine-tunes the model for another task with
-`model.fit`. It takes less than three minutes on 2 CPU cores. Repeat the command to
+`model.fit`. It takes a few minutes on 2 CPU cores. Repeat the command to
 resume an interrupted run.
 """
 

@@ -30,7 +30,7 @@ class _Batches(Steps):
         if first < 0 or last >= classes:
             raise ValueError(
                 f"The labels range from {first} to {last}, but the {classes} classes "
-                f"from 0 to {classes - 1}."
+                f"are numbered from 0 to {classes - 1}."
             )
         process, processes = part
         if batch_size % processes:

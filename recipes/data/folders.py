@@ -28,7 +28,7 @@ class Contents:
 
     Attributes:
         unused: a `Counter` of unused entries by kind: the extension of files that are
-            not images, "hidden", "broken link" and so on.
+            not images, "hidden", "broken (link)" and so on.
     """
 
     def __init__(self, *tops):
@@ -125,7 +125,7 @@ def _walk(top, walked):
                     f"{here} and {walked[in_full]} overlap; an image cannot belong to "
                     "both."
                 )
-            yield here, "repeated link"
+            yield here, "repeated (link)"
             continue
         walked[in_full] = top
         for entry in entries(here):
@@ -135,7 +135,7 @@ def _walk(top, walked):
             elif not entry.is_symlink():
                 inside.append(entry.path)
             elif is_above(entry.path, here) or is_above(entry.path, top):
-                yield entry.path, "link to a parent folder"
+                yield entry.path, "recursive (link)"
             else:
                 linked.append(entry.path)
 
@@ -149,7 +149,7 @@ def _kind(entry):
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink() and not os.path.exists(entry.path):
-        return "broken link"
+        return "broken (link)"
     if entry.is_dir():
         return _FOLDER
     if not entry.is_file():
@@ -167,4 +167,4 @@ def _listed(kinds):
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     named = [f"{number} {kind}" for kind, number in ordered[:_SHOWN]]
     rest = sum(number for _, number in ordered[_SHOWN:])
-    return ", ".join(named + [f"{rest} other"] * bool(rest))
+    return ", ".join(named + [f"{rest} of other kinds"] * bool(rest))

@@ -304,7 +304,7 @@ def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_pat
     assert measured.options["separator"] == ";"
     mean = pytest.approx(row["mean_average_precision"], abs=1e-4)
     assert measured.metrics["mean_average_precision"] == mean
-    with pytest.raises(SystemExit, match="test_labels= is for folders"):
+    with pytest.raises(SystemExit, match="test_labels= does not apply to multi"):
         publish.main([*options, "--overwrite", "--test-labels", "none.txt"])
 
 

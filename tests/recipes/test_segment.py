@@ -196,7 +196,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ),
         ({"iterations": 0}, "iterations=0 must be a whole number of at least 1"),
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
-        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two factors"),
+        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two positive factors"),
         ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
         ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
         ({"dataset": "./none"}, "There is no folder none"),

@@ -1,6 +1,6 @@
-"""Whole images at a scale, to measure segmentation on.
+"""Whole images at a scale, for evaluating segmentation.
 
-Worker processes, which cannot import Keras, import this.
+Worker processes import this module, so it must not import Keras.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from .augment import resized, scaled
 
 
 class WholePictures(Steps):
-    """Images one by one: the image at a scale, its labels, its canvas."""
+    """Batches of one resized image with its labels and the size of its canvas."""
 
     parts = 1
 
@@ -29,6 +29,6 @@ class WholePictures(Steps):
 
 
 def fitted(picture, scale, divisor):
-    """An image as an array at a scale, and the size of its canvas."""
+    """Resizes an image to a scale; returns an array and the size of its canvas."""
     image = np.asarray(resized(picture, scaled(picture.size, scale)))
     return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])

@@ -76,22 +76,30 @@ def test_missing_arrays_are_named(tmp_path):
     given = arrays()
     del given["y_test"], given["x_test"]
     np.savez(tmp_path / "set.npz", **given)
-    with pytest.raises(ValueError, match=r"set\.npz has no x_test, y_test; it needs"):
+    with pytest.raises(
+        ValueError, match=r"set\.npz has no x_test, y_test; it must contain"
+    ):
         load(tmp_path / "set.npz")
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"x_test": np.zeros((3, 8, 8, 3), "float32")}, r"float32 of shape \(3, 8, 8,"),
-        ({"x_test": np.zeros((3, 64), "uint8")}, r"uint8 of shape \(3, 64\)"),
-        ({"x_test": np.zeros((3, 3, 8, 8), "uint8")}, r"uint8 of shape \(3, 3, 8, 8\)"),
-        ({"y_test": np.array([0, 1])}, "there are 2 labels"),
+        (
+            {"x_test": np.zeros((3, 8, 8, 3), "float32")},
+            r"float32 and shape \(3, 8, 8,",
+        ),
+        ({"x_test": np.zeros((3, 64), "uint8")}, r"uint8 and shape \(3, 64\)"),
+        (
+            {"x_test": np.zeros((3, 3, 8, 8), "uint8")},
+            r"uint8 and shape \(3, 3, 8, 8\)",
+        ),
+        ({"y_test": np.array([0, 1])}, "for 2 labels"),
     ],
 )
 def test_arrays_that_are_no_images_with_labels_are_refused(tmp_path, changes, found):
     np.savez(tmp_path / "set.npz", **arrays(**changes))
-    with pytest.raises(ValueError, match=f"x_test must hold uint8 images.*{found}"):
+    with pytest.raises(ValueError, match=f"x_test must contain uint8 images.*{found}"):
         load(tmp_path / "set.npz")
 
 
@@ -159,7 +167,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ({"y_test": [0, np.inf, 1]}, "y_test has the label inf for image 1"),
         (
             {"y_train": np.array([0, 1, 2, 0, 1], object)},
-            "y_train holds Python objects",
+            "y_train contains Python objects",
         ),
         ({"y_train": np.array(NAMES, object)}, r"Python objects, .*\.astype\(str\)"),
         (
@@ -255,7 +263,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ),
         (
             {"y_train": [0] * 5, "y_test": [0] * 3},
-            "training images of 0 alone; images o",
+            "training images of 0 only; training requires",
         ),
     ],
 )
@@ -273,16 +281,16 @@ def test_a_class_without_images_is_named(of):
     assert dataset.class_names == ("cat", "dog", "eel", "fox")
     training, test = (str(warning.message) for warning in caught)
     assert training.endswith(
-        "set.npz has no training image of 1 of its 4 classes: fox."
+        "set.npz has no training images for 1 of its 4 classes: fox."
     )
-    assert test.endswith("set.npz has no test image of 2 of its 4 classes: cat, dog.")
+    assert test.endswith("set.npz has no test images for 2 of its 4 classes: cat, dog.")
 
 
 def test_a_single_array_is_no_file_of_arrays(tmp_path):
     with (tmp_path / "set.npz").open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(
-        ValueError, match=r"set\.npz is not an \.npz file, but holds a s"
+        ValueError, match=r"set\.npz contains a single array; it must be"
     ):
         load(tmp_path / "set.npz")
 

@@ -135,9 +135,12 @@ def other_size(folder):
         ),
         (
             renamed_image,
-            ["3 training images of class 'b' with other names, sizes or pixels"],
+            ["3 training images of class 'b' with different names, sizes or pixels"],
         ),
-        (other_size, ["2 test images of class 'a' with other names, sizes or pixels"]),
+        (
+            other_size,
+            ["2 test images of class 'a' with different names, sizes or pixels"],
+        ),
     ],
 )
 def test_what_changed_in_a_folder_is_said(tmp_path, change, expected):
@@ -152,9 +155,9 @@ def test_broken_images_count_as_they_are_listed(tmp_path):
     before = data_of(folder)
     path = folder / "train" / "a" / "1.png"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.warns(UserWarning, match="1 of 6 images are left out"):
+    with pytest.warns(UserWarning, match="Skipped 1 of 6 images"):
         found = data_of(folder)
-    assert differences(before, found) == ["0 training images left out, now 1"]
+    assert differences(before, found) == ["0 training images skipped, now 1"]
     assert found["train"] == before["train"] | {"left_out": 1}
 
 
@@ -188,9 +191,9 @@ def one_label(arrays):
     [
         (
             one_pixel,
-            ["3 training images of class '0' with other names, sizes or pixels"],
+            ["3 training images of class '0' with different names, sizes or pixels"],
         ),
-        (reversed_order, ["the training images in another order"]),
+        (reversed_order, ["the training images in a different order"]),
         (
             one_label,
             ["2 test images of class '0', now 1", "2 test images of class '1', now 3"],
@@ -235,7 +238,7 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
     folder = shutil.move(folder, tmp_path / "elsewhere" / "data")
     assert found() == before
     Image.new("L", (40, 24)).save(folder / "val" / "labels" / "1.png")
-    expected = ["5 test images with other names, sizes or pixels"]
+    expected = ["5 test images with different names, sizes or pixels"]
     assert differences(before, found()) == expected
     for place in ("images", "labels"):
         (folder / "train" / place / "7.png").unlink()

@@ -150,7 +150,9 @@ def test_a_class_without_test_images_is_named(tmp_path):
     for name in ("cat", "dog", "eel"):
         save_pictures(tmp_path / "train" / name, 0)
     save_pictures(tmp_path / "test" / "dog", 0)
-    with pytest.warns(UserWarning, match="has no test image of 2 .* classes: cat, eel"):
+    with pytest.warns(
+        UserWarning, match="has no test images for 2 .* classes: cat, eel"
+    ):
         assert load(tmp_path).test.labels.tolist() == [1]
     with warnings.catch_warnings():  # evaluation says it of the model
         warnings.simplefilter("error")
@@ -162,13 +164,13 @@ def test_a_class_of_which_every_training_image_is_broken_is_named(tmp_path):
         for split in ("train", "test"):
             save_pictures(tmp_path / split / name, 0)
     (tmp_path / "train" / "eel" / "0.png").write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="has no training image of 1 of its 3 .*: eel"):
+    with pytest.warns(
+        UserWarning, match="has no training images for 1 of its 3 .*: eel"
+    ):
         assert len(load(tmp_path).train) == 2
     (tmp_path / "train" / "dog" / "0.png").write_bytes(b"no picture")
     with (
-        pytest.warns(UserWarning, match="2 of 3 images are left out"),
-        pytest.raises(
-            ValueError, match="has training images of cat alone; images of t"
-        ),
+        pytest.warns(UserWarning, match="Skipped 2 of 3 images"),
+        pytest.raises(ValueError, match="has training images of cat only; training"),
     ):
         load(tmp_path)

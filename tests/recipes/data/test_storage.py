@@ -135,7 +135,9 @@ def test_a_folder_that_is_not_in_the_store_is_missing(bucket):
 @pytest.mark.parametrize("option", ["dataset", "data_dir"])
 def test_a_url_that_cannot_be_read_says_what_would_work(option):
     options = {"dataset": "tiny", option: "memory://bucket/pets"}
-    with pytest.raises(ValueError, match=r"URLs begin with gs://, s3://, az://, hf://"):
+    with pytest.raises(
+        ValueError, match=r"URLs must begin with gs://, s3://, az://, hf://"
+    ):
         load(**options)
 
 
