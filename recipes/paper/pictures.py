@@ -1,4 +1,4 @@
-"""The pictures of the paper's tables and figures, of measured values."""
+"""Charts of the results of the paper's tables and figures."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .tasks import counted_by
 
 
 def bars(result, file):
-    """Each number of each model: its mean, and every seed as a point."""
+    """Draws each measure of each model: the mean as a bar, and each seed as a point."""
     measures = [each for each in result["measures"] if each not in ALONG]
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), len(measures))
@@ -31,7 +31,7 @@ def bars(result, file):
 
 
 def along(result, file):
-    """Each measure over blocks or epochs: the mean of the seeds, and their spread."""
+    """Draws each measure over blocks or epochs: mean and spread over seeds."""
     panels = {}
     for size, rows in _rows_by_size(result).items():
         for measure in result["measures"]:
@@ -42,7 +42,7 @@ def along(result, file):
 
 
 def over_heads(result, file):
-    """Top-1 accuracy over the number of heads, plain and with CB."""
+    """Draws top-1 accuracy over the number of heads, plain and with CB."""
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), 1)
     for (size, rows), (axis,) in zip(sizes.items(), axes, strict=True):
@@ -65,7 +65,7 @@ def over_heads(result, file):
 
 
 def costs(result, file):
-    """What the additions cost, in per cent of a plain ViT."""
+    """Draws the cost of the additions, in percent of a plain ViT."""
     sizes = _rows_by_size(result)
     titles = [row["title"] for row in result["rows"]]
     titles = list(dict.fromkeys(titles))[1:]
@@ -81,8 +81,8 @@ def costs(result, file):
             parameters.append(100 * (row["parameters"] / plain["parameters"] - 1))
         axes[0, 0].plot(list(sizes), work, label=title, **look)
         axes[0, 1].plot(list(sizes), parameters, label=title, **look)
-    axes[0, 0].set_ylabel("more multiply-accumulates than plain, %")
-    axes[0, 1].set_ylabel("more parameters than plain, %")
+    axes[0, 0].set_ylabel("multiply-accumulates over plain, %")
+    axes[0, 1].set_ylabel("parameters over plain, %")
     for axis in axes[0]:
         axis.set_xlabel("size")
         axis.set_ylim(bottom=0)

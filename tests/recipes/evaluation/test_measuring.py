@@ -148,7 +148,7 @@ def test_what_makes_no_sense_is_refused(brightness):
         measure(brightness, split, "night")
     with pytest.raises(ValueError, match=r"epsilon=-1\.0 must not be negative"):
         measure(brightness, split, "fgsm", -1.0)
-    with pytest.raises(ValueError, match="labels go from 0 to 3, but the 3 classes"):
+    with pytest.raises(ValueError, match="labels range from 0 to 3, but the 3 classes"):
         measure(brightness, dataclasses.replace(split, labels=np.array([0, 3])))
-    with pytest.raises(ValueError, match="labels go from 0 to 3, but the 3 classes"):
+    with pytest.raises(ValueError, match="labels range from 0 to 3, but the 3 classes"):
         measure(brightness, dataclasses.replace(split, labels=np.ones((2, 4), bool)))

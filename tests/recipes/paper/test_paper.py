@@ -174,7 +174,7 @@ def test_the_list_names_every_entry(capsys):
         (["table5", "--dataset", "mnist"], "dataset='mnist' is unknown; use one of im"),
         (["table5", "--sizes", "xl"], "sizes='xl' is unknown"),
         (["table5", "--sizes", "mini"], "'mini' does not go with imagenet"),
-        (["table5", "--seeds"], "seeds must have at least one"),
+        (["table5", "--seeds"], "--seeds requires at least one"),
         (
             ["table7", "--dataset", "cifar10"],
             "dataset='cifar10' is of classification, but table7 of segmentation; use "

@@ -46,7 +46,7 @@ def test_nothing_to_learn_is_an_error():
     )
     with pytest.raises(ValueError, match=message):
         check(masks, ALL, ("background", "object"))
-    with pytest.raises(ValueError, match=r"a pixel of sky \(label 0\), road .*, car"):
+    with pytest.raises(ValueError, match=r"pixels of sky \(label 0\), road .*, car"):
         check(pairs_of([11, 11]), ALL)
 
 
