@@ -7,8 +7,11 @@ import itertools
 import pkgutil
 import shlex
 import sys
+import types
+import typing
 import warnings
 
+import docstring_parser
 import tyro
 from PIL import Image
 
@@ -37,6 +40,7 @@ def parse(command, options_class, description, arguments, default=None):
         arguments: command-line arguments; `None` for `sys.argv`.
         default: instance with the default values; `None` for the class's defaults.
     """
+    _set_help(options_class, default)
     extra = {} if default is None else {"default": default}
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[options_class],
@@ -45,6 +49,21 @@ def parse(command, options_class, description, arguments, default=None):
         args=arguments,
         **extra,
     )
+
+
+def _set_help(options_class, default):
+    """Sets each field's help to its docstring, whose line breaks tyro would keep."""
+    for each in typing.get_args(options_class) or (options_class,):
+        docs = {}
+        for base in filter(dataclasses.is_dataclass, reversed(each.__mro__)):
+            for param in docstring_parser.parse_from_object(base).params:
+                docs[param.arg_name] = " ".join((param.description or "").split())
+        for field in dataclasses.fields(each):
+            if field.name in docs:
+                field.metadata = types.MappingProxyType({"help": docs[field.name]})
+            value = getattr(default, field.name, field.default)
+            if dataclasses.is_dataclass(value):
+                _set_help(type(value), value)
 
 
 def _as_called(description):

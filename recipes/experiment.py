@@ -87,7 +87,7 @@ class Run:
     affect the training results."""
     feed: Literal["grain", "tf.data"] = "grain"
     """Input pipeline of the training images: grain, for every backend; or tf.data, for
-    TensorFlow, with KerasCV's RandAugment, which differs slightly from DeiT's. tf.data
+    TensorFlow, with KerasCV's RandAugment, which differs from DeiT's. tf.data
     cannot shift images, and a resumed run draws RandAugment's random numbers anew."""
     data_service: str | None = None
     """Address of a tf.data service, grpc://HOST:PORT, whose workers prepare the images;

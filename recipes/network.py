@@ -55,6 +55,7 @@ def _fields():
     for name, kind, doc in options:
         if name not in _DECIDED:
             help_text = " ".join(doc.replace("`", "").split())
+            help_text = help_text[0].upper() + help_text[1:]
             yield name, Annotated[kind, tyro.conf.arg(help=help_text)], None
 
 
