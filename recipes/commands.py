@@ -81,7 +81,7 @@ def load_config(name):
     return importlib.import_module(f"{configs.__name__}.{name}")
 
 
-def experiment_of(command, description, arguments):
+def parse_experiment(command, description, arguments):
     """Builds an experiment from the command line `CONFIG [--option value ...]`.
 
     Args:
@@ -121,11 +121,11 @@ def experiment_of(command, description, arguments):
     return experiment, f"{program(command)} {shlex.join(arguments)}"
 
 
-MENDABLE = (ValueError, OSError, FloatingPointError, ImportError)
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors that the user can fix."""
 
 
-def sentence(error):
+def format_error(error):
     """Formats an error's type, message and notes in one line."""
     text = " ".join([str(error), *getattr(error, "__notes__", ())])
     return f"{type(error).__name__}: {text}"
@@ -138,8 +138,8 @@ def report_errors():
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         yield
-    except MENDABLE as error:
+    except USER_ERRORS as error:
         # The newline ends the line of a progress bar.
-        sys.exit(f"\n{sentence(error)}")
+        sys.exit(f"\n{format_error(error)}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted.")

@@ -41,7 +41,7 @@ def draw_panels(panels, file, along="block", first=0):
     figure = new_figure(4.6 * len(panels), 3.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     titles = dict.fromkeys(title for curves in panels.values() for title in curves)
-    look_of = dict(zip(titles, looks(len(titles)), strict=True))
+    look_of = dict(zip(titles, line_styles(len(titles)), strict=True))
     for axis, (label, curves) in zip(axes, panels.items(), strict=True):
         for title, values in curves.items():
             _draw_curve(axis, title, first, np.asarray(values, float), look_of[title])
@@ -75,7 +75,9 @@ def draw_softmax_jacobian(file, tokens=197):
             (1 - sharpness) / tokens + sharpness * four / 4
         ),
     }
-    for (title, maps), look in zip(families.items(), looks(len(families)), strict=True):
+    for (title, maps), look in zip(
+        families.items(), line_styles(len(families)), strict=True
+    ):
         # Each map becomes a head with a single query.
         entropy = _numpy(attention_entropy(maps[None, :, None]))[0]
         norm = _numpy(softmax_jacobian_norm(maps))
@@ -272,7 +274,7 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def looks(number):
+def line_styles(number):
     """Returns color, style and marker for a number of lines."""
     return [
         {

@@ -29,12 +29,12 @@ def append(path, content):
             raise
 
 
-def write_object(path, found):
+def write_json(path, found):
     """Writes a dict to a JSON file; see `write`."""
     write(path, json.dumps(found, indent=2).encode() + b"\n")
 
 
-def read_object(path):
+def read_json(path):
     """Reads a JSON object from a file, as a dict.
 
     Raises:

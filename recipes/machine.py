@@ -7,13 +7,13 @@ import platform
 from pathlib import Path
 
 
-def run_on():
+def machine_info():
     """Returns the date, the processor's name and the number of available cores."""
     today = datetime.date.today().isoformat()
     return {"date": today, "cpu": _cpu(), "cores": _cores_to_run_on()}
 
 
-def versions_of(result):
+def format_versions(result):
     """Lists the versions of measured packages, and why others were skipped, as lines
     of Markdown."""
     named = {}

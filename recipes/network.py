@@ -71,7 +71,7 @@ SPEC_FIELDS = tuple(
 SIZES = ("hidden_dim", "depth", "num_heads", "mlp_ratio")
 
 
-def given(network):
+def given_fields(network):
     """Returns the fields of `ViTSpec` that are set in a network, by name."""
     found = {name: getattr(network, name) for name in SPEC_FIELDS}
     return {name: value for name, value in found.items() if value is not None}
@@ -111,7 +111,7 @@ def build_classifier(network, data, classes, dtype, classifier_activation=None):
             f"{extra[0]}={getattr(network, extra[0])} applies only to UperNet."
         )
     options = {
-        **given(network),
+        **given_fields(network),
         "weights": network.weights,
         "input_shape": (*data.image_size, 3),
         "classes": classes,
@@ -135,7 +135,7 @@ def build_segmenter(network, data, classes, dtype):
         of shape `(batch, height, width, classes)`.
     """
     options = {
-        **given(network),
+        **given_fields(network),
         "weights": network.weights,
         "input_shape": (*data.image_size, 3),
         "blocks": network.blocks or BLOCKS,

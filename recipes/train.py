@@ -6,7 +6,7 @@
 Set KERAS_BACKEND to tensorflow, jax or torch to choose the backend.
 """
 
-from .commands import experiment_of, report_errors
+from .commands import parse_experiment, report_errors
 
 
 def train(experiment, command="recipes.train.train(experiment)"):
@@ -22,7 +22,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
 
 
 def main(arguments=None):
-    found = experiment_of("train", __doc__, arguments)
+    found = parse_experiment("train", __doc__, arguments)
     if found is not None:
         with report_errors():
             train(*found)

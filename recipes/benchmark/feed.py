@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 
 from ..data import feed
-from ..figures import looks, new_figure, save
-from ..machine import run_on
+from ..figures import line_styles, new_figure, save
+from ..machine import machine_info
 from ..options.classification import Augmentation
 from ..tables import markdown_table
 from ..training.devices import distribute
@@ -52,7 +52,7 @@ class Feed:
         if self.figure:
             _draw(rows, self.milliseconds, self.figure)
         return {
-            **run_on(),
+            **machine_info(),
             "backend": keras.backend.backend(),
             "options": dataclasses.asdict(self),
             "rows": rows,
@@ -107,7 +107,9 @@ def _draw(rows, milliseconds, file):
     for kind in ("processes", "threads"):
         of_kind = [row for row in rows if row["kind"] == kind]
         curves[kind] = [row["images_per_second"] for row in of_kind]
-    for (title, values), look in zip(curves.items(), looks(len(curves)), strict=True):
+    for (title, values), look in zip(
+        curves.items(), line_styles(len(curves)), strict=True
+    ):
         axis.loglog(cores, values, label=title, **look)
     axis.set_xticks(cores, cores)
     axis.set_xlabel("simulated cores")

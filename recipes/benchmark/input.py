@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 
 from ..data.folders import Contents
-from ..machine import cores, run_on, versions_of
+from ..machine import cores, format_versions, machine_info
 from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
@@ -88,7 +88,7 @@ class Input:
             for peer in peers.values():
                 peer.close()
         return {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "pictures": len(files),
             "images_per_repeat": number,
@@ -116,7 +116,7 @@ class Input:
             f"{self.batch_size} at {self.image_size}×{self.image_size}.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
 
 def summary(speeds):

@@ -59,14 +59,14 @@ def _training_batches(files, image_size, batch_size, repeats):
     import numpy as np
 
     from ..data.batches import TrainingBatches
-    from ..data.pictures import Pictures, Split
+    from ..data.images import Images, Split
     from ..options.classification import Augmentation, Data
 
     # A data set smaller than a batch would give no batches.
     files = files * -(-batch_size // len(files))
     data = Data(image_size=(image_size, image_size))
     split = Split(
-        Pictures([Path(file) for file in files], data, originals=True),
+        Images([Path(file) for file in files], data, originals=True),
         np.zeros(len(files), "int64"),
     )
     # Without mixing, which is part of the training step, as in the other pipelines.

@@ -5,7 +5,7 @@ import itertools
 import statistics
 from pathlib import Path
 
-from ..machine import run_on, versions_of
+from ..machine import format_versions, machine_info
 from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
@@ -70,7 +70,7 @@ class Model:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {},
             "skipped": {},
@@ -171,7 +171,7 @@ class Model:
             "matrix products, three times in training.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
 
 def find_model(title, function, setup, backend, pythons, result):

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from ..machine import run_on, versions_of
+from ..machine import format_versions, machine_info
 from ..tables import markdown_table
 from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK, find_model
 
@@ -44,7 +44,7 @@ class Profile:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {},
             "skipped": {},
@@ -90,7 +90,7 @@ class Profile:
             "over threads, excluding nested operations.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
     def _table(self, run, work):
         models = run[work]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..machine import run_on
+from ..machine import machine_info
 from ..tables import markdown_table
 
 CLASSIFIERS = ("vit_mini.cifar10", "vitcb_mini.cifar10", "vitcbs_mini.cifar10")
@@ -57,7 +57,7 @@ class Runtimes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {"python": platform.python_version()},
         }

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from ..data.batches import TrainingBatches
-from ..data.pictures import Split
+from ..data.images import Split
 
 CLASSES = 1000
 WAITS = 12  # waits per image, about the number of Pillow calls

@@ -7,8 +7,8 @@ import zlib
 
 import numpy as np
 
-from .labels import check_numbers, class_names_of, numbers_or_names, places
-from .pictures import Pictures
+from .images import Images
+from .labels import check_numbers, class_indices, class_names_of, numbers_or_names
 
 SPLITS = ("train", "test")
 # Errors that zipfile and NumPy raise for damaged files.
@@ -33,7 +33,7 @@ def read_arrays(path, data, originals):
     Args:
         path: path of the file.
         data: a `recipes.options.classification.Data`.
-        originals: whether to keep the training images as `Pictures`.
+        originals: whether to keep the training images as `Images`.
 
     Raises:
         ValueError: if an array is missing, damaged or invalid; the message names it.
@@ -113,7 +113,7 @@ def _split(arrays, split, labels, path, data, originals):
         )
     name = functools.partial("image {2} of x_{1} in {0}".format, path, split)
     kept_as_is = originals and split == "train"
-    return Pictures(images, data, name, kept_as_is).split(labels)
+    return Images(images, data, name, kept_as_is).split(labels)
 
 
 def _classes(path, found, names):
@@ -140,7 +140,7 @@ def _classes(path, found, names):
     for split, labels in found.items():
         what = f"{path}: y_{split}"
         if isinstance(labels, list):
-            labels = places(labels, names, f"{what} has", known_where)
+            labels = class_indices(labels, names, f"{what} has", known_where)
         check_numbers(labels, len(names), what)
         numbers[split] = labels
     return names, numbers

@@ -97,7 +97,7 @@ class Batches(_Batches):
     loss by their fraction.
 
     Args:
-        split: a `recipes.data.pictures.Split`.
+        split: a `recipes.data.images.Split`.
         classes: number of classes.
         batch_size: images per batch, summed over all processes.
         part: index of this process and number of processes; each process gets its
@@ -158,7 +158,7 @@ class TrainingBatches(_Batches):
     (`recipes.training.mixing`).
 
     Args:
-        split: a `recipes.data.pictures.Split`.
+        split: a `recipes.data.images.Split`.
         classes: number of classes.
         batch_size: images per step, summed over all processes.
         augmentation: a `recipes.options.classification.Augmentation`.
@@ -207,7 +207,7 @@ class TrainingBatches(_Batches):
     def indices(self, step):
         """Returns the indices of a step's images, for all processes."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        order = shuffled(len(self.labels), self.seed, epoch)
+        order = image_order(len(self.labels), self.seed, epoch)
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
@@ -311,6 +311,6 @@ class TrainingBatches(_Batches):
 
 
 @functools.lru_cache(maxsize=2)
-def shuffled(number, seed, epoch):
+def image_order(number, seed, epoch):
     """Returns the random order of the images in an epoch."""
     return np.random.default_rng((seed, epoch)).permutation(number)

@@ -8,7 +8,7 @@ import numpy as np
 from .batches import Batches
 
 
-def occluded(images):
+def occlude(images):
     """Blackens the center of images, half their height and width.
 
     This is the protocol of the paper's Table 8: 112x112 of 224x224 pixels "set to
@@ -44,7 +44,7 @@ class Inputs(Batches):
         if self.under == "clean":
             return (images,)
         if self.under == "occlusion":
-            return (occluded(images),)
+            return (occlude(images),)
         inputs = {"images": images, "right": right}
         if self.under == "pgd":
             indices = step * self.batch_size + np.arange(len(images))

@@ -23,7 +23,7 @@ from .memory import (
     SHARED_MEMORY,
     USE_THREADS,
     Memory,
-    MemoryOfProcesses,
+    ProcessMemory,
     Shared,
 )
 
@@ -151,7 +151,7 @@ class Feed:
         memory, start = Memory, self._start_threads
         if self.workers:
             allow_open_files()
-            memory, start = MemoryOfProcesses, self._start_processes
+            memory, start = ProcessMemory, self._start_processes
         with _naming_the_cause():
             memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
             for step in memory.steps[: self.ahead]:

@@ -26,10 +26,10 @@ _SPLIT = {
     "left_out": int,
 }
 FORM = {"description": str, "class_names": [str], "train": _SPLIT, "test": _SPLIT}
-"""Form of the result of `of_dataset`, for `recipes.files.check_form`."""
+"""Form of the result of `dataset_fingerprint`, for `recipes.files.check_form`."""
 
 
-def of_dataset(dataset):
+def dataset_fingerprint(dataset):
     """Describes the data of a training run, for `config.json`.
 
     Args:
@@ -48,7 +48,7 @@ def fingerprint(marks, labels, left_out=0):
     """Computes the fingerprint of a split.
 
     Args:
-        marks: bytes that identify each image, see `marks_of`.
+        marks: bytes that identify each image, see `image_marks`.
         labels: the class of each image, `NO_CLASS` for segmentation, or multi-label
             targets of two axes.
         left_out: number of images skipped because they cannot be decoded.
@@ -77,7 +77,7 @@ def fingerprint(marks, labels, left_out=0):
     }
 
 
-def marks_of(encoded, indices):
+def image_marks(encoded, indices):
     """Returns an iterable of bytes that identify each image.
 
     Args:
@@ -118,12 +118,12 @@ def _names_and_sizes(paths):
     ]
 
 
-def differences_of(before, now):
+def describe_differences(before, now):
     """Yields descriptions of the differences between the data of two runs.
 
     Args:
-        before: earlier result of `of_dataset`, in the form `FORM`.
-        now: current result of `of_dataset`.
+        before: earlier result of `dataset_fingerprint`, in the form `FORM`.
+        now: current result of `dataset_fingerprint`.
     """
     if before["description"] != now["description"]:
         yield f"{before['description']:.80}, now {now['description']:.80}"

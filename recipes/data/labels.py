@@ -79,7 +79,7 @@ def folders_by_name(folder, found):
     return dict(sorted(zip(names, found, strict=True)))
 
 
-def places(found, known, found_where, known_where):
+def class_indices(found, known, found_where, known_where):
     """Returns the class index of each name, int64.
 
     Args:
@@ -209,7 +209,7 @@ def check_occurrence(train, test, names, where):
         check_numbers(labels, len(names), f"{where}: the array of {split} labels")
         counts = np.bincount(labels, minlength=len(names))
         if split == "training" and np.count_nonzero(counts) < 2:
-            found = listed(such(names, counts > 0)) or "no class"
+            found = listed(select(names, counts > 0)) or "no class"
             raise ValueError(
                 f"{where} has training images of {found} only; training requires "
                 "images of at least two classes."
@@ -219,7 +219,7 @@ def check_occurrence(train, test, names, where):
 
 def warn_of_missing(counts, names, split, where):
     """Warns about classes without images in a split."""
-    if missing := such(names, counts == 0):
+    if missing := select(names, counts == 0):
         warnings.warn(
             f"{where} has no {split} images for {len(missing)} of its {len(names)} "
             f"classes: {listed(missing)}.",
@@ -227,6 +227,6 @@ def warn_of_missing(counts, names, split, where):
         )
 
 
-def such(names, wanted):
+def select(names, wanted):
     """Selects names by a boolean array."""
     return [name for name, is_wanted in zip(names, wanted, strict=True) if is_wanted]

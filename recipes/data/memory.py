@@ -86,7 +86,7 @@ class _Block:
         self.buf = buf
 
 
-class MemoryOfProcesses(Memory):
+class ProcessMemory(Memory):
     """Context manager of the arrays of batches that worker processes fill.
 
     Workers open the memory of a batch by name, only while filling it. A shared table

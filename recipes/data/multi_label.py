@@ -10,8 +10,8 @@ import numpy as np
 from keras_cbvit.classes import check_names, normalized
 
 from .folders import MissingDatasetError
-from .labels import places, read_text, warn_of_missing
-from .pictures import Pictures
+from .images import Images
+from .labels import class_indices, read_text, warn_of_missing
 from .sources import Dataset
 
 IMAGE, LABELS, SPLIT = "image", "labels", "split"
@@ -56,12 +56,14 @@ def load_multi_label(data, train=True, originals=False):
         paths = [str(image) for image, _ in table.rows]
         labels = np.zeros((len(paths), len(names)), bool)
         for row, (_, classes) in zip(labels, table.rows, strict=True):
-            index = places(classes, names, f"{path} has", "the training images have")
+            index = class_indices(
+                classes, names, f"{path} has", "the training images have"
+            )
             row[index] = True
         if train:
             warn_of_missing(labels.sum(axis=0), names, split, path)
         kept = originals and split == data.train_split
-        images = Pictures(paths, data, paths.__getitem__, kept)
+        images = Images(paths, data, paths.__getitem__, kept)
         splits[split] = images.split(labels)
     training = splits[data.train_split] if train else None
     return Dataset(training, splits[data.test_split], names, path.name)

@@ -46,11 +46,13 @@ class Records(Sequence):
         self.format = _format_of(self.paths)
         folder = storage.path_of(builder.data_path)
         cache = folder / f"keras_cbvit-{split}-{label}.npz"
-        self.ends, index = _cached(cache, self.paths, lambda: self._index(label))
+        self.ends, index = _load_or_make(cache, self.paths, lambda: self._index(label))
         self.starts, self.lengths, self.labels = index
         expected = builder.info.splits[split].num_examples
         if len(self) != expected:
-            raise damaged(builder.data_path, f"{len(self)} records, not {expected}")
+            raise damage_error(
+                builder.data_path, f"{len(self)} records, not {expected}"
+            )
 
     def __len__(self):
         return len(self.labels)
@@ -59,7 +61,7 @@ class Records(Sequence):
         from tensorflow_datasets.proto import tf_example_pb2
 
         path, place = self._path(index), (self.starts[index], self.lengths[index])
-        with _naming(path):
+        with _naming_file(path):
             record = _FORMATS[self.format].read(path, *map(int, place))
             # Ten times as fast as TFDS's `deserialize_example_np`.
             example = tf_example_pb2.Example.FromString(record)
@@ -107,7 +109,7 @@ class Records(Sequence):
         """
         from google.protobuf.message import DecodeError
 
-        with _naming(path):
+        with _naming_file(path):
             records = _FORMATS[self.format].scan(path)
             for number, (start, length, file) in enumerate(records):
                 end = file.tell() + length
@@ -146,7 +148,7 @@ def _format_of(paths):
     return ending
 
 
-def _cached(cache, paths, make):
+def _load_or_make(cache, paths, make):
     """Returns the result of `make`, ends and index, from a cache file if possible.
 
     Args:
@@ -208,16 +210,16 @@ def _read_field_length(file):
 
 
 @contextlib.contextmanager
-def _naming(path):
+def _naming_file(path):
     """Adds the path to errors about the content of a file."""
     from google.protobuf.message import DecodeError
 
     try:
         yield
     except (DecodeError, IndexError, RuntimeError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
-def damaged(path, reason):
+def damage_error(path, reason):
     """Returns the error for a damaged data set."""
     return ValueError(f"{path} is damaged ({reason}); prepare the data set again.")

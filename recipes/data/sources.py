@@ -13,10 +13,10 @@ from keras_cbvit.classes import check_names
 
 from .arrays import read_arrays
 from .folders import Contents, MissingDatasetError, is_above
-from .labels import check_occurrence, folders_by_name, places, read_names
-from .pictures import Pictures, Split
-from .storage import encoded, entries, path_of
-from .tfds import prepared, refuse_float_images, split_of
+from .images import Images, Split
+from .labels import check_occurrence, class_indices, folders_by_name, read_names
+from .storage import encoded_images, entries, path_of
+from .tfds import load_split, prepare, refuse_float_images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def load_dataset(data, train=True, originals=False):
     Args:
         data: a `recipes.options.classification.Data`.
         train: whether to also load the training images.
-        originals: whether to keep the training images as `Pictures`, for random
+        originals: whether to keep the training images as `Images`, for random
             crops, even if they fit into memory.
 
     Raises:
@@ -49,14 +49,14 @@ def load_dataset(data, train=True, originals=False):
         ValueError: if the data set is invalid, or has training images of fewer than
             two classes.
     """
-    dataset = _loaded(data, train, originals)
+    dataset = _load(data, train, originals)
     if train:
         labels = dataset.train.labels, dataset.test.labels
         check_occurrence(*labels, dataset.class_names, data.dataset)
     return dataset
 
 
-def _loaded(data, train, originals):
+def _load(data, train, originals):
     folder = path_of(data.dataset)
     is_arrays = data.dataset.endswith(".npz")
     # "imagenette/320px" is a TFDS name, not a folder.
@@ -85,8 +85,8 @@ def _digits(data, originals):
         pixels, digits.target, test_size=360, random_state=0, stratify=digits.target
     )
     return Dataset(
-        Pictures(train, data, originals=originals).split(train_labels),
-        Pictures(test, data).split(test_labels),
+        Images(train, data, originals=originals).split(train_labels),
+        Images(test, data).split(test_labels),
         tuple(str(digit) for digit in range(10)),
         "scikit-learn's digits",
     )
@@ -123,7 +123,7 @@ def _folder(data, folder, train, originals):
     for split, (paths, labels) in parts.items():
         if split == "test" or train:
             kept_as_is = originals and split == "train"
-            images = Pictures(encoded(paths), data, paths.__getitem__, kept_as_is)
+            images = Images(encoded_images(paths), data, paths.__getitem__, kept_as_is)
             splits[split] = images.split(labels)
     return Dataset(splits.get("train"), splits["test"], names, description)
 
@@ -144,7 +144,7 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
         names = tuple(folders)
         of_test = folders_by_name(test_folder, _folders(test_folder))
         found_where = f"{test_folder} has the class folders"
-        places(of_test, names, found_where, "the training images have")
+        class_indices(of_test, names, found_where, "the training images have")
         test = _files_of(contents, test_folder, of_test, names, walked)
     else:
         paths, classes = _flat_files(contents, test_folder, data.test_labels, walked)
@@ -152,7 +152,10 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
         folders = {} if flat else _class_folders(with_names)
         names = tuple(folders) or tuple(sorted(set(classes)))
         found_where = f"{data.test_labels} has the classes"
-        test = paths, places(classes, names, found_where, "the training images have")
+        test = (
+            paths,
+            class_indices(classes, names, found_where, "the training images have"),
+        )
     if not train:
         return names, {"test": test}
     train = _files_of(contents, train_folder, folders, names, walked)
@@ -270,7 +273,7 @@ def _tfds(data, train, originals):
     import tensorflow_datasets as tfds
 
     splits = (data.train_split, data.test_split) if train else (data.test_split,)
-    builder = prepared(data, *splits)
+    builder = prepare(data, *splits)
     info = builder.info
     features = dict(info.features)
     # Features of these names may have other types, such as boxes or label sequences.
@@ -285,8 +288,8 @@ def _tfds(data, train, originals):
         )
     refuse_float_images(builder, "image")
     return Dataset(
-        split_of(builder, data.train_split, data, originals) if train else None,
-        split_of(builder, data.test_split, data),
+        load_split(builder, data.train_split, data, originals) if train else None,
+        load_split(builder, data.test_split, data),
         check_names(features["label"].names, what=f"{data.dataset}: class_names"),
         f"{data.dataset} (TFDS {info.version})",
     )

@@ -155,6 +155,6 @@ class Objects(Sequence):
         return read(self.urls[index])
 
 
-def encoded(paths):
-    """Converts paths to encoded images for `recipes.data.pictures.Pictures`."""
+def encoded_images(paths):
+    """Converts paths to encoded images for `recipes.data.images.Images`."""
     return Objects(paths) if is_url(paths[0]) else paths

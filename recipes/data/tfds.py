@@ -3,7 +3,7 @@
 import numpy as np
 
 from .folders import MissingDatasetError
-from .pictures import Pictures
+from .images import Images
 from .records import Records
 from .storage import path_of
 
@@ -12,7 +12,7 @@ class UnknownDatasetError(MissingDatasetError):
     """TFDS has no data set of this name."""
 
 
-def prepared(data, *splits):
+def prepare(data, *splits):
     """Returns the TFDS builder of a `Data`, with downloaded files and these splits.
 
     Raises:
@@ -77,7 +77,7 @@ def _download(builder, name):
         ) from error
 
 
-def split_of(builder, split, data, originals=False):
+def load_split(builder, split, data, originals=False):
     """Returns a split of a TFDS classification data set as `Split`."""
     records = Records(builder, split)
-    return Pictures(records, data, records.name, originals).split(records.labels)
+    return Images(records, data, records.name, originals).split(records.labels)

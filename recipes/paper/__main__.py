@@ -19,9 +19,9 @@ from keras_cbvit.files import write
 
 from ..commands import parse, report_errors
 from ..experiment import Precision
-from ..files import write_object
+from ..files import write_json
 from .entries import ENTRIES
-from .report import markdown, measured
+from .report import markdown, run_entry
 from .runs import Runs
 from .tasks import LENGTHS, RECIPES, datasets_of
 
@@ -77,13 +77,13 @@ class Paper:
                     f"{dataset} has no recipe for sizes='mini'; use ti, s or b."
                 )
         runs = Runs(self.runs, dataset, self._settings(entry.task))
-        result = measured(self.entry, entry, runs, sizes, self.seeds, self.ray)
+        result = run_entry(self.entry, entry, runs, sizes, self.seeds, self.ray)
         text = markdown(result)
         name = f"{self.entry}_smoke" if self.smoke else self.entry
         file = self.out / dataset / f"{name}.md"
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, text.encode())
-        write_object(file.with_suffix(".json"), result)
+        write_json(file.with_suffix(".json"), result)
         entry.draw(result, file.with_suffix(".png"))
         return text
 

@@ -7,7 +7,7 @@ import sys
 import keras
 
 from ..addresses import check_listens
-from ..commands import MENDABLE, sentence
+from ..commands import USER_ERRORS, format_error
 from ..machine import cores
 from ..training.devices import thread_variables, threads
 
@@ -178,9 +178,9 @@ def _wait(ray, names):
             what = "complete"
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            if not isinstance(cause, MENDABLE):
+            if not isinstance(cause, USER_ERRORS):
                 print(error, file=sys.stderr)  # the traceback of the task
-            what = f"failed ({sentence(cause)})"
+            what = f"failed ({format_error(cause)})"
             failures.append(f"{names[done]} {what}.")
         ended = len(names) - len(pending)
         print(f"{ended} of {len(names)}: {names[done]} {what}.", file=sys.stderr)

@@ -7,7 +7,7 @@ text says about their results.
 import dataclasses
 from collections.abc import Callable
 
-from . import pictures
+from . import charts
 from .models import HEADS
 
 
@@ -22,7 +22,7 @@ class Entry:
     """Names in `recipes.evaluation.paper_measures`."""
     task: str = "classification"
     """Name in `recipes.tasks.TASKS`."""
-    draw: Callable = pictures.bars
+    draw: Callable = charts.bars
     """Function that draws the result to a file."""
     sizes: tuple[str, ...] = ("s",)
     """Sizes of the ViTs on the paper's data set."""
@@ -59,7 +59,7 @@ ENTRIES = {
         PLAIN | CB | CBS | {"SE": "squeeze_excitation"},
         measures=(),
         sizes=("ti", "s", "b"),
-        draw=pictures.costs,
+        draw=charts.costs,
     ),
     "table3": Entry(
         "Table 3: CB and squeeze-and-excitation",
@@ -123,21 +123,21 @@ ENTRIES = {
         "Figure 3: attention entropy of a plain ViT",
         PLAIN,
         measures=("entropy",),
-        draw=pictures.along,
+        draw=charts.along,
         stated="plain ViTs reach 4.4 nats of 5.28",
     ),
     "figure5": Entry(
         "Figure 5: attention entropy and relative distance",
         PLAIN | CB | CBS,
         measures=("entropy", "distance"),
-        draw=pictures.along,
+        draw=charts.along,
         stated="CB lowers the entropy, most in deep layers",
     ),
     "figure6": Entry(
         "Figure 6: Λ of CB_S",
         CBS | FROM_ONE,
         measures=("scale_ratio", "scale_mean"),
-        draw=pictures.along,
+        draw=charts.along,
         stated="both rise with depth",
     ),
     "figure7": Entry(
@@ -147,7 +147,7 @@ ENTRIES = {
             for heads in HEADS
             for title, model in (("plain", "plain"), ("CB", "cb"))
         },
-        draw=pictures.over_heads,
+        draw=charts.over_heads,
         sizes=("ti",),
         stated="CB's gain shrinks as heads are added",
         baselines={
@@ -165,14 +165,14 @@ ENTRIES = {
         "Training curves (not in the paper) of the comparison's models",
         PLAIN | CB | CBS | FROM_ONE | UPPER,
         measures=("training_loss", "test_loss", "test_top1"),
-        draw=pictures.along,
+        draw=charts.along,
     ),
     "table7_curves": Entry(
         "Training curves (not in the paper) of Table 7's models",
         PLAIN | CB | CBS,
         measures=("training_loss", "test_mean_iou"),
         task="segmentation",
-        draw=pictures.along,
+        draw=charts.along,
         sizes=("ti", "s", "b"),
     ),
 }

@@ -7,13 +7,13 @@ from math import isnan, nan
 import numpy as np
 
 from ..evaluation.paper_measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
-from ..machine import run_on
+from ..machine import machine_info
 from ..tables import markdown_table
 from .cluster import train_on_ray
-from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
+from .tasks import PAPER_DATASETS, axis_label, task_of_dataset
 
 
-def measured(name, entry, runs, sizes, seeds, ray=None):
+def run_entry(name, entry, runs, sizes, seeds, ray=None):
     """Trains and evaluates the models of an entry; returns the dict of its JSON file.
 
     Args:
@@ -56,7 +56,7 @@ def measured(name, entry, runs, sizes, seeds, ray=None):
         "dataset": runs.dataset,
         "measures": measures,
         "rows": rows,
-        **(runs.settings(model, size, seed) if measures else run_on()),
+        **(runs.settings(model, size, seed) if measures else machine_info()),
     }
 
 
@@ -93,7 +93,7 @@ def markdown(result):
         lines += [_table(result, numbers), ""]
     for measure in result["measures"]:
         if measure in ALONG:
-            along = f"By {counted_by(measure, result)}, {TITLES[measure]}:"
+            along = f"By {axis_label(measure, result)}, {TITLES[measure]}:"
             lines += [along, "", _table_along(result, measure), ""]
     if result["stated"]:
         on = PAPER_DATASETS[task_of_dataset(result["dataset"]).name]

@@ -10,7 +10,7 @@ import keras_cbvit
 
 from ..evaluation.paper_measures import BY_EPOCH, by_epoch
 from ..experiment import with_changes
-from ..files import read_object, write_object
+from ..files import read_json, write_json
 from ..train import train
 from ..training import run_folder
 from .tasks import RECIPES, config_of, network_of, task_of_dataset
@@ -92,7 +92,7 @@ class Runs:
                 if not as_run.run.smoke:  # smoke runs use only some test images
                     run_folder.refuse_other_test_data(folder, dataset)
                 known |= self.task.measure(missing, model, dataset, as_run)
-            write_object(folder / "measures.json", known)
+            write_json(folder / "measures.json", known)
         curves = [each for each in measures if each in BY_EPOCH]
         if curves:
             known |= by_epoch(curves, folder / "log.csv")
@@ -137,7 +137,7 @@ class Runs:
 
 def _read(file):
     try:
-        return read_object(file)
+        return read_json(file)
     except ValueError as error:
         raise ValueError(
             f"{file} is damaged ({error}); remove it, and repeat the command."

@@ -75,7 +75,7 @@ def network_of(dataset, name, size):
     return own
 
 
-def counted_by(measure, result):
+def axis_label(measure, result):
     """Returns the x-axis of a measure with several values: block or epoch."""
     along = ALONG[measure]
     if along != "epoch":

@@ -13,7 +13,7 @@ from recipes.network import (
     Network,
     build_classifier,
     build_segmenter,
-    given,
+    given_fields,
     without_defaults,
 )
 from recipes.options.segmentation import Data
@@ -39,7 +39,7 @@ def test_the_options_are_the_fields_of_the_spec_and_what_training_adds():
     own = {"model", "weights", "initial_scale", "channels", "blocks"}
     options = {field.name for field in dataclasses.fields(Network)}
     assert options == fields - decided | own
-    assert given(Network()) == {}
+    assert given_fields(Network()) == {}
     assert set(dataclasses.asdict(Network()).values()) == {None}
 
 

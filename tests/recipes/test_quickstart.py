@@ -6,7 +6,7 @@ from PIL import Image
 
 from recipes import quickstart
 from recipes.configs import digits
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 from recipes.options.classification import Data
 from tests.pretrained.places import published_file
 

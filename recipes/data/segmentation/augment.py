@@ -63,7 +63,7 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
         picture: a `PIL.Image` in RGB.
         labels: classes of the pixels, uint8 of shape `(height, width)`.
         size: the output `(height, width)`.
-        scale: the short and the long side for a ratio of 1, see `scaled`.
+        scale: the short and the long side for a ratio of 1, see `scaled_size`.
         most_of_one_class: see `crop_box`.
         drawn: the image's random numbers from `draw`.
 
@@ -73,7 +73,7 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
         and ignored labels.
     """
     scale = tuple(int(side * drawn["ratio"]) for side in scale)
-    picture = resized(picture, scaled(picture.size, scale))
+    picture = resize(picture, scaled_size(picture.size, scale))
     labels = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
     labels = np.asarray(labels)
     box = crop_box(labels, size, drawn["corners"], most_of_one_class)
@@ -84,10 +84,10 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
         labels = labels[:, ::-1]
     if "photometric" in drawn:
         picture = distort(picture, *drawn["photometric"])
-    return padded(np.asarray(picture), size, FILL), padded(labels, size, IGNORED)
+    return pad(np.asarray(picture), size, FILL), pad(labels, size, IGNORED)
 
 
-def scaled(size, scale):
+def scaled_size(size, scale):
     """Returns the largest size of an image within a scale, keeping the aspect ratio.
 
     Args:
@@ -101,7 +101,7 @@ def scaled(size, scale):
     return tuple(max(int(side * factor + 0.5), 1) for side in size)
 
 
-def resized(picture, size):
+def resize(picture, size):
     """Resizes a `PIL.Image` to `(width, height)`, bilinear with antialiasing."""
     if picture.size == size:
         return picture
@@ -175,7 +175,7 @@ def _with_values(picture, factor, addend):
     return picture.point(table * len(picture.getbands()))
 
 
-def padded(array, size, fill):
+def pad(array, size, fill):
     """Pads an array at the right and bottom to a size `(height, width)`."""
     if array.shape[:2] == tuple(size):
         return array

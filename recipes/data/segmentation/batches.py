@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 
-from ..batches import shuffled
+from ..batches import image_order
 from ..feed import Steps
 from .augment import augment, draw
 from .pairs import IGNORED
@@ -51,7 +51,7 @@ class TrainingCrops(Steps):
         number = len(self.pairs)
         positions = step * self.batch_size + np.arange(self.batch_size)
         return np.array(
-            [shuffled(number, self.seed, p // number)[p % number] for p in positions]
+            [image_order(number, self.seed, p // number)[p % number] for p in positions]
         )
 
     def prepare(self, step, part, arrays):

@@ -31,7 +31,7 @@ def check_occurrence(dataset, where):
         (dataset.train, "training", min(2, len(dataset.class_names))),
         (dataset.test, "test", 1),
     ):
-        labels = labels_found(pairs)
+        labels = find_labels(pairs)
         classes = pairs.table[labels]
         missing = np.setdiff1d(np.arange(len(dataset.class_names)), classes)
         if not missing.size:
@@ -53,7 +53,7 @@ def check_occurrence(dataset, where):
         warnings.warn(message, stacklevel=2)
 
 
-def labels_found(pairs):
+def find_labels(pairs):
     """Returns the labels in files, ascending, reading until all classes are found.
 
     Args:

@@ -15,10 +15,10 @@ import numpy as np
 from keras_cbvit.classes import check_names
 from keras_cbvit.images import decode, decode_samples
 
-from ..fingerprints import NO_CLASS, fingerprint, marks_of
+from ..fingerprints import NO_CLASS, fingerprint, image_marks
 from ..folders import Contents, MissingDatasetError
 from ..records import Records
-from ..tfds import UnknownDatasetError, prepared, refuse_float_images
+from ..tfds import UnknownDatasetError, prepare, refuse_float_images
 
 IGNORED = 255
 """The label of ignored pixels, whatever it is in the files."""
@@ -136,7 +136,7 @@ class Pairs(Sequence):
 
     def fingerprint(self):
         """Returns the fingerprint of the pairs; see `recipes.data.fingerprints`."""
-        marks = (marks_of(each, self.indices) for each in (self.images, self.labels))
+        marks = (image_marks(each, self.indices) for each in (self.images, self.labels))
         pairs = (b"\n".join(pair) for pair in zip(*marks, strict=True))
         return fingerprint(pairs, np.full(len(self), NO_CLASS))
 
@@ -230,7 +230,7 @@ def load_pairs(data):
         description = folder.name
     else:
         try:
-            builder = prepared(data, data.train_split, data.test_split)
+            builder = prepare(data, data.train_split, data.test_split)
         except UnknownDatasetError as error:
             raise MissingDatasetError(
                 f"There is no folder {folder.absolute()}, and TFDS has no data set "

@@ -6,10 +6,10 @@ Worker processes import this module, so it must not import Keras.
 import numpy as np
 
 from ..feed import Steps
-from .augment import resized, scaled
+from .augment import resize, scaled_size
 
 
-class WholePictures(Steps):
+class WholeImages(Steps):
     """Batches of one resized image with its labels and the size of its canvas."""
 
     parts = 1
@@ -21,14 +21,14 @@ class WholePictures(Steps):
 
     def prepare(self, step, part, arrays):
         picture, labels = self.pairs[step]
-        return *fitted(picture, self.scale, self.divisor), labels
+        return *fit_to_canvas(picture, self.scale, self.divisor), labels
 
     def join(self, step, arrays, found):
         ((image, canvas, labels),) = found
         return image, labels, canvas
 
 
-def fitted(picture, scale, divisor):
+def fit_to_canvas(picture, scale, divisor):
     """Resizes an image to a scale; returns an array and the size of its canvas."""
-    image = np.asarray(resized(picture, scaled(picture.size, scale)))
+    image = np.asarray(resize(picture, scaled_size(picture.size, scale)))
     return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])

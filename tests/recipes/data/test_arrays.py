@@ -6,7 +6,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from recipes.data import pictures
 from recipes.data.sources import MissingDatasetError, load_dataset
 from recipes.options.classification import Data
 
@@ -50,7 +49,7 @@ def test_arrays_may_name_their_classes(tmp_path):
 
 def test_images_of_arrays_have_names(tmp_path, monkeypatch):
     np.savez(tmp_path / "set.npz", **arrays())
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     dataset = load(tmp_path / "set.npz")
     expected = f"image 2 of x_test in {tmp_path}/set.npz"
     assert dataset.test.images.name(2) == expected

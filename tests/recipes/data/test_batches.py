@@ -10,7 +10,7 @@ from keras_cbvit.images import BrokenImageError
 from recipes.data.augment import augment
 from recipes.data.batches import Batches, TrainingBatches
 from recipes.data.feed import Feed
-from recipes.data.pictures import Pictures, Split
+from recipes.data.images import Images, Split
 from recipes.evaluation import measure
 from recipes.options.classification import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.hand_over import evaluate, hand_over
@@ -28,7 +28,7 @@ def split_of(number, size=(6, 8), classes=3):
 def decoded_at_each_use(split):
     """The same images, one by one."""
     data = Data(image_size=split.images.shape[1:3])
-    return Split(Pictures(list(split.images), data), split.labels)
+    return Split(Images(list(split.images), data), split.labels)
 
 
 def training_batches(split, batch_size=4, smoothing=0.0, seed=0, **policy):
@@ -67,7 +67,7 @@ def pictures(tmp_path_factory):
     paths[2].write_bytes(paths[2].read_bytes()[:300])
     data = Data(image_size=(16, 16))
     names = [str(path) for path in paths]
-    pictures = Pictures(paths, data, names.__getitem__, originals=True)
+    pictures = Images(paths, data, names.__getitem__, originals=True)
     return Split(pictures, np.arange(12) % 3)
 
 
@@ -272,8 +272,8 @@ def test_copies_of_a_picture_are_decoded_once_and_cropped_each(pictures, monkeyp
         opened.append(int(index))
         return picture(self, index)
 
-    picture = Pictures.open
-    monkeypatch.setattr(Pictures, "open", open_)
+    picture = Images.open
+    monkeypatch.setattr(Images, "open", open_)
     policy = Augmentation(repeats=3, erasing=0.0)
     batches = TrainingBatches(pictures, 3, 9, policy)
     step = next(s for s in range(9) if 2 not in batches.indices(s))

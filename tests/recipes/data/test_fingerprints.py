@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data.fingerprints import FORM, differences_of, of_dataset
-from recipes.data.pictures import Split
+from recipes.data.fingerprints import FORM, dataset_fingerprint, describe_differences
+from recipes.data.images import Split
 from recipes.data.segmentation import pairs
 from recipes.data.sources import Dataset, load_dataset
 from recipes.files import check_form
@@ -35,13 +35,13 @@ def write_folder(folder, classes=("a", "b"), images=3):
 def data_of(dataset, **options):
     """The data of a run, read from JSON."""
     data = Data(dataset=str(dataset), image_size=(8, 8), **options)
-    found = json.loads(json.dumps(of_dataset(load_dataset(data))))
+    found = json.loads(json.dumps(dataset_fingerprint(load_dataset(data))))
     check_form(found, FORM)
     return found
 
 
 def differences(before, now):
-    found = list(differences_of(before, now))
+    found = list(describe_differences(before, now))
     assert bool(found) == (before != now)
     return found
 
@@ -60,7 +60,7 @@ def test_a_folder_that_was_moved_and_touched_is_the_same(tmp_path, originals):
 
     def found():
         data = Data(dataset=str(folder), image_size=(8, 8))
-        return of_dataset(load_dataset(data, originals=originals))
+        return dataset_fingerprint(load_dataset(data, originals=originals))
 
     before = found()
     folder = shutil.move(folder, tmp_path / "elsewhere" / "data")
@@ -72,7 +72,7 @@ def test_a_folder_that_was_moved_and_touched_is_the_same(tmp_path, originals):
 def test_what_is_decoded_when_asked_for_is_the_same_as_in_memory(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "data")
     before = data_of(folder)
-    monkeypatch.setattr("recipes.data.pictures.MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     assert data_of(folder) == before
 
 
@@ -230,7 +230,7 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
         data = SegmentationData(
             str(folder), class_names=("red", "green", "blue"), ignored_label=11
         )
-        return of_dataset(pairs.load_pairs(data))
+        return dataset_fingerprint(pairs.load_pairs(data))
 
     before = found()
     check_form(before, FORM)
@@ -248,4 +248,6 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
 def test_of_several_classes_for_an_image_the_number_is_known():
     split = Split(np.zeros((3, 8, 8, 3), "uint8"), np.ones((3, 5), bool))
     assert split.fingerprint()["images"] == [3]
-    assert of_dataset(Dataset(split, split, ("a",), "x"))["train"]["classes"] == [-1]
+    assert dataset_fingerprint(Dataset(split, split, ("a",), "x"))["train"][
+        "classes"
+    ] == [-1]

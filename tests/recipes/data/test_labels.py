@@ -7,7 +7,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from recipes.data.labels import places, read_names, read_text
+from recipes.data.labels import class_indices, read_names, read_text
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 
@@ -67,10 +67,10 @@ def test_a_missing_file_is_another_error(tmp_path):
 
 
 def test_places_are_by_name():
-    assert places(["b", "a", "b"], ("a", "b"), "x", "y").tolist() == [1, 0, 1]
-    assert places([], ("a",), "x", "y").dtype == "int64"
+    assert class_indices(["b", "a", "b"], ("a", "b"), "x", "y").tolist() == [1, 0, 1]
+    assert class_indices([], ("a",), "x", "y").dtype == "int64"
     with pytest.raises(ValueError, match="F has c, d, but G has only a, b"):
-        places(["d", "a", "c", "c"], ("a", "b"), "F has", "G has")
+        class_indices(["d", "a", "c", "c"], ("a", "b"), "F has", "G has")
 
 
 # Folders

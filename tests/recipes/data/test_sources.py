@@ -10,10 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_cbvit.images import BrokenImageError
-from recipes.data import pictures
 from recipes.data.batches import Batches
 from recipes.data.folders import MissingDatasetError
-from recipes.data.pictures import Pictures
+from recipes.data.images import Images
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 from tests.make_tiny_tfds import FOLDER, TEST, TRAIN, picture
@@ -218,7 +217,7 @@ def test_broken_pictures_that_are_not_kept_are_an_error_when_asked_for(
 ):
     folder_with_broken(tmp_path, "train/cat/9.png")
     if how == "large":
-        monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+        monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     data = Data(dataset=str(tmp_path), image_size=(8, 8))
     train = load_dataset(data, originals=how == "originals").train
     assert (len(train), train.broken) == (20, 0)
@@ -230,7 +229,7 @@ def test_broken_pictures_that_are_not_kept_are_an_error_when_asked_for(
 
 def test_the_first_images_leave_broken_ones_out(tmp_path, monkeypatch):
     folder_with_broken(tmp_path, "train/cat/1.png")
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     train = load(tmp_path).train
     monkeypatch.undo()
     with pytest.warns(UserWarning, match="^Skipped 1 of 4 images"):
@@ -297,13 +296,13 @@ def test_training_images_can_stay_original(tmp_path, source):
     resized, dataset = load_dataset(data), load_dataset(data, originals=True)
     assert isinstance(resized.train.images, np.ndarray)
     assert isinstance(dataset.test.images, np.ndarray)
-    assert isinstance(dataset.train.images, Pictures)
+    assert isinstance(dataset.train.images, Images)
     assert {image.open(0).size for image in [dataset.train.images]} == {(8, 8)}
     np.testing.assert_array_equal(list(dataset.train.images), resized.train.images)
     np.testing.assert_array_equal(dataset.train.labels, resized.train.labels)
     np.testing.assert_array_equal(dataset.test.images, resized.test.images)
     first = dataset.train.first(3)
-    assert isinstance(first.images, Pictures)
+    assert isinstance(first.images, Images)
     assert (len(first), len(first.images), first.images.open(2).size) == (3, 3, (8, 8))
     np.testing.assert_array_equal(first.labels, dataset.train.labels[:3])
 
@@ -473,9 +472,9 @@ def expected_set(numbers):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_a_tfds_data_set_is_read_whole(monkeypatch, memory):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", memory)
     dataset = load_tiny()
-    assert isinstance(dataset.train.images, Pictures if memory == 0 else np.ndarray)
+    assert isinstance(dataset.train.images, Images if memory == 0 else np.ndarray)
     assert as_set(dataset.train) == expected_set(TRAIN)
     assert as_set(dataset.test) == expected_set(TEST)
     assert dataset.class_names == ("even", "odd")
@@ -489,7 +488,7 @@ def test_a_tfds_data_set_may_be_named_with_its_version():
 
 def test_images_come_in_the_same_order_from_memory_and_from_files(monkeypatch):
     kept = load_tiny()
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     decoded = load_tiny()
     for split in ("train", "test"):
         one, other = getattr(kept, split), getattr(decoded, split)
@@ -515,7 +514,7 @@ def test_batches_are_the_same_from_memory_and_decoded_at_each_use(
         ]
 
     in_memory, kept = batches()
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     still_in_memory, decoded = batches()
     assert in_memory
     assert not still_in_memory
@@ -567,7 +566,7 @@ def test_tfds_of_floating_point_numbers_is_refused(tmp_path):
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 @pytest.mark.parametrize("lost", [1, 10, 130, 135])
 def test_a_truncated_record_file_is_refused(tmp_path, monkeypatch, memory, lost):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", memory)
     data_dir, folder = copy_tiny(tmp_path)
     file = folder / "tiny-test.tfrecord-00001-of-00002"
     file.write_bytes(file.read_bytes()[:-lost])
@@ -596,7 +595,7 @@ def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):
     assert name in str(caught[0].message)
     with pytest.raises(BrokenImageError, match=name):
         load_tiny(data_dir, strict=True)
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     test = load_tiny(data_dir).test
     assert len(test) == 7
     with pytest.raises(BrokenImageError, match=rf"test\.tfrecord-00001-of-00002{name}"):
@@ -608,7 +607,7 @@ def test_a_broken_picture_of_tfds_is_named(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_imagenet_is_read_by_tfds(monkeypatch, memory):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", memory)
     dataset = load("imagenet2012", data_dir=FOLDER, test_split="validation")
     assert len(dataset.class_names) == 1000
     for synset, label in (*imagenet.CLASSES.items(), ("n04263257", 809)):
@@ -628,7 +627,7 @@ def test_imagenet_is_read_by_tfds(monkeypatch, memory):
 
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_imagenets_training_pictures_stay_of_their_sizes(monkeypatch, memory):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", memory)
     data = Data(dataset="imagenet2012", data_dir=FOLDER, test_split="validation")
     images = load_dataset(data, originals=True).train.images
     opened = [images.open(i) for i in range(24)]

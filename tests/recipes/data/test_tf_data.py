@@ -16,7 +16,7 @@ from keras_cbvit.images import BrokenImageError
 from keras_cbvit.images import decode as decode_by_pillow
 from recipes.data import tf_data
 from recipes.data.batches import TrainingBatches
-from recipes.data.pictures import Pictures, Split
+from recipes.data.images import Images, Split
 from recipes.data.records import Records
 from recipes.data.sources import load_dataset
 from recipes.data.tf_data import TensorFlowFeed
@@ -252,7 +252,7 @@ def test_crops_and_flips_are_of_all_of_the_image():
     ramp = np.linspace(0, 255, 100).astype("uint8")
     image = np.repeat(np.broadcast_to(ramp, (80, 100))[..., None], 3, 2)
     data = Data(image_size=(16, 16))
-    split = Split(Pictures([image] * 64, data, originals=True), np.zeros(64, "int64"))
+    split = Split(Images([image] * 64, data, originals=True), np.zeros(64, "int64"))
     batches = training_batches(split, 64, random_resized_crop=True, flip=True)
     ((batch, _),) = read(TensorFlowFeed(batches), 0, 1)
     left, right = (batch["images"][:, 8, i, 0].astype(int) for i in (0, -1))
@@ -293,7 +293,7 @@ def test_broken_pictures_end_it_and_are_all_named(tmp_path):
             stream.write(content)
     data = Data(image_size=(8, 8))
     split = Split(
-        Pictures(paths, data, paths.__getitem__, originals=True), np.zeros(12, "int64")
+        Images(paths, data, paths.__getitem__, originals=True), np.zeros(12, "int64")
     )
     feed = TensorFlowFeed(training_batches(split, 4, random_resized_crop=True))
     with pytest.raises(

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from recipes.data.conditions import occluded
-from recipes.data.pictures import Pictures, Split
+from recipes.data.conditions import occlude
+from recipes.data.images import Images, Split
 from recipes.evaluation import measure
 from recipes.options.classification import Data
 from tests.recipes.evaluation.trained import classifier, digits
@@ -88,7 +88,7 @@ def test_images_without_a_right_class_do_not_count(brightness):
 
 def test_occlusion_is_the_middle_112_of_224_pixels():
     image = np.random.default_rng(0).integers(1, 256, (2, 224, 224, 3), "uint8")
-    found = occluded(image)
+    found = occlude(image)
     black = (found == 0).all(axis=-1)
     assert black.sum() == 2 * 112 * 112
     assert black[:, 56:168, 56:168].all()
@@ -103,7 +103,7 @@ def test_occlusion_is_the_middle_112_of_224_pixels():
 def test_occlusion_has_half_the_sides_of_any_image(size, rows, columns):
     expected = np.ones((1, *size, 3), "uint8")
     expected[:, slice(*rows), slice(*columns)] = 0
-    np.testing.assert_array_equal(occluded(np.ones((1, *size, 3), "uint8")), expected)
+    np.testing.assert_array_equal(occlude(np.ones((1, *size, 3), "uint8")), expected)
 
 
 def test_what_is_in_the_middle_is_not_seen_under_occlusion(brightness):
@@ -138,7 +138,7 @@ def test_an_attack_does_not_depend_on_the_batches(attack):
     assert found == pytest.approx(expected, rel=1e-4)
     # Pictures that are decoded at each use.
     data = Data(image_size=(8, 8))
-    split = Split(Pictures(list(split.images), data), split.labels)
+    split = Split(Images(list(split.images), data), split.labels)
     assert measure(model, split, attack, 8.0) == pytest.approx(expected, rel=1e-4)
 
 

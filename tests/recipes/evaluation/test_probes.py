@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 from recipes.data.sources import Dataset
 from recipes.evaluate import Evaluation, evaluate
 from recipes.evaluation import probes

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from recipes.data import pictures
+from recipes.data import images
 from recipes.network import build_classifier
 from recipes.options.classification import Augmentation
 from recipes.train import train
@@ -93,7 +93,7 @@ def interrupted_dense_layer(folder):
 
 def interrupted_and_decoded_at_each_use(folder, devices):
     """Two matters of their own, but this is quick."""
-    pictures.MEMORY_BYTES = 0
+    images.MEMORY_BYTES = 0
     experiment = small(folder / f"{devices}_devices", devices=devices)
     with interrupted(step=8):
         train(experiment)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recipes.data.segmentation import occurrence
-from recipes.data.segmentation.occurrence import check_occurrence, labels_found
+from recipes.data.segmentation.occurrence import check_occurrence, find_labels
 from recipes.data.segmentation.pairs import Dataset, Pairs
 
 pytestmark = pytest.mark.any_backend
@@ -82,7 +82,7 @@ def test_no_more_files_are_read_than_it_takes(monkeypatch):
         pairs = pairs_of(*rows)
         pairs.__class__ = Counted
         read.clear()
-        return labels_found(pairs).tolist()
+        return find_labels(pairs).tolist()
 
     assert labels_of([[0, 1, 2]] * 100) == [0, 1, 2]
     assert len(read) == 4
@@ -94,4 +94,4 @@ def test_wrong_labels_are_named():
     with pytest.raises(
         ValueError, match="labels 1 has the unknown labels 7; the 3 classes have"
     ):
-        labels_found(pairs_of([0, 1], [7, 0]))
+        find_labels(pairs_of([0, 1], [7, 0]))

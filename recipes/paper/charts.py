@@ -5,7 +5,7 @@ import numpy as np
 from .. import figures
 from ..evaluation.paper_measures import ALONG, FIRST, TITLES
 from .models import HEADS
-from .tasks import counted_by
+from .tasks import axis_label
 
 
 def bars(result, file):
@@ -14,7 +14,7 @@ def bars(result, file):
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), len(measures))
     for (size, rows), row_of_axes in zip(sizes.items(), axes, strict=True):
-        looks = figures.looks(len(rows))
+        looks = figures.line_styles(len(rows))
         for measure, axis in zip(measures, row_of_axes, strict=True):
             for position, (row, look) in enumerate(zip(rows, looks, strict=True)):
                 values = _values(row, measure)
@@ -38,7 +38,7 @@ def along(result, file):
             curves = {row["title"]: _values(row, measure) for row in rows}
             panels[f"{TITLES[measure]}\n({result['dataset']}, {size})"] = curves
     first = result["measures"][0]
-    figures.draw_panels(panels, file, counted_by(first, result), FIRST[ALONG[first]])
+    figures.draw_panels(panels, file, axis_label(first, result), FIRST[ALONG[first]])
 
 
 def over_heads(result, file):
@@ -48,7 +48,9 @@ def over_heads(result, file):
     for (size, rows), (axis,) in zip(sizes.items(), axes, strict=True):
         rows = {row["model"]: row for row in rows}
         kinds = {"plain": "plain", "cb": "CB"}
-        for (kind, title), look in zip(kinds.items(), figures.looks(2), strict=True):
+        for (kind, title), look in zip(
+            kinds.items(), figures.line_styles(2), strict=True
+        ):
             values = np.array(
                 [_values(rows[f"{kind}_{heads}_heads"], "top1") for heads in HEADS]
             )
@@ -71,7 +73,7 @@ def costs(result, file):
     titles = list(dict.fromkeys(titles))[1:]
     figure, axes = _grid(1, 2)
     for index, (title, look) in enumerate(
-        zip(titles, figures.looks(len(titles)), strict=True)
+        zip(titles, figures.line_styles(len(titles)), strict=True)
     ):
         work, parameters = [], []
         for rows in sizes.values():

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_cbvit.images import BrokenImageError, decode, fit
 
-from .fingerprints import fingerprint, marks_of
+from .fingerprints import fingerprint, image_marks
 
 # Images are kept in memory up to this size; larger sets are decoded on each access.
 MEMORY_BYTES = 2 << 30
@@ -34,7 +34,7 @@ class Split:
     def first(self, number):
         """Returns the split of the first images, at most `number`."""
         labels = self.labels[:number]
-        if isinstance(self.images, Pictures):
+        if isinstance(self.images, Images):
             return self.images.first(number).split(labels)
         return Split(np.asarray(self.images[:number]), labels, self.broken)
 
@@ -42,13 +42,13 @@ class Split:
         """Returns the fingerprint of the images; see `recipes.data.fingerprints`."""
         if self.listed is not None:
             return self.listed
-        if isinstance(self.images, Pictures):
+        if isinstance(self.images, Images):
             return self.images.fingerprint(self.labels)
-        marks = marks_of(self.images, range(len(self)))
+        marks = image_marks(self.images, range(len(self)))
         return fingerprint(marks, self.labels)
 
 
-class Pictures(Sequence):
+class Images(Sequence):
     """Images that are decoded and resized on access."""
 
     def __init__(self, encoded, data, name="image {}".format, originals=False):
@@ -127,5 +127,5 @@ class Pictures(Sequence):
 
     def fingerprint(self, labels, left_out=0):
         """Returns the fingerprint of these images with their labels."""
-        marks = marks_of(self.encoded, self.indices)
+        marks = image_marks(self.encoded, self.indices)
         return fingerprint(marks, labels, left_out)
