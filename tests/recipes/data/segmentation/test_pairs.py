@@ -380,7 +380,7 @@ def tfds_builder(tmp_path, monkeypatch):
         splits=splits, version="1.0.0", features={"image": None, "annotation": None}
     )
     builder = SimpleNamespace(info=info, data_path=tmp_path)
-    monkeypatch.setattr(sources, "prepared", lambda data, *splits: builder)
+    monkeypatch.setattr(sources, "prepare", lambda data, *splits: builder)
     return builder
 
 
