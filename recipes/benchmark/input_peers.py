@@ -96,8 +96,8 @@ def timm(files, image_size, batch_size, workers):
             return len(files)
 
         def __getitem__(self, index):
-            with Image.open(files[index]) as picture:
-                return transform(picture.convert("RGB")), 0
+            with Image.open(files[index]) as image:
+                return transform(image.convert("RGB")), 0
 
     class Order(torch.utils.data.Sampler):
         number = batch_size
@@ -152,10 +152,10 @@ def keras_cv(files, image_size, batch_size, workers):
     ]
 
     def read(file):
-        picture = tf.io.decode_image(
+        image = tf.io.decode_image(
             tf.io.read_file(file), channels=3, expand_animations=False
         )
-        return crop(tf.cast(picture, tf.float32))
+        return crop(tf.cast(image, tf.float32))
 
     def augment_batch(images):
         for layer in augment:

@@ -224,11 +224,11 @@ class TrainingBatches(_Batches):
         broken = {}
         drawn = self.drawn(step)
         for index in np.unique(indices)[part :: self.parts]:
-            replacement, picture = self._picture(index, broken)
+            replacement, image = self._image(index, broken)
             rows = np.flatnonzero(indices == index)
             for row in rows.tolist():
                 numbers = {name: values[row] for name, values in drawn.items()}
-                arrays["images"][row] = augment(picture, self.size, numbers)
+                arrays["images"][row] = augment(image, self.size, numbers)
             label = self.targets(np.array([replacement]))
             arrays["labels"][rows] = self.smoothed(label)
         return broken
@@ -293,7 +293,7 @@ class TrainingBatches(_Batches):
             "paste": np.tile(np.array(box, "int32"), (self.batch_size, 1)),
         }
 
-    def _picture(self, index, broken):
+    def _image(self, index, broken):
         """Returns index and image, of the next intact image if this one is broken."""
         if self.in_memory:
             return index, Image.fromarray(self.images[index])

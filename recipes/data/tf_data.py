@@ -127,7 +127,7 @@ class TensorFlowFeed:
             return []
         rows = tf.data.Dataset.range(len(self.labels)).map(lambda index: (index, index))
         decoded = self.read(rows).map(
-            lambda place, index, picture: (index, tf.shape(decode(picture))),
+            lambda place, index, image: (index, tf.shape(decode(image))),
             tf.data.AUTOTUNE,
         )
         good = {int(index) for index, _ in decoded.ignore_errors().as_numpy_iterator()}
@@ -149,23 +149,23 @@ class TensorFlowFeed:
         )
         return step * self.different + row, index
 
-    def _prepare(self, place, index, picture):
+    def _prepare(self, place, index, image):
         """Returns all copies of an image, their boxes to erase, and its label."""
-        picture, repeats = decode(picture), self.policy.repeats
+        image, repeats = decode(image), self.policy.repeats
         images, boxes = tf.map_fn(
-            lambda number: self._copy(picture, number),
+            lambda number: self._copy(image, number),
             place * repeats + tf.range(repeats, dtype="int64"),
             fn_output_signature=(tf.uint8, tf.int32),
         )
         images = tf.ensure_shape(images, (repeats, *self.batches.size, 3))
         return images, tf.ensure_shape(boxes, (repeats, 4)), self.labels[index]
 
-    def _copy(self, picture, number):
+    def _copy(self, image, number):
         """Returns an augmented image, uint8, and its box to erase."""
         policy = self.policy
         seeds = tf.stack([tf.constant(self.batches.seed, "int64"), number])
         for_crop, for_flip, for_erasing = tf.unstack(tf.random.split(seeds, 3))
-        image = tf.cast(picture, "float32")
+        image = tf.cast(image, "float32")
         if policy.random_resized_crop:
             box = draw_box(tf.shape(image), (0.08, 1), (3 / 4, 4 / 3), for_crop)
             top, left, bottom, right = tf.unstack(box)
@@ -180,7 +180,7 @@ class TensorFlowFeed:
         return erase(image, policy.erasing, for_erasing)
 
     def _join(self, images, boxes, labels):
-        """A batch of pictures with their copies in the order of `TrainingBatches`."""
+        """Arranges images and copies in the order of `TrainingBatches`."""
         size, repeats = self.batches.batch_size, self.policy.repeats
 
         def in_order(copies):
@@ -197,9 +197,9 @@ class TensorFlowFeed:
 
 
 def _reader(images, service):
-    """A function that adds the pictures to a dataset of places and indices.
+    """Returns a function that adds images to a data set of positions and indices.
 
-    A picture is encoded bytes, or an array that is decoded.
+    Images are encoded bytes, or decoded arrays.
     """
     if isinstance(images, np.ndarray):
         return _of_tensor(images, service)

@@ -17,32 +17,32 @@ ORIENTATION = (
 HEAD = 2**16  # number of bytes of a file in which to search for the orientation
 
 
-def decode(picture):
+def decode(encoded):
     """Decodes an image like `keras_cbvit.images`: uint8, upright, RGB.
 
     Args:
-        picture: the bytes of a JPEG or PNG file; an array is returned unchanged.
+        encoded: the bytes of a JPEG or PNG file; an array is returned unchanged.
 
     Raises:
         tf.errors.InvalidArgumentError: if the image cannot be decoded, or has another
             format.
     """
-    if picture.dtype != tf.string:
-        return picture
+    if encoded.dtype != tf.string:
+        return encoded
     image = tf.cond(
-        tf.io.is_jpeg(picture),
+        tf.io.is_jpeg(encoded),
         # The method of Pillow's decoder.
-        lambda: tf.io.decode_jpeg(picture, 3, dct_method="INTEGER_ACCURATE"),
-        lambda: _decode_png(picture),
+        lambda: tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE"),
+        lambda: _decode_png(encoded),
     )
-    return _upright(image, picture)
+    return _upright(image, encoded)
 
 
-def _decode_png(picture):
-    signature = tf.strings.substr(picture, 0, 8) == b"\x89PNG\r\n\x1a\n"
+def _decode_png(encoded):
+    signature = tf.strings.substr(encoded, 0, 8) == b"\x89PNG\r\n\x1a\n"
     tf.debugging.Assert(signature, ["neither JPEG nor PNG"])
-    color_type = tf.strings.substr(picture, 25, 1)
-    head = tf.strings.substr(picture, 0, HEAD)
+    color_type = tf.strings.substr(encoded, 25, 1)
+    head = tf.strings.substr(encoded, 0, HEAD)
     transparent = (
         (color_type == b"\4")
         | (color_type == b"\6")
@@ -50,17 +50,17 @@ def _decode_png(picture):
     )
 
     def over_white():
-        image = tf.cast(tf.io.decode_png(picture, 4), "int32")
+        image = tf.cast(tf.io.decode_png(encoded, 4), "int32")
         color, alpha = image[..., :3], image[..., 3:]
         return tf.cast((color * alpha + 255 * (255 - alpha) + 127) // 255, "uint8")
 
     # Decoding opaque images of less than 8 bits to four channels gives wrong results.
-    return tf.cond(transparent, over_white, lambda: tf.io.decode_png(picture, 3))
+    return tf.cond(transparent, over_white, lambda: tf.io.decode_png(encoded, 3))
 
 
-def _upright(image, picture):
+def _upright(image, encoded):
     """Rotates and mirrors a decoded image according to the orientation in its file."""
-    head = tf.strings.substr(picture, 0, HEAD)
+    head = tf.strings.substr(encoded, 0, HEAD)
     found = tf.strings.regex_replace(head, ORIENTATION, rb"\1\2\3")
     number = tf.io.decode_raw(tf.strings.substr(found, 0, 1), "uint8")[0] & 15
     number = tf.where(tf.strings.length(found) == 1, number, 1)

@@ -56,11 +56,11 @@ def draw(random, number, policy):
     return drawn
 
 
-def augment(picture, labels, size, scale, most_of_one_class, drawn):
+def augment(image, labels, size, scale, most_of_one_class, drawn):
     """Resizes, crops, flips, distorts and pads an image and its labels.
 
     Args:
-        picture: a `PIL.Image` in RGB.
+        image: a `PIL.Image` in RGB.
         labels: classes of the pixels, uint8 of shape `(height, width)`.
         size: the output `(height, width)`.
         scale: the short and the long side for a ratio of 1, see `scaled_size`.
@@ -73,18 +73,18 @@ def augment(picture, labels, size, scale, most_of_one_class, drawn):
         and ignored labels.
     """
     scale = tuple(int(side * drawn["ratio"]) for side in scale)
-    picture = resize(picture, scaled_size(picture.size, scale))
-    labels = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
+    image = resize(image, scaled_size(image.size, scale))
+    labels = Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST)
     labels = np.asarray(labels)
     box = crop_box(labels, size, drawn["corners"], most_of_one_class)
     left, top, right, bottom = box
-    picture, labels = picture.crop(box), labels[top:bottom, left:right]
+    image, labels = image.crop(box), labels[top:bottom, left:right]
     if drawn.get("flip"):
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         labels = labels[:, ::-1]
     if "photometric" in drawn:
-        picture = distort(picture, *drawn["photometric"])
-    return pad(np.asarray(picture), size, FILL), pad(labels, size, IGNORED)
+        image = distort(image, *drawn["photometric"])
+    return pad(np.asarray(image), size, FILL), pad(labels, size, IGNORED)
 
 
 def scaled_size(size, scale):
@@ -101,11 +101,11 @@ def scaled_size(size, scale):
     return tuple(max(int(side * factor + 0.5), 1) for side in size)
 
 
-def resize(picture, size):
+def resize(image, size):
     """Resizes a `PIL.Image` to `(width, height)`, bilinear with antialiasing."""
-    if picture.size == size:
-        return picture
-    return picture.resize(size, Image.Resampling.BILINEAR)
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def crop_box(labels, size, corners, most_of_one_class):
@@ -142,37 +142,37 @@ def crop_box(labels, size, corners, most_of_one_class):
     return boxes[-1]
 
 
-def distort(picture, brightness, contrast, saturation, hue, contrast_first):
+def distort(image, brightness, contrast, saturation, hue, contrast_first):
     """mmsegmentation's `PhotoMetricDistortion`, in Pillow's colors.
 
     Args:
-        picture: a `PIL.Image` in RGB.
+        image: a `PIL.Image` in RGB.
         brightness: addend of the values.
         contrast: factor of the values.
         saturation: factor of the saturation.
         hue: rotation of the hue in degrees.
         contrast_first: whether contrast precedes saturation and hue.
     """
-    picture = _with_values(picture, 1, brightness)
+    image = _with_values(image, 1, brightness)
     if contrast_first:
-        picture = _with_values(picture, contrast, 0)
+        image = _with_values(image, contrast, 0)
     turn = round(hue * 256 / 360)  # Pillow's hue has 256 steps
     if saturation != 1 or turn:
-        hues, saturations, values = picture.convert("HSV").split()
+        hues, saturations, values = image.convert("HSV").split()
         hues = hues.point([(value + turn) % 256 for value in range(256)])
         saturations = _with_values(saturations, saturation, 0)
-        picture = Image.merge("HSV", (hues, saturations, values)).convert("RGB")
+        image = Image.merge("HSV", (hues, saturations, values)).convert("RGB")
     if not contrast_first:
-        picture = _with_values(picture, contrast, 0)
-    return picture
+        image = _with_values(image, contrast, 0)
+    return image
 
 
-def _with_values(picture, factor, addend):
+def _with_values(image, factor, addend):
     """Scales and shifts values of 0–255, and truncates them like mmsegmentation."""
     if (factor, addend) == (1, 0):
-        return picture
+        return image
     table = [int(min(max(value * factor + addend, 0), 255)) for value in range(256)]
-    return picture.point(table * len(picture.getbands()))
+    return image.point(table * len(image.getbands()))
 
 
 def pad(array, size, fill):

@@ -284,9 +284,12 @@ def _places(folder, split):
 
 def _folder_pairs(data, contents, images, labels, walked=None):
     """Returns the pairs of a folder of images and a folder of labels."""
-    pictures = _by_stem(images, contents.images_in(images, walked))
-    masks = _by_stem(labels, _masks_in(labels, contents))
-    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
+    image_files = _by_stem(images, contents.images_in(images, walked))
+    label_files = _by_stem(labels, _masks_in(labels, contents))
+    for one, other, place in (
+        (image_files, label_files, labels),
+        (label_files, image_files, images),
+    ):
         alone = sorted(one.keys() - other.keys())
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
@@ -294,9 +297,9 @@ def _folder_pairs(data, contents, images, labels, walked=None):
                 f"{one[alone[0]]}{more} has no counterpart {alone[0]}.* in {place}; "
                 "labels must be .png files, images of a format that Pillow decodes."
             )
-    stems = sorted(pictures)
-    pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
-    return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
+    stems = sorted(image_files)
+    images, labels = [image_files[s] for s in stems], [label_files[s] for s in stems]
+    return _pairs(data, images, labels, images.__getitem__, labels.__getitem__)
 
 
 def _masks_in(folder, contents):

@@ -20,15 +20,15 @@ class WholeImages(Steps):
         self.divisor = divisor
 
     def prepare(self, step, part, arrays):
-        picture, labels = self.pairs[step]
-        return *fit_to_canvas(picture, self.scale, self.divisor), labels
+        image, labels = self.pairs[step]
+        return *fit_to_canvas(image, self.scale, self.divisor), labels
 
     def join(self, step, arrays, found):
         ((image, canvas, labels),) = found
         return image, labels, canvas
 
 
-def fit_to_canvas(picture, scale, divisor):
+def fit_to_canvas(image, scale, divisor):
     """Resizes an image to a scale; returns an array and the size of its canvas."""
-    image = np.asarray(resize(picture, scaled_size(picture.size, scale)))
+    image = np.asarray(resize(image, scaled_size(image.size, scale)))
     return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])
