@@ -103,12 +103,12 @@ def analyze(options):
     photos = {}
     if options.photo is not None:
         photos = {
-            titles[n]: _photo(m, options.photo, options.image_size)
+            titles[n]: _load_photo(m, options.photo, options.image_size)
             for n, m in models.items()
         }
     found = {}
     for name, model in models.items():
-        found[name] = _measured(model, options)
+        found[name] = _measure(model, options)
         print(f"## {name}\n")
         print("\n\n".join(_markdown(found[name])), end="\n\n")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def analyze(options):
     return result
 
 
-def _measured(model, options):
+def _measure(model, options):
     """Computes all results of a model, as built-in Python types."""
     blocks = encoder_blocks(model)
     found: dict[str, Any] = {"blocks": [block.name for block in blocks]}
@@ -239,7 +239,7 @@ def _scale_curves(title, numbers, key):
     return curves
 
 
-def _photo(model, file, image_size=None):
+def _load_photo(model, file, image_size=None):
     """Returns an image at the model's size, its attention maps and patch grid."""
     size = size_of(model.name, model, image_size)
     photo = fit(decode(file, str(file)), size)

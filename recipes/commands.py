@@ -45,7 +45,7 @@ def parse(command, options_class, description, arguments, default=None):
     return tyro.cli(
         tyro.conf.OmitArgPrefixes[options_class],
         prog=program(command),
-        description=_as_called(description),
+        description=_adapt_commands(description),
         args=arguments,
         **extra,
     )
@@ -66,7 +66,7 @@ def _set_help(options_class, default):
                 _set_help(type(value), value)
 
 
-def _as_called(description):
+def _adapt_commands(description):
     """Replaces the commands in a help text by the form that works here."""
     return description.replace("python -m recipes.", program(""))
 
@@ -98,7 +98,7 @@ def parse_experiment(command, description, arguments):
     names = config_names()
     known = ", ".join(names)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{_as_called(description)}\nConfigs: {known}")
+        print(f"{_adapt_commands(description)}\nConfigs: {known}")
         return None
     name, *options = arguments
     # On the command line, --broadcast None selects the plain ViT, not the default.

@@ -130,7 +130,7 @@ def draw_attention(rows, file, blocks=None):
         row[0].set_title(f"{title}\nuniform: {most:.2f} nats", fontsize=9)
         for axis, block in zip(row[1:], blocks, strict=True):
             entropy = _numpy(attention_entropy(maps[block])).mean()
-            axis.imshow(_lit(photo, maps[block][0], grid))
+            axis.imshow(_light_up(photo, maps[block][0], grid))
             axis.set_title(f"block {block}\n{entropy:.2f} nats", fontsize=9)
         for axis in row:
             axis.axis("off")
@@ -341,7 +341,7 @@ def _draw_triangle(figure, axis):
     axis.axis("off")
 
 
-def _lit(photo, maps, grid):
+def _light_up(photo, maps, grid):
     """Scales a photo's brightness by the attention of the class token, the first."""
     spatial = maps[:, 0, -grid[0] * grid[1] :].mean(axis=0).reshape(grid)
     sides = np.array(photo.shape[:2]) // grid

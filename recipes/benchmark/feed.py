@@ -48,7 +48,7 @@ class Feed:
             for kind, workers in (("threads", 0), ("processes", number)):
                 source = feed.Feed(self._simulation(), workers)
                 source.threads = number
-                rows.append({"cores": number, "kind": kind, **self._measured(source)})
+                rows.append({"cores": number, "kind": kind, **self._measure(source)})
         if self.figure:
             _draw(rows, self.milliseconds, self.figure)
         return {
@@ -64,7 +64,7 @@ class Feed:
         seconds = self.milliseconds / 1000
         return Simulation(policy, self.batch_size, self.image_size, seconds)
 
-    def _measured(self, source):
+    def _measure(self, source):
         """Measures images per second, and the CPU time of the main process."""
         # This many steps consume the batches prefetched during startup and compilation.
         clock = _Clock(6 * source.ahead)

@@ -31,7 +31,7 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
         collections.deque(itertools.islice(read, more), maxlen=0)
         return (len(batch["images"]) for batch, _ in itertools.islice(read, steps))
 
-    return _timed(prepare), ("keras", "numpy", "pillow")
+    return _responder(prepare), ("keras", "numpy", "pillow")
 
 
 def tf_data(files, image_size, batch_size, workers, repeats):
@@ -52,7 +52,7 @@ def tf_data(files, image_size, batch_size, workers, repeats):
     def prepare(number):
         return (len(batch["images"]) for batch, _ in dataset(number))
 
-    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
+    return _responder(prepare), ("keras-cv", "keras", "tensorflow")
 
 
 def _training_batches(files, image_size, batch_size, repeats):
@@ -121,7 +121,7 @@ def timm(files, image_size, batch_size, workers):
         order.number = number
         return (len(images) for images, _ in loader)
 
-    return _timed(prepare), ("timm", "torch", "torchvision", "pillow")
+    return _responder(prepare), ("timm", "torch", "torchvision", "pillow")
 
 
 def keras_cv(files, image_size, batch_size, workers):
@@ -178,10 +178,10 @@ def keras_cv(files, image_size, batch_size, workers):
     def prepare(number):
         return map(len, batches(number))
 
-    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
+    return _responder(prepare), ("keras-cv", "keras", "tensorflow")
 
 
-def _timed(prepare):
+def _responder(prepare):
     """Returns a function that measures the time to prepare a number of images.
 
     Args:

@@ -126,7 +126,7 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
             clock.batch_ends()
 
     work = {"inference": inference, "training": training}
-    return _measured(work, before, "torch"), ("timm", "torch")
+    return _responder(work, before, "torch"), ("timm", "torch")
 
 
 def matmul(size, image_size, batch_size, precision, steps):
@@ -211,7 +211,7 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
         )
 
     work = {"inference": inference, "training": training}
-    return _measured(work, before, backend), (*packages, backend)
+    return _responder(work, before, backend), (*packages, backend)
 
 
 def _data(image_size, batch_size, steps, channels_first=False):
@@ -226,7 +226,7 @@ def _data(image_size, batch_size, steps, channels_first=False):
     return images, random.integers(CLASSES, size=number)
 
 
-def _measured(work, before, backend):
+def _responder(work, before, backend):
     def respond(request):
         clock = _Clock()
         run = functools.partial(work[request["do"]], clock)

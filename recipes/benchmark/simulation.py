@@ -35,7 +35,7 @@ class Simulation(TrainingBatches):
         self.wait = seconds / WAITS
 
     def prepare(self, step, part, arrays):
-        self.drawn(step)
+        self.draw(step)
         rows = range(self.batch_size)[part :: self.parts]
         end = time.perf_counter()
         for row in rows:
@@ -43,5 +43,5 @@ class Simulation(TrainingBatches):
                 end += self.wait  # compensates for sleeping slightly too long
                 time.sleep(max(end - time.perf_counter(), 0))
             arrays["images"][row] = self.image
-            arrays["labels"][row] = self.smoothed(self.targets(np.array([0])))
+            arrays["labels"][row] = self.smooth(self.targets(np.array([0])))
         return {}

@@ -222,7 +222,7 @@ class TrainingBatches(_Batches):
         """
         indices = self.indices(step)[self.rows]
         broken = {}
-        drawn = self.drawn(step)
+        drawn = self.draw(step)
         for index in np.unique(indices)[part :: self.parts]:
             replacement, image = self._image(index, broken)
             rows = np.flatnonzero(indices == index)
@@ -230,18 +230,18 @@ class TrainingBatches(_Batches):
                 numbers = {name: values[row] for name, values in drawn.items()}
                 arrays["images"][row] = augment(image, self.size, numbers)
             label = self.targets(np.array([replacement]))
-            arrays["labels"][rows] = self.smoothed(label)
+            arrays["labels"][rows] = self.smooth(label)
         return broken
 
     def join(self, step, arrays, found):
         """Returns a dict for `recipes.training.mixing.mix`, and the smoothed labels."""
         for broken in found:
             self.note_broken(broken)
-        drawn = self.drawn(step)
+        drawn = self.draw(step)
         batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
         return batch | {"images": arrays["images"]}, arrays["labels"]
 
-    def smoothed(self, targets):
+    def smooth(self, targets):
         """Smooths targets of shape `(images, classes)`.
 
         The limit is the uniform distribution, or 1/2 per class for multi-label targets.
@@ -249,7 +249,7 @@ class TrainingBatches(_Batches):
         alike = 1 / self.classes if self.labels.ndim == 1 else 0.5
         return targets * (1 - self.label_smoothing) + self.label_smoothing * alike
 
-    def drawn(self, step):
+    def draw(self, step):
         """Returns the random numbers of a step, one row per image of this process."""
         last = self._last
         if last[0] != step:  # cached for the other parts of the step

@@ -152,13 +152,13 @@ class Feed:
         if self.workers:
             allow_open_files()
             memory, start = ProcessMemory, self._start_processes
-        with _naming_the_cause():
+        with _explain_exits():
             memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
             for step in memory.steps[: self.ahead]:
                 memory.add(step)
-            return self._joined(memory, start(memory, held))
+            return self._join_batches(memory, start(memory, held))
 
-    def _joined(self, memory, parts):
+    def _join_batches(self, memory, parts):
         """Yields the batches of all steps, allocating memory some steps ahead."""
         for step in memory.steps:
             if step + self.ahead in memory.steps:
@@ -210,7 +210,7 @@ class Feed:
         parts = grain.experimental.WithOptionsIterDataset(parts, options)
         parts = iter(parts)
         own = set()
-        held.callback(_end, own)
+        held.callback(_terminate, own)
         held.callback(parts.close)
         # Closing drains the queues; without this, workers would begin more parts.
         held.callback(memory.stop)
@@ -222,7 +222,7 @@ class Feed:
                     first = list(itertools.islice(parts, workers))
             finally:
                 own |= set(multiprocessing.active_children()) - others
-        return _named(itertools.chain(first, parts))
+        return _explain_errors(itertools.chain(first, parts))
 
 
 class _Parts:
@@ -268,7 +268,7 @@ def _watch_parent(*_):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end(processes):
+def _terminate(processes):
     """Terminates worker processes; Grain terminates only those that it has used."""
     for process in processes:
         process.terminate()
@@ -289,13 +289,13 @@ def _main_module(path):
         vars(main).update(before)
 
 
-def _named(parts):
-    with _naming_the_cause():
+def _explain_errors(parts):
+    with _explain_exits():
         yield from parts
 
 
 @contextlib.contextmanager
-def _naming_the_cause():
+def _explain_exits():
     """Explains in the error message why worker processes died or did not start."""
     try:
         yield

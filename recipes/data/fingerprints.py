@@ -128,33 +128,33 @@ def describe_differences(before, now):
     if before["description"] != now["description"]:
         yield f"{before['description']:.80}, now {now['description']:.80}"
     if before["class_names"] != now["class_names"]:
-        yield _other_classes(before["class_names"], now["class_names"])
+        yield _compare_classes(before["class_names"], now["class_names"])
     for split, kind in (("train", "training"), ("test", "test")):
         one, other = before[split], now[split]
         if sum(one["images"]) != sum(other["images"]):
             yield f"{sum(one['images'])} {kind} images, now {sum(other['images'])}"
         elif before["class_names"] == now["class_names"] and one != other:
-            yield from _other_images(one, other, kind, now["class_names"])
+            yield from _compare_images(one, other, kind, now["class_names"])
 
 
-def _other_classes(before, now):
+def _compare_classes(before, now):
     known, found = set(before), set(now)
     gone = [name for name in before if name not in found]
     new = [name for name in now if name not in known]
     if len(gone) == len(new) == 1:
         return f"class {gone[0]!r:.40} is now {new[0]!r:.40}"
-    parts = [f"without {_named(gone)}"] if gone else []
-    parts += [f"with the new {_named(new)}"] if new else []
+    parts = [f"without {_list_classes(gone)}"] if gone else []
+    parts += [f"with the new {_list_classes(new)}"] if new else []
     return " and ".join(parts) or "the classes are in a different order"
 
 
-def _named(names):
+def _list_classes(names):
     shown = ", ".join(f"{name!r:.40}" for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
 
 
-def _other_images(before, now, kind, class_names):
+def _compare_images(before, now, kind, class_names):
     one, other = (
         {label: each for label, *each in zip(*map(split.get, _LISTS), strict=False)}
         for split in (before, now)
@@ -163,7 +163,7 @@ def _other_images(before, now, kind, class_names):
         number, digest = one.get(label, (0, ""))
         count, found = other.get(label, (0, ""))
         name = class_names[label : label + 1]
-        of = "" if label == NO_CLASS else f" of {_named(name)}"
+        of = "" if label == NO_CLASS else f" of {_list_classes(name)}"
         if number != count:
             yield f"{number} {kind} images{of}, now {count}"
         elif digest != found:

@@ -70,7 +70,7 @@ class Contents:
             self.unused += unused
         self.use(folder)
         if not found:
-            holds = f" It contains {_listed(unused)}." if unused else ""
+            holds = f" It contains {_list_kinds(unused)}." if unused else ""
             raise MissingDatasetError(
                 f"{folder} contains no images, that is, files with the extension .jpg, "
                 f".png, .tif or that of another format that Pillow decodes.{holds}"
@@ -101,7 +101,9 @@ class Contents:
                 self.unused[kind] += 1
         if self.unused:
             where = " and ".join(map(str, self.tops))
-            warnings.warn(f"Not used in {where}: {_listed(self.unused)}.", stacklevel=2)
+            warnings.warn(
+                f"Not used in {where}: {_list_kinds(self.unused)}.", stacklevel=2
+            )
 
 
 def is_above(link, folder):
@@ -162,7 +164,7 @@ def _ending(entry):
     return os.path.splitext(entry.name)[1].lower()[:20] or "without an extension"
 
 
-def _listed(kinds):
+def _list_kinds(kinds):
     """Lists kinds with their counts, the most frequent first."""
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     named = [f"{number} {kind}" for kind, number in ordered[:_SHOWN]]

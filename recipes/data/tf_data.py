@@ -193,7 +193,7 @@ class TensorFlowFeed:
         labels = tf.tile(labels, [repeats] + [1] * (labels.ndim - 1))[:size]
         if labels.ndim == 1:
             labels = tf.one_hot(labels, self.batches.classes)
-        return batch, self.batches.smoothed(tf.cast(labels, "float32"))
+        return batch, self.batches.smooth(tf.cast(labels, "float32"))
 
 
 def _reader(images, service):

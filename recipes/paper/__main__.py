@@ -64,14 +64,14 @@ class Paper:
 
     def measure(self):
         """Runs the experiments and writes the results; returns them as Markdown."""
-        entry = self._known("entry", self.entry, ENTRIES)
+        entry = self._check_known("entry", self.entry, ENTRIES)
         dataset = self._dataset(entry.task)
         if not self.seeds:
             raise ValueError("--seeds requires at least one seed.")
         mini = RECIPES[dataset].mini
         sizes = self.sizes or (("mini",) if mini else entry.sizes)
         for size in sizes:
-            self._known("sizes", size, ("ti", "s", "b", "mini"))
+            self._check_known("sizes", size, ("ti", "s", "b", "mini"))
             if size == "mini" and not mini:
                 raise ValueError(
                     f"{dataset} has no recipe for sizes='mini'; use ti, s or b."
@@ -97,7 +97,7 @@ class Paper:
                 f"dataset={self.dataset!r} is for {RECIPES[self.dataset].task}, but "
                 f"{self.entry} is for {task}; use one of {', '.join(known)}."
             )
-        self._known("dataset", self.dataset, known)
+        self._check_known("dataset", self.dataset, known)
         return self.dataset
 
     def _settings(self, task):
@@ -122,7 +122,7 @@ class Paper:
             settings["training"] = {length: value}
         return settings
 
-    def _known(self, option, value, known) -> Any:
+    def _check_known(self, option, value, known) -> Any:
         if value not in known:
             raise ValueError(
                 f"{option}={value!r} is unknown; use one of {', '.join(known)}."

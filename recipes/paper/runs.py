@@ -71,7 +71,7 @@ class Runs:
 
         Raises the errors that `values` would raise before training.
         """
-        known, missing = self._found(self.experiment(name, size, seed), measures)
+        known, missing = self._find_values(self.experiment(name, size, seed), measures)
         return known is not None and not missing
 
     def values(self, name, size, seed, measures):
@@ -82,10 +82,10 @@ class Runs:
         """
         experiment = self.experiment(name, size, seed)
         folder = experiment.run.folder
-        known, missing = self._found(experiment, measures)
+        known, missing = self._find_values(experiment, measures)
         if missing or known is None:
             known = known or {}
-            model = self._trained(experiment)
+            model = self._trained_model(experiment)
             if missing:
                 dataset = _test_images(self.task, experiment.data)
                 as_run = self.task.as_run(experiment)
@@ -98,7 +98,7 @@ class Runs:
             known |= by_epoch(curves, folder / "log.csv")
         return {each: known[each] for each in measures}
 
-    def _found(self, experiment, measures):
+    def _find_values(self, experiment, measures):
         """Returns known values of a model, `None` if there are none, and missing names.
 
         Raises:
@@ -126,7 +126,7 @@ class Runs:
             self.task.require(missing, experiment)
         return known, missing
 
-    def _trained(self, experiment):
+    def _trained_model(self, experiment):
         """Returns the model of an experiment, and trains it if necessary."""
         folder = experiment.run.folder
         if (folder / "model.keras").exists():

@@ -113,7 +113,7 @@ def test_a_model_of_the_ablations_is_analyzed(tmp_path, capsys):
 
 def test_a_photograph_stands_upright_at_the_models_size(photo):
     model = tiny()
-    image, maps, grid = analyze._photo(model, photo)
+    image, maps, grid = analyze._load_photo(model, photo)
     assert image.shape == (8, 12, 3) and grid == (2, 3)
     assert np.all(image[:, :4, 0] > 200) and np.all(image[:, 8:, 0] < 50)
     assert [m.shape for m in maps] == [(1, 2, 7, 7)] * 2
@@ -122,11 +122,11 @@ def test_a_photograph_stands_upright_at_the_models_size(photo):
 def test_a_photograph_is_decoded_as_the_images_of_a_data_set(tmp_path):
     ramp = np.tile(np.arange(12, dtype="uint16") * 20, (8, 1))
     Image.fromarray(ramp * 257).save(tmp_path / "x.png")
-    image, _, _ = analyze._photo(tiny(), tmp_path / "x.png")
+    image, _, _ = analyze._load_photo(tiny(), tmp_path / "x.png")
     np.testing.assert_array_equal(image, np.stack([ramp] * 3, axis=-1))
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match=r"pipe\.png is not a regular file"):
-        analyze._photo(tiny(), tmp_path / "pipe.png")
+        analyze._load_photo(tiny(), tmp_path / "pipe.png")
 
 
 def test_a_scale_is_drawn_at_its_block():

@@ -154,7 +154,7 @@ def test_each_image_is_in_an_epoch_once_with_its_label():
     seen = [index for batch, _ in found for index in indices(batch)]
     assert sorted(seen) == list(range(24))
     assert seen != sorted(seen)
-    expected = batches.smoothed(np.eye(5)[split.labels[seen]])
+    expected = batches.smooth(np.eye(5)[split.labels[seen]])
     np.testing.assert_allclose(np.concatenate([y for _, y in found]), expected, 1e-6)
 
 
@@ -226,7 +226,7 @@ def test_mixing_is_drawn_as_in_the_other_feed():
     batches = training_batches(numbered(8), 4, mixup_alpha=0.8, cutmix_alpha=1.0)
     for step, (batch, _) in enumerate(read(TensorFlowFeed(batches), 0, 2)):
         for name in ("share", "weight", "paste"):
-            np.testing.assert_array_equal(batch[name], batches.drawn(step)[name])
+            np.testing.assert_array_equal(batch[name], batches.draw(step)[name])
 
 
 def test_erased_boxes_are_filled_with_random_bytes():
