@@ -87,7 +87,7 @@ def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     with pytest.raises(
         SystemExit,
         match="the classes white, but vitcb_toy.shades has only black, gray, blue\\. "
-        "`--probe knn linear` measures features on any classes\\.",
+        "`--probe knn linear` evaluates features on any classes\\.",
     ):
         evaluate.main([name, "--on", str(folder)])
 
@@ -149,7 +149,7 @@ def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
 
 def test_a_record_that_says_nothing_needs_a_data_set(published):
     name = published(["a", "b", "c"])
-    with pytest.raises(SystemExit, match="vitcb_toy.shades does not say what to mea"):
+    with pytest.raises(SystemExit, match="vitcb_toy.shades has no record of its test"):
         evaluate.main([name])
 
 

@@ -225,7 +225,7 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
             Image.fromarray(mask).save(tmp_path / split / f"labels/{i}.png")
     masks = {"class_names": ("background", "object"), "ignored_label": 255}
     message = (
-        r"none of the 4 training images has a pixel of object \(label 1\); the "
+        r"none of the 4 training images has pixels of object \(label 1\); the "
         r"labels found are 0, 255 \(ignored\)"
     )
     with pytest.raises(ValueError, match=message):

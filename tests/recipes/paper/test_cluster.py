@@ -157,7 +157,7 @@ def test_a_run_that_fails_leaves_the_others_alone(paper, tmp_path):
     log = (tmp_path / "ray.log").read_text()
     assert returned == 1, log[-3000:]
     last = log.splitlines()[-1]
-    assert last.startswith("ChildProcessError: 1 of 2 runs failed; the same command")
+    assert last.startswith("ChildProcessError: 1 of 2 runs failed; repeat the command")
     assert "cbs, mini, seed 0 failed (ValueError: Another process is training" in last
     assert (folders / "cbs_from_one" / "seed_0_smoke" / "measures.json").exists()
     assert not (tmp_path / "ray_out").exists()
