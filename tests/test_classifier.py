@@ -12,7 +12,7 @@ import keras_cbvit
 from keras_cbvit import Classifier, Preprocessing
 from keras_cbvit.analysis.outputs import observed
 from keras_cbvit.images import BrokenImageError
-from recipes.data.pictures import Pictures
+from recipes.data.images import Images
 from recipes.options.classification import Data
 from tests.test_published import waves_of
 from tests.tiny import fill, tiny
@@ -82,7 +82,7 @@ def test_images_are_the_recipes_for_evaluation(tmp_path):
         paths.append(tmp_path / f"{i}.png")
         paths[-1].write_bytes(encoded(Image.fromarray(pixels.astype("uint8"))))
     data = Data(dataset="x", image_size=(8, 12), crop_fraction=0.875)
-    expected = Pictures(paths, data)
+    expected = Images(paths, data)
     classifier = Classifier(tiny(), class_names=NAMES, preprocessing=how)
     for path, pixels in zip(paths, expected, strict=True):
         np.testing.assert_array_equal(classifier.preprocess(path), pixels)

@@ -29,7 +29,7 @@ def measure(
         model: a Keras model that takes images of values 0-255 and gives probabilities
             or logits; `keras_cbvit.models.logits` decides which. To measure on several
             devices, build it and call this in `recipes.training.devices.distribute`.
-        split: a `recipes.data.pictures.Split`. Its labels are classes, or bool of shape
+        split: a `recipes.data.images.Split`. Its labels are classes, or bool of shape
             `(images, classes)` where several may be right, as in ReaL.
         under: "clean"; "occlusion", see `occluded`; "fgsm" or "pgd", see
             `recipes.evaluation.attacks`.

@@ -7,7 +7,7 @@ import keras_cbvit
 from keras_cbvit.pretrained import formats
 from keras_cbvit.pretrained.sources import find_record, is_name
 
-from ..files import read_object
+from ..files import read_json
 from ..training.run_folder import model_file
 
 
@@ -51,7 +51,7 @@ def run_data(name):
     Empty if there is none.
     """
     try:
-        found = read_object(model_file(name).with_name("config.json"))
+        found = read_json(model_file(name).with_name("config.json"))
         data = found["experiment"]["data"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
@@ -64,7 +64,7 @@ def recorded_task(name):
         evaluations = find_record(name).evaluations
         return evaluations[0].task if evaluations else None
     try:
-        return read_object(model_file(name).with_name("config.json")).get("task")
+        return read_json(model_file(name).with_name("config.json")).get("task")
     except (OSError, ValueError, json.JSONDecodeError):
         return None
 

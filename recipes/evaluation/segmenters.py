@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.segmentation.pairs import load_pairs
 from ..figures import draw_segmentations, short_titles
-from ..files import check_form, read_object
+from ..files import check_form, read_json
 from ..options.segmentation import Data
 from ..training.run_folder import model_file
 from .matching import matched_pairs
@@ -155,7 +155,7 @@ def _folder(data):
 def _data_of_run(file):
     """The `Data` that a run's config.json has."""
     try:
-        found = read_object(file)
+        found = read_json(file)
         check_form(found, {"experiment": {"data": _FORM}})
         return _data(found["experiment"]["data"])
     except (ValueError, TypeError) as error:

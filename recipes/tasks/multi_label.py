@@ -1,4 +1,4 @@
-"""The task of multi-label classification: any number of classes for each image."""
+"""The task of multi-label classification: any number of classes per image."""
 
 import functools
 
@@ -17,15 +17,15 @@ from ..training import callbacks
 from ..training.devices import refuse_processes
 from .classification import BATCH_SIZE, Classification
 
-# The options of `recipes.evaluate` that multi-label classifiers have.
+# The options of `recipes.evaluate` that apply to multi-label classifiers.
 OPTIONS = ("models", "on", "data_dir", "test_split", "crop_fraction", "strict")
 OPTIONS += ("image_size", "batch_size", "devices", "json")
-# What of a run's data its model is measured with, unless asked for otherwise.
+# Data options of a run that are defaults for evaluating its model.
 FROM_RUN = ("separator", "crop_fraction")
 
 
 class MultiLabel(Classification):
-    """Any number of classes for each image; the loss is the binary cross-entropy."""
+    """Any number of classes per image; the loss is the binary cross-entropy."""
 
     name = "multi_label"
     data, augmentation, training = Data, Augmentation, Training
@@ -84,17 +84,17 @@ class MultiLabel(Classification):
         return rows
 
     def _data_of(self, name, model, on, options):
-        """The data that are asked for, as a record or the run's config.json has them.
+        """Returns the requested data, with defaults from the record or run.
 
         Args:
-            name: of published weights, a file or a run folder.
+            name: name of published weights, or path of a file or run folder.
             model: the model.
-            on: the data set; that of the record if `None`.
-            options: of `recipes.evaluate` or `recipes.publish`.
+            on: the data set; `None` for that of the record.
+            options: options of `recipes.evaluate` or `recipes.publish`.
         """
         found = recorded_evaluation(name, self.name)
         if found is None and on is None:
-            raise ValueError(f"{name} does not say what to measure it on; give --on.")
+            raise ValueError(f"{name} has no record of its test data; set --on.")
         if found is None:
             own = {k: v for k, v in run_data(name).items() if k in FROM_RUN}
         else:
@@ -115,11 +115,9 @@ class MultiLabel(Classification):
     def data_to_publish(self, model, publication):
         test = publication.test
         if test.dataset is None:
-            raise ValueError(
-                "There is nothing to measure the model on; give --dataset."
-            )
+            raise ValueError("Set --dataset to the data to evaluate the model on.")
         if test.test_labels is not None:
-            raise ValueError("test_labels= is for folders of images of one class each.")
+            raise ValueError("test_labels= does not apply to multi-label classifiers.")
         return self._data_of(str(publication.checkpoint), model, test.dataset, test)
 
     def measure_to_publish(self, name, model, dataset, data):
@@ -127,8 +125,8 @@ class MultiLabel(Classification):
         found = multi_label.measure(model, split)
         if found["mean_average_precision"] is None:
             raise ValueError(
-                f"No class of {dataset.description} is right in some of the test "
-                "images, but not in all; there is no average precision."
+                "The average precision is undefined: in the test images of "
+                f"{dataset.description}, every class occurs in all images or in none."
             )
         metrics = {key: found[key] for key in ("mean_average_precision", "f1")}
         own = {
@@ -143,13 +141,13 @@ class MultiLabel(Classification):
 
 
 def _matched(name, model, dataset):
-    """The test images with labels that are the model's classes, and their names."""
+    """Returns the test split with labels in the model's classes, and their names."""
     names = getattr(model, "class_names", None)
     split, _, _ = matched(Classifier(name, model, names), None, dataset)
     return split, names or dataset.class_names
 
 
 def _left_out(split, found):
-    """How many images were not measured on, in words; nothing if all were."""
+    """Describes how many images were skipped; empty if none were."""
     number = split.broken + len(split) - found["images"]
     return f", without {number} that cannot be decoded" if number else ""

@@ -1,4 +1,4 @@
-"""The task of semantic segmentation: a class for each pixel."""
+"""The task of semantic segmentation: one class per pixel."""
 
 import dataclasses
 
@@ -30,13 +30,13 @@ from ..training.pixels import PixelCrossEntropy, Segmenter
 from ..training.schedule import WarmupPolynomial
 from .base import Task
 
-# The options of `recipes.evaluate` that segmentation models have.
+# The options of `recipes.evaluate` that apply to segmentation models.
 OPTIONS = ("models", "on", "data_dir", "test_split", "batch_size", "devices")
 OPTIONS += ("figure", "json")
 
 
 class Segmentation(Task):
-    """A class for each pixel; the loss is the cross-entropy of those that count."""
+    """One class per pixel; the loss is the cross-entropy of the labeled pixels."""
 
     name = "segmentation"
     data, augmentation, training = Data, Augmentation, Training
@@ -62,12 +62,13 @@ class Segmentation(Task):
         low, high = experiment.augmentation.resize
         if not 0 < low <= high:
             raise ValueError(
-                f"resize={low, high} must be two factors, the lower first."
+                f"resize={low, high} must be two positive factors, the lower first."
             )
         for name in ("scale", "image_size"):
             if min(getattr(data, name)) < 1:
                 raise ValueError(
-                    f"{name}={getattr(data, name)} must be two sides of at least 1."
+                    f"{name}={getattr(data, name)} must be two sides of at least 1 "
+                    "pixel."
                 )
         refuse_processes("Segmentation")
 
@@ -96,7 +97,7 @@ class Segmentation(Task):
         return crops, dataset.test
 
     def compile(self, model, experiment, batches):
-        """The model with its auxiliary head, each with the same loss."""
+        """Returns the compiled model with its auxiliary head and the same loss."""
         training = experiment.training
         weights = {"predictions": 1.0, "auxiliary": training.auxiliary_weight}
         trainer = Segmenter(model.with_auxiliary_head())
@@ -114,7 +115,7 @@ class Segmentation(Task):
         return trainer
 
     def validation(self, model, experiment, batches):
-        # Whole images are of many sizes, which `fit` cannot evaluate.
+        # `fit` cannot evaluate whole images, whose sizes vary.
         scale = experiment.data.scale
         batch_size = experiment.training.global_batch_size
 
@@ -148,7 +149,7 @@ class Segmentation(Task):
         given = {"data_dir": options.data_dir, "test_split": options.test_split}
         batch_size = options.batches_of(pixels.BATCH_SIZE)
         on = options.on or (None,)
-        # What cannot be drawn is an error before anything is measured.
+        # Raises errors about the figure before the evaluation.
         drawn = drawn_data(models, on[0], given) if options.figure else None
         rows = measure_segmenters(models, on, given, batch_size, report)
         if drawn is not None:
@@ -170,7 +171,8 @@ class Segmentation(Task):
         own = ("dataset", "data_dir", "test_split")
         if others := [key for key in given if key not in own]:
             raise ValueError(
-                f"{others[0]}={given[others[0]]!r} is not for segmentation models."
+                f"{others[0]}={given[others[0]]!r} does not apply to segmentation "
+                "models."
             )
         return data_of(str(publication.checkpoint), given)
 
@@ -197,8 +199,8 @@ class Segmentation(Task):
     def cost(self, experiment, classes):
         network = experiment.network
         if network.model is not None:
-            # Of the paper's sizes, which need no weights to be counted; without them
-            # what was measured elsewhere can be printed.
+            # Counting does not require the weights, which may be missing when results
+            # from another machine are printed.
             network = dataclasses.replace(network, weights=None)
         model = build_segmenter(network, experiment.data, classes, "float32")
         return paper_measures.parameters(model)

@@ -10,7 +10,7 @@ import keras
 
 from keras_cbvit.pretrained.publishing import check_publishable
 
-from ..data.fingerprints import of_dataset
+from ..data.fingerprints import dataset_fingerprint
 from ..publishing import measure_and_publish
 from . import callbacks, fine_tuning, run_folder
 from .devices import distribute, this_process
@@ -76,7 +76,7 @@ def _train(task, experiment, command, held):
         trainer = task.compile(model, experiment, batches)
         if is_first:
             held.enter_context(run_folder.locked(run.folder))
-            run_folder.claim(task, experiment, command, of_dataset(dataset))
+            run_folder.claim(task, experiment, command, dataset_fingerprint(dataset))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
                 f"{len(dataset.test)} test images of {len(dataset.class_names)} "

@@ -134,7 +134,7 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
     [
         (
             "picture,labels\na.png,x\n",
-            "has the columns picture, labels; it needs image",
+            "has the columns picture, labels; it must have image",
         ),
         ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
@@ -146,9 +146,9 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
         ),
         (
             "image,labels,split\n0.png,a,train\n1.png,a,test\n",
-            "own.csv are of 1 classes; there must be two",
+            "own.csv have 1 classes, but at least two",
         ),
-        ("image,labels,split\n0.png,a|b,train\n", "no image of the split 'test', but"),
+        ("image,labels,split\n0.png,a|b,train\n", "no images in the split 'test'; its"),
         (
             "image,labels,split\n0.png,a|b,train\n1.png,a|c,test\n",
             "has c, but the training images have only a, b",
@@ -170,7 +170,9 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
         load_multi_label(Data(dataset=str(tmp_path), image_size=(8, 8)))
     file.write_text(text.replace(",train", ",test"))
     data = Data(dataset=str(file), image_size=(8, 8))
-    with pytest.raises(ValueError, match="no image of the split 'train', but test"):
+    with pytest.raises(
+        ValueError, match="no images in the split 'train'; its splits are test"
+    ):
         load_multi_label(data)
     assert len(load_multi_label(data, train=False).test) == 10
 
@@ -196,12 +198,12 @@ def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
     assert found.class_names == ("cat", "dog", "eel")
     np.testing.assert_array_equal(found.test.labels, [[True, False, True]])
     messages = [str(warning.message) for warning in caught]
-    assert any("no train image of 1 of its 3 classes: eel" in m for m in messages)
-    assert any("no test image of 1 of its 3 classes: dog" in m for m in messages)
+    assert any("no train images for 1 of its 3 classes: eel" in m for m in messages)
+    assert any("no test images for 1 of its 3 classes: dog" in m for m in messages)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv; it should be a CSV file"):
+    with pytest.raises(FileNotFoundError, match="none.csv; Give a CSV file"):
         load_multi_label(Data(dataset=str(tmp_path / "none.csv")))
 
 
@@ -305,14 +307,16 @@ def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_pat
     assert measured.options["separator"] == ";"
     mean = pytest.approx(row["mean_average_precision"], abs=1e-4)
     assert measured.metrics["mean_average_precision"] == mean
-    with pytest.raises(SystemExit, match="test_labels= is for folders"):
+    with pytest.raises(SystemExit, match="test_labels= does not apply to multi"):
         publish.main([*options, "--overwrite", "--test-labels", "none.txt"])
 
 
 @pytest.mark.any_backend
 def test_what_is_for_other_tasks_is_refused(trained, monkeypatch):
     monkeypatch.setenv(PLACE_VARIABLE, str(trained[0].run.weights_dir))
-    with pytest.raises(SystemExit, match="under=.* is not for multi-label classifiers"):
+    with pytest.raises(
+        SystemExit, match="under=.* does not apply to multi-label classifiers"
+    ):
         evaluate.main(["vitcb_tests.colors", "--under", "fgsm"])
 
 

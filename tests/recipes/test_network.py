@@ -13,7 +13,7 @@ from recipes.network import (
     Network,
     build_classifier,
     build_segmenter,
-    given,
+    given_fields,
     without_defaults,
 )
 from recipes.options.segmentation import Data
@@ -39,7 +39,7 @@ def test_the_options_are_the_fields_of_the_spec_and_what_training_adds():
     own = {"model", "weights", "initial_scale", "channels", "blocks"}
     options = {field.name for field in dataclasses.fields(Network)}
     assert options == fields - decided | own
-    assert given(Network()) == {}
+    assert given_fields(Network()) == {}
     assert set(dataclasses.asdict(Network()).values()) == {None}
 
 
@@ -142,19 +142,28 @@ def test_what_is_not_given_is_the_specs_default():
 @pytest.mark.any_backend
 def test_a_network_that_is_not_of_the_task_is_refused():
     for network, message in (
-        (Network(model="upernet_vitcb_s"), "model='upernet_vitcb_s' is no classifier"),
+        (
+            Network(model="upernet_vitcb_s"),
+            "model='upernet_vitcb_s' is not a classifier",
+        ),
         (
             Network(model="vit_xl"),
-            "model='vit_xl' is no classifier; use one of vit_b, ",
+            "model='vit_xl' is not a classifier; use one of vit_b, ",
         ),
-        (Network(channels=8), "channels=8 is for UperNets"),
-        (Network(blocks=(0, 1, 2, 3)), r"blocks=\(0, 1, 2, 3\) is for UperNets"),
+        (Network(channels=8), "channels=8 applies only to UperNet"),
+        (
+            Network(blocks=(0, 1, 2, 3)),
+            r"blocks=\(0, 1, 2, 3\) applies only to UperNet",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             build_classifier(network, SMALL.data, 10, "float32")
     for network, message in (
-        (Network(model="vitcb_s"), "model='vitcb_s' is no segmentation model; use one"),
-        (Network(), "needs --channels; the paper takes 192, 384, 512"),
+        (
+            Network(model="vitcb_s"),
+            "model='vitcb_s' is not a segmentation model; use one",
+        ),
+        (Network(), "requires --channels; the paper uses 192, 384, 512"),
         (
             Network(**UPERNET, channels=4, blocks=(0, 1, 2)),
             r"blocks=\(0, 1, 2\) must be indices of four blocks, not 3",

@@ -47,7 +47,7 @@ def test_a_file_is_measured_and_published(checkpoint, tmp_path):
     assert measured.metrics["top1"] == right / 360
     assert (measured.task, measured.dataset) == ("classification", "digits")
     assert (measured.split, measured.images) == ("test", 360)
-    assert f"{right} of 360 test images right" in measured.notes
+    assert f"{right} of 360 test images correct" in measured.notes
     assert (record.trained_on, record.recipe) == ("noise", "by hand")
     assert record.class_names == list("0123456789")
     assert (

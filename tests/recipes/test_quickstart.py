@@ -6,7 +6,7 @@ from PIL import Image
 
 from recipes import quickstart
 from recipes.configs import digits
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 from recipes.options.classification import Data
 from tests.pretrained.places import published_file
 
@@ -28,9 +28,9 @@ def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     accuracies = quickstart.quickstart(tmp_path)
     assert np.all((accuracies > 0) & (accuracies <= 1))
     out = capsys.readouterr().out
-    assert f"Digits: {accuracies[0] * 360:.0f} of 360 test images right" in out
+    assert f"Digits: {accuracies[0] * 360:.0f} of 360 test images correct" in out
     card = published_file(tmp_path / "weights", quickstart.NAME, ".md").read_text()
-    assert f"{accuracies[0] * 360:.0f} of 360 test images right" in card
+    assert f"{accuracies[0] * 360:.0f} of 360 test images correct" in card
     for picture in ("predictions.png", "run/curves.png"):
         with Image.open(tmp_path / picture) as image:
             assert len(image.getcolors(1 << 20)) > 50

@@ -14,7 +14,7 @@ from PIL import Image
 
 import keras_cbvit
 from recipes.commands import report_errors
-from recipes.data.fingerprints import of_dataset
+from recipes.data.fingerprints import dataset_fingerprint
 from recipes.data.sources import load_dataset
 from recipes.tasks import task_of
 from recipes.train import train
@@ -53,7 +53,7 @@ def of_images(folder, run_dir):
 
 def claim(experiment):
     """What training does in the run folder before its first step."""
-    data = of_dataset(load_dataset(experiment.data))
+    data = dataset_fingerprint(load_dataset(experiment.data))
     run_folder.claim(task_of(experiment), experiment, "the command", data)
 
 

@@ -198,7 +198,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ),
         ({"iterations": 0}, "iterations=0 must be a whole number of at least 1"),
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
-        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two factors"),
+        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two positive factors"),
         ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
         ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
         ({"dataset": "./none"}, "There is no folder none"),
@@ -229,7 +229,7 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
             Image.fromarray(mask).save(tmp_path / split / f"labels/{i}.png")
     masks = {"class_names": ("background", "object"), "ignored_label": 255}
     message = (
-        r"none of the 4 training images has a pixel of object \(label 1\); the "
+        r"none of the 4 training images has pixels of object \(label 1\); the "
         r"labels found are 0, 255 \(ignored\)"
     )
     with pytest.raises(ValueError, match=message):

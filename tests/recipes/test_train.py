@@ -38,7 +38,7 @@ def test_smoke_runs_the_whole_command(tmp_path):
     # The card tells how little it was, and what to type.
     card = published_file(tmp_path, "vitcb_toy.smoke", ".md").read_text()
     assert "2 epochs in batches of 16" in card
-    assert "of 100 test images right" in card
+    assert "of 100 test images correct" in card
     assert "scikit-learn's digits, 32 images" in card
     assert (
         f"python -m recipes.train digits --smoke --run-dir {tmp_path / 'run'}" in card
@@ -114,7 +114,7 @@ def test_a_run_folder_tells_its_story(finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "There is no config 'nonsense'; there are ade20k, ade20k_40k"),
+        (["nonsense"], "Unknown config 'nonsense'; use one of ade20k, ade20k_40k"),
         (["digits", "--lerning-rate", "1"], "2"),
         (["digits", "--epochs", "many"], "2"),
         (["digits", "--precision", "float8"], "2"),
@@ -138,7 +138,10 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
         (["--weight-decay", "-1"], "weight_decay=-1.0 must be at least 0"),
         (["--ema-decay", "1.5"], "ema_decay=1.5 must be between 0 and 1"),
         (["--epochs", "0"], "epochs=0 must be a whole number of at least 1"),
-        (["--global-batch-size", "1438"], "is more than the 1437 training images"),
+        (
+            ["--global-batch-size", "1438"],
+            "exceeds the number of training images, 1437",
+        ),
         (["--dataset", "./none"], "There is no folder none"),
         (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
     ],
@@ -316,7 +319,7 @@ def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
     assert record.evaluations[0].metrics["top1"] == right / 360
     assert measured["images"] == 360
     card = published_file(finished.run.weights_dir, published_digits, ".md").read_text()
-    assert f"{right} of 360 test images right" in card
+    assert f"{right} of 360 test images correct" in card
     assert "3 epochs in batches of 256, float32, seed 0, on" in card
 
 

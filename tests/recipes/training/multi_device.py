@@ -14,7 +14,7 @@ from unittest import mock
 import keras
 import numpy as np
 
-from recipes.data import pictures
+from recipes.data import images
 from recipes.network import build_classifier
 from recipes.options.classification import Augmentation
 from recipes.train import train
@@ -92,7 +92,7 @@ def interrupted_dense_layer(folder):
 
 def decoded_at_each_use(folder, devices):
     """The images do not fit into memory."""
-    with mock.patch.object(pictures, "MEMORY_BYTES", 0):
+    with mock.patch.object(images, "MEMORY_BYTES", 0):
         train(small(folder / f"{devices}_devices", devices=devices))
 
 

@@ -1,4 +1,4 @@
-"""Images by index: kept in memory, or decoded when they are asked for."""
+"""Splits of a data set, in memory or decoded on access."""
 
 import copy
 import dataclasses
@@ -9,59 +9,60 @@ import numpy as np
 
 from keras_cbvit.images import BrokenImageError, decode, fit
 
-from .fingerprints import fingerprint, marks_of
+from .fingerprints import fingerprint, image_marks
 
-# Decoded images are kept up to this size, larger sets are decoded at each use.
+# Images are kept in memory up to this size; larger sets are decoded on each access.
 MEMORY_BYTES = 2 << 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images of shape `(height, width, 3)`, uint8, by index, with their labels."""
+    """A sequence of uint8 images of shape `(height, width, 3)` with their labels."""
 
     images: Sequence | np.ndarray
     labels: np.ndarray
-    """Classes, int64; if several may be right, bool of shape `(images, classes)`."""
+    """Classes, int64 of shape `(images,)`, or bool of shape `(images, classes)` for
+    multi-label data."""
     broken: int = 0
-    """How many images were left out because they cannot be decoded."""
+    """Number of images that were skipped because they cannot be decoded."""
     listed: dict | None = None
-    """The fingerprint with those that were left out, if it is known."""
+    """Fingerprint that includes the skipped images, if known."""
 
     def __len__(self):
         return len(self.labels)
 
     def first(self, number):
-        """The first so many images, at most all."""
+        """Returns the split of the first images, at most `number`."""
         labels = self.labels[:number]
-        if isinstance(self.images, Pictures):
+        if isinstance(self.images, Images):
             return self.images.first(number).split(labels)
         return Split(np.asarray(self.images[:number]), labels, self.broken)
 
     def fingerprint(self):
-        """What tells these images from others; see `recipes.data.fingerprints`."""
+        """Returns the fingerprint of the images; see `recipes.data.fingerprints`."""
         if self.listed is not None:
             return self.listed
-        if isinstance(self.images, Pictures):
+        if isinstance(self.images, Images):
             return self.images.fingerprint(self.labels)
-        marks = marks_of(self.images, range(len(self)))
+        marks = image_marks(self.images, range(len(self)))
         return fingerprint(marks, self.labels)
 
 
-class Pictures(Sequence):
-    """Images that are decoded and brought to one size when they are asked for."""
+class Images(Sequence):
+    """Images that are decoded and resized on access."""
 
     def __init__(self, encoded, data, name="image {}".format, originals=False):
-        """Pictures of a size that `data` tells.
+        """Initializes the images with the size in `data`.
 
         Args:
             encoded: a sequence of paths, of encoded bytes or of uint8 arrays.
             data: a `recipes.options.classification.Data`, or a multi-label one.
-            name: a function from the index to what messages call the picture.
-            originals: whether the pictures stay as they are, for random crops.
+            name: function from index to the name of the image in messages.
+            originals: whether to keep the original images, for random crops.
         """
         if not 0 < data.crop_fraction <= 1:
             raise ValueError(
-                f"crop_fraction={data.crop_fraction} must be more than 0 and at most 1."
+                f"crop_fraction={data.crop_fraction} must be above 0 and at most 1."
             )
         self.encoded = encoded
         self.strict = data.strict
@@ -78,26 +79,26 @@ class Pictures(Sequence):
         return fit(self.open(index), self.size, self.crop_fraction)
 
     def open(self, index):
-        """The decoded picture, a `PIL.Image` in RGB of its own size.
+        """Decodes an image to a `PIL.Image` in RGB at its original size.
 
         Raises:
-            BrokenImageError: if it cannot be decoded.
-            OSError: if its file cannot be read.
+            BrokenImageError: if the image cannot be decoded.
+            OSError: if the file cannot be read.
         """
         index = self.indices[index]
         return decode(self.encoded[index], self.name(index))
 
     def first(self, number):
-        """The first so many pictures, at most all."""
-        pictures = copy.copy(self)
-        pictures.indices = self.indices[:number]
-        return pictures
+        """Returns the first images, at most `number`."""
+        images = copy.copy(self)
+        images.indices = self.indices[:number]
+        return images
 
     def split(self, labels):
-        """The split of these images.
+        """Returns the split of these images.
 
-        If `MEMORY_BYTES` are enough, they are kept in one array, without those that
-        cannot be decoded.
+        Images that fit into `MEMORY_BYTES` are decoded into one array, skipping those
+        that cannot be decoded.
         """
         height, width = self.size
         if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
@@ -109,7 +110,7 @@ class Pictures(Sequence):
                 images[len(good)] = self[index]
                 good.append(index)
             except BrokenImageError as error:
-                # Not one of them readable is a mistake elsewhere.
+                # If no image can be decoded, something else is wrong.
                 if self.strict or len(broken) == len(self) - 1:
                     raise
                 broken.append(error)
@@ -119,12 +120,12 @@ class Pictures(Sequence):
         shown = " ".join(str(error) for error in broken[:5])
         more = " …" if len(broken) > 5 else ""
         warnings.warn(
-            f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
+            f"Skipped {len(broken)} of {len(self)} images: {shown}{more}",
             stacklevel=2,
         )
         return Split(images[: len(good)], labels[good], len(broken), listed)
 
     def fingerprint(self, labels, left_out=0):
-        """What tells these images, with their labels, from others."""
-        marks = marks_of(self.encoded, self.indices)
+        """Returns the fingerprint of these images with their labels."""
+        marks = image_marks(self.encoded, self.indices)
         return fingerprint(marks, labels, left_out)
