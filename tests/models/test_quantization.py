@@ -186,7 +186,7 @@ def test_a_mode_for_text_is_refused_and_changes_nothing(tmp_path):
     model = fill(tiny(depth=1))
     before = predict(model)
     for kind in (keras.quantizers.GPTQConfig, keras.quantizers.AWQConfig):
-        with pytest.raises(ValueError, match="is for models of text; use int8, int4"):
+        with pytest.raises(ValueError, match="is for text models; use int8, int4"):
             model.quantize(config=for_text(kind))
         assert modes(model) == {}
         np.testing.assert_array_equal(predict(model), before)

@@ -230,7 +230,7 @@ def test_a_head_for_the_same_number_of_classes_is_loaded(source):
 
 def test_a_headless_file_needs_classes_or_no_head(source_headless):
     message = (
-        "has no classification head: give classes=... for a new one, or "
+        "has no classification head; pass classes=... for a new one, or "
         "include_top=False"
     )
     with pytest.raises(ValueError, match=message):

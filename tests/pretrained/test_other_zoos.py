@@ -74,7 +74,7 @@ def test_heads_come_and_go(path, tmp_path):
     assert predict(features).shape == (4, 64)
     headless = tmp_path / "headless.safetensors"
     save_file(HEADLESS, headless)
-    with pytest.raises(ValueError, match=r"has no classification head: give classes="):
+    with pytest.raises(ValueError, match=r"has no classification head; pass classes="):
         keras_cbvit.ViTCB(weights=headless)
     assert predict(keras_cbvit.ViTCB(weights=headless, classes=5)).shape == (4, 5)
     backbone = keras_cbvit.ViTCB(weights=headless, include_top=False, pooling="token")

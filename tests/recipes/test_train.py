@@ -128,7 +128,7 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
     ("options", "message"),
     [
         (["--image-size", "16", "18"], r"input_shape=\(16, 18, 3\) does not split"),
-        (["--num-heads", "5"], "num_heads=5 does not divide hidden_dim=64"),
+        (["--num-heads", "5"], "num_heads=5 must divide hidden_dim=64"),
         (["--devices", "0"], "devices=0 must be at least 1"),
         (["--erasing", "2"], "erasing=2.0 must be between 0 and 1"),
         (["--rand-augment", "11"], "rand_augment=11.0 must be between 0 and 10"),
