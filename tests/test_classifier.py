@@ -210,7 +210,7 @@ def of_shape(*shape):
         (tiny, {"class_names": ["a"]}, "class_names has 1 names, but the model pred"),
         (lambda: tiny(classes=None, include_top=False), {}, "has no classification h"),
         (lambda: of_shape(8, 8, 4), {}, r"takes inputs of shape \(None, 8, 8, 4\)"),
-        (lambda: keras.Sequential([]), {}, r"takes inputs of shape None, but images"),
+        (lambda: keras.Sequential([]), {}, r"takes inputs of shape None; Classifier"),
         (
             lambda: of_shape(None, None, 3),
             {"class_names": ["a", "b"]},
@@ -269,12 +269,12 @@ def without_normalization():
         (
             tiny,
             Preprocessing(normalized=False),
-            "^normalized=False must be True; .* norm",
+            "^normalized=False must be True",
         ),
         (
             without_normalization,
             Preprocessing(),
-            "^normalized=True must be False, .* does",
+            "^normalized=True must be False",
         ),
         (
             without_normalization,

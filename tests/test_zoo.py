@@ -271,7 +271,9 @@ def test_one_side_may_be_fixed():
     model = tiny(input_shape=(None, 12, 3), position_grid=(2, 3))
     x = np.zeros((1, 20, 12, 3), "float32")
     assert model.predict(x, verbose=0).shape == (1, 3)
-    with pytest.raises(ValueError, match="patch_size=4 does not divide images of 7x12"):
+    with pytest.raises(
+        ValueError, match="patch_size=4 does not divide the size of the images, 7x12"
+    ):
         model(x[:, :7])
 
 

@@ -257,7 +257,7 @@ def pooling_model():
         (
             lambda: model_of([keras.layers.LSTM(4, return_state=True, name="lstm")]),
             "lstm",
-            "lstm must give one tensor of shape .* it gives several\\.",
+            "lstm must return one tensor of shape .* it returns several\\.",
         ),
         (
             lambda: model_of([Block(name="block")]),

@@ -228,7 +228,7 @@ def test_quantized_kernels_do_not_take_lora_into_a_file(name, mode, tmp_path):
         if "lora" in weight.path:
             weight.assign(np.full(weight.shape, 0.1))
     for save, file in ((model.save, "a.keras"), (model.save_weights, "a.weights.h5")):
-        with pytest.raises(ValueError, match="has LoRA beside a kernel in int"):
+        with pytest.raises(ValueError, match="has LoRA on a kernel in int"):
             save(tmp_path / file)
     keras_cbvit.save_lora_weights(model, tmp_path / "a.lora.h5")
     assert {file.name for file in tmp_path.iterdir()} == {"base.keras", "a.lora.h5"}

@@ -374,7 +374,7 @@ def test_images_that_patches_do_not_divide_are_refused(model, small_ti):
     with pytest.raises(ValueError, match=message):
         keras_cbvit.UperNet_ViTCB_Ti(3, input_shape=(16, 18, 3), patch_size=4)
     with pytest.raises(
-        ValueError, match="patch_size=4 does not divide images of 16x18"
+        ValueError, match="patch_size=4 does not divide the size of the images, 16x18"
     ):
         model(pixels(16, 18))
 

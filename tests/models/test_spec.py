@@ -295,7 +295,7 @@ def test_weights_are_counted_before_anything_is_built(depth, changes):
             {"input_shape": (None, None, 3), "position_grid": (10**6, 10**6)},
             "position_grid=.* GB; this machine",
         ),
-        ({"mlp_ratio": 1e300}, "mlp_ratio=1e.300 makes more than 10000000 hidden"),
+        ({"mlp_ratio": 1e300}, "mlp_ratio=1e.300 gives more than 10000000 hidden"),
         ({"classes": 10**400}, "classes=10.* must be a whole number of at most"),
         ({"num_register_tokens": 1001}, "num_register_tokens=1001 must be .* at most"),
         ({"layer_scale": 1e30}, r"layer_scale=1e\+30 must be between 0 and 100"),
