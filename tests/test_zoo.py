@@ -271,9 +271,7 @@ def test_one_side_may_be_fixed():
     model = tiny(input_shape=(None, 12, 3), position_grid=(2, 3))
     x = np.zeros((1, 20, 12, 3), "float32")
     assert model.predict(x, verbose=0).shape == (1, 3)
-    with pytest.raises(
-        ValueError, match="patch_size=4 does not divide the size of the images, 7x12"
-    ):
+    with pytest.raises(ValueError, match="patch_size=4 does not divide .* 7x12"):
         model(x[:, :7])
 
 
@@ -435,13 +433,13 @@ def test_a_model_of_ones_own_is_built_by_its_name(registered):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("Mine", "name='Mine' must be of lower-case letters"),
-        ("1x", "must be of lower-case letters, digits and underscores, a letter first"),
-        ("", "name='' must be of lower-case letters"),
-        ("a.b", "name='a.b' must be of lower-case letters"),
-        (3, "name=3 must be of lower-case letters"),
-        ("vit_s", "name='vit_s' is taken"),
-        ("upernet_mine", "name='upernet_mine' must not begin with upernet_"),
+        ("Mine", "name='Mine' must start with a letter"),
+        ("1x", "must start with a letter and contain only lowercase letters"),
+        ("", "name='' must start with a letter"),
+        ("a.b", "name='a.b' must start with a letter"),
+        (3, "name=3 must start with a letter"),
+        ("vit_s", "name='vit_s' is already registered"),
+        ("upernet_mine", "name='upernet_mine' must not start with upernet_"),
     ],
 )
 def test_a_name_that_cannot_be_registered_is_refused(name, message):

@@ -268,9 +268,7 @@ def test_an_axis_that_does_not_count_tokens_is_refused(axis, shape):
 
 @pytest.mark.parametrize("axis", [(1, 2), 1.0, True, None])
 def test_an_axis_that_is_not_one_number_is_refused(axis):
-    with pytest.raises(
-        ValueError, match=r"axis=.* must be a whole number; to broadcast"
-    ):
+    with pytest.raises(ValueError, match=r"axis=.* must be a whole number; to"):
         ContextBroadcast(axis=axis)
 
 

@@ -173,7 +173,7 @@ FOREIGN = {
         lambda: pyramid_of(range(4)),
         lambda: pyramid_of(range(1, 5)),
     ),
-    "has LoRA of rank=3": (
+    "already has LoRA with rank=3": (
         lambda: fill(tiny()),
         lambda: tuned(fill(tiny()), rank=3),
     ),

@@ -212,7 +212,7 @@ def test_a_model_of_another_package_is_saved_before_it_is_quantized(mode, tmp_pa
     content = (tmp_path / "model.keras").read_bytes()
     model.quantize(mode)
     for name in ("model.keras", "other.keras"):
-        with pytest.raises(ValueError, match="is quantized; insert CB, and save"):
+        with pytest.raises(ValueError, match="is quantized; insert CB and save"):
             model.save(tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     assert (tmp_path / "model.keras").read_bytes() == content
