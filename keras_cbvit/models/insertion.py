@@ -102,7 +102,7 @@ class ContextBroadcastModel(WholeFileModel):
         own_config = {"model": serialize(model), "after": patterns, "scale": scale}
         targets = match_layers(model, patterns)
         inputs, outputs = _Insertion(targets, scale).insert(model)
-        # Set before super().__init__(). As JSON, since TensorFlow wraps dicts.
+        # Set before the model becomes a functional one. As JSON, since TensorFlow wraps dicts.
         self._own_config = json.dumps(own_config)
         super().__init__(inputs, outputs, name=name, **kwargs)
         if frozen_layers is not None:
@@ -154,8 +154,9 @@ class _Insertion:
         for path, wrapper in self.wrappers:
             if not wrapper.context_broadcast.built:
                 raise ValueError(
-                    f"{path} of {model.name} is never called by the layer that contains "
-                    "it, so CB cannot follow it; choose that layer, or another one."
+                    f"{path} of {model.name} is never called by the layer that "
+                    "contains it, so CB cannot follow it; choose the outer layer or "
+                    "another one."
                 )
         return inputs, outputs
 

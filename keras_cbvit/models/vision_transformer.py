@@ -149,7 +149,7 @@ class VisionTransformer(ZooModel):
             x = keras.layers.Activation(
                 spec.classifier_activation, dtype=wide, name="predictions"
             )(x)
-        # Set before super().__init__(), which reads the configuration.
+        # Set before the model becomes a functional one.
         self._spec = spec
         super().__init__(
             images,

@@ -309,10 +309,10 @@ REFUSED = {
     "has no Λ": (tiny, {"train_scale": True}),
     "other has no encoder blocks": (other_model, {}),
     "model='vit' must be a keras.Model": (lambda: "vit", {}),
-    "already has LoRA with rank=3, alpha=3, targets=('fc1', 'fc2', 'projection', 'qkv') and "
-    "blocks=(0, 1) already": (lambda: with_lora(rank=3), {}),
+    "has LoRA with rank=3, alpha=3, targets=('fc1', 'fc2', 'projection', 'qkv') and "
+    "blocks=(0, 1); call merge_lora": (lambda: with_lora(rank=3), {}),
     "alpha=4": (lambda: with_lora(alpha=4), {}),
-    "blocks=(0,) already": (lambda: with_lora(blocks=[0]), {}),
+    "blocks=(0,); call": (lambda: with_lora(blocks=[0]), {}),
     "LoRA that was not added by keras_cbvit.enable_lora, for instance in": (
         with_lora_of_the_head,
         {},
