@@ -161,11 +161,11 @@ FOREIGN = {
         lambda: fill(tiny(broadcast="cb")),
         lambda: fill(tiny(broadcast="cb", context="max")),
     ),
-    "head/0/kernel is of shape (16, 3) in the file, (16, 5) in the model": (
+    "head/0/kernel has shape (16, 3) in the file and (16, 5) in the model": (
         lambda: fill(tiny()),
         lambda: fill(tiny(classes=5)),
     ),
-    "head/0/kernel is of shape (16, 3) in the file, none in the model": (
+    "head/0/kernel has shape (16, 3) in the file and none in the model": (
         lambda: fill(tiny()),
         lambda: fill(tiny(classes=None, include_top=False)),
     ),

@@ -421,7 +421,7 @@ def backbone(*maps):
         ((None, 3, 4), "backbone must be a functional keras.Model .* not None"),
         ((keras.layers.Dense(1), 3, 4), "backbone must be a functional keras.Model"),
         ((backbone(2, 4, 8), 3, 4), "backbone='mine' has outputs of shapes .* four"),
-        ((backbone(2, 8, 4, 16), 3, 4), "backbone='mine' .* takes the finest first"),
+        ((backbone(2, 8, 4, 16), 3, 4), "backbone='mine' .* requires the finest first"),
         ((backbone(2, 4, 8, 16), 0, 4), "classes=0 must be a whole number of at least"),
         ((backbone(2, 4, 8, 16), 3, 1.5), "channels=1.5 must be a whole number"),
     ],
