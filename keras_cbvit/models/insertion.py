@@ -102,7 +102,7 @@ class ContextBroadcastModel(WholeFileModel):
         own_config = {"model": serialize(model), "after": patterns, "scale": scale}
         targets = match_layers(model, patterns)
         inputs, outputs = _Insertion(targets, scale).insert(model)
-        # Set before the model becomes a functional one; JSON, as TensorFlow wraps dicts.
+        # Set before the model becomes a functional one. JSON: TensorFlow wraps dicts.
         self._own_config = json.dumps(own_config)
         super().__init__(inputs, outputs, name=name, **kwargs)
         if frozen_layers is not None:

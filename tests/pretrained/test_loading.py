@@ -250,8 +250,8 @@ def test_a_headless_file_needs_classes_or_no_head(source_headless):
 # A file of weights alone.
 
 NOT_TOLD = (
-    "do not fit this model; nothing was loaded. .* Give the arguments that the model "
-    "of the file was built with; unlike a .keras file, a .weights.h5 file does not tell"
+    "do not match this model; nothing was loaded. .* Pass the arguments that the model "
+    "of the file was built with; unlike a .keras file, a .weights.h5 file does not contain"
 )
 
 
@@ -383,7 +383,7 @@ def test_scales_are_added_where_the_file_has_none(tmp_path):
 @pytest.mark.parametrize("broadcast", ["none", "cb"])
 def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
     message = (
-        "do not fit this model; nothing was loaded. Left over: "
+        "do not match this model; nothing was loaded. Unexpected: "
         "block_0/mlp/context_broadcast, block_1/mlp/context_broadcast"
     )
     with pytest.raises(ValueError, match=message):
@@ -477,7 +477,7 @@ def test_a_file_in_another_size_is_of_the_same_function(source):
 )
 def test_a_file_of_another_architecture_is_refused(change, message, source):
     (key,) = change
-    with pytest.raises(ValueError, match=f"have {message}\\. Leave out {key}[;.]"):
+    with pytest.raises(ValueError, match=f"have {message}; remove {key}[,.]"):
         keras_cbvit.ViTCB(weights=source.keras, **change)
 
 
@@ -541,7 +541,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
     with pytest.raises(
-        ValueError, match=r"other\.weights\.h5 do not fit .*; left over: dense"
+        ValueError, match=r"other\.weights\.h5 do not match .*; unexpected: dense"
     ):
         tiny(weights=tmp_path / "other.weights.h5")
 
@@ -616,7 +616,9 @@ def test_a_model_is_loaded_as_it_is_in_its_file(source_cbs):
 
 
 def test_what_holds_no_model_is_refused(source, tmp_path):
-    with pytest.raises(ValueError, match=r"model\.weights\.h5 holds weights alone"):
+    with pytest.raises(
+        ValueError, match=r"model\.weights\.h5 has weights but no model"
+    ):
         keras_cbvit.load_model(source.h5)
     with pytest.raises(FileNotFoundError, match="no such file"):
         keras_cbvit.load_model(tmp_path / "none.keras")

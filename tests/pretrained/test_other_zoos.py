@@ -60,7 +60,7 @@ def test_cb_in_words_is_refused_with_the_two_ways(is_ours, path):
     if is_ours:
         model, path = keras_cbvit.load_model(path), path.with_name("plain.keras")
         model.save(path)
-    message = "are of a plain ViT; with broadcast='cb'"
+    message = "are from a plain ViT; with broadcast='cb'"
     with pytest.raises(ValueError, match=message) as error:
         keras_cbvit.ViTCB(weights=path, broadcast="cb")
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal`", "--anneal-c"):

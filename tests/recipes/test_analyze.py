@@ -160,7 +160,7 @@ def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
         ([], "There is no model to look at"),
         ([tmp_path / "f.keras"], "flat has no EncoderBlock"),
         ([tmp_path / "t.keras", tmp_path / "u.keras"], r"u\.keras is a segmentation m"),
-        ([tmp_path / "tiny.weights.h5"], r"weights\.h5 holds weights alone"),
+        ([tmp_path / "tiny.weights.h5"], r"weights\.h5 has weights but no model"),
         ([tmp_path / "broken.keras"], r"broken\.keras is not a \.keras file"),
         ([tmp_path / "none.keras"], "there is no such file"),
         ([tmp_path], r"model\.keras': there is no such file"),

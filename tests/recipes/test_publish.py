@@ -83,7 +83,7 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_published_weights_are_replaced_only_if_asked(checkpoint, tmp_path):
     path, _ = checkpoint
     publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
-    with pytest.raises(SystemExit, match=r"lists vitcb_toy.digits already"):
+    with pytest.raises(SystemExit, match=r"already lists vitcb_toy.digits"):
         publish.main(arguments(path, "vitcb_toy.digits", tmp_path))
     publish.main(arguments(path, "vitcb_toy.digits", tmp_path, "--overwrite"))
 
@@ -91,7 +91,7 @@ def test_published_weights_are_replaced_only_if_asked(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vitcb_s.digits", "of none of the paper's sizes"),
+        ("vitcb_s.digits", "not a registered one"),
         ("digits", "must be architecture.tag"),
     ],
 )
