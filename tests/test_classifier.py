@@ -206,7 +206,7 @@ def of_shape(*shape):
 @pytest.mark.parametrize(
     "build, options, message",
     [
-        (tiny, {}, "does not know the names of its classes; set model.class_names"),
+        (tiny, {}, "has no class names; set model.class_names"),
         (tiny, {"class_names": ["a"]}, "class_names has 1 names, but the model pred"),
         (lambda: tiny(classes=None, include_top=False), {}, "has no classification h"),
         (lambda: of_shape(8, 8, 4), {}, r"takes inputs of shape \(None, 8, 8, 4\)"),

@@ -75,7 +75,7 @@ def test_what_a_card_must_say_is_required(checkpoint, tmp_path, missing, capsys)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="there is no such file"):
+    with pytest.raises(SystemExit, match="does not exist"):
         publish.main(arguments(tmp_path / "no.keras", "vitcb_toy.digits", tmp_path))
 
 

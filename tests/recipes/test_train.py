@@ -137,7 +137,7 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
         (["--epochs", "0"], "epochs=0 must be a whole number of at least 1"),
         (["--global-batch-size", "1438"], "is more than the 1437 training images"),
         (["--dataset", "./none"], "There is no folder none"),
-        (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
+        (["--weights", "none.keras"], "weights='none.keras' does not exist"),
     ],
 )
 def test_settings_that_cannot_work_end_with_a_sentence(tmp_path, options, message):
@@ -340,7 +340,7 @@ def test_a_name_that_does_not_fit_is_refused_before_training(tmp_path):
 
 def test_an_absent_data_set_stops_before_the_run_folder_is_made(tmp_path):
     experiment = small(tmp_path / "run", dataset=str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
+    with pytest.raises(FileNotFoundError, match="The folder .* does not exist"):
         recipe.train(experiment)
     assert not (tmp_path / "run").exists()
 
