@@ -169,7 +169,7 @@ def test_a_wrong_keyword_is_answered_with_the_right_one(given, meant):
 
 
 def test_a_upernet_by_name_needs_its_classes():
-    message = r"^create_model\('upernet_vit_s'\) needs classes=\.\.\., their number"
+    message = r"^create_model\('upernet_vit_s'\) requires the argument classes"
     with pytest.raises(TypeError, match=message):
         keras_cbvit.create_model("upernet_vit_s")
 
@@ -216,7 +216,7 @@ def test_without_a_head_there_are_no_classes():
     assert tiny(include_top=False, classes=None).spec.pooling is None
     model = tiny(include_top=False, classes=None, pooling="avg")
     assert (model.head, model.spec.classes, model.num_classes) == (None, None, None)
-    with pytest.raises(ValueError, match="classes=3 has no meaning with include_top=F"):
+    with pytest.raises(ValueError, match="classes=3 has no effect with include_top=F"):
         tiny(include_top=False)
 
 
@@ -274,7 +274,7 @@ def test_one_side_may_be_fixed():
     model = tiny(input_shape=(None, 12, 3), position_grid=(2, 3))
     x = np.zeros((1, 20, 12, 3), "float32")
     assert model.predict(x, verbose=0).shape == (1, 3)
-    with pytest.raises(ValueError, match="patch_size=4 does not divide images of 7x12"):
+    with pytest.raises(ValueError, match="patch_size=4 does not divide .* 7x12"):
         model(x[:, :7])
 
 
@@ -447,13 +447,13 @@ def test_a_model_of_ones_own_is_built_by_its_name(registered):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("Mine", "name='Mine' must be of lower-case letters"),
-        ("1x", "must be of lower-case letters, digits and underscores, a letter first"),
-        ("", "name='' must be of lower-case letters"),
-        ("a.b", "name='a.b' must be of lower-case letters"),
-        (3, "name=3 must be of lower-case letters"),
-        ("vit_s", "name='vit_s' is taken"),
-        ("upernet_mine", "name='upernet_mine' must not begin with upernet_"),
+        ("Mine", "name='Mine' must start with a letter"),
+        ("1x", "must start with a letter and contain only lowercase letters"),
+        ("", "name='' must start with a letter"),
+        ("a.b", "name='a.b' must start with a letter"),
+        (3, "name=3 must start with a letter"),
+        ("vit_s", "name='vit_s' is already registered"),
+        ("upernet_mine", "name='upernet_mine' must not start with upernet_"),
     ],
 )
 def test_a_name_that_cannot_be_registered_is_refused(name, message):

@@ -220,5 +220,5 @@ def test_several_go_together():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="uniform_head='se' is unknown; use one of"):
         build(uniform_head="se")
-    with pytest.raises(ValueError, match="num_heads=1 leaves no head with softmax"):
+    with pytest.raises(ValueError, match="num_heads=1 leaves no softmax head"):
         build("uniform_replaced", num_heads=1)

@@ -233,27 +233,27 @@ def test_a_file_keeps_every_kind(options, tmp_path):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"class_token": False}, "pooling='token' needs a class token"),
+        ({"class_token": False}, "pooling='token' requires a class token"),
         (
             {"class_token": False, "distillation_token": True},
-            "distillation_token=True needs a class token",
+            "distillation_token=True requires a class token",
         ),
         (
             {"class_token": False, "pooling": "avg", "context": "token"},
-            "context='token' needs a class token",
+            "context='token' requires a class token",
         ),
-        ({"pooling": "distilled"}, "pooling='distilled' needs distillation_token"),
+        ({"pooling": "distilled"}, "pooling='distilled' requires distillation_token"),
         (
             {"pooling": "token_avg", "fc_norm": True},
-            "fc_norm=True does not go with pooling='token_avg'",
+            "fc_norm=True cannot be used with pooling='token_avg'",
         ),
         (
             {"uniform_head": "attached", "qk_norm": True},
-            "uniform_head='attached' goes only with",
+            "uniform_head='attached' requires",
         ),
         (
             {"input_shape": (8, 8, 1)},
-            "mean=(0.485, 0.456, 0.406) must have one number per channel: 1",
+            "mean=(0.485, 0.456, 0.406) must have one number per channel",
         ),
     ],
 )

@@ -186,7 +186,7 @@ def test_a_mode_for_text_is_refused_and_changes_nothing(tmp_path):
     model = fill(tiny(depth=1))
     before = predict(model)
     for kind in (keras.quantizers.GPTQConfig, keras.quantizers.AWQConfig):
-        with pytest.raises(ValueError, match="is for models of text; use int8, int4"):
+        with pytest.raises(ValueError, match="is for text models; use int8, int4"):
             model.quantize(config=for_text(kind))
         assert modes(model) == {}
         np.testing.assert_array_equal(predict(model), before)
@@ -212,7 +212,7 @@ def test_a_model_of_another_package_is_saved_before_it_is_quantized(mode, tmp_pa
     content = (tmp_path / "model.keras").read_bytes()
     model.quantize(mode)
     for name in ("model.keras", "other.keras"):
-        with pytest.raises(ValueError, match="is quantized; insert CB, and save"):
+        with pytest.raises(ValueError, match="is quantized; insert CB and save"):
             model.save(tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     assert (tmp_path / "model.keras").read_bytes() == content
@@ -228,7 +228,7 @@ def test_quantized_kernels_do_not_take_lora_into_a_file(name, mode, tmp_path):
         if "lora" in weight.path:
             weight.assign(np.full(weight.shape, 0.1))
     for save, file in ((model.save, "a.keras"), (model.save_weights, "a.weights.h5")):
-        with pytest.raises(ValueError, match="has LoRA beside a kernel in int"):
+        with pytest.raises(ValueError, match="has LoRA on a kernel in int"):
             save(tmp_path / file)
     keras_cbvit.save_lora_weights(model, tmp_path / "a.lora.h5")
     assert {file.name for file in tmp_path.iterdir()} == {"base.keras", "a.lora.h5"}

@@ -386,11 +386,11 @@ def test_a_size_takes_other_arguments_of_its_vision_transformer(small_ti):
 
 @pytest.mark.any_backend
 def test_images_that_patches_do_not_divide_are_refused(model, small_ti):
-    message = r"input_shape=\(16, 18, 3\) does not split into patches of 4x4 pixels"
+    message = r"input_shape=\(16, 18, 3\) must have .* multiples of patch_size=4"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.UperNet_ViTCB_Ti(3, input_shape=(16, 18, 3), patch_size=4)
     with pytest.raises(
-        ValueError, match="patch_size=4 does not divide images of 16x18"
+        ValueError, match="patch_size=4 does not divide the size of the images, 16x18"
     ):
         model(pixels(16, 18))
 
@@ -438,8 +438,8 @@ def backbone(*maps):
     [
         ((None, 3, 4), "backbone must be a functional keras.Model .* not None"),
         ((keras.layers.Dense(1), 3, 4), "backbone must be a functional keras.Model"),
-        ((backbone(2, 4, 8), 3, 4), "backbone='mine' gives outputs of shapes .* four"),
-        ((backbone(2, 8, 4, 16), 3, 4), "backbone='mine' .* takes the finest first"),
+        ((backbone(2, 4, 8), 3, 4), "backbone='mine' has outputs of shapes .* four"),
+        ((backbone(2, 8, 4, 16), 3, 4), "backbone='mine' .* requires the finest first"),
         ((backbone(2, 4, 8, 16), 0, 4), "classes=0 must be a whole number of at least"),
         ((backbone(2, 4, 8, 16), 3, 1.5), "channels=1.5 must be a whole number"),
     ],

@@ -299,7 +299,7 @@ def test_weights_are_counted_before_anything_is_built(depth, changes):
             {"input_shape": (None, None, 3), "position_grid": (10**6, 10**6)},
             "position_grid=.* GB; this machine",
         ),
-        ({"mlp_ratio": 1e300}, "mlp_ratio=1e.300 makes more than 10000000 hidden"),
+        ({"mlp_ratio": 1e300}, "mlp_ratio=1e.300 gives more than 10000000 hidden"),
         ({"classes": 10**400}, "classes=10.* must be a whole number of at most"),
         ({"num_register_tokens": 1001}, "num_register_tokens=1001 must be .* at most"),
         ({"layer_scale": 1e30}, r"layer_scale=1e\+30 must be between 0 and 100"),
@@ -316,19 +316,19 @@ def test_what_no_memory_holds_is_refused_before_it_is_built(large, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"pooling": None}, "pooling=None leaves the head without a vector"),
+        ({"pooling": None}, "pooling=None leaves no vector to classify"),
         (
             {"num_heads": 1, "uniform_head": "replaced"},
-            "num_heads=1 leaves no head with softmax when uniform_head='replaced' .* "
+            "num_heads=1 leaves no softmax head with uniform_head='replaced'; "
             "use 2 or more",
         ),
         (
             {"position_grid": (2, 2)},
-            r"position_grid=\(2, 2\) is for images of any size, but input_shape=\(8",
+            r"position_grid=\(2, 2\) requires images of any size, but input_shape=\(8",
         ),
         (
             {"mean": (0.5, 0.5)},
-            "mean=.* must have one number per channel: 3 for input_shape=",
+            "mean=.* must have one number per channel of input_shape=",
         ),
         ({"mean": ()}, "mean=.* must be a sequence with one number per channel"),
         ({"std": (0.5, 0.5, 0)}, "std=0 must be between 0.001 and 1"),
@@ -336,8 +336,8 @@ def test_what_no_memory_holds_is_refused_before_it_is_built(large, message):
         ({"epsilon": 0}, "epsilon=0 must be between 1e-12 and 1"),
         ({"uniform_head": "all"}, "uniform_head='all' is unknown; use one of 'none'"),
         ({"extra_branch": True}, "extra_branch=True is unknown; use one of 'none'"),
-        ({"broadcast_blocks": ()}, "names no block; set broadcast='none'"),
-        ({"broadcast_blocks": (0, 0)}, "names a block twice"),
+        ({"broadcast_blocks": ()}, "is empty; set broadcast='none'"),
+        ({"broadcast_blocks": (0, 0)}, "contains a block twice"),
     ],
 )
 def test_a_spec_that_cannot_work_is_refused(changes, message):

@@ -66,7 +66,7 @@ def test_what_cannot_be_folded_is_refused(save, tmp_path):
     with pytest.raises(ValueError, match="after squeeze-and-excitation"):
         keras_cbvit.ViTCB(weights=path, fold_layer_scale=True)
     tiny().save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match="has no LayerScale; leave out fold_layer"):
+    with pytest.raises(ValueError, match="has no LayerScale; remove fold_layer"):
         keras_cbvit.ViTCB(weights=tmp_path / "plain.keras", fold_layer_scale=True)
     with pytest.raises(ValueError, match="fold_layer_scale"):
         tiny(fold_layer_scale=True)

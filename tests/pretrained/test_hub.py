@@ -214,12 +214,15 @@ def test_a_copy_without_its_weights_is_an_error_offline(start, offline):
             "hf://owner/nowhere",
             "hf://owner/nowhere: the hub has no such reposit",
         ),
-        ("hf://refused/absent", "hf://refused/absent: the hub has no such repository"),
+        (
+            "hf://refused/absent",
+            "hf://refused/absent: the repository does not exist or is private",
+        ),
         (
             "hf://refused/private",
             "it is private; set HF_TOKEN to a token that ma",
         ),
-        ("hf://refused/gated", "it is gated: accept its terms on its page"),
+        ("hf://refused/gated", "it is gated; accept its terms on its page"),
         ("hf://refused/busy", r"config\.json is not in the hub's cache .*503"),
         (f"{HANDLE}@nowhere", "the repository has no revision nowhere"),
     ],

@@ -236,7 +236,7 @@ def test_a_head_for_the_same_number_of_classes_is_loaded(source):
 @pytest.mark.any_backend
 def test_a_headless_file_needs_classes_or_no_head(source_headless):
     message = (
-        "has no classification head: give classes=... for a new one, or "
+        "has no classification head; pass classes=... for a new one, or "
         "include_top=False"
     )
     with pytest.raises(ValueError, match=message):
@@ -256,8 +256,8 @@ def test_a_headless_file_needs_classes_or_no_head(source_headless):
 # A file of weights alone.
 
 NOT_TOLD = (
-    "do not fit this model; nothing was loaded. .* Give the arguments that the model "
-    "of the file was built with; unlike a .keras file, a .weights.h5 file does not tell"
+    "do not match this model; nothing was loaded. .* Pass the arguments that the model "
+    "of the file was built with; unlike a .keras file, a .weights.h5 file does not "
 )
 
 
@@ -271,7 +271,7 @@ NOT_TOLD = (
             r"Of another shape: .*/position_embedding \(1, 7, 16\) for \(1, 17, 16\)",
         ),
         ({"depth": 4}, "Missing: block_2/attention/projection/bias, .* and 16 more"),
-        ({"depth": 1}, "Left over: block_1/attention/projection, block_1/attention/q"),
+        ({"depth": 1}, "Unexpected: block_1/attention/projection, block_1/attention/q"),
         ({"mlp_ratio": 4}, r"Of another shape: block_0/mlp/fc1/bias \(32,\) for \(64"),
         ({"patch_size": 2}, "Of another shape: patch_embedding/projection/kernel"),
         ({"broadcast": "cbs"}, "Missing: block_0/mlp/context_broadcast/scale, block_1"),
@@ -391,7 +391,7 @@ def test_scales_are_added_where_the_file_has_none(tmp_path):
 @pytest.mark.parametrize("broadcast", ["none", "cb"])
 def test_a_scale_that_the_model_has_not_is_an_error(broadcast, source_cbs):
     message = (
-        "do not fit this model; nothing was loaded. Left over: "
+        "do not match this model; nothing was loaded. Unexpected: "
         "block_0/mlp/context_broadcast, block_1/mlp/context_broadcast"
     )
     with pytest.raises(ValueError, match=message):
@@ -487,7 +487,7 @@ def test_a_file_in_another_size_is_of_the_same_function(source):
 )
 def test_a_file_of_another_architecture_is_refused(change, message, source):
     (key,) = change
-    with pytest.raises(ValueError, match=f"have {message}\\. Leave out {key}[;.]"):
+    with pytest.raises(ValueError, match=f"have {message}; remove {key}[,.]"):
         keras_cbvit.ViTCB(weights=source.keras, **change)
 
 
@@ -552,7 +552,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
     with pytest.raises(
-        ValueError, match=r"other\.weights\.h5 do not fit .*; left over: dense"
+        ValueError, match=r"other\.weights\.h5 do not match .*; unexpected: dense"
     ):
         tiny(weights=tmp_path / "other.weights.h5")
 
@@ -628,9 +628,11 @@ def test_a_model_is_loaded_as_it_is_in_its_file(source_cbs):
 
 
 def test_what_holds_no_model_is_refused(source, tmp_path):
-    with pytest.raises(ValueError, match=r"model\.weights\.h5 holds weights alone"):
+    with pytest.raises(
+        ValueError, match=r"model\.weights\.h5 has weights but no model"
+    ):
         keras_cbvit.load_model(source.h5)
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         keras_cbvit.load_model(tmp_path / "none.keras")
     with pytest.raises(ValueError, match=r"no published weights 'upernet_x\.v1'"):
         keras_cbvit.load_model("upernet_x.v1")

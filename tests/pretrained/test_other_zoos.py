@@ -60,7 +60,7 @@ def test_cb_in_words_is_refused_with_the_two_ways(is_ours, path):
     if is_ours:
         model, path = keras_cbvit.load_model(path), path.with_name("plain.keras")
         model.save(path)
-    message = "are of a plain ViT; with broadcast='cb'"
+    message = "are from a plain ViT; with broadcast='cb'"
     with pytest.raises(ValueError, match=message) as error:
         keras_cbvit.ViTCB(weights=path, broadcast="cb")
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal`", "--anneal-c"):
@@ -74,7 +74,7 @@ def test_heads_come_and_go(path, tmp_path):
     assert predict(features).shape == (4, 64)
     headless = tmp_path / "headless.safetensors"
     save_file(HEADLESS, headless)
-    with pytest.raises(ValueError, match=r"has no classification head: give classes="):
+    with pytest.raises(ValueError, match=r"has no classification head; pass classes="):
         keras_cbvit.ViTCB(weights=headless)
     assert predict(keras_cbvit.ViTCB(weights=headless, classes=5)).shape == (4, 5)
     backbone = keras_cbvit.ViTCB(weights=headless, include_top=False, pooling="token")

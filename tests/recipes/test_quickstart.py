@@ -53,5 +53,5 @@ def test_a_wrong_prediction_is_drawn_in_another_color(tmp_path):
 def test_errors_end_the_quickstart_with_a_sentence(tmp_path, monkeypatch):
     broken = dataclasses.replace(digits.config(), data=Data(image_size=(16, 18)))
     monkeypatch.setattr(digits, "config", lambda: broken)
-    with pytest.raises(SystemExit, match="does not split into patches"):
+    with pytest.raises(SystemExit, match="multiples of patch_size"):
         quickstart.main(["--folder", str(tmp_path)])

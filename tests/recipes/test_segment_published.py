@@ -460,7 +460,7 @@ def test_other_classes_are_refused(run, known, place, monkeypatch):
     try:
         with pytest.raises(
             SystemExit,
-            match=f"class_names of the record '{NAME}' are not those of its file",
+            match=f"class_names of the record '{NAME}' differ from those of its file",
         ):
             evaluate.main([NAME, "--data-dir", str(place)])
     finally:
@@ -474,7 +474,7 @@ def test_a_name_that_does_not_fit_is_refused_before_training(place, tmp_path):
         {**NETWORK, **TRAINING, **where, "publish": "toy.camvid_mini"}
     )
     with pytest.raises(
-        SystemExit, match="names of UperNets, and no others, begin with"
+        SystemExit, match="names of UperNets, and no others, start with"
     ):
         train.main(["camvid_mini", *settings])
     assert list(tmp_path.iterdir()) == []
@@ -503,7 +503,7 @@ def test_the_vision_transformer_is_that_of_the_weights(place, tmp_path):
         (
             "--broadcast",
             "None",
-            "are of a model with broadcast='cb'; with broadcast='none' they compute",
+            "are from a model with broadcast='cb'; with broadcast='none' they compute",
         ),
     ):
         with pytest.raises(SystemExit, match=message):
