@@ -99,6 +99,11 @@ class Run:
     """Folder of checkpoints, logs and figures. The same command resumes in it."""
     checkpoint_steps: WholeNumber = 1000
     """A checkpoint is saved after so many steps, and after each epoch."""
+    tensorboard: bool = True
+    """Whether TensorBoard's events are written."""
+    wandb: bool = False
+    """Whether Weights & Biases gets the settings and the epochs; needs the extra
+    wandb. Its environment variables, such as WANDB_PROJECT, apply."""
     publish: str | None = None
     """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")

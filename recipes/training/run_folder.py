@@ -204,6 +204,8 @@ _FREE = (
     "data_dir",
     "workers",
     "data_service",
+    "tensorboard",
+    "wandb",
 )
 
 
