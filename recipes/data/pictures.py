@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,8 @@ class Split:
     """How many images were left out because they cannot be decoded."""
     listed: dict | None = None
     """The fingerprint with those that were left out, if it is known."""
+    name: Callable[[int], str] = "image {}".format
+    """A function from the index to what an image is called."""
 
     def __len__(self):
         return len(self.labels)
@@ -35,7 +37,8 @@ class Split:
         labels = self.labels[:number]
         if isinstance(self.images, Pictures):
             return self.images.first(number).split(labels)
-        return Split(np.asarray(self.images[:number]), labels, self.broken)
+        images = np.asarray(self.images[:number])
+        return Split(images, labels, self.broken, name=self.name)
 
     def fingerprint(self):
         """What tells these images from others; see `recipes.data.fingerprints`."""
@@ -101,7 +104,7 @@ class Pictures(Sequence):
         """
         height, width = self.size
         if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
-            return Split(self, labels)
+            return Split(self, labels, name=_named(self.name, self.indices))
         images = np.empty((len(self), height, width, 3), "uint8")
         good, broken = [], []
         for index in range(len(self)):
@@ -115,16 +118,23 @@ class Pictures(Sequence):
                 broken.append(error)
         listed = self.fingerprint(labels, len(broken))
         if not broken:
-            return Split(images, labels, listed=listed)
+            name = _named(self.name, self.indices)
+            return Split(images, labels, listed=listed, name=name)
         shown = " ".join(str(error) for error in broken[:5])
         more = " …" if len(broken) > 5 else ""
         warnings.warn(
             f"{len(broken)} of {len(self)} images are left out: {shown}{more}",
             stacklevel=2,
         )
-        return Split(images[: len(good)], labels[good], len(broken), listed)
+        name = _named(self.name, [self.indices[index] for index in good])
+        return Split(images[: len(good)], labels[good], len(broken), listed, name)
 
     def fingerprint(self, labels, left_out=0):
         """What tells these images, with their labels, from others."""
         marks = marks_of(self.encoded, self.indices)
         return fingerprint(marks, labels, left_out)
+
+
+def _named(name, indices):
+    """The names of some images; it does not keep the images themselves."""
+    return lambda index: name(indices[index])

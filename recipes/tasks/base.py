@@ -6,7 +6,13 @@ from typing import Any
 
 import keras
 
+from keras_cbvit.files import write
+
+from ..evaluation.report_page import Result, page
+from ..evaluation.sections import curves
 from ..experiment import Augmentation, Data, Experiment, Training
+from ..training.logs import read_log
+from ..training.run_folder import read_config
 
 
 class Task(abc.ABC):
@@ -67,6 +73,30 @@ class Task(abc.ABC):
         """Draws what the finished model does into the run folder, if that is useful."""
         return
 
+    @abc.abstractmethod
+    def examine(self, model, dataset, experiment) -> tuple[dict, list]:
+        """Measures the finished model of a run on the test images.
+
+        Returns:
+            What is measured, as `measure_to_publish` takes it, and the sections of a
+            report, see `recipes.evaluation.sections`.
+        """
+
+    def write_report(self, dataset, experiment, sections) -> None:
+        """Writes report.html with the curves of a run and what `examine` found."""
+        folder = experiment.run.folder
+        config = read_config(folder)
+        facts = {
+            "command": config["command"],
+            "data": f"{dataset.description}, {len(dataset.train):,} training and "
+            f"{len(dataset.test):,} test images",
+            "backend": f"{config['backend']}, Keras {config['versions']['keras']}",
+            "started": config["date"],
+        }
+        sections = [*curves(read_log(folder / "log.jsonl")), *sections]
+        content = page(str(folder), facts, [Result("", sections)])
+        write(folder / "report.html", content.encode())
+
     # Measuring.
 
     @abc.abstractmethod
@@ -80,7 +110,8 @@ class Task(abc.ABC):
         Args:
             models: pairs of a name and a model.
             options: a `recipes.evaluate.Evaluation`.
-            report: a function that is called with each result as soon as it is there.
+            report: a function that is called with each result as soon as it is there,
+                and with a function that gives its sections of a report, if it has any.
         """
 
     @abc.abstractmethod
@@ -114,8 +145,15 @@ class Task(abc.ABC):
         """The `Data` that a model of a file is measured on; of `recipes.publish`."""
 
     @abc.abstractmethod
-    def measure_to_publish(self, name, model, dataset, data) -> tuple:
+    def measure_to_publish(self, name, model, dataset, data, found=None) -> tuple:
         """What is measured of a model that is published, and said of it.
+
+        Args:
+            name: what messages call the model.
+            model: the model.
+            dataset: what is loaded of `data`.
+            data: the `Data`.
+            found: what is measured, if it is known; see `examine`.
 
         Returns:
             The metrics by name, the most important one first; how many images they are

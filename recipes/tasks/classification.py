@@ -15,10 +15,11 @@ from ..data.sources import load_dataset
 from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
-from ..evaluation.measuring import measure
-from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.measuring import measure, predictions_of
+from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..evaluation.probes import probe
 from ..evaluation.reports import classification_table, condition_name
+from ..evaluation.sections import classification as sections_of
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
@@ -32,6 +33,8 @@ from ..training.schedule import WarmupCosine
 from .base import Task
 
 BATCH_SIZE = 256  # images that are classified at once
+# What of a run's data its model is measured on, if nothing else is given.
+FROM_RUN = ("dataset", "data_dir", "test_split", "crop_fraction", "test_labels")
 
 
 class Classification(Task):
@@ -125,6 +128,12 @@ class Classification(Task):
     def finish(self, model):
         return in_float32(model, classifier_activation="softmax")
 
+    def examine(self, model, dataset, experiment):
+        predictions = predictions_of(model, dataset.test, strict=experiment.data.strict)
+        found = predictions.measures()
+        names = dataset.class_names
+        return found, sections_of(found, predictions, dataset.test, names)
+
     def length(self, training):
         return f"{training.epochs} epochs"
 
@@ -149,8 +158,8 @@ class Classification(Task):
             for classifier in classifiers:
                 data = self.data_to_evaluate(options, on, classifier)
                 dataset = load(on or data.dataset, data, options.real_labels)
-                for row in self._rows(options, classifier, on, dataset):
-                    report(row)
+                for row, sections in self._rows(options, classifier, on, dataset):
+                    report(row, sections)
                     rows.append(row)
             # Models side by side: by condition first.
             number = len(rows) // len(classifiers)
@@ -183,24 +192,26 @@ class Classification(Task):
         """The data that are asked for, or those of the model's record."""
         if on is not None:
             data = data_of(on, options.real_labels)
-        elif (found := recorded_evaluation(classifier.name, self.name)) is None:
-            raise ValueError(
-                f"{classifier.name} does not say what to measure it on; give --on."
-            )
-        else:
+        elif found := recorded_evaluation(classifier.name, self.name):
             data = Data(
                 dataset=recorded_dataset(found, options.data_dir),
                 test_split=found.split,
                 crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
+            )
+        elif of_run := run_data(classifier.name, FROM_RUN):
+            data = Data(**of_run)
+        else:
+            raise ValueError(
+                f"{classifier.name} does not say what to measure it on; give --on."
             )
         data = dataclasses.replace(data, strict=options.strict)
         size = size_of(classifier.name, classifier.model, options.image_size)
         return with_options(data, options, size)
 
     def _rows(self, options, classifier, on, dataset):
-        """The results of a classifier on a set."""
+        """The results of a classifier on a set, with functions of their sections."""
         try:
-            split, model, description = matched(classifier, on, dataset)
+            split, model, names, description = matched(classifier, on, dataset)
         except ValueError as error:
             raise ValueError(
                 f"{error} `--probe knn linear` measures features on any classes."
@@ -211,7 +222,7 @@ class Classification(Task):
             if progress:
                 condition = condition_name(under, epsilon)
                 print(f"{classifier.name} on {description}, {condition}")
-            found = measure(
+            predictions = predictions_of(
                 model,
                 split,
                 under,
@@ -220,11 +231,13 @@ class Classification(Task):
                 options.strict,
                 progress,
             )
+            found = predictions.measures()
             row = {"model": classifier.name, "on": description}
             if left_out := split.broken + int(labeled) - found["images"]:
                 row["on"] += f", without {left_out} that cannot be decoded"
             row |= {"under": under, "epsilon": epsilon}
-            yield row | {"backend": keras.backend.backend()} | found
+            sections = functools.partial(sections_of, found, predictions, split, names)
+            yield row | {"backend": keras.backend.backend()} | found, sections
 
     def sentence(self, row):
         on = row["on"]
@@ -248,10 +261,10 @@ class Classification(Task):
         size = size_of(str(publication.checkpoint), model, test.image_size)
         return with_options(data, test, size)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         names = model.class_names
         split, *_ = matched(Classifier(name, model, names), None, dataset)
-        found = measure(model, split)
+        found = found or measure(model, split)
         right, total = found["right"], found["images"]
         notes = f"{dataset.description}, {right} of {total} test images right"
         if left_out := split.broken + len(split) - total:

@@ -174,23 +174,33 @@ _TITLES = {
 
 def draw_curves(epochs, path):
     """Draws the loss and what is measured of test images over the epochs of a log."""
-    numbers = [entry["epoch"] + 1 for entry in epochs]
-    marker = "o" if len(epochs) < 3 else None
+    names = curves_of(epochs)
+    figure = new_figure(4.5 * len(names), 3.6)
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        draw_curve(axis, epochs, name)
+    save(figure, path)
+
+
+def curves_of(epochs):
+    """What has a curve: the loss, and what is measured of test images."""
     measured = [name[4:] for name in epochs[0] if name.startswith("val_")]
     measured = [name for name in measured if not name.startswith("ema_")]
-    drawn = list(dict.fromkeys(["loss", *measured]))
-    figure = new_figure(4.5 * len(drawn), 3.6)
-    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axis, name in zip(axes, drawn, strict=True):
-        for key, style, kind in (
-            (name, "--", "training"),
-            (f"val_{name}", "-", "test"),
-        ):
-            if key in epochs[0]:
-                values = [entry[key] for entry in epochs]
-                axis.plot(numbers, values, style, marker=marker, label=kind)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save(figure, path)
+    return list(dict.fromkeys(["loss", *measured]))
+
+
+def draw_curve(axis, epochs, name):
+    """Draws a number of training and test images, one of `curves_of`."""
+    numbers = [entry["epoch"] + 1 for entry in epochs]
+    marker = "o" if len(epochs) < 3 else None
+    for key, style, kind in (
+        (name, "--", "training"),
+        (f"val_{name}", "-", "test"),
+    ):
+        if key in epochs[0]:
+            values = [entry[key] for entry in epochs]
+            axis.plot(numbers, values, style, marker=marker, label=kind)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)

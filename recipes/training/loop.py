@@ -16,6 +16,7 @@ from . import callbacks, fine_tuning, logs, run_folder
 from .devices import distribute, this_process
 from .hand_over import build_feed, check_feed, hand_over
 from .progress import Progress
+from .summary import summary
 
 
 def train(task, experiment, command):
@@ -101,7 +102,6 @@ def _train(task, experiment, command, held):
     finished = fine_tuning.result(task.finish(model), training)
     if is_first:
         run_folder.save(finished, run.folder / "model.keras")
-        print(f"The model is in {run.folder / 'model.keras'}.")
     if training.ema_decay is not None:
         with callbacks.averaged(trainer):
             fine_tuning.complete(model, training)
@@ -110,13 +110,16 @@ def _train(task, experiment, command, held):
             run_folder.save(averages, run.folder / "model_ema.keras")
     if is_first:
         task.draw(finished, dataset, experiment)
-    if run.publish and is_first:
-        publish_run(task, finished, dataset, experiment, command)
+        found, sections = task.examine(finished, dataset, experiment)
+        task.write_report(dataset, experiment, sections)
+        if run.publish:
+            publish_run(task, finished, dataset, experiment, command, found)
+        print(summary(run))
     return finished, dataset
 
 
-def publish_run(task, model, dataset, experiment, command):
-    """Measures the model of a run and publishes it."""
+def publish_run(task, model, dataset, experiment, command, found):
+    """Publishes the model of a run with what was measured of it."""
     run = experiment.run
     measure_and_publish(
         task,
@@ -125,6 +128,7 @@ def publish_run(task, model, dataset, experiment, command):
         run.weights_dir,
         dataset,
         experiment.data,
+        found,
         trained_on=f"{dataset.description}, {len(dataset.train)} images",
         recipe=command,
         license=run.license,
