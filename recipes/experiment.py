@@ -104,6 +104,9 @@ class Run:
     wandb: bool = False
     """Whether Weights & Biases gets the settings and the epochs; needs the extra
     wandb. Its environment variables, such as WANDB_PROJECT, apply."""
+    report: bool = True
+    """Whether the finished model is measured on the test images once more, for
+    report.html."""
     publish: str | None = None
     """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")

@@ -104,13 +104,13 @@ def page(title, facts, results):
     )
 
 
-def _shown(value):
-    """A value of a cell as text."""
+def _shown(value, decimals=2):
+    """A value as text."""
     if value is None:
         return "–"
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return f"{value:.{decimals}f}" if isinstance(value, float) else value
 
 
 def svg(figure):

@@ -265,7 +265,7 @@ def _numbers(found, *names):
 
 def _percent(share):
     """A share of 0-1 as a tinted cell."""
-    return Cell(None if share is None else round(100 * share, 2), share)
+    return Cell(None if share is None else 100 * share, share)
 
 
 def _readable(names):

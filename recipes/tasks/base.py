@@ -93,7 +93,8 @@ class Task(abc.ABC):
             "backend": f"{config['backend']}, Keras {config['versions']['keras']}",
             "started": config["date"],
         }
-        sections = [*curves(read_log(folder / "log.jsonl")), *sections]
+        numbers, *others = sections
+        sections = [numbers, *curves(read_log(folder / "log.jsonl")), *others]
         content = page(str(folder), facts, [Result("", sections)])
         write(folder / "report.html", content.encode())
 

@@ -201,6 +201,7 @@ def draw_curve(axis, epochs, name):
             values = [entry[key] for entry in epochs]
             axis.plot(numbers, values, style, marker=marker, label=kind)
     axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)

@@ -110,8 +110,10 @@ def _train(task, experiment, command, held):
             run_folder.save(averages, run.folder / "model_ema.keras")
     if is_first:
         task.draw(finished, dataset, experiment)
-        found, sections = task.examine(finished, dataset, experiment)
-        task.write_report(dataset, experiment, sections)
+        found = None
+        if run.report:
+            found, sections = task.examine(finished, dataset, experiment)
+            task.write_report(dataset, experiment, sections)
         if run.publish:
             publish_run(task, finished, dataset, experiment, command, found)
         print(summary(run))

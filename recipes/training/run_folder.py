@@ -206,6 +206,7 @@ _FREE = (
     "data_service",
     "tensorboard",
     "wandb",
+    "report",
 )
 
 
