@@ -100,6 +100,14 @@ class Run:
     """Folder for checkpoints, logs and figures. Repeat the command to resume a run."""
     checkpoint_steps: WholeNumber = 1000
     """Number of steps between checkpoints; each epoch also ends with a checkpoint."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard event files."""
+    wandb: bool = False
+    """Whether to log the settings and the metrics of each epoch to Weights & Biases;
+    requires the extra wandb. Environment variables such as WANDB_PROJECT apply."""
+    report: bool = True
+    """Whether to write report.html, for which the trained model is evaluated on the
+    test images once more."""
     publish: str | None = None
     """Name under which to publish the trained model, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")

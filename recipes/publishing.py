@@ -5,7 +5,9 @@ from pathlib import Path
 import keras_cbvit
 
 
-def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
+def measure_and_publish(
+    task, model, name, weights_dir, dataset, data, found=None, **facts
+):
     """Evaluates a model on a data set's test images and publishes it with the results.
 
     Args:
@@ -15,13 +17,15 @@ def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
         weights_dir: folder in which to publish.
         dataset: the data set that the task loads for `data`.
         data: the `Data` of the task.
+        found: what is measured, if it is known; see `Task.examine`.
         **facts: other arguments of `keras_cbvit.publish`.
 
     Returns:
         The `WeightsRecord`.
     """
-    found = task.measure_to_publish(name, model, dataset, data)
-    metrics, images, notes, options, own = found
+    metrics, images, notes, options, own = task.measure_to_publish(
+        name, model, dataset, data, found
+    )
     evaluation = keras_cbvit.Evaluation(
         task=task.name,
         dataset=_name_of(data.dataset),

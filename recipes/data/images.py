@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Split:
     """Number of images that were skipped because they cannot be decoded."""
     listed: dict | None = None
     """Fingerprint that includes the skipped images, if known."""
+    name: Callable[[int], str] = "image {}".format
+    """Function from the index of an image to its name."""
 
     def __len__(self):
         return len(self.labels)
@@ -36,7 +38,8 @@ class Split:
         labels = self.labels[:number]
         if isinstance(self.images, Images):
             return self.images.first(number).split(labels)
-        return Split(np.asarray(self.images[:number]), labels, self.broken)
+        images = np.asarray(self.images[:number])
+        return Split(images, labels, self.broken, name=self.name)
 
     def fingerprint(self):
         """Returns the fingerprint of the images; see `recipes.data.fingerprints`."""
@@ -102,7 +105,7 @@ class Images(Sequence):
         """
         height, width = self.size
         if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
-            return Split(self, labels)
+            return Split(self, labels, name=_named(self.name, self.indices))
         images = np.empty((len(self), height, width, 3), "uint8")
         good, broken = [], []
         for index in range(len(self)):
@@ -116,16 +119,23 @@ class Images(Sequence):
                 broken.append(error)
         listed = self.fingerprint(labels, len(broken))
         if not broken:
-            return Split(images, labels, listed=listed)
+            name = _named(self.name, self.indices)
+            return Split(images, labels, listed=listed, name=name)
         shown = " ".join(str(error) for error in broken[:5])
         more = " …" if len(broken) > 5 else ""
         warnings.warn(
             f"Skipped {len(broken)} of {len(self)} images: {shown}{more}",
             stacklevel=2,
         )
-        return Split(images[: len(good)], labels[good], len(broken), listed)
+        name = _named(self.name, [self.indices[index] for index in good])
+        return Split(images[: len(good)], labels[good], len(broken), listed, name)
 
     def fingerprint(self, labels, left_out=0):
         """Returns the fingerprint of these images with their labels."""
         marks = image_marks(self.encoded, self.indices)
         return fingerprint(marks, labels, left_out)
+
+
+def _named(name, indices):
+    """The names of some images; it does not keep the images themselves."""
+    return lambda index: name(indices[index])

@@ -28,8 +28,8 @@ def matched(classifier, on, dataset):
             model that it has no test image of.
 
     Returns:
-        The test images, with labels that are the model's; the model; what the set is
-        called.
+        The test images, with labels that are the model's; the model; the names of its
+        classes; what the set is called.
 
     Raises:
         ValueError: on classes that the model does not know, with their names.
@@ -54,6 +54,7 @@ def matched(classifier, on, dataset):
         classes, labels = np.unique(labels, return_inverse=True)
         among = Among(classes, gives_logits(model))
         model = keras.Model(model.inputs, among(model.outputs[0]))
+        names = tuple(names[number] for number in classes)
         description += f", among its {len(classes)} classes"
     elif missing := select(names, counts == 0):
         warnings.warn(
@@ -61,7 +62,7 @@ def matched(classifier, on, dataset):
             f"of {classifier.name}: {listed(missing)}.",
             stacklevel=2,
         )
-    return dataclasses.replace(split, labels=labels), model, description
+    return dataclasses.replace(split, labels=labels), model, names, description
 
 
 def matched_pairs(name, model, pairs, class_names):

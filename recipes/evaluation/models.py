@@ -45,17 +45,24 @@ def recorded_evaluation(name, task):
     return found[0] if found else None
 
 
-def run_data(name):
-    """The options of the data in the config.json beside a file, or in a run folder.
+def run_data(name, keys):
+    """Options of the data in the config.json beside a file, or in a run folder.
 
-    Empty if there is none.
+    Args:
+        name: of the file or folder.
+        keys: the names of these options.
+
+    Returns:
+        A dict of those that it has; empty if there is no such file.
     """
     try:
         found = read_json(model_file(name).with_name("config.json"))
         data = found["experiment"]["data"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        return {}
+    return {key: data[key] for key in keys if key in data}
 
 
 def recorded_task(name):

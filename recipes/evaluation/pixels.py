@@ -115,7 +115,7 @@ def left_out(found, names):
     return None
 
 
-def measure(model, pairs, scale, batch_size=BATCH_SIZE):
+def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
     """Measures a segmentation model on whole images, each pixel exactly once.
 
     The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
@@ -132,6 +132,8 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
         scale: the short and the long side, see `scaled`.
         batch_size: images of one size that are predicted at once; the devices divide
             it.
+        examine: a function that gets each image's index, labels, prediction and
+            confusion matrix.
 
     Returns:
         A dict of `images` and what `measures` gives.
@@ -142,8 +144,11 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
     """
     classes = pairs.classes
     confusion = np.zeros((classes, classes), "int64")
-    for _, labels, prediction in predicted(model, pairs, scale, batch_size):
-        confusion += confusion_matrix(labels, prediction, classes)
+    for index, labels, prediction in predicted(model, pairs, scale, batch_size):
+        of_image = confusion_matrix(labels, prediction, classes)
+        confusion += of_image
+        if examine is not None:
+            examine(index, labels, prediction, of_image)
     return {"images": len(pairs), **measures(confusion)}
 
 

@@ -45,7 +45,8 @@ class Runs:
         folder = self.folder / self.dataset / size / name / f"seed_{seed}"
         own = {
             "network": network_of(self.dataset, name, size),
-            "run": {"seed": seed, "run_dir": folder},
+            # The measures are those of the entry.
+            "run": {"seed": seed, "run_dir": folder, "report": False},
         }
         return with_changes(with_changes(experiment, **self.options), **own)
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import keras
 
+from keras_cbvit.files import write
+
+from ..evaluation.report_page import Result, page
+from ..evaluation.sections import curves
 from ..experiment import Augmentation, Data, Experiment, Training
+from ..training.logs import read_log
+from ..training.run_folder import read_config
 
 
 class Task(abc.ABC):
@@ -67,6 +73,31 @@ class Task(abc.ABC):
         """Draws predictions of the trained model into the run folder, if useful."""
         return
 
+    @abc.abstractmethod
+    def examine(self, model, dataset, experiment) -> tuple[dict, list]:
+        """Evaluates the trained model of a run on the test images.
+
+        Returns:
+            The results, as `measure_to_publish` takes them, and the sections of a
+            report, see `recipes.evaluation.sections`.
+        """
+
+    def write_report(self, dataset, experiment, sections) -> None:
+        """Writes report.html with the curves of a run and the sections of `examine`."""
+        folder = experiment.run.folder
+        config = read_config(folder)
+        facts = {
+            "command": config["command"],
+            "data": f"{dataset.description}, {len(dataset.train):,} training and "
+            f"{len(dataset.test):,} test images",
+            "backend": f"{config['backend']}, Keras {config['versions']['keras']}",
+            "started": config["date"],
+        }
+        numbers, *others = sections
+        sections = [numbers, *curves(read_log(folder / "log.jsonl")), *others]
+        content = page(str(folder), facts, [Result("", sections)])
+        write(folder / "report.html", content.encode())
+
     # Evaluation.
 
     @abc.abstractmethod
@@ -80,7 +111,8 @@ class Task(abc.ABC):
         Args:
             models: pairs of name and model.
             options: a `recipes.evaluate.Evaluation`.
-            report: function that is called with each result once it is available.
+            report: function that is called with each result once it is available, and
+                with a function that returns its sections of a report, if it has any.
         """
 
     @abc.abstractmethod
@@ -114,8 +146,15 @@ class Task(abc.ABC):
         """Returns the `Data` to evaluate a model on for `recipes.publish`."""
 
     @abc.abstractmethod
-    def measure_to_publish(self, name, model, dataset, data) -> tuple:
+    def measure_to_publish(self, name, model, dataset, data, found=None) -> tuple:
         """Evaluates a model for publishing.
+
+        Args:
+            name: what messages call the model.
+            model: the model.
+            dataset: what is loaded of `data`.
+            data: the `Data`.
+            found: what is measured, if it is known; see `examine`.
 
         Returns:
             The metrics by name, the most important first; the number of images; a

@@ -15,10 +15,11 @@ from ..data.sources import load_dataset
 from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
-from ..evaluation.measuring import measure
-from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.measuring import measure, predictions_of
+from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..evaluation.probes import probe
 from ..evaluation.reports import classification_table, condition_name
+from ..evaluation.sections import classification as sections_of
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
@@ -32,6 +33,8 @@ from ..training.schedule import WarmupCosine
 from .base import Task
 
 BATCH_SIZE = 256  # images per batch in evaluation
+# Data options of a run that are defaults for evaluating its model.
+FROM_RUN = ("dataset", "data_dir", "test_split", "crop_fraction", "test_labels")
 
 
 class Classification(Task):
@@ -124,6 +127,12 @@ class Classification(Task):
     def finish(self, model):
         return in_float32(model, classifier_activation="softmax")
 
+    def examine(self, model, dataset, experiment):
+        predictions = predictions_of(model, dataset.test, strict=experiment.data.strict)
+        found = predictions.measures()
+        names = dataset.class_names
+        return found, sections_of(found, predictions, dataset.test, names)
+
     def length(self, training):
         return f"{training.epochs} epochs"
 
@@ -150,8 +159,8 @@ class Classification(Task):
             for classifier in classifiers:
                 data = self.data_to_evaluate(options, on, classifier)
                 dataset = load(on or data.dataset, data, options.real_labels)
-                for row in self._rows(options, classifier, on, dataset):
-                    report(row)
+                for row, sections in self._rows(options, classifier, on, dataset):
+                    report(row, sections)
                     rows.append(row)
             # Sort by condition first, to list models side by side.
             number = len(rows) // len(classifiers)
@@ -184,24 +193,26 @@ class Classification(Task):
         """Returns the requested data, or those of the model's record."""
         if on is not None:
             data = data_of(on, options.real_labels)
-        elif (found := recorded_evaluation(classifier.name, self.name)) is None:
-            raise ValueError(
-                f"{classifier.name} has no record of its test data; set --on."
-            )
-        else:
+        elif found := recorded_evaluation(classifier.name, self.name):
             data = Data(
                 dataset=recorded_dataset(found, options.data_dir),
                 test_split=found.split,
                 crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
+            )
+        elif of_run := run_data(classifier.name, FROM_RUN):
+            data = Data(**of_run)
+        else:
+            raise ValueError(
+                f"{classifier.name} has no record of its test data; set --on."
             )
         data = dataclasses.replace(data, strict=options.strict)
         size = size_of(classifier.name, classifier.model, options.image_size)
         return with_options(data, options, size)
 
     def _rows(self, options, classifier, on, dataset):
-        """Yields the results of a classifier on a set."""
+        """Yields the results of a classifier on a set, with functions of sections."""
         try:
-            split, model, description = matched(classifier, on, dataset)
+            split, model, names, description = matched(classifier, on, dataset)
         except ValueError as error:
             raise ValueError(
                 f"{error} `--probe knn linear` evaluates features on any classes."
@@ -212,7 +223,7 @@ class Classification(Task):
             if progress:
                 condition = condition_name(under, epsilon)
                 print(f"{classifier.name} on {description}, {condition}")
-            found = measure(
+            predictions = predictions_of(
                 model,
                 split,
                 under,
@@ -221,11 +232,13 @@ class Classification(Task):
                 options.strict,
                 progress,
             )
+            found = predictions.measures()
             row = {"model": classifier.name, "on": description}
             if left_out := split.broken + int(labeled) - found["images"]:
                 row["on"] += f", without {left_out} that cannot be decoded"
             row |= {"under": under, "epsilon": epsilon}
-            yield row | {"backend": keras.backend.backend()} | found
+            sections = functools.partial(sections_of, found, predictions, split, names)
+            yield row | {"backend": keras.backend.backend()} | found, sections
 
     def sentence(self, row):
         on = row["on"]
@@ -247,10 +260,10 @@ class Classification(Task):
         size = size_of(str(publication.checkpoint), model, test.image_size)
         return with_options(data, test, size)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         names = model.class_names
         split, *_ = matched(Classifier(name, model, names), None, dataset)
-        found = measure(model, split)
+        found = found or measure(model, split)
         right, total = found["right"], found["images"]
         notes = f"{dataset.description}, {right} of {total} test images correct"
         if left_out := split.broken + len(split) - total:

@@ -14,6 +14,8 @@ from ..data.segmentation.pairs import load_pairs
 from ..evaluation import paper_measures, pixels
 from ..evaluation.matching import matched_pairs
 from ..evaluation.reports import segmentation_sentence, segmentation_tables
+from ..evaluation.sections import Worst
+from ..evaluation.sections import segmentation as sections_of
 from ..evaluation.segmenters import (
     data_of,
     draw_segmenters,
@@ -32,7 +34,7 @@ from .base import Task
 
 # The options of `recipes.evaluate` that apply to segmentation models.
 OPTIONS = ("models", "on", "data_dir", "test_split", "batch_size", "devices")
-OPTIONS += ("figure", "json")
+OPTIONS += ("figure", "json", "html")
 
 
 class Segmentation(Task):
@@ -138,6 +140,17 @@ class Segmentation(Task):
         file = experiment.run.folder / "predictions.png"
         draw_segmentations(rows, dataset.class_names, file)
 
+    def examine(self, model, dataset, experiment):
+        worst = Worst()
+        found = pixels.measure(
+            model,
+            dataset.test,
+            experiment.data.scale,
+            experiment.training.global_batch_size,
+            worst.add,
+        )
+        return found, sections_of(found, worst, dataset.test, dataset.class_names)
+
     def length(self, training):
         return f"{training.iterations} iterations"
 
@@ -176,10 +189,10 @@ class Segmentation(Task):
             )
         return data_of(str(publication.checkpoint), given)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         scale = data.scale
         pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
-        found = pixels.measure(model, pairs, scale)
+        found = found or pixels.measure(model, pairs, scale)
         notes = (
             f"whole images at the scale {scale[0]}×{scale[1]}, {found['pixels']:,} "
             "labeled pixels"

@@ -208,6 +208,9 @@ _FREE = (
     "data_dir",
     "workers",
     "data_service",
+    "tensorboard",
+    "wandb",
+    "report",
 )
 
 

@@ -16,6 +16,7 @@ from recipes.evaluation.segmenters import MEASURED, data_of
 from recipes.tasks import TASKS
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
+from tests.recipes.html import Page
 from tests.recipes.printed import without_padding
 from tests.recipes.small import read_log
 from tests.tiny import fill, tiny
@@ -101,6 +102,48 @@ def test_published_weights_are_measured_as_their_record_says(
         f"vitcb_tests.digits: {accuracy * 360:.0f} of 360 test images correct, top-1 "
         f"accuracy {accuracy:.4f} (scikit-learn's digits; {keras.backend.backend()})"
     )
+
+
+def test_a_run_folder_is_measured_on_its_own_data_and_reported(
+    finished, tmp_path, capsys
+):
+    folder, file = finished.run.run_dir, tmp_path / "reports" / "run.html"
+    evaluate.main([str(folder), "--html", str(file)])
+    right = round(read_log(folder)[-1]["val_accuracy"] * 360)
+    assert f"{folder}: {right} of 360 test images" in capsys.readouterr().out
+    report = file.read_text()
+    found, of_run = Page(report), Page((folder / "report.html").read_text())
+    assert found.tables == of_run.tables
+    assert found.captions == of_run.captions
+    assert found.images == of_run.images
+    assert found.numbers["right"] == str(right)
+    assert report.count("<svg") == 3  # the calibration and two curves
+
+
+@pytest.mark.any_backend
+def test_a_report_of_models_and_conditions(published, folder, tmp_path):
+    name = published(["black", "gray", "white"])
+    arguments = [name, "--on", str(folder), "--under", "clean", "occlusion"]
+    evaluate.main([*arguments, "--html", str(tmp_path / "a.html")])
+    found = Page((tmp_path / "a.html").read_text())
+    about = [each for each in found.headings if "5 of 10 test images correct" in each]
+    assert len(about) == 2 and "occlusion" in about[1]
+    assert found.tables["Confusion matrix"][1:] == [
+        ["black", "5", "0", "0"],
+        ["gray", "3", "0", "0"],
+        ["white", "2", "0", "0"],
+    ]
+    # The file names of a folder.
+    assert found.captions[0].startswith("is gray\npredicted black, 100%\n0.png")
+
+
+@pytest.mark.any_backend
+def test_a_report_is_an_html_file_in_a_folder(tmp_path):
+    with pytest.raises(SystemExit, match=r"html=a\.txt must be a \.html file"):
+        evaluate.main(["vit_mini.cifar10", "--html", "a.txt"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        evaluate.main(["nothing", "--html", str(tmp_path / "file" / "a.html")])
 
 
 @pytest.mark.any_backend

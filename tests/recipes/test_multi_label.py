@@ -16,6 +16,7 @@ from recipes.experiment import Experiment, Run
 from recipes.options.classification import NO_AUGMENTATION
 from recipes.options.multi_label import Augmentation, Data, Training
 from recipes.train import train
+from tests.recipes.html import Page
 from tests.recipes.printed import without_padding
 from tests.recipes.published import records_in
 from tests.recipes.small import SMALL, interrupted, read_log
@@ -236,7 +237,7 @@ def test_training_learns_and_logs_the_mean_average_precision(trained):
 @pytest.mark.any_backend
 def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
     ran, model = trained
-    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2)
+    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2, report=False)
     again = dataclasses.replace(ran, run=run)
     with interrupted(step=7):
         train(again)
@@ -248,7 +249,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
 def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
     ran, _ = trained
     file = write_set(tmp_path / "set")
-    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2)
+    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2, report=False)
     again = dataclasses.replace(
         ran, run=run, data=dataclasses.replace(ran.data, dataset=str(file))
     )
@@ -261,7 +262,9 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
 
 
 @pytest.mark.any_backend
-def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, capsys):
+def test_it_is_evaluated_by_its_name_and_its_run(
+    trained, tmp_path, monkeypatch, capsys
+):
     ran, _ = trained
     monkeypatch.setenv(PLACE_VARIABLE, str(ran.run.weights_dir))
     folder = str(ran.data.dataset).removesuffix("/labels.csv")
@@ -271,11 +274,13 @@ def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, 
     assert f"vitcb_tests.colors: mean average precision {log:.4f}" in printed
     printed = without_padding(printed)
     assert "| blue |" in printed and "| threshold | precision % |" in printed
-    (row,) = evaluate.evaluate(
-        evaluate.Evaluation((str(ran.run.run_dir),), on=(ran.data.dataset,))
-    )
-    assert row["task"] == "multi_label"
-    assert row["mean_average_precision"] == pytest.approx(log, abs=1e-4)
+    evaluate.main([str(ran.run.run_dir), "--html", str(tmp_path / "report.html")])
+    assert f"run: mean average precision {log:.4f}" in capsys.readouterr().out
+    found = Page((tmp_path / "report.html").read_text())
+    of_run = Page((ran.run.run_dir / "report.html").read_text())
+    assert found.numbers["mean average precision"] == f"{log:.4f}"
+    assert found.tables == of_run.tables
+    assert len(found.tables["Thresholds"]) == 10
 
 
 @pytest.mark.any_backend

@@ -17,6 +17,7 @@ from recipes.network import Network, build_segmenter
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data, Training
 from recipes.tasks import segmentation
 from recipes.training.callbacks import NonFiniteLossError
+from tests.recipes.html import Page
 from tests.recipes.small import interrupted, read_log
 from tests.tiny import assert_same_values, values
 
@@ -76,7 +77,7 @@ def small(folder, run_dir, **changes):
             evaluation_iterations=4,
         ),
         augmentation=Augmentation(most_of_one_class=0.9, photometric=False),
-        run=Run(run_dir=run_dir, checkpoint_steps=2),
+        run=Run(run_dir=run_dir, checkpoint_steps=2, report=False),
     )
     for group in dataclasses.fields(experiment):
         values = getattr(experiment, group.name)
@@ -90,7 +91,8 @@ def small(folder, run_dir, **changes):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     """The experiment, the model and the data set of a run."""
-    experiment = small(folder, tmp_path_factory.mktemp("finished") / "run")
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    experiment = small(folder, run_dir, report=True)
     return experiment, *recipe.train(experiment, "the command")
 
 
@@ -126,6 +128,12 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     )
     # The ignored edge of each of five pictures does not count.
     assert found["pixels"] == 24 * (31 * 3 + 39 * 2)
+    shown = Page((experiment.run.run_dir / "report.html").read_text())
+    assert shown.numbers["mean IoU"] == f"{found['mean_iou']:.4f}"
+    _, *rows = shown.tables["IoU of each class"]
+    ious = [f"{100 * iou:.2f}" for iou in found["class_iou"]]
+    assert rows == [list(row) for row in zip(model.class_names, ious, strict=True)]
+    assert len(shown.images) == 3 * 5
 
 
 @pytest.mark.any_backend

@@ -1,7 +1,9 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -18,6 +20,8 @@ from recipes.evaluation import measure
 from recipes.network import build_classifier
 from recipes.train import train
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
+from recipes.training.summary import summary
+from tests.recipes.html import Page
 from tests.recipes.published import published_file, records_in
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
@@ -109,6 +113,46 @@ def test_a_run_folder_tells_its_story(finished):
     classifier = keras_cbvit.ViTCB(weights=folder / "model.keras")
     measured = measure(classifier, load_dataset(finished.data).test)
     assert log[-1]["val_accuracy"] == pytest.approx(measured["top1"], abs=1e-6)
+    report = (folder / "report.html").read_text()
+    shown = Page(report)
+    assert shown.numbers["right"] == f"{measured['right']}"
+    assert shown.numbers["ECE"] == f"{measured['ece']:.4f}"
+    _, *counts = shown.tables["Confusion matrix"]
+    assert sum(int(row[i]) for i, row in enumerate(counts, 1)) == measured["right"]
+    assert shown.numbers["command"] == "python -m recipes.train some options"
+    assert report.count("<svg") == 3  # two curves and the calibration
+
+
+def test_a_run_ends_with_where_everything_is(finished):
+    folder = finished.run.run_dir
+    last = read_log(folder)[-1]
+    first, *lines, command = summary(finished.run).splitlines()
+    assert first == (
+        f"Trained 3 epochs: loss {last['loss']:.4f}, val_accuracy "
+        f"{last['val_accuracy']:.4f}, val_loss {last['val_loss']:.4f}."
+    )
+    found = dict(re.split(" {2,}", line.strip()) for line in lines)
+    assert found.pop("published") == (
+        f"vitcb_tests.digits in {finished.run.weights_dir}"
+    )
+    names = ["model.keras", "report.html", "log.csv", "curves.png", "tensorboard"]
+    names += ["checkpoints"]
+    assert list(found.values()) == [str(folder / name) for name in names]
+    assert command == f"Evaluate it: python -m recipes.evaluate {folder}"
+
+
+@pytest.mark.any_backend
+def test_a_run_without_tensorboard_and_report_has_neither(tmp_path):
+    recipe.train(small(tmp_path / "run", epochs=1, tensorboard=False))
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.any_backend
+def test_a_missing_wandb_stops_before_any_data_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit, match="--wandb needs the package wandb"):
+        recipe.main(["digits", "--wandb", "--dataset", str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def measured(name, answers, above=None, names=None, **options):
     """What is measured of a model that answers so, and what it says to be of."""
     model = model_that_answers(answers, above)
     classifier = Classifier("a model", model, names)
-    split, model, description = matched(classifier, name, load(name, **options))
+    split, model, _, description = matched(classifier, name, load(name, **options))
     return measure(model, split), description
 
 
