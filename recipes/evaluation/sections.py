@@ -63,7 +63,7 @@ def classification(found, predictions, split, class_names):
     Args:
         found: of `recipes.evaluation.metrics.measures`.
         predictions: the `recipes.evaluation.measuring.Predictions` it is of.
-        split: the `recipes.data.pictures.Split` that they are of.
+        split: the `recipes.data.images.Split` that they are of.
         class_names: in the order of the predictions.
     """
     names = _readable(class_names)
@@ -74,7 +74,7 @@ def classification(found, predictions, split, class_names):
     predicted = predictions.values.argmax(axis=1)
     hits = np.take_along_axis(predictions.right, predicted[:, None], axis=1)[:, 0]
     confidences = np.exp(logs.max(axis=1).astype("float64"))
-    sections = [_numbers(found, "images", "right", "top1", "top5", "loss", "ece")]
+    sections: list = [_numbers(found, "images", "right", "top1", "top5", "loss", "ece")]
     if (predictions.right.sum(axis=1) == 1).all():
         truth = predictions.right.argmax(axis=1)
         counts = np.bincount(truth * len(names) + predicted, minlength=len(names) ** 2)

@@ -12,7 +12,7 @@ import time
 from keras_cbvit.files import write
 
 from ..figures import new_figure, save
-from ..files import append, check_form, read_object
+from ..files import append, check_form, read_json
 
 
 def read_log(file):
@@ -124,7 +124,7 @@ class WeightsAndBiases:
             project=os.environ.get("WANDB_PROJECT", "keras_cbvit"),
             name=self.folder.name,
             dir=self.folder,
-            config=read_object(self.folder / "config.json"),
+            config=read_json(self.folder / "config.json"),
             id=file.read_text(),
             resume="allow",
         )

@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 
 from keras_cbvit.pretrained import imagenet
 from recipes.data.segmentation.pairs import Pairs
