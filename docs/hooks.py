@@ -76,10 +76,8 @@ def model_index():
             f"| {size['hidden_dim']} | {size['num_heads']} "
             f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f}&nbsp;G |"
         )
-    weights = [
-        "| Weights | Task | Parameters | Input | Measured on | Result | License |"
-    ]
-    weights += ["|---|---|--:|---|---|--:|---|"]
+    weights = ["| Weights | Parameters | Input | Measured on | Result | License |"]
+    weights += ["|---|--:|---|---|--:|---|"]
     catalog = json.loads((ROOT / "weights" / "catalog.json").read_text())
     for record in catalog["weights"]:
         found = record["evaluations"] or [{}]
@@ -92,13 +90,13 @@ def _row(record, evaluation):
     height, width = record["input_shape"][:2]
     size = "any" if height is None else f"{height}×{width}"
     metrics = ", ".join(
-        f"{METRICS.get(metric, metric)} {100 * value:.2f} %"
+        f"{METRICS.get(metric, metric)} {100 * value:.2f} %".replace(" ", "&nbsp;")
         for metric, value in evaluation.get("metrics", {}).items()
     )
     measured = f"{evaluation['dataset']}, {evaluation['split']}" if evaluation else ""
     return (
-        f"| [`{name}`](cards/{name}.md) | {evaluation.get('task', '')} "
-        f"| {record['parameters']:,} | {size} | {measured} | {metrics} "
+        f"| [`{name}`](cards/{name}.md) | {record['parameters']:,} | {size} "
+        f"| {measured} | {metrics} "
         f"| {record['license']} |"
     )
 
