@@ -177,13 +177,13 @@ def test_the_list_names_every_entry(capsys):
         (["table5", "--seeds"], "--seeds requires at least one"),
         (
             ["table7", "--dataset", "cifar10"],
-            "dataset='cifar10' is for classification, but table7 is for segmentation; use "
-            "one of ade20k, ade20k_40k, camvid",
+            "dataset='cifar10' is for classification, but table7 is for segmentation; "
+            "use one of ade20k, ade20k_40k, camvid",
         ),
         (
             ["table5", "--dataset", "camvid"],
-            "dataset='camvid' is for segmentation, but table5 is for classification; use "
-            "one of imagenet, cifar10, digits",
+            "dataset='camvid' is for segmentation, but table5 is for classification; "
+            "use one of imagenet, cifar10, digits",
         ),
         (["table7", "--dataset", "mnist"], "'mnist' is unknown; use one of ade20k"),
         (["table7", "--sizes", "mini"], "ade20k has no recipe for sizes='mini'"),
