@@ -204,7 +204,7 @@ def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv; Give a CSV file"):
+    with pytest.raises(FileNotFoundError, match="none.csv. Give a CSV file"):
         load_multi_label(Data(dataset=str(tmp_path / "none.csv")))
 
 

@@ -310,7 +310,7 @@ def test_as_many_files_are_open_as_the_system_allows():
         text=True,
     )
     assert done.stdout == "0\n"
-    assert "OSError: Worker processes need more open files than" in done.stderr
+    assert "OSError: Worker processes require more open files than" in done.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

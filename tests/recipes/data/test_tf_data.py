@@ -305,7 +305,7 @@ def test_broken_pictures_end_it_and_are_all_named(tmp_path):
 @pytest.mark.parametrize(
     ("policy", "service", "message"),
     [
-        ({"shift": 4}, None, "shift=4: --feed tf.data does not shift images; give"),
+        ({"shift": 4}, None, "shift=4 is not supported by --feed tf.data; use"),
         ({}, "localhost", "data_service='localhost' must be grpc://HOST:PORT"),
     ],
 )
