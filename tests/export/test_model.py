@@ -121,10 +121,13 @@ def test_metadata_say_how_to_feed_and_name(tmp_path):
     [
         ({"format": "coreml"}, "format='coreml' is unknown"),
         ({"format": "torch", "quantize": "int4"}, "quantize='int4' is unknown"),
-        ({"format": "torch", "quantize": "int8"}, "format='torch' has no int8"),
+        (
+            {"format": "torch", "quantize": "int8"},
+            "format='torch' does not support int8",
+        ),
         (
             {"format": "torch", "images": np.zeros((2, 8, 12, 3))},
-            r"images are of shape (2, 8, 12, 3), but must be of (None, 8, 12, 3), 3 at",
+            r"images must have shape (None, 8, 12, 3), at least 3 of them, not (2, 8",
         ),
         (
             {"format": "torch", "crop_fraction": 7},
@@ -184,6 +187,6 @@ def test_a_process_that_is_killed_says_so(tmp_path, monkeypatch):
         subprocess, "run", lambda command, **how: run([command[0], "-c", code], **how)
     )
     monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)
-    with pytest.raises(ValueError, match="was ended by SIGKILL; too little memory"):
+    with pytest.raises(ValueError, match="was killed by SIGKILL, perhaps for lack"):
         keras_cbvit.export_model(tiny(depth=1), tmp_path / "export", OWN)
     assert not [*tmp_path.iterdir()]

@@ -244,7 +244,7 @@ def test_the_files_of_dinov2_have_positions_of_the_class_token():
 @pytest.mark.parametrize(
     "changes, what",
     [
-        ({"broadcast": "cb"}, "Context Broadcasting, which timm does not have"),
+        ({"broadcast": "cb"}, "Context Broadcasting, which timm does not support"),
         ({"squeeze_excitation": True}, "squeeze_excitation=True"),
         ({"epsilon": 1e-3}, "epsilon=0.001"),
         ({"pooling": "token_avg"}, "pooling='token_avg'"),

@@ -328,7 +328,7 @@ def test_the_place_of_the_variable_comes_first(own_folder, tmp_path, monkeypatch
 
 
 def test_an_unknown_tag_is_refused_with_the_known_names(own_folder):
-    message = r"weights='tooy' is unknown: no weights 'vitcb_s\.tooy' are published\.  "
+    message = r"weights='tooy' is unknown: no weights 'vitcb_s\.tooy' are published\. "
     with pytest.raises(ValueError, match=message + r"Known weights: none yet\."):
         locate("tooy", "vitcb_s")
     write_catalog(own_folder, entry("vitcb_s.toy"), entry("vit_b.toy"))
@@ -338,9 +338,7 @@ def test_an_unknown_tag_is_refused_with_the_known_names(own_folder):
 
 def test_a_tag_needs_a_model_of_a_known_size(own_folder):
     write_catalog(own_folder, entry())
-    message = (
-        "weights='toy' is a tag, which requires a model of a named size.*Known weigh"
-    )
+    message = "weights='toy' is a tag, which requires a model of a named.*Known weigh"
     with pytest.raises(ValueError, match=message):
         locate("toy")
 
@@ -375,7 +373,7 @@ def test_no_recipe_is_promised_for_an_architecture_that_is_none(name):
 def test_a_file_beside_the_catalog_that_is_not_its_records_is_refused(own_folder):
     write_catalog(own_folder, entry())
     (own_folder / FILENAME).write_bytes(FILE[:-1])
-    with pytest.raises(OSError, match=r"vitcb_s\.toy-\w+\.keras is not the file"):
+    with pytest.raises(OSError, match=r"vitcb_s\.toy-\w+\.keras does not match"):
         locate("vitcb_s.toy")
 
 
