@@ -165,9 +165,9 @@ def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
         (
             "mean",
             {"images": CALIBRATION[:199]},
-            "requires at least 200 images, half of them to",
+            "at least 200 images, half of them",
         ),
-        ("features", {"images": CALIBRATION}, "for models that classify"),
+        ("features", {"images": CALIBRATION}, "requires a model with classes"),
     ],
 )
 def test_int8_is_refused_without_images_or_classes(kind, options, message, tmp_path):

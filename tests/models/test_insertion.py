@@ -252,7 +252,7 @@ def pooling_model():
         (
             nested,
             "fc2",
-            "after='fc2' .* similar paths are 'user/fc2', 'user/block/fc2'\\.",
+            "after='fc2' .* are 'user/fc2', 'user/block/fc2'\\.",
         ),
         (pooling_model, [], "after=\\[\\] must be the path of a layer, or a list"),
         (pooling_model, 3, "after=3 must be the path of a layer, or a list"),

@@ -285,7 +285,7 @@ def test_without_a_config_the_kind_of_model_tells(kind, tmp_path):
     [
         ("ViTModel", {"hidden_act": "relu"}, "hidden_act='relu', which no model"),
         ("ViTModel", {"patch_size": (8, 16)}, "patches of 8x16 pixels"),
-        ("BeitModel", {}, "the model type 'beit' of Hugging Face, which is not read"),
+        ("BeitModel", {}, "the model_type 'beit', which is not supported"),
         ("Data2VecVisionModel", {}, "the model type 'data2vec-vision'"),
         ("YolosModel", {"image_size": (32, 32)}, "the model type 'yolos'"),
         (
@@ -293,7 +293,7 @@ def test_without_a_config_the_kind_of_model_tells(kind, tmp_path):
             {"depths": [1], "num_attention_heads": [2], "window_size": 2},
             "the model type 'swin'",
         ),
-        ("BertModel", {"vocab_size": 20}, "the BertModel is no model that is read"),
+        ("BertModel", {"vocab_size": 20}, "the BertModel is not supported"),
     ],
 )
 def test_what_our_model_cannot_be_is_refused(kind, options, message):
@@ -306,7 +306,7 @@ def test_what_our_model_cannot_be_is_refused(kind, options, message):
 @pytest.mark.any_backend
 def test_a_classifier_of_clip_is_refused():
     model = build_of_texts("CLIPForImageClassification", {})
-    with pytest.raises(ValueError, match="went through no last norm"):
+    with pytest.raises(ValueError, match="without a last norm"):
         hugging_face.from_model(model)
     assert hugging_face.from_model(model.vision_model).spec.classes is None
 

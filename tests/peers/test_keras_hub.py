@@ -138,7 +138,7 @@ def test_the_image_converter_says_how_images_are_normalized(tmp_path):
     ("classifier", "message"),
     [
         ({"pooling": "gap"}, "classifies with pooling='gap'"),
-        ({"intermediate_dim": 8}, "has pre_logits, which is no layer"),
+        ({"intermediate_dim": 8}, "has pre_logits, which is not a layer"),
     ],
 )
 def test_a_classifier_that_our_model_cannot_be_is_refused(classifier, message):
@@ -150,7 +150,9 @@ def test_a_classifier_that_our_model_cannot_be_is_refused(classifier, message):
 @pytest.mark.any_backend
 def test_other_models_are_refused():
     model = keras_hub.models.VGGBackbone([1], [2], image_shape=(32, 32, 3))
-    with pytest.raises(ValueError, match="KerasHub's VGGBackbone, which is not read"):
+    with pytest.raises(
+        ValueError, match="KerasHub's VGGBackbone, which is not supported"
+    ):
         keras_hub_format.from_model(model)
 
 

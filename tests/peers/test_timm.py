@@ -189,7 +189,7 @@ def test_the_name_of_an_architecture_says_what_no_shape_does(name):
         ("vit_small_patch16_18x2_224", {}, "parallel attentions and MLPs"),
         ("vit_pwee_patch16_reg1_gap_256", {}, "an MLP in parallel"),
         ("vit_dwee_patch16_reg1_gap_256", {}, "differential attention"),
-        ("vit_base_patch16_rpn_224", {}, "blocks of the kind ResPostBlock"),
+        ("vit_base_patch16_rpn_224", {}, "blocks of the class ResPostBlock"),
         ("vit_tiny_patch16_224", {"norm_layer": "rmsnorm"}, "RMSNorm"),
         ("vit_tiny_patch16_224", {"act_layer": "relu"}, "the activation ReLU"),
         ("vit_tiny_patch16_224", {"global_pool": "max"}, "the pooling max"),
@@ -205,7 +205,7 @@ def test_another_network_is_named(name, options, what):
     assert name in str(error.value) and len(str(error.value)) < 200
     arguments = {"num_heads": 2, **options}
     config = {"architecture": name, "pretrained_cfg": {}, "model_args": arguments}
-    with pytest.raises(ValueError, match="which no VisionTransformer of this package"):
+    with pytest.raises(ValueError, match="which VisionTransformer does not support"):
         timm.read(model.state_dict(), config, "x")
 
 

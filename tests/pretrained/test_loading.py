@@ -535,9 +535,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     other.save(tmp_path / "other.keras")
     other.save_weights(tmp_path / "other.weights.h5")
-    message = (
-        r"other\.keras holds a model of the class Sequential, not the VisionTransformer"
-    )
+    message = r"other\.keras has a Sequential, not a VisionTransformer"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
     with pytest.raises(
@@ -557,7 +555,7 @@ def test_the_file_of_a_quantized_model_is_refused(tmp_path):
     model = tiny()
     model.get_layer("head").quantize("int8")
     model.save(tmp_path / "model.keras")
-    message = "holds a quantized model; load it with keras_cbvit.load_model"
+    message = "has a quantized model; load it with keras_cbvit.load_model"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
 

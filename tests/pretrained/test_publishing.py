@@ -725,7 +725,7 @@ def test_a_class_of_ones_own_is_published(dtype, tmp_path, monkeypatch):
     loaded = keras_cbvit.load_model("gated_tiny.v1")
     assert type(loaded) is Gated
     assert_same_values(values(loaded), values(model))
-    message = "holds a model of the class Gated, not the VisionTransformer that ViTCB"
+    message = "has a Gated, not a VisionTransformer"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights="gated_tiny.v1")
 

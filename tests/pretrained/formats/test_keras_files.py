@@ -255,7 +255,7 @@ def test_two_parts_of_one_name_are_refused(saved, tmp_path):
     path.write_bytes((saved[1] / "good.keras").read_bytes())
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
         archive.writestr("config.json", "{}")
-    with pytest.raises(ValueError, match="two parts of one name"):
+    with pytest.raises(ValueError, match="two parts with one name"):
         load(path)
 
 

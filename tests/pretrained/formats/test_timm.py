@@ -109,7 +109,7 @@ def test_every_weight_is_copied_with_its_axes_in_our_order(state):
 
 
 def test_the_number_of_heads_is_known_where_it_is_usual_or_given(state):
-    with pytest.raises(ValueError, match="does not tell its number of heads"):
+    with pytest.raises(ValueError, match="does not specify its number of heads"):
         keras_cbvit.ViTCB(weights=state, input_shape=(8, 12, 3))
     wide = {"weights": state_of(128, depth=1, patch_size=4, tokens=5, classes=2)}
     assert keras_cbvit.ViTCB(**wide).spec.num_heads == 2
