@@ -61,7 +61,7 @@ def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a")
     for folder in (".", "../a"):
         with (
-            pytest.raises(FileExistsError, match=r"is the working folder; give"),
+            pytest.raises(FileExistsError, match=r"is the current directory; use"),
             whole_folder(folder),
         ):
             pass

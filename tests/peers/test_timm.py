@@ -291,7 +291,7 @@ def test_the_bias_of_patches_goes_into_their_positions():
 
 def test_a_folder_with_something_in_it_is_kept(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(FileExistsError, match="exists; give a folder that does not"):
+    with pytest.raises(FileExistsError, match="exists; use a folder that does not"):
         save_for_timm(tiny(broadcast="none"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

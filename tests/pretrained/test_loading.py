@@ -500,7 +500,7 @@ def test_a_truncated_file_is_refused(file, part, source, tmp_path):
     whole = getattr(source, file)
     cut = tmp_path / whole.name
     cut.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
-    with pytest.raises(ValueError, match=f"{cut} is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match=f"{cut} is damaged or not a weights file"):
         tiny(weights=cut)
 
 
@@ -517,7 +517,7 @@ def test_a_keras_file_with_changed_bytes_is_refused(source, tmp_path):
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_a_file_that_is_something_else_is_refused(name, tmp_path):
     (tmp_path / name).write_text("<html>Not found</html>")
-    with pytest.raises(ValueError, match=f"{name} is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match=f"{name} is damaged or not a weights file"):
         tiny(weights=tmp_path / name)
 
 
@@ -527,7 +527,7 @@ def test_a_keras_file_without_a_part_is_refused(source, tmp_path):
         with zipfile.ZipFile(source.keras) as whole, zipfile.ZipFile(path, "w") as less:
             for name in set(whole.namelist()) - {part}:
                 less.writestr(name, whole.read(name))
-        with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+        with pytest.raises(ValueError, match="is damaged or not a weights file"):
             keras_cbvit.ViTCB(weights=path)
 
 
@@ -575,7 +575,7 @@ def test_nothing_is_loaded_from_a_file_that_lacks_a_weight(source, tmp_path):
         ValueError, match="fit this model; nothing .* Missing: block_2/"
     ):
         keras_cbvit.ViTCB(weights=path)
-    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match="is damaged or not a weights file"):
         keras_cbvit.load_model(path)
 
 

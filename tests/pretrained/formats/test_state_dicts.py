@@ -174,7 +174,7 @@ def test_a_truncated_file_is_damaged(suffix, share, tmp_path):
     torch.save(weights, path) if suffix == ".pth" else save_file(weights, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=f"cut{suffix} is damaged or not a file of"):
+    with pytest.raises(ValueError, match=f"cut{suffix} is damaged or not a weights"):
         state_dicts.read(path)
 
 
@@ -244,7 +244,7 @@ def test_a_missing_part_is_named(tmp_path):
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(2)], torch.ones(2)])
 def test_what_has_no_weights_by_name_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"weights by name"):
+    with pytest.raises(ValueError, match="state dict"):
         state_dicts.read(tmp_path / "a.pth")
 
 
@@ -256,7 +256,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 def test_quantized_weights_are_refused(tmp_path):
     weights = {"a": torch.zeros(2).to(torch.float8_e4m3fn)}
     save_file(weights, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="dtype F8_E4M3, which is not that of unquant"):
+    with pytest.raises(ValueError, match="dtype F8_E4M3, which is not supported"):
         state_dicts.read(tmp_path / "a.safetensors")
 
 
