@@ -344,7 +344,7 @@ def test_postscript_is_not_run(tmp_path):
 
 def test_samples_come_from_png_files_alone():
     jpeg = image_of(np.zeros((8, 8), "uint8"), "JPEG")
-    with pytest.raises(BrokenImageError, match="^x is a JPEG file, whatever its name"):
+    with pytest.raises(BrokenImageError, match="^x is a JPEG file; save it as PNG"):
         decode_samples(jpeg, "x")
     for channels in (2, 3, 4):
         file = png(np.full((2, 2, channels), 3), 16)
@@ -399,7 +399,7 @@ def test_an_image_of_pillow_is_turned_as_it_says():
         (np.full((2, 2, 3), np.nan), "x has values from nan to nan, but they must be"),
         (
             np.full((2, 2, 3), 0.5),
-            "x has values from 0.5 to 0.5, but they must be 0-255; multiply",
+            "x has values from 0.5 to 0.5, but they must be 0-255; m",
         ),
         (np.zeros((2, 2, 3), bool), "x is an array of bool, not of numbers."),
         (

@@ -286,7 +286,7 @@ def test_without_a_config_the_kind_of_model_tells(kind, tmp_path):
         (
             "ViTModel",
             {"hidden_act": "relu"},
-            "hidden_act='relu', which is not supported",
+            "hidden_act='relu', which is not",
         ),
         ("ViTModel", {"patch_size": (8, 16)}, "patches of 8x16 pixels"),
         ("BeitModel", {}, "the model_type 'beit', which is not supported"),

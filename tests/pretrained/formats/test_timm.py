@@ -144,9 +144,7 @@ def test_what_the_configuration_says_is_not_overruled(state):
         {"std": (0.2,) * 3},
     ):
         model = VisionTransformer(loading.merge(content, change))
-        with pytest.raises(
-            ValueError, match=f"from a model with {next(iter(change))}="
-        ):
+        with pytest.raises(ValueError, match=f"a model with {next(iter(change))}="):
             loading.assign(model, content)
 
 
