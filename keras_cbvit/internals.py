@@ -40,7 +40,7 @@ def producer_of(
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """Returns an optimizer's averages of the trainable weights, in order (`use_ema`)."""
+    """Returns an optimizer's averages of trainable weights, in order (`use_ema`)."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer._model_variables_moving_average
 
