@@ -392,7 +392,7 @@ def test_an_image_of_pillow_is_turned_as_it_says():
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.zeros((2, 3, 5)), "x is an array of shape (2, 3, 5), which must be"),
+        (np.zeros((2, 3, 5)), "x is an array of shape (2, 3, 5), but must have"),
         (np.zeros((0, 3, 3)), "x is an array of shape (0, 3, 3), but must have"),
         (np.zeros(3), "x is an array of shape (3,), but must have"),
         (np.full((2, 2, 3), 256), "x has values from 256 to 256, but they must be 0"),
