@@ -153,7 +153,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path):
 @pytest.mark.any_backend
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="give a folder that does not"):
+    with pytest.raises(FileExistsError, match="use a folder that does not"):
         keras_cbvit.export_model(tiny(depth=1), tmp_path, "torch")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

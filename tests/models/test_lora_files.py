@@ -152,7 +152,7 @@ FOREIGN = {
         lambda: fill(tiny()),
         lambda: fill(tiny(), seed=1),
     ),
-    "quantized as it was": (lambda: fill(tiny()), quantized),
+    "with the same quantization": (lambda: fill(tiny()), quantized),
     "is for a model with depth=2, ": (
         lambda: fill(tiny()),
         lambda: fill(tiny(depth=3)),

@@ -194,7 +194,7 @@ def test_the_name_of_an_architecture_says_what_no_shape_does(name):
         ("vit_tiny_patch16_224", {"act_layer": "relu"}, "the activation ReLU"),
         ("vit_tiny_patch16_224", {"global_pool": "max"}, "the pooling max"),
         ("vit_tiny_patch16_224", {"final_norm": False}, "no norm after the last"),
-        ("vit_tiny_patch16_224", {"pos_embed": "none"}, "no position embedding"),
+        ("vit_tiny_patch16_224", {"pos_embed": "none"}, "no learned position"),
         ("vit_tiny_patch16_224", {"scale_mlp_norm": True}, "norms within"),
     ],
 )

@@ -224,7 +224,7 @@ def test_a_copy_without_its_weights_is_an_error_offline(start, offline):
         ),
         (
             "hf://refused/private",
-            "it is private; set HF_TOKEN to a token that ma",
+            "or is private; for a private one, set HF_TOKEN",
         ),
         ("hf://refused/gated", "it is gated; accept its terms on its page"),
         ("hf://refused/busy", r"config\.json is not in the hub's local cache .*503"),

@@ -413,7 +413,7 @@ def test_another_function_of_the_same_weights_has_to_be_asked_for(
     file, asked, differs, tmp_path
 ):
     source = Source(tmp_path, **file)
-    message = f"of a model with {differs}.* or give allow_other_function=True"
+    message = f"from a model with {differs}.* or pass allow_other_function=True"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=source.keras, **asked)
     model = keras_cbvit.ViTCB(weights=source.keras, **asked, allow_other_function=True)
@@ -572,7 +572,7 @@ def test_nothing_is_loaded_from_a_file_that_lacks_a_weight(source, tmp_path):
                 content = json.dumps(config)
             less.writestr(name, content)
     with pytest.raises(
-        ValueError, match="fit this model; nothing .* Missing: block_2/"
+        ValueError, match="match this model; nothing .* Missing: block_2/"
     ):
         keras_cbvit.ViTCB(weights=path)
     with pytest.raises(ValueError, match="is damaged or not a weights file"):
@@ -620,7 +620,7 @@ def test_what_holds_no_model_is_refused(source, tmp_path):
         keras_cbvit.load_model(source.h5)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         keras_cbvit.load_model(tmp_path / "none.keras")
-    with pytest.raises(ValueError, match=r"no published weights 'upernet_x\.v1'"):
+    with pytest.raises(ValueError, match=r"no weights 'upernet_x\.v1'"):
         keras_cbvit.load_model("upernet_x.v1")
     content = source.keras.read_bytes()
     (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])

@@ -437,7 +437,7 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     model = toy(broadcast="cbs")
     scale = model.get_layer("block_0").mlp.end[0].channel_scale
     scale.assign(np.array([value] + [0.0] * 15))
-    message = "weight block_0/mlp/context_broadcast/scale is not finite: this training"
+    message = "weight block_0/mlp/context_broadcast/scale is not finite, so training"
     with pytest.raises(ValueError, match=message):
         publish(tmp_path, model)
     assert contents(tmp_path) == {}

@@ -71,7 +71,9 @@ def test_a_source_of_another_kind_is_a_class_and_a_line(
     assert path_of("toy", "vitcb_s").read_bytes() == FILE
     assert find_record("vitcb_s.toy") == record()
     assert known_records().keys() == {"vit_b.toy", "vitcb_s.toy"}
-    with pytest.raises(ValueError, match="no published weights 'vit_s.toy'. Known we"):
+    with pytest.raises(
+        ValueError, match="no weights 'vit_s.toy' are published\. Known we"
+    ):
         find_record("vit_s.toy")
 
 
@@ -187,7 +189,7 @@ def test_what_is_on_this_machine_is_known_without_a_network(
     content = (tmp_path / "mine" / "catalog.json").read_bytes()
     with server({"/catalog.json": [content, b"<html>Log in</html>"]}) as (url, _):
         monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", url + "/other")
-        with pytest.warns(UserWarning, match=r"404.*only the package's own"):
+        with pytest.warns(UserWarning, match=r"404.*weights are not available"):
             assert list_weights() == ["vit_b.toy"]
         monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", url)
         assert list_weights() == ["vit_b.toy", "vitcb_s.toy"]
@@ -282,7 +284,9 @@ def test_a_path_of_another_kind_of_file_is_refused(name, kind, tmp_path):
     ],
 )
 def test_another_way_to_name_a_repository_is_answered_with_its_handle(weights):
-    message = "of the Hugging Face hub, write 'hf://google/vit-base-patch16-224'\\.$"
+    message = (
+        "For a Hugging Face repository, use 'hf://google/vit-base-patch16-224'\\.$"
+    )
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         locate(weights)
 
@@ -314,7 +318,7 @@ def test_a_tag_takes_the_first_architecture_that_has_weights(own_folder):
     ):
         path, found = locate("toy", *architectures)
         assert (path.name, found.name) == (found.filename, name)
-    with pytest.raises(ValueError, match="no published weights 'vitcb_s.toy'"):
+    with pytest.raises(ValueError, match="no weights 'vitcb_s.toy'"):
         locate("toy", "vitcb_s", "vitcb_ti")
 
 
@@ -446,6 +450,6 @@ def test_cached_and_bundled_weights_load_without_a_network(
         assert path_of("vit_b.toy") == own
     with (
         pytest.warns(UserWarning, match="cannot be downloaded"),
-        pytest.raises(ValueError, match="no published weights 'vit_s.toy'. Known"),
+        pytest.raises(ValueError, match="no weights 'vit_s.toy' are published\. Known"),
     ):
         locate("vit_s.toy")

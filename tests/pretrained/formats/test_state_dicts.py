@@ -63,7 +63,7 @@ def test_a_file_of_pytorch_from_before_1_6_needs_it(tmp_path, monkeypatch):
     torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
     assert_are_tensors(state_dicts.read(path)[0])
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"before version 1\.6.*pip install torch"):
+    with pytest.raises(ImportError, match=r"PyTorch before 1\.6.*pip install torch"):
         state_dicts.read(path)
 
 

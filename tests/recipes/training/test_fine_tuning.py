@@ -218,7 +218,7 @@ REFUSED = {
         "freeze": "backbone",
         "head_warmup_epochs": 1,
     },
-    "has no Λ: only CB_S models": {"anneal_context": 3},
+    "has no Λ; only CB_S models": {"anneal_context": 3},
     "anneal_context=16 is more than the 15 updates": {
         "broadcast": "cbs",
         "anneal_context": 16,
