@@ -132,7 +132,7 @@ def test_a_record_is_checked_before_it_is_kept():
     for changes, message in (
         (
             {"license": 5},
-            "The record is not valid: the field 'license' .* is 5, not a str",
+            "record is not valid: the field 'license' .* is 5, not a str",
         ),
         ({"trained_on": {1, 2}}, "The record is not valid: .* not JSON serializable"),
         ({"bytes": 0}, "The record is not valid: .* has 0 bytes"),
