@@ -6,7 +6,7 @@ import os
 import reprlib
 import stat
 
-from keras_cbvit.files import naming, write
+from keras_cbvit.files import describe_errors, write
 
 LARGEST_JSON = 16 << 20  # bytes; a run of 20,000 classes takes 2 MB
 
@@ -18,7 +18,7 @@ def append(path, content):
         OSError: if the bytes cannot be written; a full disk is reported with the
             required space.
     """
-    with naming(path, len(content)):
+    with describe_errors(path, len(content)):
         size = path.stat().st_size if path.exists() else 0
         try:
             with open(path, "ab") as file:

@@ -32,7 +32,7 @@ def test_names_that_look_the_same_are_the_same(names):
         (["\u00e9", "e\u0301"], r"twice \('\\xe9' and 'e\\u0301'\)"),
         (["a", " "], r"class_names\[1\] is empty"),
         (["a", b"b"], r"class_names\[1\] is b'b', not a string"),
-        (["a", "\udce9"], r"class_names\[1\] is '\\udce9', which is not Unicode text"),
+        (["a", "\udce9"], r"class_names\[1\] is '\\udce9', which is not valid Unicode"),
     ],
 )
 def test_what_are_no_names_is_refused(names, message):

@@ -54,7 +54,8 @@ class ContextBroadcast(Part):
         mask: optional boolean tensor, true for valid tokens, whose axes are the
             leading axes of `inputs`, for instance `(batch, tokens)`. Masked
             tokens are excluded from the context and returned unchanged. If no
-            token is valid, all are returned unchanged.
+            token is valid, or `context="token"` and the first one is masked, all
+            are returned unchanged.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype. The mean is

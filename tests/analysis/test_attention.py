@@ -108,7 +108,7 @@ def test_distance_of_maps_made_by_hand():
 
 
 def test_a_grid_of_more_tokens_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"grid=\(2, 3\) has 6 spatial tokens, but"):
+    with pytest.raises(ValueError, match=r"grid=\(2, 3\) has 6 patch tokens, but"):
         analysis.relative_distance(random_maps(5), (2, 3))
 
 
@@ -246,12 +246,12 @@ def test_no_nodes_are_left_in_the_model(tmp_path):
 def test_nothing_is_kept_of_what_was_measured(monkeypatch):
     kept = []
 
-    class Recorded(attention._Measuring):
+    class Recorded(attention._AttentionObserver):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             kept.append(weakref.ref(self))
 
-    monkeypatch.setattr(attention, "_Measuring", Recorded)
+    monkeypatch.setattr(attention, "_AttentionObserver", Recorded)
     model = fill(tiny(depth=1))
     counts = []
     for calls in (5, 45) if keras.backend.backend() == "torch" else (3,):
@@ -377,15 +377,15 @@ def test_any_attention_of_a_block_is_looked_at():
 def test_a_model_without_blocks_is_refused():
     x = keras.Input((4, 4, 3))
     model = keras.Model(x, keras.layers.Flatten()(x), name="flat")
-    with pytest.raises(ValueError, match="flat has no EncoderBlock among its layers"):
+    with pytest.raises(ValueError, match="flat has no EncoderBlock"):
         analysis.attention_maps(model, np.zeros((1, 4, 4, 3)))
-    with pytest.raises(ValueError, match="flat has no PatchEmbedding among its layers"):
+    with pytest.raises(ValueError, match="flat has no PatchEmbedding"):
         analysis.attention_statistics(model, np.zeros((1, 4, 4, 3)))
 
 
 @pytest.mark.parametrize("function", ["attention_maps", "attention_statistics"])
 def test_images_of_another_size_are_refused(function):
-    with pytest.raises(ValueError, match=r"\(12, 8, 3\) do not fit .* \(8, 12, 3\)"):
+    with pytest.raises(ValueError, match=r"\(12, 8, 3\) do not match .*  \(8, 12, 3\)"):
         getattr(analysis, function)(tiny(), np.zeros((2, 12, 8, 3)))
 
 

@@ -105,6 +105,6 @@ def test_a_window_that_patches_do_not_divide_is_refused(upernet):
 
 @pytest.mark.parametrize("predict", [predict_whole, predict_sliding])
 def test_one_image_without_a_batch_is_refused(predict, doubling):
-    message = r"of shape \(8, 8, 3\), but must be of \(batch, .* images\[None\] makes"
+    message = r"of shape \(batch, .*, not \(8, 8, 3\); images\[None\] makes"
     with pytest.raises(ValueError, match=message):
         predict(doubling[0], pixels(8, 8)[0])

@@ -251,11 +251,15 @@ def pooling_model():
             "fc3",
             "after='fc3' matches no layer of user; .* 'fc1'",
         ),
-        (nested, "fc2", "after='fc2' .* there is 'user/fc2', 'user/block/fc2'\\."),
+        (
+            nested,
+            "fc2",
+            "after='fc2' .* are 'user/fc2', 'user/block/fc2'\\.",
+        ),
         (pooling_model, [], "after=\\[\\] must be the path of a layer, or a list"),
         (pooling_model, 3, "after=3 must be the path of a layer, or a list"),
-        (pooling_model, "pool", "pool must give one .* it gives one of 2 axes\\."),
-        (pooling_model, "tokens", "tokens is an input"),
+        (pooling_model, "pool", "pool must return one .* it returns one of 2 axes\\."),
+        (pooling_model, "tokens", "matches tokens, which is an input"),
         (
             lambda: model_of([keras.layers.LSTM(4, return_state=True, name="lstm")]),
             "lstm",

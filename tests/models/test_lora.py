@@ -346,7 +346,7 @@ def test_what_cannot_be_merged_stays():
     model.quantize("int8")
     keras_cbvit.enable_lora(model, 2)
     before = predict(fill_lora(model))
-    with pytest.raises(ValueError, match="qkv is quantized to int8, so its kernel"):
+    with pytest.raises(ValueError, match="qkv is quantized to int8, so LoRA"):
         keras_cbvit.merge_lora(model)
     np.testing.assert_array_equal(predict(model), before)
 

@@ -152,7 +152,7 @@ FOREIGN = {
         lambda: fill(tiny()),
         lambda: fill(tiny(), seed=1),
     ),
-    "quantized as it was": (lambda: fill(tiny()), quantized),
+    "with the same quantization": (lambda: fill(tiny()), quantized),
     "is for a model with depth=2, ": (
         lambda: fill(tiny()),
         lambda: fill(tiny(depth=3)),
@@ -282,7 +282,7 @@ def test_what_is_no_file_of_lora_is_refused(tmp_path):
         keras_cbvit.load_lora_weights(model, tmp_path / "a.lora.h5")
     model.save_weights(tmp_path / "a.weights.h5")
     os.rename(tmp_path / "a.weights.h5", tmp_path / "a.lora.h5")
-    with pytest.raises(ValueError, match="a.lora.h5 is damaged or not a file"):
+    with pytest.raises(ValueError, match="a.lora.h5 is damaged or not a weights"):
         keras_cbvit.load_lora_weights(model, tmp_path / "a.lora.h5")
     with pytest.raises(FileNotFoundError, match="cannot be written"):
         keras_cbvit.save_lora_weights(tuned(model), tmp_path / "none" / "a.lora.h5")

@@ -194,7 +194,7 @@ def test_a_mode_for_text_is_refused_and_changes_nothing(tmp_path):
         other = part(fill(tiny(depth=1)))
         with pytest.raises(AttributeError, match="tokenize"):
             other.quantize(config=for_text(kind))
-        with pytest.raises(ValueError, match="no file can have it"):
+        with pytest.raises(ValueError, match="so it cannot be saved"):
             other.save(tmp_path / "model.keras")
 
 

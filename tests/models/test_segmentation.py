@@ -416,7 +416,7 @@ def test_weights_of_another_function_have_to_be_asked_for(tmp_path):
     )
     source.save(tmp_path / "vit.keras")
     given = {"weights": tmp_path / "vit.keras", "broadcast": "cb", "blocks": range(4)}
-    with pytest.raises(ValueError, match="with broadcast='cb' they compute something"):
+    with pytest.raises(ValueError, match="with broadcast='cb' they compute another"):
         keras_cbvit.UperNet_ViTCB(3, 4, input_shape=(16, 24, 3), **given)
     model = keras_cbvit.UperNet_ViTCB(
         3, 4, input_shape=(16, 24, 3), **given, allow_other_function=True

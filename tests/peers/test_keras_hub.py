@@ -140,7 +140,7 @@ def test_the_image_converter_says_how_images_are_normalized(tmp_path):
     ("classifier", "message"),
     [
         ({"pooling": "gap"}, "classifies with pooling='gap'"),
-        ({"intermediate_dim": 8}, "has pre_logits, which is no layer"),
+        ({"intermediate_dim": 8}, "has pre_logits, which is not a layer"),
     ],
 )
 def test_a_classifier_that_our_model_cannot_be_is_refused(classifier, message):
@@ -152,7 +152,7 @@ def test_a_classifier_that_our_model_cannot_be_is_refused(classifier, message):
 @pytest.mark.any_backend
 def test_other_models_are_refused():
     model = keras_hub.models.VGGBackbone([1], [2], image_shape=(32, 32, 3))
-    with pytest.raises(ValueError, match="KerasHub's VGGBackbone, which is not read"):
+    with pytest.raises(ValueError, match="VGGBackbone, which is not supported"):
         keras_hub_format.from_model(model)
 
 
@@ -171,5 +171,5 @@ def test_a_damaged_folder_is_refused(file, content, tmp_path):
     model = build("ViTBackbone", ("ViTImageClassifier", {}))
     model.save_to_preset(str(tmp_path))
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match="is damaged or not a weights file"):
         keras_hub_format.read_folder(tmp_path)

@@ -193,12 +193,12 @@ def test_the_name_of_an_architecture_says_what_no_shape_does(name):
         ("vit_small_patch16_18x2_224", {}, "parallel attentions and MLPs"),
         ("vit_pwee_patch16_reg1_gap_256", {}, "an MLP in parallel"),
         ("vit_dwee_patch16_reg1_gap_256", {}, "differential attention"),
-        ("vit_base_patch16_rpn_224", {}, "blocks of the kind ResPostBlock"),
+        ("vit_base_patch16_rpn_224", {}, "blocks of the class ResPostBlock"),
         ("vit_tiny_patch16_224", {"norm_layer": "rmsnorm"}, "RMSNorm"),
         ("vit_tiny_patch16_224", {"act_layer": "relu"}, "the activation ReLU"),
         ("vit_tiny_patch16_224", {"global_pool": "max"}, "the pooling max"),
         ("vit_tiny_patch16_224", {"final_norm": False}, "no norm after the last"),
-        ("vit_tiny_patch16_224", {"pos_embed": "none"}, "no position embedding"),
+        ("vit_tiny_patch16_224", {"pos_embed": "none"}, "no learned position"),
         ("vit_tiny_patch16_224", {"scale_mlp_norm": True}, "norms within"),
     ],
 )
@@ -210,7 +210,7 @@ def test_another_network_is_named(name, options, what):
     assert name in str(error.value) and len(str(error.value)) < 200
     arguments = {"num_heads": 2, **options}
     config = {"architecture": name, "pretrained_cfg": {}, "model_args": arguments}
-    with pytest.raises(ValueError, match="which no VisionTransformer of this package"):
+    with pytest.raises(ValueError, match="which VisionTransformer does not support"):
         timm.read(model.state_dict(), config, "x")
 
 
@@ -251,7 +251,7 @@ def test_the_files_of_dinov2_have_positions_of_the_class_token():
 @pytest.mark.parametrize(
     "changes, what",
     [
-        ({"broadcast": "cb"}, "Context Broadcasting, which timm does not have"),
+        ({"broadcast": "cb"}, "Context Broadcasting, which timm does not support"),
         ({"squeeze_excitation": True}, "squeeze_excitation=True"),
         ({"epsilon": 1e-3}, "epsilon=0.001"),
         ({"pooling": "token_avg"}, "pooling='token_avg'"),
@@ -302,7 +302,7 @@ def test_the_bias_of_patches_goes_into_their_positions():
 @pytest.mark.any_backend
 def test_a_folder_with_something_in_it_is_kept(tmp_path):
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(FileExistsError, match="exists; give a folder that does not"):
+    with pytest.raises(FileExistsError, match="exists; use a folder that does not"):
         save_for_timm(tiny(broadcast="none"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

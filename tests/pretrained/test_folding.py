@@ -63,7 +63,7 @@ def test_the_maximum_is_of_positive_factors(save):
 
 def test_what_cannot_be_folded_is_refused(save, tmp_path):
     _, path = save(squeeze_excitation=True)
-    with pytest.raises(ValueError, match="after squeeze-and-excitation"):
+    with pytest.raises(ValueError, match="follows squeeze-and-excitation"):
         keras_cbvit.ViTCB(weights=path, fold_layer_scale=True)
     tiny().save(tmp_path / "plain.keras")
     with pytest.raises(ValueError, match="has no LayerScale; remove fold_layer"):

@@ -422,7 +422,7 @@ def test_another_function_of_the_same_weights_has_to_be_asked_for(
     file, asked, differs, tmp_path
 ):
     source = Source(tmp_path, **file)
-    message = f"of a model with {differs}.* or give allow_other_function=True"
+    message = f"from a model with {differs}.* or pass allow_other_function=True"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=source.keras, **asked)
     model = keras_cbvit.ViTCB(weights=source.keras, **asked, allow_other_function=True)
@@ -511,7 +511,7 @@ def test_a_truncated_file_is_refused(file, part, source, tmp_path):
     whole = getattr(source, file)
     cut = tmp_path / whole.name
     cut.write_bytes(whole.read_bytes()[: int(part * whole.stat().st_size)])
-    with pytest.raises(ValueError, match=f"{cut} is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match=f"{cut} is damaged or not a weights file"):
         tiny(weights=cut)
 
 
@@ -528,7 +528,7 @@ def test_a_keras_file_with_changed_bytes_is_refused(source, tmp_path):
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5"])
 def test_a_file_that_is_something_else_is_refused(name, tmp_path):
     (tmp_path / name).write_text("<html>Not found</html>")
-    with pytest.raises(ValueError, match=f"{name} is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match=f"{name} is damaged or not a weights file"):
         tiny(weights=tmp_path / name)
 
 
@@ -538,7 +538,7 @@ def test_a_keras_file_without_a_part_is_refused(source, tmp_path):
         with zipfile.ZipFile(source.keras) as whole, zipfile.ZipFile(path, "w") as less:
             for name in set(whole.namelist()) - {part}:
                 less.writestr(name, whole.read(name))
-        with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+        with pytest.raises(ValueError, match="is damaged or not a weights file"):
             keras_cbvit.ViTCB(weights=path)
 
 
@@ -546,9 +546,7 @@ def test_files_of_another_kind_of_model_are_refused(tmp_path):
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     other.save(tmp_path / "other.keras")
     other.save_weights(tmp_path / "other.weights.h5")
-    message = (
-        r"other\.keras holds a model of the class Sequential, not the VisionTransformer"
-    )
+    message = r"other\.keras has a Sequential, not a VisionTransformer"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "other.keras")
     with pytest.raises(
@@ -569,7 +567,7 @@ def test_the_file_of_a_quantized_model_is_refused(tmp_path):
     model = tiny()
     model.get_layer("head").quantize("int8")
     model.save(tmp_path / "model.keras")
-    message = "holds a quantized model; load it with keras_cbvit.load_model"
+    message = "has a quantized model; load it with keras_cbvit.load_model"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.ViTCB(weights=tmp_path / "model.keras")
 
@@ -586,10 +584,10 @@ def test_nothing_is_loaded_from_a_file_that_lacks_a_weight(source, tmp_path):
                 content = json.dumps(config)
             less.writestr(name, content)
     with pytest.raises(
-        ValueError, match="fit this model; nothing .* Missing: block_2/"
+        ValueError, match="match this model; nothing .* Missing: block_2/"
     ):
         keras_cbvit.ViTCB(weights=path)
-    with pytest.raises(ValueError, match="is damaged or not a file of weights"):
+    with pytest.raises(ValueError, match="is damaged or not a weights file"):
         keras_cbvit.load_model(path)
 
 
@@ -634,7 +632,7 @@ def test_what_holds_no_model_is_refused(source, tmp_path):
         keras_cbvit.load_model(source.h5)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         keras_cbvit.load_model(tmp_path / "none.keras")
-    with pytest.raises(ValueError, match=r"no published weights 'upernet_x\.v1'"):
+    with pytest.raises(ValueError, match=r"no weights 'upernet_x\.v1'"):
         keras_cbvit.load_model("upernet_x.v1")
     content = source.keras.read_bytes()
     (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])

@@ -64,7 +64,7 @@ def test_unknown_weights_and_weights_without_classes_are_refused(weights, own_fo
     write_catalog(own_folder, entry("vitcb_s.headless", class_names=[]), entry())
     message = (
         f"'{weights}' is not the name of published weights with "
-        "classes. Known weights: vitcb_s.headless, vitcb_s.toy"
+        "class names. Known weights: vitcb_s.headless, vitcb_s.toy"
     )
     with pytest.raises(ValueError, match=message):
         keras_cbvit.decode_predictions([[0.25, 0.75]], weights)

@@ -130,9 +130,12 @@ def test_a_measured_value_may_be_a_whole_number():
 def test_a_record_is_checked_before_it_is_kept():
     check_record(record())
     for changes, message in (
-        ({"license": 5}, "cannot be published: the field 'license' .* is 5, not a str"),
-        ({"trained_on": {1, 2}}, "cannot be published: .* not JSON serializable"),
-        ({"bytes": 0}, "cannot be published: .* has 0 bytes"),
+        (
+            {"license": 5},
+            "record is not valid: the field 'license' .* is 5, not a str",
+        ),
+        ({"trained_on": {1, 2}}, "The record is not valid: .* not JSON serializable"),
+        ({"bytes": 0}, "The record is not valid: .* has 0 bytes"),
     ):
         with pytest.raises(ValueError, match=message):
             check_record(dataclasses.replace(record(), **changes))

@@ -65,7 +65,7 @@ def test_a_network_of_another_size_is_not_called_by_the_name_that_it_began_with(
 
 
 def test_an_image_size_that_does_not_fit_the_patches_is_refused():
-    with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) does not split"):
+    with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) must have"):
         build_classifier(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
 
 

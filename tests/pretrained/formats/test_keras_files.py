@@ -84,7 +84,7 @@ def test_a_single_wrong_bit_is_noticed(saved, tmp_path):
     content[content.index(kernel)] ^= 1  # the last bit of the first weight
     path = tmp_path / "x.weights.h5"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.weights\.h5 is damaged .*not those that"):
+    with pytest.raises(ValueError, match=r"x\.weights\.h5 is damaged .*do not match"):
         load(path)
 
 
@@ -102,7 +102,7 @@ def test_a_wrong_bit_is_noticed_by_the_models_own_loader(tmp_path):
         content[content.index(weight)] ^= 1
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"weights\.h5 is damaged .*not those that"
+            ValueError, match=r"weights\.h5 is damaged .*do not match its"
         ):
             model.load_weights(path)
 
@@ -132,7 +132,7 @@ def test_weights_that_no_training_gives_are_refused(ending, value, saved, tmp_pa
     model.save(path) if ending == ".keras" else model.save_weights(path)
     calls = [load] if ending == ".weights.h5" else [load, keras_cbvit.load_model]
     for call in calls:
-        with pytest.raises(ValueError, match="head(/bias)? has values that no trai"):
+        with pytest.raises(ValueError, match="head(/bias)? has values that are not"):
             call(path)
 
 
@@ -259,7 +259,7 @@ def test_two_parts_of_one_name_are_refused(saved, tmp_path):
     path.write_bytes((saved[1] / "good.keras").read_bytes())
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
         archive.writestr("config.json", "{}")
-    with pytest.raises(ValueError, match="two parts of one name"):
+    with pytest.raises(ValueError, match="two parts with one name"):
         load(path)
 
 

@@ -126,7 +126,7 @@ def test_two_class_folders_of_one_name_are_both_named(tmp_path):
 def test_a_class_folder_that_is_no_text_is_refused(tmp_path):
     save_pictures(tmp_path / "tea", 0, 5)
     save_pictures(tmp_path / "caf\udce9", 0, 5)  # Latin-1, as an old archive has it
-    with pytest.raises(ValueError, match="is not Unicode text; rename the class"):
+    with pytest.raises(ValueError, match="is not valid Unicode; rename the class"):
         load(tmp_path)
 
 

@@ -217,7 +217,7 @@ REFUSED = {
         "freeze": "backbone",
         "head_warmup_epochs": 1,
     },
-    "has no Λ: only CB_S models": {"anneal_context": 3},
+    "has no Λ; only CB_S models": {"anneal_context": 3},
     "anneal_context=16 exceeds the 15 updates": {
         "broadcast": "cbs",
         "anneal_context": 16,

@@ -171,7 +171,7 @@ def test_labels_beyond_255_are_refused(folder):
 
 def test_a_jpeg_file_called_png_is_refused(folder):
     Image.fromarray(LABELS).save(folder / "train/labels/a.png", "JPEG")
-    message = r"labels/a\.png is a JPEG file, whatever its name says; save it as PNG"
+    message = r"labels/a\.png is a JPEG file; save it as PNG"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
 
