@@ -74,7 +74,7 @@ def classification(found, predictions, split, class_names):
     predicted = predictions.values.argmax(axis=1)
     hits = np.take_along_axis(predictions.right, predicted[:, None], axis=1)[:, 0]
     confidences = np.exp(logs.max(axis=1).astype("float64"))
-    sections = [_numbers(found, "images", "right", "top1", "top5", "loss", "ece")]
+    sections: list = [_numbers(found, "images", "right", "top1", "top5", "loss", "ece")]
     if (predictions.right.sum(axis=1) == 1).all():
         truth = predictions.right.argmax(axis=1)
         counts = np.bincount(truth * len(names) + predicted, minlength=len(names) ** 2)
