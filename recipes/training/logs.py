@@ -115,19 +115,22 @@ class WeightsAndBiases:
         self.folder = folder
 
     def __enter__(self):
-        from wandb import init
+        from wandb import Error, init
 
         file = self.folder / "wandb_id"
         if not file.exists():
             write(file, secrets.token_hex(8).encode())
-        self.run = init(
-            project=os.environ.get("WANDB_PROJECT", "keras_cbvit"),
-            name=self.folder.name,
-            dir=self.folder,
-            config=read_json(self.folder / "config.json"),
-            id=file.read_text(),
-            resume="allow",
-        )
+        try:
+            self.run = init(
+                project=os.environ.get("WANDB_PROJECT", "keras_cbvit"),
+                name=self.folder.name,
+                dir=self.folder,
+                config=read_json(self.folder / "config.json"),
+                id=file.read_text(),
+                resume="allow",
+            )
+        except Error as error:  # no account, no connection
+            raise ValueError(f"Weights & Biases: {error}") from error
         return self
 
     def __exit__(self, kind, error, trace):

@@ -4,9 +4,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from recipes.data.images import Split
 
 from keras_cbvit.pretrained import imagenet
+from recipes.data.images import Split
 from recipes.data.segmentation.pairs import Pairs
 from recipes.evaluation import multi_label as multi_label_measures
 from recipes.evaluation.measuring import Predictions
