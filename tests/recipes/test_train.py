@@ -345,7 +345,7 @@ def test_training_starts_from_weights_with_their_network(finished, tmp_path, ask
     still = ["--epochs", "1", "--warmup-epochs", "0", "--base-learning-rate", "0"]
     still += ["--minimum-learning-rate", "0", "--image-size", "8", "8"]
     options = ["--weights", str(weights), "--run-dir", str(tmp_path / "run"), *still]
-    recipe.main(["digits", *options])
+    recipe.main(["digits", *options, "--no-report"])
     recipe.main(["digits", *options, "--depth", "3"])
     experiment, other = asked
     trained, _ = train(experiment)

@@ -32,7 +32,7 @@ def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch)
         "--run-dir",
         str(tmp_path / f"camvid/mini/{model}/seed_1"),
     ]
-    options += ["--data-dir", str(tmp_path)]
+    options += ["--data-dir", str(tmp_path), "--no-report"]
     asked = []
     monkeypatch.setattr(train, "train", lambda experiment, _: asked.append(experiment))
     train.main(["camvid_mini", *options])
