@@ -23,7 +23,6 @@ FILES = (
     "weights/*.md",
     "docs/*.md",
     "docs/api/*.md",
-    "docs/results/*.md",
     "docs/**/*.py",
     "docs/tutorials/*.ipynb",
     "keras_cbvit/**/*.py",
