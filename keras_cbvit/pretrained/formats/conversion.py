@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats.content import Content
@@ -55,7 +55,7 @@ def rename(
     if len(blocks) != depth:
         raise ValueError(
             f"{source} has the weights of {len(blocks)} blocks, but must have those of "
-            f"{shown(depth)}."
+            f"{format_value(depth)}."
         )
     found = {path: _take(left, "", choices) for path, choices in names.items()}
     for i, start in enumerate(blocks):
