@@ -273,7 +273,8 @@ def _find(weights, names):
                 return source, records[name]
     raise ValueError(
         f"weights={format_value(weights)} is unknown: no weights "
-        f"{format_value(names[0])} are published. {_known_names()}{_how_to_train(names[0])}"
+        f"{format_value(names[0])} are published. {_known_names()}"
+        f"{_how_to_train(names[0])}"
     )
 
 
