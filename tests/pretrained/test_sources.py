@@ -110,9 +110,7 @@ def test_a_folder_without_a_catalog_has_no_weights(tmp_path):
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(
-        FileNotFoundError, match=r"folder .*nowhere does not exist; set KERAS_CBV"
-    ):
+    with pytest.raises(FileNotFoundError, match="folder .*nowhere does not exist; set"):
         list_weights()
 
 
