@@ -29,7 +29,7 @@ def rename(
     block: re.Pattern,
     depth: int | None,
     source: str,
-    zoo: str,
+    supported: str,
 ) -> Layers:
     """Renames the layers of another library to our paths.
 
@@ -41,7 +41,7 @@ def rename(
             the block.
         depth: number of blocks; `None` to infer it from the indices.
         source: name of the source in messages.
-        zoo: the supported models, for messages.
+        supported: the supported models, for messages.
 
     Raises:
         ValueError: if a layer is unexpected or missing, or has weights that are not
@@ -64,7 +64,7 @@ def rename(
     if left:
         raise ValueError(
             f"{source} has {min(left):.80}, which is not a layer of a supported model; "
-            f"supported are {zoo}."
+            f"supported are {supported}."
         )
     for path, arrays in found.items():
         if not arrays and not path.endswith(_OPTIONAL):
