@@ -255,7 +255,7 @@ def test_a_path_that_leads_nowhere_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"does not exist\.$"):
         locate("runs/nowhere.keras")
     (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"folder\.keras': there is no such"):
+    with pytest.raises(FileNotFoundError, match=r"folder\.keras' does not exist"):
         locate(tmp_path / "folder.keras")
 
 
