@@ -376,9 +376,7 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
         if value is not None or key == "classifier_activation"
     }
     if segments and "classes" not in fields:
-        raise TypeError(
-            f"create_model({name!r}) requires classes, for instance classes=150."
-        )
+        raise TypeError(f"create_model({name!r}) requires the argument classes.")
     return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 
