@@ -29,7 +29,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = 12
 _short.maxstring = _short.maxother = 400
 
 
-def shown(value: Any, length: int = 80) -> str:
+def format_value(value: Any, length: int = 80) -> str:
     """Formats a value for messages, on one line of at most `length` characters."""
     try:
         text = " ".join(_short.repr(value).split())
@@ -40,7 +40,7 @@ def shown(value: Any, length: int = 80) -> str:
 
 def refuse(argument: str, value: Any, why: str) -> NoReturn:
     """Raises a ValueError that starts with `argument=value`."""
-    raise ValueError(f"{argument}={shown(value)} {why}")
+    raise ValueError(f"{argument}={format_value(value)} {why}")
 
 
 def whole_number(argument: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
@@ -250,7 +250,7 @@ def tensor_shape(tensor: Any, input_shape: Any) -> tuple[int | None, ...]:
     return shape
 
 
-def of_keras(argument: str, value: Any, module: Any) -> Any:
+def keras_object(argument: str, value: Any, module: Any) -> Any:
     """Validates an object of a Keras module, such as `keras.initializers`."""
     try:
         found = module.get(value)
@@ -294,7 +294,8 @@ def check_shape(layer: keras.layers.Layer, shape: Shape) -> None:
         wanted = f"{spec.ndim} axes" if spec.ndim else f"{spec.min_ndim} axes or more"
         wanted += "".join(f", {size} along axis {axis}" for axis, size in sizes if size)
         raise ValueError(
-            f"{layer.name} takes inputs of {wanted}, not of shape {shown(shape)}."
+            f"{layer.name} takes inputs of {wanted}, not of shape "
+            f"{format_value(shape)}."
         )
 
 
@@ -305,7 +306,7 @@ def fixed_channels(layer: keras.layers.Layer, shape: Shape) -> int:
     if channels is None:
         raise ValueError(
             f"{layer.name} requires a known number of channels, but the inputs have "
-            f"shape {shown(tuple(shape))}."
+            f"shape {format_value(tuple(shape))}."
         )
     layer.input_spec = keras.layers.InputSpec(
         ndim=spec.ndim, min_ndim=spec.min_ndim, axes={-1: channels}
@@ -327,7 +328,7 @@ def check_maps(
     if not (are_maps and len(shapes) and len(shapes) == (number or len(shapes))):
         raise ValueError(
             f"{layer.name} takes a list of {number or 'one or more'} feature maps of "
-            f"shape (batch, height, width, channels), not {shown(shapes)}."
+            f"shape (batch, height, width, channels), not {format_value(shapes)}."
         )
 
 

@@ -74,7 +74,7 @@ _ALIASES = {
 }
 
 
-def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
+def document_options(builder: Callable[..., Any]) -> Callable[..., Any]:
     """Documents a builder's `**options` by name, from the fields of `ViTSpec`."""
     signature = inspect.signature(builder)
     parameters = [

@@ -91,7 +91,7 @@ def describe_errors(path: Path, size: int) -> Iterator[None]:
         raise described from error
 
 
-def locked(path: Path, timeout: float = -1) -> AbstractContextManager:
+def lock_file(path: Path, timeout: float = -1) -> AbstractContextManager:
     """Returns a context that holds an interprocess lock.
 
     The operating system releases the lock when the process ends.

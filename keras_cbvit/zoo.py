@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_cbvit.arguments import flag, refuse, tensor_shape
-from keras_cbvit.documentation import documented
+from keras_cbvit.documentation import document_options
 from keras_cbvit.models.registry import (
     FAMILIES,
     SIZES,
@@ -27,7 +27,7 @@ from keras_cbvit.pretrained.sources import list_weights
 _HEAD_FIELDS = {"classes", "pooling", "classifier_activation"}
 
 
-@documented
+@document_options
 def ViTCB(
     include_top: bool = True,
     weights: Any = None,
@@ -50,7 +50,7 @@ def ViTCB(
     return _build(**locals())
 
 
-@documented
+@document_options
 def ViTCB_Ti(
     include_top: bool = True,
     weights: Any = None,
@@ -70,7 +70,7 @@ def ViTCB_Ti(
     return _build(**locals(), size="ti")
 
 
-@documented
+@document_options
 def ViTCB_S(
     include_top: bool = True,
     weights: Any = None,
@@ -90,7 +90,7 @@ def ViTCB_S(
     return _build(**locals(), size="s")
 
 
-@documented
+@document_options
 def ViTCB_B(
     include_top: bool = True,
     weights: Any = None,
@@ -376,9 +376,7 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
         if value is not None or key == "classifier_activation"
     }
     if segments and "classes" not in fields:
-        raise TypeError(
-            f"create_model({name!r}) requires classes, for instance classes=150."
-        )
+        raise TypeError(f"create_model({name!r}) requires the argument classes.")
     return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_cbvit import layers
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.layers.token_dense import TokenDense
 from tests.hostile import IS_FAST, Evil, assert_one_sentence, hostile
 
@@ -186,6 +186,6 @@ def test_a_value_is_shown_on_one_short_line():
         ([["y" * 99] * 99] * 99, None),
         (np.zeros((99, 99)), None),
     ):
-        text = shown(value)
+        text = format_value(value)
         assert expected in (None, text)
         assert 0 < len(text) <= 80 and "\n" not in text

@@ -10,7 +10,7 @@ from PIL import Image
 
 import keras_cbvit
 from keras_cbvit import Classifier, Preprocessing
-from keras_cbvit.analysis.outputs import observed
+from keras_cbvit.analysis.outputs import observe
 from keras_cbvit.images import BrokenImageError
 from recipes.data.images import Images
 from recipes.options.classification import Data
@@ -145,7 +145,7 @@ def test_weights_that_change_are_used(model):
 def test_an_image_takes_one_run_of_a_model_that_is_compiled_once():
     classifier = Classifier(fill(tiny()), class_names=NAMES)
     image, runs = photos(1)[0], []
-    with observed(classifier.model.get_layer("pool"), lambda *_: runs.append(1)):
+    with observe(classifier.model.get_layer("pool"), lambda *_: runs.append(1)):
         classifier(image)
         first = len(runs)
         for _ in range(3):

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_cbvit.analysis.outputs import observe
 from keras_cbvit.annotations import Tensor
-from keras_cbvit.arguments import shown, whole_number
+from keras_cbvit.arguments import format_value, whole_number
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import EncoderBlock, PatchEmbedding
 
@@ -197,7 +197,7 @@ def encoder_blocks(model: keras.Model) -> list[EncoderBlock]:
 def _layers(model, kind):
     """Returns the layers of a class in a model, nested ones included."""
     if not isinstance(model, keras.Model):
-        raise ValueError(f"model={shown(model)} must be a keras.Model.")
+        raise ValueError(f"model={format_value(model)} must be a keras.Model.")
     layers = layers_within(model)
     return [layer for layer in dict.fromkeys(layers) if isinstance(layer, kind)]
 

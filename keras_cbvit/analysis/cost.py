@@ -105,7 +105,8 @@ def _macs(layer):
     elif hasattr(layer, "kernel"):
         raise ValueError(
             f"Cannot count the multiply-accumulates of {layer.path}, a "
-            f"{type(layer).__name__}, only of dense layers and layers of this package."
+            f"{type(layer).__name__}; only dense layers and layers of this package are "
+            "supported."
         )
     return matmul, context
 

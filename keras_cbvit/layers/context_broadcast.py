@@ -13,9 +13,9 @@ from keras_cbvit.arguments import (
     choice,
     fixed_channels,
     flag,
-    of_keras,
+    format_value,
+    keras_object,
     refuse,
-    shown,
     whole_number,
 )
 from keras_cbvit.layers.parts import Part
@@ -92,10 +92,10 @@ class ContextBroadcast(Part):
                 "must be a whole number; to broadcast over height and width, reshape "
                 "feature maps to (batch, tokens, channels).",
             )
-        self.scale_initializer = of_keras(
+        self.scale_initializer = keras_object(
             "scale_initializer", scale_initializer, keras.initializers
         )
-        self.scale_regularizer = of_keras(
+        self.scale_regularizer = keras_object(
             "scale_regularizer", scale_regularizer, keras.regularizers
         )
         self.supports_masking = True
@@ -118,8 +118,8 @@ class ContextBroadcast(Part):
         if rank < 3 or not 0 < axis < rank - 1:
             raise ValueError(
                 f"axis={self.axis} is not a token axis of inputs of shape "
-                f"{shown(tuple(input_shape))}; it must be between the first axis "
-                "(batch) and the last (channels)."
+                f"{format_value(tuple(input_shape))}; it must be between the first "
+                "axis (batch) and the last (channels)."
             )
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_cbvit.arguments import shown, two_whole_numbers, whole_number
+from keras_cbvit.arguments import format_value, two_whole_numbers, whole_number
 
 LONGEST = 20_000  # pixels along a side
 
@@ -104,11 +104,11 @@ def predict_sliding(
 def _check_images(images):
     shape = getattr(images, "shape", None)
     if shape is None:
-        raise ValueError(f"images must be an array, not {shown(images)}.")
+        raise ValueError(f"images must be an array, not {format_value(images)}.")
     if len(shape) != 4 or 0 in shape:
         raise ValueError(
             f"images must be of shape (batch, height, width, channels), not "
-            f"{shown(tuple(shape))}; images[None] makes a batch of one image."
+            f"{format_value(tuple(shape))}; images[None] makes a batch of one image."
         )
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cbvit.arguments import flag, items, name_of_model, refuse, shown
+from keras_cbvit.arguments import flag, format_value, items, name_of_model, refuse
 from keras_cbvit.internals import forget_calls, layers_within, replace_part
 from keras_cbvit.layers.context_broadcast_wrapper import ContextBroadcastWrapper
 from keras_cbvit.models.base import WholeFileModel
@@ -149,7 +149,7 @@ class _Insertion:
             keras.Operation.compute_output_spec(changed, inputs)
         except Exception as error:
             refusals = [each.refusal for _, each in self.wrappers if each.refusal]
-            refusals += [f"{model.name} fails with CB: {shown(str(error), 200)}"]
+            refusals += [f"{model.name} fails with CB: {format_value(str(error), 200)}"]
             raise ValueError(refusals[0]) from error
         for path, wrapper in self.wrappers:
             if not wrapper.context_broadcast.built:
@@ -265,7 +265,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     try:
         copy = keras.saving.deserialize_keras_object(serialize(model), classes)
     except Exception as error:
-        why = shown(str(error), 200)
+        why = format_value(str(error), 200)
         raise ValueError(
             f"{model.name} cannot be rebuilt from its configuration, so it cannot be "
             f"copied: {why}"

@@ -7,7 +7,7 @@ import keras
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import DType
-from keras_cbvit.arguments import keras_activation, refuse, shown, whole_number
+from keras_cbvit.arguments import format_value, keras_activation, refuse, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.lora import check_no_lora
@@ -301,12 +301,12 @@ def _check_backbone(backbone):
     if outputs is None or len(backbone.inputs) != 1:
         raise ValueError(
             "backbone must be a functional keras.Model from images to four feature "
-            f"maps, not {shown(backbone)}."
+            f"maps, not {format_value(backbone)}."
         )
     shapes = [output.shape for output in outputs]
     if len(shapes) != 4 or any(len(shape) != 4 for shape in shapes):
         raise ValueError(
-            f"backbone={backbone.name!r} has outputs of shapes {shown(shapes)}; "
+            f"backbone={backbone.name!r} has outputs of shapes {format_value(shapes)}; "
             "UperNet requires four feature maps of shape (batch, height, width, "
             "channels), the finest first; see feature_pyramid."
         )
@@ -315,5 +315,5 @@ def _check_backbone(backbone):
         if sides != sorted(sides, reverse=True):
             raise ValueError(
                 f"backbone={backbone.name!r} has feature maps of shapes "
-                f"{shown(shapes)}; UperNet requires the finest first."
+                f"{format_value(shapes)}; UperNet requires the finest first."
             )

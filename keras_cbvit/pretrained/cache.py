@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from keras_cbvit.files import locked
+from keras_cbvit.files import lock_file
 from keras_cbvit.pretrained import network
 from keras_cbvit.pretrained.records import WeightsRecord
 
@@ -34,7 +34,7 @@ def download(url: str, record: WeightsRecord) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # The lock file is never removed, since other processes may wait for it.
-    with locked(path.with_name(f"{path.name}.lock")):
+    with lock_file(path.with_name(f"{path.name}.lock")):
         if not _is_valid(path, record):
             _download(url, record, path)
     return path

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.pretrained import cache
 from keras_cbvit.pretrained.formats import state_dicts
 
@@ -56,7 +56,7 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
     found = _HANDLE.fullmatch(handle)
     if found is None:
         raise ValueError(
-            f"weights={shown(handle, 200)} must be hf://owner/name or "
+            f"weights={format_value(handle, 200)} must be hf://owner/name or "
             "hf://owner/name@revision."
         )
     repository = _Repository(handle, *found.groups())

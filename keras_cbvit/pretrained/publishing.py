@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_cbvit.classes import check_names, difference
-from keras_cbvit.files import InMemory, locked, write
+from keras_cbvit.files import InMemory, lock_file, write
 from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import ZooModel
 from keras_cbvit.models.registry import UPERNET, architecture_of, known_models
@@ -359,7 +359,7 @@ def _locked(directory):
     """Locks the folder against concurrent changes of the catalog."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(directory / LOCK, LOCK_SECONDS))
+            stack.enter_context(lock_file(directory / LOCK, LOCK_SECONDS))
         except TimeoutError:
             raise TimeoutError(
                 f"Another process has been publishing into {directory} for "

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Protocol
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.files import write
 from keras_cbvit.models.registry import UPERNET, known_models
 from keras_cbvit.pretrained import cache, hub, network
@@ -229,8 +229,8 @@ def locate(
         return _existing(weights), None
     if "." not in weights and not architectures:
         raise ValueError(
-            f"weights={shown(weights)} is a tag, which requires a model of a named "
-            "size; use ViTCB_Ti, ViTCB_S or ViTCB_B, or a full name such as "
+            f"weights={format_value(weights)} is a tag, which requires a model of a "
+            "named size; use ViTCB_Ti, ViTCB_S or ViTCB_B, or a full name such as "
             f"'vitcb_s.imagenet'. {_known_names()}"
         )
     names = [weights]
@@ -248,7 +248,7 @@ def locate(
 
 
 def _existing(weights):
-    path, text = Path(weights).expanduser(), shown(str(weights), 300)
+    path, text = Path(weights).expanduser(), format_value(str(weights), 300)
     if os.path.isdir(path) and path.suffix != ".keras":
         return path
     handle, advice = hub.suggest_handle(str(weights)), ""
@@ -272,8 +272,9 @@ def _find(weights, names):
             if name in records:
                 return source, records[name]
     raise ValueError(
-        f"weights={shown(weights)} is unknown: no weights {shown(names[0])} are "
-        f"published. {_known_names()}{_how_to_train(names[0])}"
+        f"weights={format_value(weights)} is unknown: no weights "
+        f"{format_value(names[0])} are published. {_known_names()}"
+        f"{_how_to_train(names[0])}"
     )
 
 

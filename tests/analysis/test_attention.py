@@ -385,7 +385,7 @@ def test_a_model_without_blocks_is_refused():
 
 @pytest.mark.parametrize("function", ["attention_maps", "attention_statistics"])
 def test_images_of_another_size_are_refused(function):
-    with pytest.raises(ValueError, match=r"\(12, 8, 3\) do not match .*  \(8, 12, 3\)"):
+    with pytest.raises(ValueError, match=r"\(12, 8, 3\) do not match .* \(8, 12, 3\)"):
         getattr(analysis, function)(tiny(), np.zeros((2, 12, 8, 3)))
 
 

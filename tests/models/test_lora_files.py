@@ -184,7 +184,7 @@ FOREIGN = {
 @pytest.mark.parametrize(
     "message",
     [
-        pytest.param(m, marks=[QUANTIZED_FILES] if "quantized" in m else [])
+        pytest.param(m, marks=[QUANTIZED_FILES] if "quantiz" in m else [])
         for m in FOREIGN
     ],
 )

@@ -77,7 +77,7 @@ def assert_weights_of(model, state):
 @pytest.mark.any_backend
 @pytest.mark.slow
 def test_imagenet_weights_are_fine_tuned_on_other_classes_and_sizes(hub, states):
-    with pytest.warns(UserWarning, match=r"those of vit_s\.imagenet, a plain ViT"):
+    with pytest.warns(UserWarning, match=r"loading vit_s\.imagenet, a plain ViT"):
         model = keras_cbvit.ViTCB_S(weights="imagenet")
     assert (model.name, model.spec.broadcast) == ("vitcbs_s", "cbs")
     assert_weights_of(model, states["s"])

@@ -249,7 +249,7 @@ def test_a_handle_that_is_none_is_refused_with_its_form(handle):
 
 def test_a_repository_without_weights_is_refused(start):
     start({"config.json": CONFIG, "model.onnx": b""})
-    with pytest.raises(ValueError, match="hf://owner/name has no weights in a format"):
+    with pytest.raises(ValueError, match="hf://owner/name has no weights in a supp"):
         hub.fetch(HANDLE)
 
 

@@ -110,7 +110,7 @@ def test_a_folder_without_a_catalog_has_no_weights(tmp_path):
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; set KERAS_CBV"):
+    with pytest.raises(FileNotFoundError, match="folder .*nowhere does not exist; set"):
         list_weights()
 
 
@@ -250,12 +250,12 @@ def test_a_path_may_be_relative_or_start_at_home(tmp_path, monkeypatch):
 
 
 def test_a_path_that_leads_nowhere_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.keras': there is no such"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.keras' does not"):
         locate(tmp_path / "nowhere.keras")
     with pytest.raises(FileNotFoundError, match=r"does not exist\.$"):
         locate("runs/nowhere.keras")
     (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"folder\.keras': there is no such"):
+    with pytest.raises(FileNotFoundError, match=r"folder\.keras' does not exist"):
         locate(tmp_path / "folder.keras")
 
 
@@ -381,7 +381,7 @@ def test_a_file_beside_the_catalog_that_is_not_its_records_is_refused(own_folder
 
 def test_a_file_missing_beside_the_catalog_is_an_error_without_a_url(own_folder):
     write_catalog(own_folder, entry())
-    with pytest.raises(FileNotFoundError, match=r"lists vitcb_s\.toy, but .* is miss"):
+    with pytest.raises(FileNotFoundError, match=r"lists vitcb_s\.toy, but .* does not"):
         locate("vitcb_s.toy")
 
 

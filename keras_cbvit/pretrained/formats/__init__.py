@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.formats import (
     hugging_face,
@@ -81,7 +81,9 @@ def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
     if isinstance(source, Mapping):
         arrays = state_dicts.unwrap(state_dicts.with_arrays(source))
         if not arrays:
-            raise ValueError(f"weights={shown(source)} contains no named weights.")
+            raise ValueError(
+                f"weights={format_value(source)} contains no named weights."
+            )
         return read_state_dict(arrays, None, "the state dict", given)
     if not isinstance(source, str | os.PathLike):
         return _read_model(source)
@@ -126,7 +128,7 @@ def read_state_dict(
     first = next(iter(arrays))
     raise ValueError(
         f"The names of the weights of {source} match no supported Vision Transformer; "
-        f"the first of {len(arrays)} is {shown(first)}."
+        f"the first of {len(arrays)} is {format_value(first)}."
     )
 
 
@@ -155,6 +157,6 @@ def _read_model(model):
             return _PACKAGES[package].from_model(model)
     known = ", ".join(_PACKAGES)
     raise ValueError(
-        f"weights={shown(model)} must be None, a name, a handle such as "
+        f"weights={format_value(model)} must be None, a name, a handle such as "
         f"'hf://owner/name', a path, a state dict, or a model of {known}."
     )

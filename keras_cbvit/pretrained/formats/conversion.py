@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats.content import Content
@@ -29,7 +29,7 @@ def rename(
     block: re.Pattern,
     depth: int | None,
     source: str,
-    zoo: str,
+    supported: str,
 ) -> Layers:
     """Renames the layers of another library to our paths.
 
@@ -41,7 +41,7 @@ def rename(
             the block.
         depth: number of blocks; `None` to infer it from the indices.
         source: name of the source in messages.
-        zoo: the supported models, for messages.
+        supported: the supported models, for messages.
 
     Raises:
         ValueError: if a layer is unexpected or missing, or has weights that are not
@@ -55,7 +55,7 @@ def rename(
     if len(blocks) != depth:
         raise ValueError(
             f"{source} has the weights of {len(blocks)} blocks, but must have those of "
-            f"{shown(depth)}."
+            f"{format_value(depth)}."
         )
     found = {path: _take(left, "", choices) for path, choices in names.items()}
     for i, start in enumerate(blocks):
@@ -64,7 +64,7 @@ def rename(
     if left:
         raise ValueError(
             f"{source} has {min(left):.80}, which is not a layer of a supported model; "
-            f"supported are {zoo}."
+            f"supported are {supported}."
         )
     for path, arrays in found.items():
         if not arrays and not path.endswith(_OPTIONAL):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import items, shown, whole_number
+from keras_cbvit.arguments import format_value, items, whole_number
 from keras_cbvit.classes import check_names
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
 from keras_cbvit.models.vision_transformer import DISTILLATION_HEAD, HEAD
@@ -199,7 +199,7 @@ def read(
     if config.get("hidden_size", dim) != dim:
         raise ValueError(
             f"{source} has tokens of {dim} channels, but its config has hidden_size="
-            f"{shown(config['hidden_size'])}; use the config of this model."
+            f"{format_value(config['hidden_size'])}; use the config of this model."
         )
     return make_content(
         source,
@@ -264,8 +264,8 @@ def _activation(config, family, source):
         return family.activation
     if str(name) not in _ACTIVATIONS:
         raise ValueError(
-            f"{source} has hidden_act={shown(name)}, which is not supported; supported "
-            f"are {', '.join(_ACTIVATIONS)}."
+            f"{source} has hidden_act={format_value(name)}, which is not supported; "
+            f"supported are {', '.join(_ACTIVATIONS)}."
         )
     return _ACTIVATIONS[name]
 

@@ -249,7 +249,7 @@ def test_what_has_no_weights_by_name_is_refused(content, tmp_path):
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"none of model\.safetensors, "):
+    with pytest.raises(ValueError, match=r"none of the files model\.safetensors, "):
         state_dicts.read(tmp_path)
 
 
