@@ -5,6 +5,7 @@ TensorFlow. They are kept outside the checkout, so that the next run is quick.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,7 @@ nox.options.sessions = (
     "oldest",
     "exchange",
     "wheel",
+    "demo",
     "docs",
 )
 TRANSFORMERS = "transformers==5.24.0"
@@ -161,6 +163,24 @@ def wheel(session):
 
 
 @nox.session
+def demo(session):
+    """The demo page: its models and ONNX Runtime are built, then Chromium tests it.
+
+    The site of the session `docs` shows the page once it is built.
+    """
+    if not _chromium() and shutil.which("apt-get") and os.geteuid() == 0:
+        for step in (["update"], ["install", "-y", "chromium"]):
+            options = {"external": True, "success_codes": range(256)}
+            session.run("apt-get", "-qq", *step, **options)
+    if not _chromium():
+        session.skip("The demo's tests run in Chromium; install chromium.")
+    session.install("-q", "-c", "constraints.txt", ".[torch,demo,test]")
+    environment = _environment("torch")
+    session.run("python", "docs/demo/build.py", env=environment)
+    session.run("pytest", "tests/demo", *session.posargs, env=environment)
+
+
+@nox.session
 def docs(session):
     """The documentation site, in site/: warnings are errors, links are checked.
 
@@ -181,6 +201,10 @@ def benchmark(session):
     _install_peers(session, "recipes")
     session.install("-q", "pillow==12.3.0")  # timm's posterizing fails on Pillow 13
     session.run("python", "-m", "recipes.benchmark", *session.posargs)
+
+
+def _chromium():
+    return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 
 
 _ABSENT = (

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -31,8 +31,27 @@ COPIES = {
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
+def on_config(config):
+    """Leaves the demo out of the navigation unless `nox -s demo` has built it."""
+    if not demo_files():
+        config.nav = [entry for entry in config.nav if "Try it" not in entry]
+    return config
+
+
+def demo_files():
+    """The files of the demo page, relative to this folder; empty if it is not built."""
+    demo = DOCS / "demo"
+    if not (demo / "assets" / "models.json").exists():
+        return []
+    patterns = ("index.html", "style.css", "*.js", "samples/*", "assets/*")
+    found = [path for pattern in patterns for path in sorted(demo.glob(pattern))]
+    return [path.relative_to(DOCS) for path in found if path.name != "axe.min.js"]
+
+
 def on_files(files, config):
-    """Adds the generated pages."""
+    """Adds the generated pages, and the demo if it is built."""
+    for path in demo_files():  # which `exclude_docs` leaves out
+        files.src_uris[path.as_posix()].inclusion = InclusionLevel.INCLUDED
     pages = {"model_index.md": model_index(), "api/commands.md": command_help()}
     pages |= {page: source.read_text() for source, page in COPIES.items()}
     for page, content in pages.items():

@@ -2,7 +2,7 @@ import * as ort from "./assets/ort.wasm.min.mjs";
 import { decode, fit } from "./image.js";
 
 ort.env.wasm.wasmPaths = new URL("assets/", import.meta.url).href;
-ort.env.wasm.numThreads = 1; // more would need headers that a static site has not
+ort.env.wasm.numThreads = 1; // more would need headers that a static site lacks
 
 const CLASSIFIERS = ["vit_mini.cifar10", "vitcb_mini.cifar10"];
 const TITLES = ["Plain", "CB"];
@@ -38,21 +38,23 @@ export async function predict(name, image) {
 }
 
 async function choose(file) {
+  current = undefined;
+  $("classified").hidden = $("segmented").hidden = true;
   $("error").textContent = "";
   $("status").textContent = `Reading ${file.name}…`;
   try {
     current = { name: file.name, ...await decode(file) };
-    await show();
   } catch (error) {
     $("status").textContent = "";
     $("error").textContent = error.message;
   }
+  await show();
 }
 
 async function show() {
   if (!current) return;
   const task = document.querySelector("[name=task]:checked").value;
-  $("status").textContent = "The model runs…";
+  $("status").textContent = "Running the model…";
   await new Promise((resolve) => setTimeout(resolve, 30)); // so that this is seen
   const said = await (task === "classify" ? classify() : segment());
   $("classified").hidden = task !== "classify";
@@ -103,9 +105,8 @@ function card({ facts, predictions }, k) {
     list.append(row);
   }
   const made = element("article");
-  const label = `Attention of ${TITLES[k]} over the image`;
   made.append(element("h3", `${TITLES[k]} (${CLASSIFIERS[k]})`), list,
-    element("canvas", "", { role: "img", "aria-label": label }));
+    element("canvas", "", { role: "img" }));
   return made;
 }
 
@@ -135,7 +136,12 @@ function drawAttention() {
     const [least, greatest] = [Math.min(...got), Math.max(...got)];
     const [rows, columns] = facts.grid;
     const { width, height, data } = pixels;
-    draw($("models").children[k].querySelector("canvas"), width, height, (x, y) => {
+    const canvas = $("models").children[k].querySelector("canvas");
+    const most = got.indexOf(greatest);
+    canvas.setAttribute("aria-label", `Attention of ${TITLES[k]} over the image, highest`
+      + ` in row ${Math.floor(most / columns) + 1}, column ${most % columns + 1}`
+      + ` of ${rows} by ${columns} patches`);
+    draw(canvas, width, height, (x, y) => {
       const patch = Math.floor(y * rows / height) * columns
         + Math.floor(x * columns / width);
       const light = 0.15 + 0.85 * (got[patch] - least) / (greatest - least || 1);
@@ -202,6 +208,7 @@ for (const kind of ["dragover", "dragleave", "drop"])
   });
 for (const button of document.querySelectorAll("[data-sample]"))
   button.addEventListener("click", () => queue(async () => {
+    document.querySelector(`[value=${button.dataset.task}]`).checked = true;
     const blob = await (await fetch(button.dataset.sample)).blob();
     await choose(new File([blob], button.textContent, { type: blob.type }));
   }));
