@@ -90,7 +90,7 @@ class Input:
         return {
             **machine_info(),
             "options": dataclasses.asdict(self),
-            "pictures": len(files),
+            "files": len(files),
             "images_per_repeat": number,
             "versions": {title: peer.versions for title, peer in peers.items()},
             "skipped": skipped,
@@ -112,7 +112,7 @@ class Input:
             "",
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. "
             f"{self.repeats} repeats of {result['images_per_repeat']} images out of "
-            f"{result['pictures']} images, in turn, in batches of "
+            f"{result['files']} images, in turn, in batches of "
             f"{self.batch_size} at {self.image_size}×{self.image_size}.",
             "",
         ]

@@ -167,7 +167,7 @@ def read_real_labels(path):
         labels = json.loads(text)
         reason = _wrong_real_labels(labels, known)
     except (ValueError, RecursionError) as error:
-        reason = f"is not such a file ({error!s:.200})"
+        reason = f"is not valid ({error!s:.200})"
     if reason is None:
         return labels
     raise ValueError(f"{path} should hold a list of lists of classes, but {reason}.")
@@ -175,10 +175,10 @@ def read_real_labels(path):
 
 def _wrong_real_labels(labels, known):
     if not isinstance(labels, list):
-        return f"is not such a file (it holds {reprlib.repr(labels)})"
+        return f"is not valid (it contains {reprlib.repr(labels)})"
     for place, classes in enumerate(labels):
         if not isinstance(classes, list):
-            return f"is not such a file (number {place} is {reprlib.repr(classes)})"
+            return f"is not valid (element {place} is {reprlib.repr(classes)})"
         if not all(type(label) is int and label in known for label in classes):
             return (
                 f"has classes that are not from 0 to {known[-1]} (number {place} is "

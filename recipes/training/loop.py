@@ -165,7 +165,7 @@ def _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, ru
     step = checkpoints.restore(trainer)
     epoch, done = divmod(step, steps_per_epoch)
     if is_first and 0 < step < training.epochs * steps_per_epoch:
-        print(f"Going on after step {done} of epoch {epoch + 1} in {run.folder}.")
+        print(f"Resuming after step {done} of epoch {epoch + 1} in {run.folder}.")
         run_folder.warn_elsewhere(run.folder)
     watching = [*evaluating, callbacks.StopOnNonFiniteLoss(checkpoints)]
     if is_first:

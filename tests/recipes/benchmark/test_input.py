@@ -79,7 +79,7 @@ def test_input_is_measured_and_missing_peers_are_named(
 
     result = json.loads(file.read_text())
     assert result["cpu"] and result["cores"] >= 1
-    assert result["pictures"] == 3
+    assert result["files"] == 3
     assert result["images_per_repeat"] == 4
     without = {"timm", "KerasCV", benchmark.OURS_TF_DATA}
     assert set(result["skipped"]) == without

@@ -165,8 +165,8 @@ def test_what_real_needs_is_said(tmp_path):
     with pytest.raises(MissingDatasetError, match=r"no file .*nothing\.json; ReaL's"):
         load("real", tmp_path / "nothing.json")
     for content, reason in (
-        ("{}}", "is not such a file"),
-        ("[1, 2]", "is not such a file"),
+        ("{}}", "is not valid"),
+        ("[1, 2]", "is not valid"),
         ("[[1000]]", "has classes that are not from 0 to 999"),
         ('[["cat"]]', "has classes that are not"),
     ):
