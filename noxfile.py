@@ -36,22 +36,24 @@ nox.options.sessions = (
 )
 TRANSFORMERS = "transformers==5.24.0"
 PEERS = ("keras-hub==0.32.0", "kimm==0.2.5")
-# torchvision, which timm asks for, would bring a torch for GPUs.
+# torchvision, which timm requires, would bring a torch for GPUs.
 PEERS_ALONE = ("timm==1.0.31", "torchvision==0.28.0")
 OF_PEERS_ALONE = ("huggingface_hub", "pyyaml", "safetensors")
 
 
 @nox.session
 def lint(session):
-    """Formatting, static checks, types, and which way imports run."""
+    """Formatting, static checks, types, which way imports run, spelling and prose."""
     # NumPy and Pillow, for their types; Keras has none.
     typed = ("numpy", "pillow")
-    tools = ("ruff", "import-linter", "pyright[nodejs]")
+    tools = ("ruff", "import-linter", "pyright[nodejs]", "codespell", "proselint")
     session.install("-c", "constraints.txt", *tools, *typed)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", env={"PYTHONPATH": "."})
     session.run("pyright")
+    session.run("codespell")
+    session.run("python", "tests/prose.py")
 
 
 @nox.session
@@ -166,11 +168,12 @@ def demo(session):
 
     The site of the session `docs` shows the page once it is built.
     """
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
-        if not (shutil.which("apt-get") and os.geteuid() == 0):
-            session.error("The demo's tests run in Chromium; install chromium.")
-        session.run("apt-get", "-qq", "update", external=True)
-        session.run("apt-get", "-qq", "install", "-y", "chromium", external=True)
+    if not _chromium() and shutil.which("apt-get") and os.geteuid() == 0:
+        for step in (["update"], ["install", "-y", "chromium"]):
+            options = {"external": True, "success_codes": range(256)}
+            session.run("apt-get", "-qq", *step, **options)
+    if not _chromium():
+        session.skip("The demo's tests run in Chromium; install chromium.")
     session.install("-q", "-c", "constraints.txt", ".[torch,demo,test]")
     environment = _environment("torch")
     session.run("python", "docs/demo/build.py", env=environment)
@@ -198,6 +201,10 @@ def benchmark(session):
     _install_peers(session, "recipes")
     session.install("-q", "pillow==12.3.0")  # timm's posterizing fails on Pillow 13
     session.run("python", "-m", "recipes.benchmark", *session.posargs)
+
+
+def _chromium():
+    return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 
 
 _ABSENT = (

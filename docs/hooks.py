@@ -95,10 +95,8 @@ def model_index():
             f"| {size['hidden_dim']} | {size['num_heads']} "
             f"| {size['parameters']:,} | {size['macs'] / 1e9:.2f}&nbsp;G |"
         )
-    weights = [
-        "| Weights | Task | Parameters | Input | Measured on | Result | License |"
-    ]
-    weights += ["|---|---|--:|---|---|--:|---|"]
+    weights = ["| Weights | Parameters | Input | Measured on | Result | License |"]
+    weights += ["|---|--:|---|---|--:|---|"]
     catalog = json.loads((ROOT / "weights" / "catalog.json").read_text())
     for record in catalog["weights"]:
         found = record["evaluations"] or [{}]
@@ -111,13 +109,13 @@ def _row(record, evaluation):
     height, width = record["input_shape"][:2]
     size = "any" if height is None else f"{height}×{width}"
     metrics = ", ".join(
-        f"{METRICS.get(metric, metric)} {100 * value:.2f} %"
+        f"{METRICS.get(metric, metric)} {100 * value:.2f} %".replace(" ", "&nbsp;")
         for metric, value in evaluation.get("metrics", {}).items()
     )
     measured = f"{evaluation['dataset']}, {evaluation['split']}" if evaluation else ""
     return (
-        f"| [`{name}`](cards/{name}.md) | {evaluation.get('task', '')} "
-        f"| {record['parameters']:,} | {size} | {measured} | {metrics} "
+        f"| [`{name}`](cards/{name}.md) | {record['parameters']:,} | {size} "
+        f"| {measured} | {metrics} "
         f"| {record['license']} |"
     )
 
@@ -171,20 +169,20 @@ _INDEX = """# Model index
 
 ## Sizes
 
-With 1000 classes and images of 224×224 pixels. CB (`broadcast="cb"`) adds no parameter;
-CB_S (`broadcast="cbs"`) adds one for each channel and block. MACs are the
-multiply-accumulates of the products of matrices for one image, which papers count as
-FLOPs; the numbers are those of [`total_cost`][keras_cbvit.analysis.total_cost].
+The numbers are for 1000 classes and images of 224×224 pixels. CB
+(`broadcast="cb"`) adds no parameters. CB_S (`broadcast="cbs"`) adds one per channel and
+block. MACs are the multiply-accumulates of matrix products for one image, which papers
+often report as FLOPs. [`total_cost`][keras_cbvit.analysis.total_cost] computes them.
 
 {sizes}
 
-`list_models()` lists the names that [`create_model`][keras_cbvit.create_model] takes.
-`UperNet_` builders put [UperNet](segmentation.md) on each size.
+`list_models()` lists the names for [`create_model`][keras_cbvit.create_model]. The
+`UperNet_` builders add [UperNet](segmentation.md) to each size.
 
 ## Published weights
 
-Each name links to its model card. [`load_model`][keras_cbvit.load_model] loads them by
-name; [Pretrained weights](pretrained.md) lists the other sources.
+Each name links to the model card. [`load_model`][keras_cbvit.load_model] loads these
+weights by name. [Pretrained weights](pretrained.md) lists other sources.
 
 {weights}
 """

@@ -1,6 +1,6 @@
 """Vision Transformers with Context Broadcasting for Keras 3.
 
-The backend is Keras's: set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch`.
+Set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch` before the import.
 """
 
 from keras_cbvit import analysis, export, layers

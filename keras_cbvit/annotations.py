@@ -1,4 +1,4 @@
-"""What annotations of this package say beside Python's own types."""
+"""Type aliases for annotations."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 import keras
 
 Tensor: TypeAlias = Any
-"""A tensor of any backend, an array, or a symbolic tensor of Keras."""
+"""A tensor of any backend, an array, or a symbolic Keras tensor."""
 Shape: TypeAlias = tuple[int | None, ...]
-"""The shape of a tensor; `None` where a size is unknown."""
+"""The shape of a tensor; `None` for unknown sizes."""
 DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | None
 """A dtype or a dtype policy; `None` for Keras's global one."""
 Places: TypeAlias = keras.layers.Layer | Sequence[keras.layers.Layer] | None

@@ -1,7 +1,7 @@
-"""What arguments may be: each function gives Python's own value, or a ValueError.
+"""Validates arguments: each function returns a Python value or raises a ValueError.
 
-NumPy's numbers and those of the backends, arrays and tensors of one number included,
-are taken like Python's, so that a configuration can keep them.
+Scalars of NumPy and the backends, including arrays and tensors without axes, are
+converted to Python's, so that they can be stored in a configuration.
 """
 
 import collections.abc
@@ -21,7 +21,7 @@ import keras
 
 from keras_cbvit.annotations import Shape
 
-# More channels, classes or pixels along a side than any layer holds in memory.
+# More channels, classes or pixels along a side than fit into memory.
 LARGEST = 10**7
 
 _short = reprlib.Repr()
@@ -29,22 +29,22 @@ _short.maxlist = _short.maxtuple = _short.maxdict = 12
 _short.maxstring = _short.maxother = 400
 
 
-def shown(value: Any, length: int = 80) -> str:
-    """A value as messages have it: on one line, of so many characters at most."""
+def format_value(value: Any, length: int = 80) -> str:
+    """Formats a value for messages, on one line of at most `length` characters."""
     try:
         text = " ".join(_short.repr(value).split())
-    except Exception:  # an integer of more digits than Python prints
+    except Exception:  # an integer with more digits than Python prints
         text = f"<{type(value).__name__}>"
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def refuse(argument: str, value: Any, why: str) -> NoReturn:
-    """Raises a ValueError that begins with `argument=value`."""
-    raise ValueError(f"{argument}={shown(value)} {why}")
+    """Raises a ValueError that starts with `argument=value`."""
+    raise ValueError(f"{argument}={format_value(value)} {why}")
 
 
 def whole_number(argument: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
-    """An int from `least` to `most`; bools are none."""
+    """Validates an int from `least` to `most`, not a bool."""
     number = _scalar(value, operator.index, "int")
     if number is None or not least <= number:
         refuse(argument, value, f"must be a whole number of at least {least}.")
@@ -56,7 +56,7 @@ def whole_number(argument: str, value: Any, least: int = 1, most: int = LARGEST)
 def two_whole_numbers(
     argument: str, value: Any, least: int = 1, most: int = LARGEST
 ) -> tuple[int, int]:
-    """Two ints from `least` to `most`, such as height and width."""
+    """Validates two ints from `least` to `most`, such as height and width."""
     if (found := items(value, most=2)) is None or len(found) != 2:
         refuse(argument, value, "must be two whole numbers, for instance (512, 512).")
     first, second = (whole_number(argument, each, least, most) for each in found)
@@ -64,7 +64,7 @@ def two_whole_numbers(
 
 
 def number(argument: str, value: Any) -> int | float:
-    """A finite int or float; bools are none."""
+    """Validates a finite int or float, not a bool."""
     found = _number(value)
     if found is None:
         refuse(argument, value, "must be a number.")
@@ -76,7 +76,7 @@ def number(argument: str, value: Any) -> int | float:
 def number_between(
     lowest: float, highest: float = math.inf
 ) -> Callable[[str, Any], int | float]:
-    """A check for a number from `lowest` to `highest`."""
+    """Returns a function that validates a number from `lowest` to `highest`."""
 
     def check(argument, value):
         found = number(argument, value)
@@ -90,12 +90,12 @@ def number_between(
 
 
 def norm_epsilon(argument: str, value: Any) -> int | float:
-    """What a norm adds to a variance: enough not to divide by 0, and not for more."""
+    """Validates the number that a norm adds to the variance."""
     return number_between(1e-12, 1)(argument, value)
 
 
 def drop_rate(argument: str, value: Any) -> int | float:
-    """A number from 0 to less than 1."""
+    """Validates a number of at least 0 and less than 1."""
     found = _number(value)
     if found is None:
         refuse(argument, value, "must be a number.")
@@ -105,7 +105,7 @@ def drop_rate(argument: str, value: Any) -> int | float:
 
 
 def flag(argument: str, value: Any) -> bool:
-    """A bool; 0 and 1 are none."""
+    """Validates a bool, not 0 or 1."""
     found = value if isinstance(value, bool) else _scalar(value, bool, "bool")
     if found is None:
         refuse(argument, value, "is unknown; use one of True, False.")
@@ -113,7 +113,7 @@ def flag(argument: str, value: Any) -> bool:
 
 
 def choice(argument: str, value: Any, choices: Sequence[str | None]) -> str | None:
-    """One of the choices, each a string or None."""
+    """Validates one of several choices, which are strings or None."""
     for each in choices:
         if value is each or (isinstance(value, str) and value == each):
             return each
@@ -122,25 +122,25 @@ def choice(argument: str, value: Any, choices: Sequence[str | None]) -> str | No
 
 
 def items(value: Any, most: int = LARGEST) -> list | None:
-    """The items of a sequence or array of one axis; `None` if it is none or longer."""
+    """Returns the items of a sequence or array of at most `most` items, else `None`."""
     unordered = str | bytes | bytearray | collections.abc.Mapping | collections.abc.Set
     try:
         if isinstance(value, unordered) or len(value) > most:
             return None
         return list(value)
-    except Exception:  # whatever is no sequence
+    except Exception:  # not a sequence
         return None
 
 
 def check_fields(instance: Any) -> None:
-    """Replaces every field of a frozen dataclass by its checked value.
+    """Validates all fields of a frozen dataclass in place.
 
-    The annotation of a field says what it may be: `Literal` has the choices, `bool` is
-    a flag, and of `Annotated[int, whole_number]` the last item is the function of this
-    module that checks it. A field may be `None` if its annotation says so.
+    The annotation of a field defines its values: `Literal` has choices, `bool` is a
+    flag, and the last item of `Annotated[int, whole_number]` is a validation function
+    of this module. A field may be `None` if its annotation includes `None`.
 
     Raises:
-        ValueError: on the first field that cannot be, by name.
+        ValueError: if a field is not valid.
     """
     for field in dataclasses.fields(instance):
         value = field_value(type(instance), field.name, getattr(instance, field.name))
@@ -148,12 +148,12 @@ def check_fields(instance: Any) -> None:
 
 
 def field_value(kind: type, name: str, value: Any) -> Any:
-    """The checked value of one field of a dataclass, see `check_fields`.
+    """Validates the value of one field of a dataclass, see `check_fields`.
 
     Raises:
-        ValueError: if it cannot be.
+        ValueError: if the value is not valid.
     """
-    return _checked(name, value, _hints(kind)[name])
+    return _check_field(name, value, _hints(kind)[name])
 
 
 @functools.cache
@@ -161,13 +161,13 @@ def _hints(kind):
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _checked(name, value, hint):
+def _check_field(name, value, hint):
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union) and type(None) in parts:
         if value is None:
             return None
         parts = tuple(part for part in parts if part is not type(None))
-        return _checked(name, value, parts[0]) if len(parts) == 1 else value
+        return _check_field(name, value, parts[0]) if len(parts) == 1 else value
     if origin is typing.Annotated:
         return parts[-1](name, value)
     if origin is typing.Literal:
@@ -176,7 +176,7 @@ def _checked(name, value, hint):
 
 
 def indices_of_blocks(argument: str, value: Any, depth: int) -> list[int]:
-    """Ascending indices of some of a model's blocks, counted from 0, one at least."""
+    """Validates one or more ascending indices of blocks, counted from 0."""
     try:
         found = [whole_number(argument, i, 0) for i in items(value, most=depth)]
     except (TypeError, ValueError):
@@ -191,28 +191,28 @@ def indices_of_blocks(argument: str, value: Any, depth: int) -> list[int]:
 
 
 def name_of_model(argument: str, value: Any) -> str:
-    """A string that can be the name of a model on every backend."""
+    """Validates a string that can be the name of a model on every backend."""
     is_name = isinstance(value, str) and len(value) <= 255
-    # TensorFlow takes no others.
+    # The names that TensorFlow allows.
     if not is_name or not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*", value, re.ASCII):
         refuse(
             argument,
             value,
-            "must be a string of letters, digits and _ . > - that begins with a letter "
+            "must be a string of letters, digits and _ . > - that starts with a letter "
             "or digit.",
         )
     return str(value)
 
 
 def layer(argument: str, value: Any) -> keras.layers.Layer | None:
-    """A Keras layer, or `None`."""
+    """Validates a Keras layer or `None`."""
     if not isinstance(value, keras.layers.Layer | None):
         refuse(argument, value, "must be a keras.layers.Layer or None.")
     return value
 
 
 def keras_activation(argument: str, value: Any) -> Any:
-    """An activation function as configurations have it: its name, or `None`."""
+    """Validates an activation and returns its serialized form, such as its name."""
     if value is None:
         return None
     try:
@@ -224,36 +224,38 @@ def keras_activation(argument: str, value: Any) -> Any:
         refuse(
             argument,
             value,
-            "must be None, the name of one of keras.activations, or a function that "
-            "keras.saving.register_keras_serializable has registered.",
+            "must be None, the name of one of keras.activations, or a function "
+            "registered with keras.saving.register_keras_serializable.",
         )
     return found
 
 
 def tensor_shape(tensor: Any, input_shape: Any) -> tuple[int | None, ...]:
-    """The shape of `input_tensor` without its batch, which `input_shape` may say, too.
+    """Returns the shape of `input_tensor` without the batch axis.
 
     Raises:
-        ValueError: if it is no symbolic tensor, or of another shape.
+        ValueError: if it is not a symbolic tensor, or `input_shape` is another shape.
     """
     if not keras.utils.is_keras_tensor(tensor):
-        refuse("input_tensor", tensor, "must be a symbolic tensor, as of keras.Input.")
+        refuse(
+            "input_tensor", tensor, "must be a symbolic tensor, such as a keras.Input."
+        )
     shape = tuple(tensor.shape[1:])
     if input_shape is not None and tuple(items(input_shape) or ()) != shape:
         refuse(
             "input_shape",
             input_shape,
-            f"is not that of input_tensor, {shape}; leave out one of the two.",
+            f"differs from that of input_tensor, {shape}; remove one of the two.",
         )
     return shape
 
 
-def of_keras(argument: str, value: Any, module: Any) -> Any:
-    """What the `get` of a module of Keras gives, such as `keras.initializers`."""
+def keras_object(argument: str, value: Any, module: Any) -> Any:
+    """Validates an object of a Keras module, such as `keras.initializers`."""
     try:
         found = module.get(value)
         if found is not None:
-            module.get(module.serialize(found))  # as the configuration will have it
+            module.get(module.serialize(found))  # it must be serializable
         return found
     except Exception:
         kind = module.__name__.rpartition(".")[2]
@@ -261,7 +263,7 @@ def of_keras(argument: str, value: Any, module: Any) -> Any:
 
 
 def dtype_policy(argument: str, value: Any) -> keras.dtype_policies.DTypePolicy:
-    """The dtype policy of floating-point numbers; Keras's global one for `None`."""
+    """Validates a floating-point dtype policy; `None` is Keras's global policy."""
     if value is None:
         value = keras.config.dtype_policy()
     try:
@@ -274,16 +276,16 @@ def dtype_policy(argument: str, value: Any) -> keras.dtype_policies.DTypePolicy:
         refuse(
             argument,
             value,
-            "is no dtype or dtype policy of floating-point numbers; use for instance "
-            "'float32' or 'mixed_bfloat16'.",
+            "is not a floating-point dtype or dtype policy; use for instance 'float32' "
+            "or 'mixed_bfloat16'.",
         )
     return policy
 
 
 def check_shape(layer: keras.layers.Layer, shape: Shape) -> None:
-    """Raises a ValueError unless a layer takes inputs of a shape, by its `input_spec`.
+    """Raises a ValueError unless a shape matches a layer's `input_spec`.
 
-    As Keras does it when a layer is called, for `compute_output_shape`.
+    For `compute_output_shape`; Keras checks inputs when a layer is called.
     """
     spec = layer.input_spec
     fits = len(shape) == spec.ndim if spec.ndim else len(shape) >= spec.min_ndim
@@ -292,18 +294,19 @@ def check_shape(layer: keras.layers.Layer, shape: Shape) -> None:
         wanted = f"{spec.ndim} axes" if spec.ndim else f"{spec.min_ndim} axes or more"
         wanted += "".join(f", {size} along axis {axis}" for axis, size in sizes if size)
         raise ValueError(
-            f"{layer.name} takes inputs of {wanted}, not of shape {shown(shape)}."
+            f"{layer.name} takes inputs of {wanted}, not of shape "
+            f"{format_value(shape)}."
         )
 
 
 def fixed_channels(layer: keras.layers.Layer, shape: Shape) -> int:
-    """The channels of the inputs that a layer is built for; it takes no others then."""
+    """Returns the channels of a layer's inputs and fixes them in its `input_spec`."""
     check_shape(layer, shape)
     channels, spec = shape[-1], layer.input_spec
     if channels is None:
         raise ValueError(
-            f"{layer.name} has weights for each channel, but inputs of shape "
-            f"{shown(tuple(shape))} have an unknown number of channels."
+            f"{layer.name} requires a known number of channels, but the inputs have "
+            f"shape {format_value(tuple(shape))}."
         )
     layer.input_spec = keras.layers.InputSpec(
         ndim=spec.ndim, min_ndim=spec.min_ndim, axes={-1: channels}
@@ -314,39 +317,39 @@ def fixed_channels(layer: keras.layers.Layer, shape: Shape) -> int:
 def check_maps(
     layer: keras.layers.Layer, shapes: Any, number: int | None = None
 ) -> None:
-    """Raises a ValueError unless a layer is given a list of feature maps.
+    """Raises a ValueError unless the inputs of a layer are a list of feature maps.
 
     Args:
         layer: the layer, for its name.
-        shapes: what should be a list of shapes of 4 axes each.
-        number: how many there must be; one or more if not given.
+        shapes: the shapes of the inputs, which must have 4 axes each.
+        number: the required number of maps. Defaults to one or more.
     """
     are_maps = all(isinstance(s, tuple | list) and len(s) == 4 for s in shapes)
     if not (are_maps and len(shapes) and len(shapes) == (number or len(shapes))):
         raise ValueError(
             f"{layer.name} takes a list of {number or 'one or more'} feature maps of "
-            f"shape (batch, height, width, channels), not {shown(shapes)}."
+            f"shape (batch, height, width, channels), not {format_value(shapes)}."
         )
 
 
 def check_memory(what: str, weights: float, dtype: str = "float32") -> None:
-    """Raises a ValueError if so many weights do not fit into this machine's memory.
+    """Raises a ValueError if weights do not fit into this machine's memory.
 
     Args:
-        what: what makes so many, for the message: `"depth=1000"`.
-        weights: how many there are.
-        dtype: the dtype of each.
+        what: the cause for the message, such as `"depth=1000"`.
+        weights: number of weights.
+        dtype: dtype of the weights.
     """
     size = weights * (8 if dtype == "float64" else 2 if "16" in dtype else 4)
     if size > (memory := _memory()):
         raise ValueError(
-            f"{what} would take {weights:.3g} weights, {size / 1e9:.3g} GB; this "
+            f"{what} would take {weights:.3g} weights ({size / 1e9:.3g} GB), but this "
             f"machine has {memory / 1e9:.3g} GB of memory."
         )
 
 
 def _memory():
-    """Bytes of this machine's memory; where Python cannot tell, what any has."""
+    """Returns the bytes of this machine's memory, or 4 TiB if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -354,13 +357,13 @@ def _memory():
 
 
 def _number(value):
-    """An int or float, which may be infinite or NaN; `None` if it is neither."""
+    """Returns an int or float, also infinite or NaN; `None` for other values."""
     whole = _scalar(value, operator.index, "int")
     return _scalar(value, float, "float") if whole is None else whole
 
 
 def _scalar(value, convert, kind):
-    """A scalar of a kind as Python's own; `None` if it is of another kind."""
+    """Converts a scalar of a kind to Python's type; `None` for other values."""
     if isinstance(value, bool | str | bytes | bytearray):
         return None
     dtype = getattr(value, "dtype", None)
@@ -370,5 +373,5 @@ def _scalar(value, convert, kind):
         if dtype is not None and (len(value.shape) or kind not in str(dtype)):
             return None
         return convert(value)
-    except Exception:  # whatever is no number
+    except Exception:  # not a number
         return None

@@ -1,7 +1,7 @@
-"""What a backend does faster or only in another way; the one place that knows backends.
+"""Backend-specific implementations, for speed or because Keras's do not work.
 
-Each function has the generic path beside the others, and a test that they agree.
-`docs/speed.md` has the measurements.
+All code that depends on the backend is here. Tests compare each function with its
+generic implementation; `docs/speed.md` has the measurements.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ _without_erf = False  # see `traced_for_tensorflow`
 
 
 def wide_dtype(dtype: DType) -> str:
-    """A dtype, or float32 if it is narrower: 8 bits cannot add up hundreds of tokens.
+    """Returns a dtype, or float32 if it is narrower, for sums over many tokens.
 
-    Keras's own `result_type` makes float32 of float64, but for TensorFlow.
+    Keras's `result_type` returns float32 for float64, except on TensorFlow.
     """
     dtype = keras.backend.standardize_dtype(dtype)
     return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
 
 
 def wide(x: Tensor) -> Tensor:
-    """A tensor in its `wide_dtype`."""
+    """Casts a tensor to its `wide_dtype`."""
     return ops.cast(x, wide_dtype(x.dtype))
 
 
 def mean(inputs: Tensor, axis: int, keepdims: bool = False) -> Tensor:
-    """The mean over an axis, accumulated in at least float32, in the inputs' dtype.
+    """Returns the mean in the inputs' dtype, accumulated in at least float32.
 
-    Keras's own is of float32 for float64, but for TensorFlow.
+    Keras's mean of float64 is float32, except on TensorFlow.
     """
     x = wide(inputs)
     is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
@@ -48,9 +48,9 @@ def mean(inputs: Tensor, axis: int, keepdims: bool = False) -> Tensor:
 def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """`inputs @ kernel + bias` for inputs of shape `(batch, ..., channels)`.
 
-    The product is one of two matrices: of rank 3, XLA transposes copies of its
-    operands in the backward pass, which takes a CPU longer than the product. torch adds
-    the bias inside the product, not in a second pass over memory.
+    Uses a product of two matrices: for rank 3, XLA transposes copies of the operands in
+    the backward pass, which takes longer on a CPU than the product. torch adds the bias
+    within the product instead of in a second pass.
     """
     between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
     x = ops.reshape(inputs, (-1, channels))
@@ -69,8 +69,8 @@ def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
 def gelu(inputs: Tensor) -> Tensor:
     """The exact GELU, `x Φ(x)`.
 
-    TensorFlow and JAX compute Φ by erfc, which takes a CPU longer than erf and differs
-    in float32's last digits; torch has a kernel of its own.
+    Keras on TensorFlow and JAX uses erfc, which is slower than erf on a CPU and differs
+    in the last digits of float32; torch has a fused kernel.
     """
     if BACKEND == "torch":
         return ops.gelu(inputs, approximate=False)
@@ -82,9 +82,9 @@ def gelu(inputs: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def traced_for_tensorflow() -> Iterator[None]:
-    """A context in which JAX traces a model that TensorFlow is to run.
+    """A context for tracing a model on JAX that TensorFlow will run.
 
-    TensorFlow 2.21 cannot read erf as JAX 0.10 writes it, but can read erfc.
+    TensorFlow 2.21 cannot read JAX 0.10's erf, but can read erfc.
     """
     global _without_erf
     before, _without_erf = _without_erf, BACKEND == "jax"
@@ -95,19 +95,19 @@ def traced_for_tensorflow() -> Iterator[None]:
 
 
 def gelu_tanh(inputs: Tensor) -> Tensor:
-    """GELU with Φ approximated by tanh, as SigLIP has it."""
+    """GELU with Φ approximated by tanh, as in SigLIP."""
     if BACKEND == "torch":
         return ops.gelu(inputs, approximate=True)
     return ops.cast(ops.gelu(wide(inputs), approximate=True), inputs.dtype)
 
 
 def quick_gelu(inputs: Tensor) -> Tensor:
-    """GELU with Φ approximated by a sigmoid, `x σ(1.702 x)`, as CLIP has it."""
+    """GELU with Φ approximated by a sigmoid, `x σ(1.702 x)`, as in CLIP."""
     return inputs * ops.sigmoid(1.702 * inputs)
 
 
 def swiglu(inputs: Tensor) -> Tensor:
-    """SwiGLU, `silu(a) * b` of the two halves of the channels, as DINOv2-g has it."""
+    """SwiGLU, `silu(a) * b` of the two halves of the channels, as in DINOv2-g."""
     gate, value = ops.split(inputs, 2, axis=-1)
     return ops.silu(gate) * value
 
@@ -117,8 +117,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention of shape `(batch, tokens, heads, channels)`.
 
-    Keras's own copies its operands on torch, and multiplies on a CPU in an order that
-    suits none; JAX's has no float16 there.
+    Keras's implementation copies the operands on torch and is slow on CPUs; JAX's does
+    not support float16 on CPUs.
     """
     if BACKEND == "torch":
         import torch
@@ -136,7 +136,7 @@ def attention(
 def attention_with_scores(
     query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same, and its maps; a head's tokens lie together, which suits a CPU."""
+    """Returns attention and its maps; the layout by head is faster on a CPU."""
     query, key, value = (_by_head(x) for x in (query, key, value))
     scores = ops.softmax(wide(_products(query, key)), axis=-1)
     scores = ops.cast(scores, value.dtype)
@@ -144,9 +144,9 @@ def attention_with_scores(
 
 
 def _attention_without_scores(query, key, value):
-    """The same, divided by the softmax's sum last: a head has fewer channels than keys.
+    """Divides by the softmax's sum last, since a head has fewer channels than keys.
 
-    Only for inference: its gradient is slower.
+    Only for inference; its gradient is slower.
     """
     query, key, value = (_by_head(x) for x in (query, key, value))
     products = wide(_products(query, key))
@@ -159,12 +159,12 @@ def _attention_without_scores(query, key, value):
 def resize(x: Tensor, size: int) -> Tensor:
     """Resizes maps of shape `(batch, height, width, channels)` bilinearly to `size`.
 
-    Corners are not aligned and nothing is smoothed when shrinking, on every backend.
-    Keras's own refuses a size that TensorFlow knows only at run time.
+    Without aligned corners or antialiasing, on every backend. Keras does not support
+    sizes that TensorFlow only knows at run time.
     """
     is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
     if BACKEND == "tensorflow" and is_double:
-        return _resized_by_products(x, size)  # its own resizing is of float32
+        return _resize_float64(x, size)  # tf.image.resize returns float32
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -174,8 +174,8 @@ def resize(x: Tensor, size: int) -> Tensor:
     )
 
 
-def _resized_by_products(x, size):
-    """`resize` of float64 as two products with the weights of each axis."""
+def _resize_float64(x, size):
+    """Resizes float64 maps by two products with the weights of each axis."""
     rows, columns = (
         _bilinear_matrix(old, new)
         for old, new in zip(ops.shape(x)[1:3], size, strict=True)
@@ -185,7 +185,7 @@ def _resized_by_products(x, size):
 
 
 def _bilinear_matrix(old, new):
-    """Weights of shape `(new, old)` that resize an axis, of float64."""
+    """Returns float64 weights of shape `(new, old)` that resize an axis."""
     step = ops.cast(old, "float64") / ops.cast(new, "float64")
     centers = (ops.arange(new, dtype="float64") + 0.5) * step - 0.5
     centers = ops.clip(centers, 0.0, ops.cast(old, "float64") - 1.0)
@@ -194,28 +194,28 @@ def _bilinear_matrix(old, new):
 
 
 def _products(query, key):
-    # Not `ops.matmul`, which on torch multiplies float64 in float32.
+    # Not `ops.matmul`, which uses float32 for float64 on torch.
     return (query * query.shape[-1] ** -0.5) @ ops.swapaxes(key, -1, -2)
 
 
 def _by_head(x):
-    """From `(batch, tokens, heads, channels)` to `(batch, heads, tokens, channels)`."""
+    """Swaps the axes of tokens and heads in `(batch, tokens, heads, channels)`."""
     return ops.transpose(x, (0, 2, 1, 3))
 
 
 def is_on_cpu() -> bool:
-    """Whether Keras computes on CPUs."""
-    if BACKEND == "torch":  # of whose devices Keras has no list
+    """Returns whether Keras computes on CPUs."""
+    if BACKEND == "torch":  # Keras does not list torch's devices
         return ops.zeros(()).device.type == "cpu"
     devices = keras.distribution.list_devices()
     return all(device.startswith("cpu") for device in devices)
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A model's `predict_on_batch`, for several threads at a time.
+    """Returns a thread-safe `predict_on_batch` of a model.
 
-    Keras's own gives the weights' memory away during a call on JAX. On OpenVINO it
-    computes in bfloat16 on CPUs that have it, and shares one request.
+    Keras's donates the weights' buffers during a call on JAX. On OpenVINO it computes
+    in bfloat16 on CPUs that support it, and shares one request.
     """
     if BACKEND == "openvino":
         return _openvino_predictor(model)
@@ -236,7 +236,7 @@ def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _openvino_predictor(model):
-    """The predictor in float32, of the weights that the model has now."""
+    """Returns a float32 predictor with the current weights of the model."""
     import openvino as ov
 
     tensor = type(ops.convert_to_tensor(0.0))
@@ -256,10 +256,10 @@ def _openvino_predictor(model):
 
 
 def size_to_compile(number: int, most: int) -> int:
-    """The size of a batch for a number of inputs, of batches of up to `most`.
+    """Returns the batch size to pad a number of inputs to, usually at most `most`.
 
-    TensorFlow's XLA and JAX compile a model for each size, so a batch is filled up to a
-    power of two there.
+    TensorFlow's XLA and JAX compile a model for each batch size, so they use powers of
+    two.
     """
     if BACKEND not in ("tensorflow", "jax"):
         return number
@@ -268,9 +268,9 @@ def size_to_compile(number: int, most: int) -> int:
 
 @contextlib.contextmanager
 def inference_by_xla(model: keras.Model) -> Iterator[None]:
-    """Within it, a model's `predict` is made to run by XLA on TensorFlow without a GPU.
+    """A context in which a model's `predict` uses XLA on TensorFlow on a CPU.
 
-    It is half as fast again there, but Keras leaves XLA off. Of a compiled model,
+    XLA is 1.5 times as fast there, but Keras does not enable it. For a compiled model,
     `compile(jit_compile=...)` decides.
     """
     jit_compile = model.jit_compile

@@ -1,4 +1,4 @@
-"""Names of classes: what may be one, and the form in which they are compared."""
+"""Validates and compares class names."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def normalized(name: str) -> str:
-    """A name as it is compared: composed (Unicode's NFC), without space around it.
+    """Returns a name in Unicode NFC without surrounding whitespace.
 
-    macOS decomposes the accents of file names, Linux keeps them as they were typed.
+    macOS decomposes accents in file names, Linux does not.
     """
     return unicodedata.normalize("NFC", name).strip()
 
@@ -16,16 +16,16 @@ def normalized(name: str) -> str:
 def check_names(
     names: Any, number: int | None = None, what: str = "class_names"
 ) -> tuple[str, ...]:
-    """Names of classes as a tuple of `normalized` strings.
+    """Validates class names and returns a tuple of `normalized` strings.
 
     Args:
         names: a list, tuple or array of strings.
-        number: how many there must be; `None` for any number.
-        what: what messages call them.
+        number: the required number of names; `None` for any number.
+        what: name of the argument in messages.
 
     Raises:
-        ValueError: if they are something else, one is empty or no text, two are the
-            same, or there are not as many.
+        ValueError: if `names` is not a list of distinct, non-empty Unicode strings of
+            the required length.
     """
     names = names.tolist() if hasattr(names, "tolist") else names
     if not isinstance(names, list | tuple):
@@ -43,17 +43,16 @@ def check_names(
             raise ValueError(f"{what}[{place}] is empty; every class needs a name.")
         try:
             key.encode()
-        except UnicodeEncodeError:  # of a file name that is not UTF-8
+        except UnicodeEncodeError:  # from a file name that is not UTF-8
             raise ValueError(
-                f"{what}[{place}] is {name!r:.80}, which is not Unicode text; rename "
+                f"{what}[{place}] is {name!r:.80}, which is not valid Unicode; rename "
                 "the class."
             ) from None
         if key in found:
             first = found[key]
             same = "" if first == name else f" ({first!a:.80} and {name!a:.80})"
             raise ValueError(
-                f"{what} has {key!r:.80} twice{same}; every class needs a name of its "
-                "own."
+                f"{what} has {key!r:.80} twice{same}; class names must be unique."
             )
         found[key] = name
     return tuple(found)
@@ -62,12 +61,12 @@ def check_names(
 def difference(
     what: str, names: Sequence[str], others_what: str, others: Sequence[str]
 ) -> str | None:
-    """How two lists of checked names differ, in words; `None` if they do not.
+    """Describes how two lists of class names differ; `None` if they do not.
 
     Args:
-        what: what to call the first list.
+        what: name of the first list in the text.
         names: the first list.
-        others_what: what to call the other one.
+        others_what: name of the other list.
         others: the other list.
     """
     for one, own, two, other in (
@@ -86,7 +85,7 @@ def difference(
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Some of the names in words, and how many more there are."""
+    """Joins the first names, and the number of the others, for messages."""
     shown = ", ".join(f"{name:.40}" for name in names[:most])
     more = len(names) - most
     return f"{shown} and {more:,} more" if more > 0 else shown

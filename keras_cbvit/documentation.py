@@ -1,4 +1,4 @@
-"""Signatures and docstrings of the builders, made of the fields of `ViTSpec`."""
+"""Builds the signatures and docstrings of the builders from the fields of `ViTSpec`."""
 
 import dataclasses
 import difflib
@@ -11,63 +11,62 @@ from typing import Any
 from keras_cbvit.models.registry import SIZES
 from keras_cbvit.models.spec import ViTSpec
 
-_OWN = """\
+_LEADING_ARGUMENTS = """\
 include_top: whether the model ends in a classification head.
-weights: `None` for random weights, a tag such as `"imagenet"` (for the
-    sizes), a full name such as `"vit_s.imagenet"`, see `list_weights()`, a
-    handle of the Hugging Face hub, `"hf://owner/name"` or
-    `"hf://owner/name@revision"`, the path of a `.keras`, `.weights.h5`,
-    `.safetensors`, `.pth`, `.pt` or `.bin` file or of a folder in the layout
-    of Hugging Face or KerasHub, a state dict, or a live model of timm, transformers,
-    KerasHub or this package. Weights of a plain ViT of another zoo make a model with
-    `broadcast="cbs"` if it is not given. Position embeddings are resampled to
-    `input_shape`. A `.weights.h5` file takes the arguments that its model was
-    built with.
-input_tensor: the tensor of images that the model is built on, a `keras.Input`, or
-    what other layers give: then a `keras.Model` of theirs that ends in this model.
-input_shape: `(height, width, channels)` of the images. Height and width
-    are multiples of `patch_size` and need not be equal; `None` for any.
-pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-    tokens, `"token_avg"` for the two side by side, `"distilled"` for the mean of
-    DeiT's class and distillation token, with a head each; if not given, all tokens
-    without a head, else that of the weights, or `"token"`.
-classes: number of classes. Given with `weights` of another number of
-    classes, the head is reinitialized and everything else is loaded. The head
-    of `weights` brings its `class_names` along; a new one has none.
-classifier_activation: activation of the head, `None` for logits; if not given,
-    that of the head of `weights`, or `"softmax"`.
+weights: `None` for random weights; a tag such as `"imagenet"` (for the named
+    sizes); a full name such as `"vit_s.imagenet"` (see `list_weights()`); a
+    Hugging Face handle, `"hf://owner/name"` or `"hf://owner/name@revision"`; the
+    path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or `.bin`
+    file, or of a Hugging Face or KerasHub model folder; a state dict; or a live
+    model of timm, transformers, KerasHub or this package. Plain ViT weights from
+    another library default to `broadcast="cbs"`. Position embeddings are
+    resampled to `input_shape`. A `.weights.h5` file requires the arguments that
+    its model was built with.
+input_tensor: tensor of images to build the model on: a `keras.Input`, or the output
+    of other layers; the result is then a `keras.Model` from their inputs.
+input_shape: `(height, width, channels)` of the images. Height and width must be
+    multiples of `patch_size`, but need not be equal; `None` allows any size.
+pooling: `"token"` for the class token, `"avg"` for the mean of the patch tokens,
+    `"token_avg"` for their concatenation, `"distilled"` for the mean of DeiT's
+    class and distillation heads. Defaults to the pooling of `weights`, else
+    `"token"`; without a head, to no pooling.
+classes: number of classes. If `weights` have another number of classes, the head
+    is reinitialized and everything else is loaded. `class_names` are loaded with
+    the head of `weights`; a new head has none.
+classifier_activation: activation of the head, `None` for logits. Defaults to that
+    of the head of `weights`, else `"softmax"`.
 name: name of the model."""
-_LAST = """\
-dtype: dtype or dtype policy of the layers, for instance
-    `"mixed_bfloat16"`. Pixels are normalized and predictions given in
-    at least float32.
-fold_layer_scale: whether the factors of LayerScale in `weights` go into the
-    projections before it. The model computes the same without LayerScale, but
-    trains in another way. CB and CB_S between the two do not matter.
-allow_other_function: whether the weights of a file may be loaded into a model
-    that computes something else with them, such as CB in the place of none.
-    A Λ that starts at 0 changes nothing and is always allowed."""
-_REST = """\
+_TRAILING_ARGUMENTS = """\
+dtype: dtype or dtype policy of the layers, for instance `"mixed_bfloat16"`.
+    Normalization of pixels and predictions use at least float32.
+fold_layer_scale: whether to fold the LayerScale factors of `weights` into the
+    preceding projections. The outputs stay the same, also with CB or CB_S in
+    between, but the model trains differently.
+allow_other_function: whether to load the weights of a file into a model that
+    computes a different function, such as CB weights into a plain ViT. A new Λ
+    that starts at 0 does not change the function and is always allowed."""
+_TEMPLATE = """\
 
-What is not given is taken from `weights`, where they say it, else from `ViTSpec`.
+Arguments that are not given default to those of `weights`, else of `ViTSpec`.
 
 Args:
 {arguments}
 
 Returns:
-    A `VisionTransformer`, a functional `keras.Model`. It takes images of shape
-    `(batch, height, width, channels)` and gives `(batch, classes)` with a head,
-    else `(batch, hidden_dim)`, or `(batch, tokens, hidden_dim)` without pooling.
+    A `VisionTransformer`, a functional `keras.Model`. Its inputs are images of
+    shape `(batch, height, width, channels)`; its output is `(batch, classes)` with
+    a head, else `(batch, hidden_dim)`, or `(batch, tokens, hidden_dim)` without
+    pooling.
 
 Raises:
-    ValueError: on an argument that cannot work, named with what would; on
-        unknown weights, and on weights of another architecture or function.
-    FileNotFoundError: on the path of a file that does not exist.
-    OSError: if weights cannot be downloaded, or are not those of their record.
-    ImportError: if a package is missing that reads the weights."""
+    ValueError: if an argument is invalid, the weights are unknown, or they belong
+        to another architecture or function.
+    FileNotFoundError: if a file does not exist.
+    OSError: if weights cannot be downloaded or do not match their record.
+    ImportError: if a package that reads the weights is not installed."""
 _SIZE_FIELDS = tuple(SIZES["s"])
-# What users of timm and Hugging Face type, where the spelling does not tell.
-_OF_OTHER_ZOOS = {
+# Argument names of timm and Hugging Face that are spelled differently here.
+_ALIASES = {
     "num_labels": "classes",
     "image_size": "input_shape",
     "img_size": "input_shape",
@@ -75,8 +74,8 @@ _OF_OTHER_ZOOS = {
 }
 
 
-def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a builder's `**options` the names and the words of `ViTSpec`'s fields."""
+def document_options(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """Documents a builder's `**options` by name, from the fields of `ViTSpec`."""
     signature = inspect.signature(builder)
     parameters = [
         p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD
@@ -90,30 +89,34 @@ def documented(builder: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(n, keyword, default=None, annotation=Any) for n in fields
     ]
     signature = signature.replace(parameters=parameters[:8] + options + parameters[8:])
-    words = field_docs()
-    texts = [_OWN, *(f"{name}: {words[name]}" for name in fields), _LAST]
+    docs = field_docs()
+    texts = [
+        _LEADING_ARGUMENTS,
+        *(f"{name}: {docs[name]}" for name in fields),
+        _TRAILING_ARGUMENTS,
+    ]
     arguments = textwrap.indent("\n".join(texts), "    ")
 
     def build(*args, **kwargs):
         _check_keywords(builder.__name__, kwargs, list(signature.parameters))
         given = signature.bind(*args, **kwargs).arguments  # or a TypeError
-        # Its None means logits, so that the builder cannot tell "not given" by it.
+        # None means logits, so it cannot stand for "not given".
         is_given = "classifier_activation" in given
         return builder(*args, **kwargs, activation_is_given=is_given)
 
     functools.update_wrapper(build, builder)
     build.__signature__ = signature
     summary = inspect.cleandoc(builder.__doc__ or "")
-    build.__doc__ = summary + "\n" + _REST.format(arguments=arguments)
+    build.__doc__ = summary + "\n" + _TEMPLATE.format(arguments=arguments)
     return build
 
 
 def _check_keywords(function, given, known):
-    """Raises a TypeError with a close name, which Python's own does not have."""
+    """Raises a TypeError that suggests a close name, which Python's does not."""
     for name in given:
         if name in known:
             continue
-        near = [_OF_OTHER_ZOOS[name]] if name in _OF_OTHER_ZOOS else []
+        near = [_ALIASES[name]] if name in _ALIASES else []
         near = near or difflib.get_close_matches(name, known, n=1)
         raise TypeError(
             f"{function}() got an unexpected keyword argument {name!r}"
@@ -123,7 +126,7 @@ def _check_keywords(function, given, known):
 
 @functools.cache
 def field_docs() -> dict[str, str]:
-    """What the docstring of `ViTSpec` says of each field."""
+    """Returns the description of each field from the docstring of `ViTSpec`."""
     text = inspect.cleandoc(ViTSpec.__doc__ or "")
     lines = text.partition("Args:\n")[2].partition("\n\nRaises:")[0].splitlines()
     found, name = {}, None

@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, and by one process at a time."""
+"""Atomic writes and file locks."""
 
 import contextlib
 import errno
@@ -12,32 +12,32 @@ from pathlib import Path
 
 
 class InMemory(io.BytesIO):
-    """A file in memory that Keras saves into, or loads from, by its name.
+    """A named file in memory that Keras can save to and load from.
 
-    HDF5 that writes to a full disk itself prints a thousand lines, and may crash.
+    HDF5 itself prints a thousand lines on a full disk, and may crash.
     """
 
     def __init__(self, name: str, content: bytes = b""):
         super().__init__(content)
-        # Not `name`, which Keras would take for a place on the disk.
-        self._called = name
+        # Not `name`, which Keras would use as a path.
+        self._display_name = name
 
     def __str__(self):
-        return self._called
+        return self._display_name
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file, which is there as a whole or not at all.
+    """Writes a file atomically.
 
     Args:
-        path: where to.
-        content: bytes, or what holds some.
+        path: path of the file.
+        content: the bytes to write.
 
     Raises:
-        OSError: if it cannot be written, with what is missing if that is space.
+        OSError: if the file cannot be written; reports the free space on a full disk.
     """
     partial = path.with_name(f"partial.{path.name}")
-    with naming(path, len(content)):
+    with describe_errors(path, len(content)):
         try:
             with open(partial, "wb") as file:
                 file.write(content)
@@ -52,22 +52,22 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder to write into, which is `folder` once all is in it.
+    """Yields a temporary folder that becomes `folder` at the end of the context.
 
     Args:
-        folder: must not exist, or be empty; not the working folder of this process.
+        folder: must not exist, or be empty; not the current directory.
 
     Raises:
-        FileExistsError: if there is something in the folder, or it is the working one.
-        OSError: if it cannot be made.
+        FileExistsError: if the folder is not empty or is the current directory.
+        OSError: if the folder cannot be created.
     """
     given, folder = folder, Path(folder).resolve()
-    if folder == Path.cwd():  # what replaces it would not be seen from within it
+    if folder == Path.cwd():  # it cannot be replaced from within
         raise FileExistsError(
-            f"{given} is the working folder; give a folder that does not exist."
+            f"{given} is the current directory; use a folder that does not exist."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{given} exists; give a folder that does not.")
+        raise FileExistsError(f"{given} exists; use a folder that does not exist.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         complete = Path(temporary) / folder.name
@@ -77,8 +77,8 @@ def whole_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming(path: Path, size: int) -> Iterator[None]:
-    """Within it, an error of the disk names the file that was to have so many bytes."""
+def describe_errors(path: Path, size: int) -> Iterator[None]:
+    """Adds the path, and on a full disk the sizes, to OSErrors within the context."""
     try:
         yield
     except OSError as error:
@@ -86,20 +86,20 @@ def naming(path: Path, size: int) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(path.parent).free
             reason += f": it takes {size:,} bytes, {free:,} are free"
-        named = type(error)(f"{path} cannot be written ({reason}).")
-        named.errno = error.errno
-        raise named from error
+        described = type(error)(f"{path} cannot be written ({reason}).")
+        described.errno = error.errno
+        raise described from error
 
 
-def locked(path: Path, timeout: float = -1) -> AbstractContextManager:
-    """A context in which no other process is that asks for the lock of this path.
+def lock_file(path: Path, timeout: float = -1) -> AbstractContextManager:
+    """Returns a context that holds an interprocess lock.
 
-    The lock is gone with the process that has it, however that ends.
+    The operating system releases the lock when the process ends.
 
     Args:
-        path: of a file for the lock alone.
-        timeout: seconds to wait for it before a `TimeoutError`; -1 for ever.
+        path: path of the lock file.
+        timeout: seconds to wait before a `TimeoutError`; -1 to wait forever.
     """
-    import filelock  # takes a fifth of the time that importing this package may add
+    import filelock  # slow to import
 
     return filelock.FileLock(path, timeout=timeout)

@@ -1,6 +1,6 @@
-"""Keras's files of weights, `.weights.h5` and the one within a `.keras` file.
+"""Reads and checks Keras's weights files: `.weights.h5`, also within `.keras` files.
 
-A file may be damaged, or made to take all memory: it is checked before it is read.
+Files may be damaged or malicious, so they are checked before they are read.
 """
 
 import hashlib
@@ -10,44 +10,44 @@ from typing import Any
 import h5py
 import numpy as np
 
-# Keras compresses nothing; somebody else may have, but noise hardly shrinks.
+# Keras does not compress; other programs may, but trained weights hardly shrink.
 EXPANSION = 100
 _DIGEST = "keras_cbvit_sha256"
 
 
 def damaged(path: Any, reason: Any) -> ValueError:
-    """The error of a file that is not what it should be."""
+    """Returns the error for a damaged file."""
     if isinstance(reason, Exception):
         reason = f"{type(reason).__name__}: {reason}"
     reason = " ".join(str(reason).split())
     return ValueError(
-        f"{path} is damaged or not a file of weights ({reason:.300}). Download or "
-        "publish it again."
+        f"{path} is damaged or not a weights file ({reason:.300}); download or publish "
+        "it again."
     )
 
 
 def check(path: Path) -> None:
-    """Checks that a `.weights.h5` file is whole, and no larger than it looks.
+    """Checks that a `.weights.h5` file is complete and has plausible sizes.
 
-    That its numbers are those that were saved is only known of a file that is signed.
+    The values themselves are only verified in a file with a digest (see `sign`).
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     try:
         check_sizes(path)
         with h5py.File(path, "r") as file:
             digest = file.attrs.get(_DIGEST)
             if digest is not None and digest != _digest(file):
-                raise ValueError("its weights are not those that were saved")
+                raise ValueError("its weights do not match its digest")
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # of many kinds, by h5py
+    except Exception as error:  # h5py raises many types
         raise damaged(path, error) from error
 
 
 def check_sizes(file: Any) -> None:
-    """Raises a ValueError unless the arrays of an HDF5 file are in it, in full size."""
+    """Raises a ValueError unless an HDF5 file contains its arrays in full size."""
 
     def check_item(name, item):
         if not isinstance(item, h5py.Dataset):
@@ -62,7 +62,7 @@ def check_sizes(file: Any) -> None:
 
 
 def sign(file: Any) -> None:
-    """Adds a digest of its content to an HDF5 file, where Keras writes none."""
+    """Adds a digest of its content to an HDF5 file."""
     with h5py.File(file, "a") as content:
         content.attrs[_DIGEST] = _digest(content)
 
@@ -80,17 +80,16 @@ def _digest(file):
 
 
 def read_weights(file: Any) -> dict[str, list[np.ndarray]]:
-    """The weights of a model in an HDF5 file, by the paths of their layers.
+    """Reads the weights of a model in an HDF5 file.
 
-    Keras keeps the name of each layer, and its weights by number.
+    Keras stores the name of each layer, and its weights by number.
 
     Args:
         file: the path of a file, or a file object.
 
     Returns:
-        A dict of lists of arrays, `{"block_0/mlp/fc1": [kernel, bias], ...}`, in the
-        order in which a layer has created them. Generators of random numbers are left
-        out.
+        A dict of lists of arrays by layer path, `{"block_0/mlp/fc1": [kernel, bias],
+        ...}`, in order of creation. Seed generators are left out.
     """
     with h5py.File(file, "r") as content:
         return {
@@ -100,7 +99,7 @@ def read_weights(file: Any) -> dict[str, list[np.ndarray]]:
 
 
 def _layers(group, path):
-    """Each layer's path within a group, and its weights."""
+    """Yields the path and the weights of each layer in a group."""
     own = group.get("vars")
     if own is not None:
         path = [*path, own.attrs["name"]]
@@ -113,10 +112,9 @@ def _layers(group, path):
 
 
 def _array(dataset):
-    """The values of a dataset as NumPy has them."""
+    """Reads a dataset as a NumPy array."""
     values = dataset[()]
     if dataset.attrs.get("dtype") != "bfloat16":
         return values
-    # Keras keeps its bytes, of which NumPy alone knows no dtype: they are the upper
-    # half of a float32.
+    # Keras stores raw bytes; bfloat16 is the upper half of a float32.
     return (values.view("uint16").astype("uint32") << 16).view("float32")

@@ -1,7 +1,7 @@
-"""The one decoder of images: from a path, bytes or an array to a model's pixels.
+"""Decodes and preprocesses images from paths, bytes and arrays.
 
-Images are decoded by Pillow whatever the backend, so that a model sees the same pixels
-on each. This module imports no Keras: worker processes use it, too.
+Pillow decodes images on every backend, so that models see the same pixels. This module
+does not import Keras, since worker processes use it.
 """
 
 import contextlib
@@ -18,11 +18,10 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 Source = str | os.PathLike | bytes | np.ndarray | Image.Image
 INTERPOLATIONS = tuple(how.name.lower() for how in Image.Resampling)
 BACKGROUND = (255, 255, 255)
-"""What is seen where an image is transparent: white."""
-# Decoding EPS would run Ghostscript; of MPEG, a video, Pillow decodes nothing; XBM is
-# a mask without colors, which Pillow shows the other way round than X11.
-_NOT_READ = ("EPS", "MPEG", "XBM")
-# How an image is turned upright, by its EXIF orientation.
+"""The background of transparent images: white."""
+# EPS would run Ghostscript, Pillow cannot decode MPEG, and it inverts XBM masks.
+_UNSUPPORTED = ("EPS", "MPEG", "XBM")
+# Transpositions by EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,9 +31,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow multiplies gray of 2 and 4 bits by, to fill 8.
+# Pillow scales gray of 2 and 4 bits to 8 bits by these factors.
 _FACTORS = {"L;2": 85, "L;4": 17}
-# Modes whose samples have no range of their own.
+# Modes whose samples have no defined range.
 _UNKNOWN = {
     "I": "samples of 32 bits or signed",
     "F": "floating-point samples",
@@ -44,18 +43,18 @@ _UNSIGNED = (1, 4)  # TIFF's SampleFormat; 4 is undefined
 
 
 class BrokenImageError(ValueError):
-    """An image cannot be decoded; the message names it."""
+    """Raised if an image cannot be decoded; the message names the image."""
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read, whatever a file's name says.
+    """Returns Pillow's names of the supported formats.
 
-    Those that have an ending and that Pillow itself decodes into pixels. The usual
-    ones come first, since they are tried in this order.
+    All formats with a file extension that Pillow itself decodes; common ones first,
+    since they are tried in this order, whatever the name of a file.
     """
     Image.init()
-    with_ending = set(Image.registered_extensions().values()) - set(_NOT_READ)
+    with_ending = set(Image.registered_extensions().values()) - set(_UNSUPPORTED)
     return tuple(
         name
         for name in sorted(Image.ID, key=lambda name: name not in ("JPEG", "PNG"))
@@ -64,89 +63,87 @@ def formats() -> tuple[str, ...]:
 
 
 def _is_stub(reader):
-    """Whether a reader of Pillow needs another program's decoder."""
+    """Returns whether a reader of Pillow requires an external decoder."""
     return isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
 
 
 @functools.cache
 def endings() -> frozenset[str]:
-    """The endings of the names of files that are read, lower case, with the dot."""
-    known = {*formats(), "MPO"}  # which the reader of JPEG reads
+    """Returns the supported file extensions, lowercase, with the dot."""
+    known = {*formats(), "MPO"}  # the JPEG reader reads MPO
     extensions = Image.registered_extensions().items()
     return frozenset(ending for ending, name in extensions if name in known)
 
 
 def decode(source: Source, name: str) -> Image.Image:
-    """Decodes an image as it is meant to be seen: upright, in RGB of 8 bits.
+    """Decodes an image to upright 8-bit RGB.
 
-    - It is turned as its EXIF orientation says. Unreadable EXIF data say nothing.
-    - 16-bit gray is scaled from 0–65535, a 12-bit TIFF from 0–4095, whatever values
-      occur. Of other 16-bit channels Pillow keeps the upper 8 bits.
-    - Transparency is laid over white, `BACKGROUND`.
-    - Of several frames or pages, the first one counts. Color profiles do not.
+    - Applies the EXIF orientation; ignores unreadable EXIF data.
+    - Scales 16-bit gray from 0–65535 and 12-bit TIFF from 0–4095, whatever values
+      occur. For other 16-bit channels, Pillow keeps the upper 8 bits.
+    - Blends transparency with white, `BACKGROUND`.
+    - Uses the first of several frames or pages. Ignores color profiles.
 
     Args:
-        source: its path, its encoded bytes, a `PIL.Image` of any mode, or an array of
-            shape `(height, width)` or `(height, width, channels)` of 1, 3 or 4
-            channels and of values 0-255, which are rounded.
-        name: what messages call it.
+        source: a path, encoded bytes, a `PIL.Image` of any mode, or an array of shape
+            `(height, width)` or `(height, width, channels)` with 1, 3 or 4 channels and
+            values 0-255, which are rounded.
+        name: name of the image in messages.
 
     Returns:
         A `PIL.Image` of mode RGB.
 
     Raises:
-        BrokenImageError: if it cannot be decoded, has more pixels than Pillow's
-            `MAX_IMAGE_PIXELS`, or has samples that do not say what is white: of 32
-            bits, signed or floating point; or is in CIELAB; or is an array of another
-            shape or of other values.
-        OSError: if its file cannot be read.
+        BrokenImageError: if the image cannot be decoded, has more pixels than Pillow's
+            `MAX_IMAGE_PIXELS`, has samples without a defined range (32 bits, signed or
+            floating point), is in CIELAB, or is an array of another shape or range.
+        OSError: if the file cannot be read.
     """
-    with _naming(name):
+    with _add_name(name):
         if isinstance(source, np.ndarray):
-            return _rgb(_of_array(source))
-        with _opened(source) as image:
+            return _to_rgb(_from_array(source))
+        with _open(source) as image:
             raw_mode = _raw_mode(image)
-            image.load()  # reads and decodes all of it
-            return _upright(_rgb(image, raw_mode), image)
+            image.load()  # reads and decodes the whole image
+            return _apply_orientation(_to_rgb(image, raw_mode), image)
 
 
 def decode_samples(
     source: str | os.PathLike | bytes | np.ndarray, name: str
 ) -> np.ndarray:
-    """Decodes the numbers in a PNG file as they are, upright: labels of pixels.
+    """Decodes the upright samples of a PNG file, such as pixel labels, unscaled.
 
-    Gray of any depth, also of 1, 2 and 4 bits, is not scaled; of a palette these are
-    the indices.
+    Gray of any depth, including 1, 2 and 4 bits, is not scaled; a palette image gives
+    indices.
 
     Args:
-        source: its path, its encoded bytes, or an array, which is returned.
-        name: what messages call it.
+        source: a path, encoded bytes, or an array, which is returned.
+        name: name of the image in messages.
 
     Returns:
         An array of shape `(height, width)` or `(height, width, channels)`, uint8, or
-        uint16 of 16-bit gray.
+        uint16 for 16-bit gray.
 
     Raises:
-        BrokenImageError: if it cannot be decoded, is in another format or has several
-            channels of 16 bits.
-        OSError: if its file cannot be read.
+        BrokenImageError: if the image cannot be decoded, has another format, or has
+            several channels of 16 bits.
+        OSError: if the file cannot be read.
     """
     if isinstance(source, np.ndarray):
         return source
-    with _naming(name), _opened(source) as image:
+    with _add_name(name), _open(source) as image:
         if image.format != "PNG":
             raise BrokenImageError(
-                f"is a {image.format} file, whatever its name says; save it as PNG, "
-                "which keeps every value."
+                f"is a {image.format} file; save it as PNG, which keeps every value."
             )
         raw_mode = _raw_mode(image)
         image.load()
         if ";16" in raw_mode and not image.mode.startswith("I"):
             raise BrokenImageError(
-                "has several channels of 16 bits, of which Pillow reads 8; save it "
-                "with one channel."
+                "has several channels of 16 bits, of which Pillow reads 8 bits; save "
+                "it with one channel."
             )
-        samples = np.asarray(_upright(image, image))
+        samples = np.asarray(_apply_orientation(image, image))
     if samples.dtype == bool:
         return samples.astype("uint8")
     return samples // _FACTORS.get(raw_mode, 1)
@@ -158,15 +155,15 @@ def fit(
     crop_fraction: float = 1.0,
     interpolation: str = "bicubic",
 ) -> np.ndarray:
-    """Crops and resizes an image to a size.
+    """Center-crops and resizes an image.
 
-    The largest part of the image that has the wanted proportions is cut from its
-    center, of it the center `crop_fraction`, which is resized with antialiasing.
+    Takes the largest center crop with the aspect ratio of `size`, crops it further to
+    `crop_fraction`, and resizes with antialiasing.
 
     Args:
         image: the image, in RGB.
-        size: the wanted `(height, width)`.
-        crop_fraction: share of height and width that is kept, at most 1.
+        size: `(height, width)` of the result.
+        crop_fraction: fraction of height and width to keep, at most 1.
         interpolation: one of `INTERPOLATIONS`.
 
     Returns:
@@ -180,12 +177,12 @@ def fit(
 
 
 def preprocess(source: Source, how: Any, name: str) -> np.ndarray:
-    """An image as a model takes it.
+    """Decodes and preprocesses an image for a model.
 
     Args:
-        source: as of `decode`.
-        how: a `Preprocessing` that has an image size.
-        name: what messages call the image.
+        source: as for `decode`.
+        how: a `Preprocessing` with an image size.
+        name: name of the image in messages.
 
     Returns:
         An array of shape `(height, width, 3)`: uint8, or float32 where the model does
@@ -200,9 +197,9 @@ def preprocess(source: Source, how: Any, name: str) -> np.ndarray:
 
 
 def normalize(pixels: np.ndarray, how: Any) -> np.ndarray:
-    """Pixels of values 0–255 as a model takes them, of any shape with channels last.
+    """Normalizes pixels of values 0–255, of any shape with channels last.
 
-    They stay as they are where the model normalizes them, as the `Preprocessing` says.
+    Returns them unchanged if the model normalizes (`Preprocessing.normalized`).
     """
     if how.normalized:
         return pixels
@@ -211,42 +208,42 @@ def normalize(pixels: np.ndarray, how: Any) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _naming(name):
-    """Has the message of whatever goes wrong with one image begin with its name."""
+def _add_name(name):
+    """Converts errors to BrokenImageErrors that start with the name of the image."""
     try:
         yield
     except BrokenImageError as error:
         raise BrokenImageError(f"{name} {error}") from None
-    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        # A missing file, a disk that fails, no memory: more than one bad image.
+    except Exception as error:  # Pillow raises many types, even SyntaxError
+        # A missing file, disk errors or a lack of memory are not the image's fault.
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise
-        what = f"{type(error).__name__}: {error}"
-        if isinstance(error, UnidentifiedImageError):  # Pillow's text shows an object
-            what = "damaged, or of no format that is read"
-        raise BrokenImageError(f"{name} is not a readable image ({what}).") from error
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):  # its message has an object's id
+            reason = "damaged or not in a supported format"
+        raise BrokenImageError(f"{name} is not a readable image ({reason}).") from error
 
 
 def name_of(source: Any, otherwise: str) -> str:
-    """What messages call an image: its path, or another name if it has none."""
+    """Returns the name of an image for messages: its path, else `otherwise`."""
     return str(source) if isinstance(source, str | os.PathLike) else otherwise
 
 
-def _of_array(array):
-    """An array as a `PIL.Image`."""
+def _from_array(array):
+    """Converts an array to a `PIL.Image`."""
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
         raise BrokenImageError(
-            f"is an array of shape {array.shape}, which must be (height, width, "
+            f"is an array of shape {array.shape}, but must have shape (height, width, "
             "channels) with 1, 3 or 4 channels."
         )
     if array.dtype != np.uint8:
-        array = _rounded(array)
+        array = _round(array)
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def _rounded(array):
-    """An array of values 0-255 in uint8."""
+def _round(array):
+    """Rounds an array of values 0-255 to uint8."""
     if array.dtype.kind not in "iuf":
         raise BrokenImageError(f"is an array of {array.dtype}, not of numbers.")
     lowest, highest = array.min(), array.max()
@@ -257,16 +254,16 @@ def _rounded(array):
     rounded = np.rint(array).astype("uint8")
     if highest <= 1 and (array != rounded).any():
         raise BrokenImageError(
-            f"has values from {lowest:g} to {highest:g}, which look like 0-1, but they "
-            "must be 0-255; multiply by 255."
+            f"has values from {lowest:g} to {highest:g}, but they must be 0-255; "
+            "multiply values of 0-1 by 255."
         )
     return rounded
 
 
-def _opened(source):
-    """An image whose header is read, as a context manager."""
+def _open(source):
+    """Opens an image and reads its header; returns a context manager."""
     if isinstance(source, Image.Image):
-        return contextlib.nullcontext(source)  # its owner closes it
+        return contextlib.nullcontext(source)  # the caller closes it
     if isinstance(source, bytes):
         source = io.BytesIO(source)
     elif not isinstance(source, str | os.PathLike):
@@ -289,42 +286,43 @@ def _opened(source):
     except Image.DecompressionBombError:
         pass
     raise BrokenImageError(
-        f"has more than {limit:,} pixels, which are not decoded; make it smaller."
+        f"has more than {limit:,} pixels, the limit of PIL.Image.MAX_IMAGE_PIXELS; "
+        "resize it."
     )
 
 
 def _raw_mode(image):
-    """How samples are stored in an image that is not loaded yet, in Pillow's words."""
-    tile = getattr(image, "tile", None)  # an image that was not read has none
+    """Returns Pillow's raw mode of an image that is not loaded yet."""
+    tile = getattr(image, "tile", None)  # only images from files have one
     arguments = tile[0][3] if tile else None
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _upright(image, file):
-    """An image, turned as its loaded file says."""
+def _apply_orientation(image, file):
+    """Applies the EXIF orientation of a loaded file to an image."""
     try:
         orientation = file.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # of many kinds; the pixels are good
+    except Exception:  # unreadable EXIF data
         return image
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image, raw_mode=""):
-    """A loaded image in RGB of 8 bits, upright or not."""
-    _refuse_unknown_range(image)
+def _to_rgb(image, raw_mode=""):
+    """Converts a loaded image to 8-bit RGB."""
+    _check_range(image)
     if image.mode.startswith("I"):
-        image = _gray(image, raw_mode)
+        image = _to_8_bits(image, raw_mode)
     if image.has_transparency_data:
-        return _over_background(image, raw_mode)
+        return _blend_with_background(image, raw_mode)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _refuse_unknown_range(image):
-    """Refuses a loaded image whose samples do not say what is black and white."""
+def _check_range(image):
+    """Raises a BrokenImageError if the range of a loaded image's samples is unknown."""
     found = image.mode
     what = _UNKNOWN.get(found)
-    if found == "I" and image.format in ("PNG", "PPM"):  # of 16 bits, by the formats
+    if found == "I" and image.format in ("PNG", "PPM"):  # always 16 bits
         what = None
     elif found.startswith("I;16") and image.format == "FITS":
         what = "signed samples"
@@ -339,13 +337,13 @@ def _refuse_unknown_range(image):
             what = "planes that Pillow misreads"
     if what:
         raise BrokenImageError(
-            f"has {what} (Pillow's mode {found}), for which there is no one way to 8 "
-            "bits; save it as RGB or gray of 8 or 16 bits."
+            f"has {what} (Pillow's mode {found}), which cannot be converted to 8 bits "
+            "reliably; save it as RGB or gray of 8 or 16 bits."
         )
 
 
-def _gray(image, raw_mode):
-    """Gray of 16 bits in 8, with an alpha channel if one value is transparent."""
+def _to_8_bits(image, raw_mode):
+    """Converts 16-bit gray to 8 bits, with alpha if a value is transparent."""
     highest = 4095 if raw_mode == "I;12" else 65535
     values = np.asarray(image).astype("uint32")
     key = image.info.get("transparency")
@@ -360,17 +358,17 @@ def _gray(image, raw_mode):
     return image
 
 
-def _over_background(image, raw_mode):
+def _blend_with_background(image, raw_mode):
     if image.mode == "RGB" and ";16" in raw_mode:
         raise BrokenImageError(
-            "has a transparent color of 16 bits a channel, of which Pillow reads 8; "
-            "save it with 8 bits a channel or with an alpha channel."
+            "has a transparent color of 16 bits per channel, of which Pillow reads 8; "
+            "save it with 8 bits per channel or with an alpha channel."
         )
     if raw_mode in _FACTORS:
-        image = image.copy()  # it may be the caller's
+        image = image.copy()  # it may belong to the caller
         image.info["transparency"] *= _FACTORS[raw_mode]
     if image.mode == "La":
-        image = image.convert("LA")  # from which alone Pillow knows the way
+        image = image.convert("LA")  # Pillow cannot convert La to RGBA
     image = image.convert("RGBA")
     background = Image.new("RGB", image.size, BACKGROUND)
     background.paste(image, mask=image)

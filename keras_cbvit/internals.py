@@ -1,4 +1,4 @@
-"""The parts of Keras used here that are not public; checked with Keras 3.12 to 3.15."""
+"""Uses of Keras's private API, tested with Keras 3.12 to 3.15."""
 
 import keras
 import numpy as np
@@ -7,13 +7,13 @@ import numpy as np
 def layers_within(
     layer: keras.layers.Layer, recursive: bool = True
 ) -> list[keras.layers.Layer]:
-    """The layers that a layer or model has as parts, in the order of their creation.
+    """Returns the sublayers of a layer or model, in order of creation.
 
     Args:
         layer: a layer or model.
-        recursive: whether to look into the parts as well.
+        recursive: whether to include nested sublayers.
     """
-    # Not `_flatten_layers`, which has the parts of each layer in reverse.
+    # Not `_flatten_layers`, which reverses the sublayers of each layer.
     found = {}
     for part in layer._layers:
         inner = layers_within(part) if recursive else ()
@@ -22,33 +22,33 @@ def layers_within(
 
 
 def has_strategy(model: keras.Model) -> bool:
-    """Whether a model was built under a `tf.distribute.Strategy`."""
+    """Returns whether a model was built under a `tf.distribute.Strategy`."""
     return model._distribute_strategy is not None
 
 
 def producer_of(
     tensor: keras.KerasTensor,
 ) -> tuple[keras.Operation, list[keras.KerasTensor], int]:
-    """What made a tensor of a functional model.
+    """Finds the operation that produced a tensor of a functional model.
 
     Returns:
-        The layer or operation, what it was called on, and which of its outputs the
-        tensor is.
+        The layer or operation, its inputs, and the index of the tensor among its
+        outputs.
     """
     operation, node, index = tensor._keras_history
     return operation, operation._inbound_nodes[node].input_tensors, index
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """An optimizer's averages of the trainable weights, in their order (`use_ema`)."""
+    """Returns an optimizer's averages of trainable weights, in order (`use_ema`)."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer._model_variables_moving_average
 
 
 def forget_calls(operation: keras.Operation) -> None:
-    """Leaves the graphs that a layer or operation is in, so that it joins a new one.
+    """Removes a layer or operation from all graphs, before it is used in a new one.
 
-    `layer.output` is of its first graph.
+    `layer.output` always refers to the first graph.
     """
     operation._inbound_nodes.clear()
 
@@ -56,9 +56,9 @@ def forget_calls(operation: keras.Operation) -> None:
 def replace_part(
     layer: keras.layers.Layer, old: keras.layers.Layer, new: keras.layers.Layer
 ) -> None:
-    """Puts a part in the place of another one, in the attributes of a built layer."""
+    """Replaces a sublayer in the attributes of a built layer."""
     layer._tracker.replace_tracked_value("layers", old, new)
-    # torch keeps layers apart from other attributes.
+    # torch stores layers separately from other attributes.
     attributes = {**vars(layer), **vars(layer).get("_modules", {})}
     for name, value in attributes.items():
         if value is old:
@@ -68,9 +68,9 @@ def replace_part(
 
 
 def merged_kernel(layer: keras.layers.Dense) -> np.ndarray:
-    """The kernel of a dense layer with its LoRA added, in the kernel's precision.
+    """Returns the kernel of a dense layer with LoRA added, in float64.
 
-    Keras's own sum, `layer.kernel`, is in the compute dtype, which has fewer bits in
+    Keras's `layer.kernel` is the sum in the compute dtype, which is less precise in
     mixed precision.
     """
     kernel, a, b = (
@@ -81,10 +81,10 @@ def merged_kernel(layer: keras.layers.Dense) -> np.ndarray:
 
 
 def fold_lora(layer: keras.layers.Dense) -> None:
-    """Adds a dense layer's LoRA to its kernel, and takes it out of the layer."""
+    """Merges a dense layer's LoRA into its kernel and removes it from the layer."""
     layer._kernel.assign(merged_kernel(layer))
     for name in ("lora_kernel_a", "lora_kernel_b"):
-        # Not `delattr`, of which Keras collects garbage each time.
+        # Not `delattr`, with which Keras runs the garbage collector each time.
         layer._untrack_variable(getattr(layer, name))
         setattr(layer, name, None)
     layer.lora_enabled = False
@@ -92,14 +92,14 @@ def fold_lora(layer: keras.layers.Dense) -> None:
 
 
 def forget_functions(model: keras.Model) -> None:
-    """Has Keras trace a model again, whose layers have other weights than before.
+    """Makes Keras retrace a model after its layers' weights have changed.
 
-    The models within it, and the feature models of those, are traced again, too.
+    Includes nested models and the feature models of all of them.
     """
     within = [each for each in layers_within(model) if isinstance(each, keras.Model)]
     for each in (model, *within):
         for traced in (each, *getattr(each, "feature_models", ())):
             traced.train_function = traced.test_function = None
             traced.predict_function = None
-            # On torch, the parameters of the layers around them.
+            # On torch, updates the parameters of the outer layers.
             traced._post_quantize(None)

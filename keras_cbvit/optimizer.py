@@ -1,4 +1,4 @@
-"""AdamW with a learning rate of its own for each weight, as fine-tuning needs it."""
+"""AdamW with a learning-rate factor for each weight."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -11,23 +11,23 @@ from keras_cbvit.arguments import number_between, refuse
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW with a factor on the learning rate of each weight.
+    """Keras's AdamW with a learning-rate factor for each weight.
 
-    The factor scales the weight decay, too, as the decoupled weight decay is a share of
-    the learning rate. Keras has no such factors, and a gradient that is scaled instead
-    changes nothing: Adam divides by its size. Only kernels decay, as in DeiT and timm:
-    not biases, norms, Λ, tokens or position embeddings.
+    The factor also scales the decoupled weight decay, which is proportional to the
+    learning rate. Scaling gradients instead would have no effect, since Adam normalizes
+    them. Only kernels decay, as in DeiT and timm: not biases, norms, Λ, tokens or
+    position embeddings.
 
     Args:
-        learning_rate: a float or a schedule, as Keras's.
-        weight_decay: as Keras's, of the kernels.
-        learning_rate_factors: factors of 0 or more by the paths of weights, as
-            `keras_cbvit.layer_decay` gives them; 1 for a weight that is not among them.
+        learning_rate: a float or a schedule, as in Keras.
+        weight_decay: weight decay of the kernels, as in Keras.
+        learning_rate_factors: factors of 0 or more by weight path, such as from
+            `keras_cbvit.layer_decay`. Other weights have the factor 1.
         **kwargs: those of `keras.optimizers.AdamW`.
 
     Raises:
-        ValueError: on a factor that is negative or of a weight that is not trained,
-            when the optimizer is built.
+        ValueError: if a factor is negative, or, when the optimizer is built, if its
+            weight is not trainable.
 
     Example:
         >>> factors = keras_cbvit.layer_decay(model, 0.75)
@@ -56,16 +56,16 @@ class AdamW(keras.optimizers.AdamW):
             return
         paths = [variable.path for variable in var_list]
         for path in self.learning_rate_factors:
-            # A file has no LoRA any more, of which its optimizer still has factors.
+            # A file has merged LoRA, but its optimizer still has factors for it.
             if path not in paths and not self._is_restored:
                 refuse(
                     "learning_rate_factors",
                     path,
-                    "names no trainable weight; make the factors of the model that is "
-                    "compiled, after its layers are frozen.",
+                    "is not a trainable weight; compute the factors for the model to "
+                    "compile, after you freeze layers.",
                 )
         self._factors = [self.learning_rate_factors.get(path, 1.0) for path in paths]
-        # TensorFlow's own variables, which the update gets, have other names.
+        # TensorFlow passes its own variables to the update, with other names.
         self._decays = [variable.name == "kernel" for variable in var_list]
         super().build(var_list)
 
@@ -79,7 +79,7 @@ class AdamW(keras.optimizers.AdamW):
         super().update_step(gradient, variable, rate)
 
     def _apply_weight_decay(self, variables):
-        """Keras's, at one learning rate for all; `update_step` does it instead."""
+        """Does nothing; `update_step` applies it with each weight's learning rate."""
 
     def get_config(self) -> dict[str, Any]:
         factors = dict(self.learning_rate_factors)

@@ -1,4 +1,4 @@
-"""Models by name: the only place that knows both the models and their weights."""
+"""Builds models by name and loads their weights."""
 
 import fnmatch
 import warnings
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_cbvit.arguments import flag, refuse, tensor_shape
-from keras_cbvit.documentation import documented
+from keras_cbvit.documentation import document_options
 from keras_cbvit.models.registry import (
     FAMILIES,
     SIZES,
@@ -24,10 +24,10 @@ from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained import formats, loading
 from keras_cbvit.pretrained.sources import list_weights
 
-_OF_HEADS = {"classes", "pooling", "classifier_activation"}
+_HEAD_FIELDS = {"classes", "pooling", "classifier_activation"}
 
 
-@documented
+@document_options
 def ViTCB(
     include_top: bool = True,
     weights: Any = None,
@@ -50,7 +50,7 @@ def ViTCB(
     return _build(**locals())
 
 
-@documented
+@document_options
 def ViTCB_Ti(
     include_top: bool = True,
     weights: Any = None,
@@ -70,7 +70,7 @@ def ViTCB_Ti(
     return _build(**locals(), size="ti")
 
 
-@documented
+@document_options
 def ViTCB_S(
     include_top: bool = True,
     weights: Any = None,
@@ -90,7 +90,7 @@ def ViTCB_S(
     return _build(**locals(), size="s")
 
 
-@documented
+@document_options
 def ViTCB_B(
     include_top: bool = True,
     weights: Any = None,
@@ -124,9 +124,9 @@ def _build(
     allow_other_function=False,
     options=None,
     size=None,
-    of_any_size=False,
+    any_size=False,
 ):
-    """What all builders do; `of_any_size` has a model of `input_shape` take others."""
+    """Builds the model of any builder; `any_size` lets it take other image sizes."""
     include_top = flag("include_top", include_top)
     fold_layer_scale = flag("fold_layer_scale", fold_layer_scale)
     allow_other_function = flag("allow_other_function", allow_other_function)
@@ -134,8 +134,8 @@ def _build(
         refuse(
             "classes",
             classes,
-            "has no meaning with include_top=False: such a model has no head. Leave "
-            "out one of the two.",
+            "has no effect with include_top=False, which leaves out the head; remove "
+            "one of the two.",
         )
     options = dict(options or {})
     activation_is_given = options.pop("activation_is_given", False)
@@ -152,7 +152,7 @@ def _build(
         given["classes"] = None
     if weights is None:
         if fold_layer_scale:
-            refuse("fold_layer_scale", True, "has no meaning without weights.")
+            refuse("fold_layer_scale", True, "requires weights.")
         spec, content, record = ViTSpec(**given), None, None
     else:
         source, record = loading.locate_source(weights, *names_for_tags(given))
@@ -160,9 +160,9 @@ def _build(
         if fold_layer_scale:
             content = loading.fold_layer_scale(content)
         if "broadcast" not in given:
-            given |= _in_the_place_of_cb(content, source, record, weights)
+            given |= _default_broadcast(content, source, record, weights)
         spec = _merge(content, given, classes)
-    if of_any_size:
+    if any_size:
         shape = (None, None, spec.input_shape[2])
         spec = spec.replace(input_shape=shape, position_grid=spec.grid)
     if name is None:
@@ -182,30 +182,30 @@ def _build(
     return model
 
 
-def _in_the_place_of_cb(content, source, record, weights):
-    """CB_S for weights of a plain ViT, unless they were asked for as such.
+def _default_broadcast(content, source, record, weights):
+    """Returns CB_S for plain ViT weights that do not name their model.
 
-    A Keras file or a full weight name already identifies the model.
+    A Keras file and a full weight name identify a model, which stays as it is.
     """
-    is_said = formats.is_own(source) if record is None else record.name == weights
-    if is_said or content.spec.contexts():
+    names_model = formats.is_own(source) if record is None else record.name == weights
+    if names_model or content.spec.contexts():
         return {}
     if record is not None:
         warnings.warn(
-            "There are no CB weights of this name yet; those of "
-            f"{record.name}, a plain ViT, are used with broadcast='cbs'. The model "
-            "predicts as the plain ViT and learns to broadcast as it is fine-tuned.",
+            f"No CB weights of this name exist yet; loading {record.name}, a plain "
+            "ViT, with broadcast='cbs'. The model predicts like the plain ViT until "
+            "fine-tuning changes Λ.",
             stacklevel=5,
         )
     return {"broadcast": "cbs"}
 
 
 def _merge(content, given, classes):
-    """The spec of a model that gets the content of a file."""
+    """Returns the spec of a model that loads the content of a file."""
     found = content.spec
     if found is not None and "classes" not in given and found.classes is None:
         raise ValueError(
-            f"{content.source} has no classification head: give classes=... for a new "
+            f"{content.source} has no classification head; pass classes=... for a new "
             "one, or include_top=False."
         )
     if found is not None and found.pooling is None and classes is not None:
@@ -252,13 +252,13 @@ def UperNet_ViTCB_S(
 
     Args:
         classes: number of classes.
-        weights: as of `ViTCB_S`: `None`, a name, a handle, a path or a live model of a
-            Vision Transformer. Its blocks are loaded; its norm and head are left out.
-            UperNet's head is random.
-        input_shape: `(height, width, channels)` of the images to train on, which the
-            position embedding is made for; the model takes other sizes as well,
-            for which it is resampled. Height and width are multiples of the patch size.
-        blocks: indices of four blocks, counted from 0, in ascending order.
+        weights: weights of the Vision Transformer, as for `ViTCB_S`: `None`, a name,
+            a handle, a path or a live model. Only the embeddings and blocks are
+            loaded; UperNet's head is random.
+        input_shape: `(height, width, channels)` of the training images, which sets
+            the size of the position embedding. The model takes other sizes as well
+            and resamples it. Height and width must be multiples of the patch size.
+        blocks: ascending indices of four blocks, counted from 0.
         classifier_activation: `"softmax"` for probabilities, `None` for logits.
         name: name of the model.
         dtype: dtype or dtype policy of the layers.
@@ -337,7 +337,7 @@ def _upernet(
         allow_other_function=options.pop("allow_other_function", False),
         options=options,
         size=size,
-        of_any_size=True,
+        any_size=True,
     )
     return SegmentationModel(
         FeaturePyramid(vit, blocks, dtype=dtype),
@@ -350,17 +350,17 @@ def _upernet(
 
 
 def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Model:
-    """Builds a model by its name.
+    """Builds a model by name.
 
     Args:
         name: one of `list_models()`.
-        weights: as of `ViTCB`.
-        **overrides: other arguments of `ViTCB`, or, for a name that begins with
-            `upernet_`, of `UperNet_ViTCB`.
+        weights: as for `ViTCB`.
+        **overrides: other arguments of `ViTCB`, or of `UperNet_ViTCB` if the name
+            starts with `upernet_`.
 
     Raises:
-        ValueError: on an unknown name, with the known ones, and as `ViTCB`.
-        TypeError: if a UperNet is not given its `classes`, and as `ViTCB`.
+        ValueError: if the name is unknown, and as `ViTCB`.
+        TypeError: if `classes` is missing for a UperNet, and as `ViTCB`.
     """
     if not isinstance(name, str) or name not in known_models():
         refuse("name", name, f"is unknown; use one of {', '.join(known_models())}.")
@@ -369,14 +369,14 @@ def create_model(name: str, weights: Any = None, **overrides: Any) -> keras.Mode
     if segments:
         fields["channels"] = UPERNET_CHANNELS[name.rpartition("_")[2]]
     if segments or not flag("include_top", overrides.get("include_top", True)):
-        fields = {key: fields[key] for key in fields.keys() - _OF_HEADS}
+        fields = {key: fields[key] for key in fields.keys() - _HEAD_FIELDS}
     fields |= {
         key: value
         for key, value in overrides.items()
         if value is not None or key == "classifier_activation"
     }
     if segments and "classes" not in fields:
-        raise TypeError(f"create_model({name!r}) needs classes=..., their number.")
+        raise TypeError(f"create_model({name!r}) requires the argument classes.")
     return (UperNet_ViTCB if segments else ViTCB)(weights=weights, **fields)
 
 
@@ -385,8 +385,8 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
 
     Args:
         pattern: glob with `*` and `?`, such as `"vitcb_*"`.
-        pretrained: whether to list published weights instead of models. The name of
-            the weights begins with the name of their architecture.
+        pretrained: whether to list published weights instead of models. Their names
+            start with the name of the model.
     """
     if not pretrained:
         return known_models(pattern)

@@ -1,18 +1,18 @@
-"""Addresses of services that other processes or machines run."""
+"""Checks of the addresses of services in other processes or on other machines."""
 
 import socket
 
 
 def check_listens(address, service, advice):
-    """Checks that something listens at an address; clients would try for minutes.
+    """Checks that a service listens at an address; clients would retry for minutes.
 
     Args:
-        address: `HOST:PORT`, with or without a protocol before it.
-        service: what should be there, for the message.
-        advice: what would help, for the message.
+        address: `HOST:PORT`, optionally with a protocol prefix.
+        service: name of the service, for the error message.
+        advice: how to fix a failure, for the error message.
 
     Raises:
-        ConnectionError: if nothing listens, or the address cannot be one.
+        ConnectionError: if nothing listens there or the address is invalid.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
@@ -20,5 +20,5 @@ def check_listens(address, service, advice):
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConnectionError(
-            f"There is no {service} at {address} ({reason}); {advice}."
+            f"No {service} listens at {address} ({reason}); {advice}."
         ) from error

@@ -1,9 +1,9 @@
-"""Looks into trained models: attention, Λ, and what they cost.
+"""Analyze trained models: attention, Λ, and cost.
 
     python -m recipes.analyze runs/cifar10/plain runs/cifar10/cb --on cifar10
 
-Prints tables in Markdown, and writes them as results.json, with figures, into a
-folder. Without --on no attention is measured.
+Prints Markdown tables, and saves results.json and figures to a folder. Attention is
+analyzed only if --on is given.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from .evaluation.sets import data_of, load_set, with_options
 from .tables import markdown_table
 from .training.run_folder import git_commit, versions
 
-# What `attention_statistics` and `scale_statistics` give, for tables and figures.
+# Labels of the statistics of `attention_statistics` and `scale_statistics`.
 ATTENTION = {
     "entropy": "entropy of attention (nats)",
     "distance": "relative distance (sides of the image)",
@@ -46,47 +46,49 @@ SCALE = {"ratio": "10 % over 90 % quantile of |λ|", "mean": "mean of Λ"}
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What is looked at, and where the results go."""
+    """The models to analyze, the images, and the output folder."""
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files, or run folders."""
     on: str | None = None
-    """The set whose images are attended to, as for `recipes.evaluate`."""
+    """Data set whose images are used to analyze attention, as for
+    `recipes.evaluate`."""
     data_dir: str | None = None
-    """Where TFDS keeps its data sets."""
+    """Folder of the TFDS data sets."""
     test_split: str | None = None
-    """The TFDS split, or the subfolder of an image folder; "test" if ImageNet's
-    protocol does not say otherwise."""
+    """TFDS split, or subfolder of an image folder; test if not given, except for the
+    ImageNet sets, which have their own."""
     crop_fraction: float | None = None
-    """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
-    else 1."""
+    """Fraction of each side that the center crop keeps, 0 to 1; if not given, 0.875
+    (DeiT's) for the ImageNet sets, else 1."""
     test_labels: Path | None = None
-    """For a test folder without class folders, as for training."""
+    """Text file of labels for a test folder without class folders, as in training."""
     image_size: tuple[int, int] | None = None
-    """Height and width for models that take any."""
+    """Height and width in pixels, for models that accept any size."""
     images: int = 1000
-    """How many images of the data set, evenly from the first to the last."""
+    """Number of images, taken from the data set at even intervals."""
     batch_size: int = 16
-    """Images that are measured at once; it does not change the numbers."""
+    """Number of images per batch; it does not affect the results."""
     photo: Path | None = None
-    """An image to draw the attention on."""
+    """Image on which to visualize the attention."""
     out: Path = Path("runs/analysis")
-    """Folder of the results and figures."""
+    """Folder for the results and figures."""
 
 
 def analyze(options):
     """Runs an `Analysis`: prints the tables, writes results and figures.
 
     Returns:
-        What is written as JSON. nan, as the ratio of a Λ that is all zero, is None.
+        The dict that is saved as JSON. NaN, such as the ratio of a Λ that is all zero,
+        becomes `None`.
 
     Raises:
-        ValueError: if a model is not a classifier of this package, an option makes no
-            sense, or an image cannot be decoded.
-        OSError: if a model, data set or image is not there.
+        ValueError: if a model is not a classifier of this package, an option is
+            invalid, or an image cannot be decoded.
+        OSError: if a model, data set or image does not exist.
     """
     if not options.models:
-        raise ValueError("There is no model to look at; name at least one.")
+        raise ValueError("Give at least one model to analyze.")
     if options.images < 1:
         raise ValueError(f"images={options.images} must be at least 1.")
     models = {name: load_model(name) for name in options.models}
@@ -94,23 +96,23 @@ def analyze(options):
         name for name, model in models.items() if isinstance(model, SegmentationModel)
     ]:
         raise ValueError(
-            f"{upernets[0]} is a segmentation model; name classifiers, into whose "
-            "Vision Transformers this looks."
+            f"{upernets[0]} is a segmentation model, but only classifiers can be "
+            "analyzed."
         )
     titles = dict(zip(models, figures.short_titles(models), strict=True))
     photos = {}
     if options.photo is not None:
         photos = {
-            titles[n]: _photo(m, options.photo, options.image_size)
+            titles[n]: _load_photo(m, options.photo, options.image_size)
             for n, m in models.items()
         }
     found = {}
     for name, model in models.items():
-        found[name] = _measured(model, options)
+        found[name] = _measure(model, options)
         print(f"## {name}\n")
         print("\n\n".join(_markdown(found[name])), end="\n\n")
     options.out.mkdir(parents=True, exist_ok=True)
-    for figure in FIGURES:  # of an analysis before, perhaps of other models
+    for figure in FIGURES:  # remove those of an earlier analysis of other models
         (options.out / figure).unlink(missing_ok=True)
     result = {
         "commit": git_commit(),
@@ -124,12 +126,12 @@ def analyze(options):
     scales = {titles[name]: _scales(model) for name, model in models.items()}
     named = {titles[name]: numbers for name, numbers in found.items()}
     _draw(named, scales, photos, options.out)
-    print(f"The results and figures are in {options.out}.")
+    print(f"Saved the results and figures to {options.out}.")
     return result
 
 
-def _measured(model, options):
-    """All numbers of a model, in Python's own types."""
+def _measure(model, options):
+    """Computes all results of a model, as built-in Python types."""
     blocks = encoder_blocks(model)
     found: dict[str, Any] = {"blocks": [block.name for block in blocks]}
     found["tokens"] = blocks[0].get_build_config()["input_shape"][1]
@@ -153,7 +155,7 @@ def _plain(values):
 
 
 def _scales(model):
-    """The Λ of a CB_S model by layer; none of another model."""
+    """Returns the Λ of a CB_S model by layer, or an empty dict for other models."""
     try:
         return analysis.channel_scales(model)
     except ValueError:
@@ -161,9 +163,9 @@ def _scales(model):
 
 
 def _images(model, options):
-    """Images of the data set one by one; a folder's are in the order of their classes.
+    """Yields images of the data set; those of a folder are ordered by class.
 
-    A set that is too large for memory is decoded as it goes.
+    A data set that does not fit into memory is decoded on the fly.
     """
     size = size_of(model.name, model, options.image_size)
     data = with_options(data_of(options.on), options, size)
@@ -173,13 +175,13 @@ def _images(model, options):
 
 
 def _markdown(found):
-    """The parts of a model's tables."""
+    """Yields the paragraphs and tables of a model."""
     if "attention" in found:
         most = f"{found['entropy_of_uniform']:.4f} nats"
-        yield f"Attention; that to all {found['tokens']} tokens alike has {most}."
+        yield f"Attention (uniform over all {found['tokens']} tokens: {most})."
         yield _table("block", found["blocks"], ATTENTION, found["attention"])
     if "scale" in found:
-        yield "Λ of each layer."
+        yield "Λ by layer."
         yield _table("layer", found["scale"]["layers"], SCALE, found["scale"])
     yield "Cost of one image."
     titles = "layer", "MACs of matrix products", "MACs of context", "parameters"
@@ -188,11 +190,11 @@ def _markdown(found):
     yield markdown_table(titles, cells)
     total = found["cost"]["sum"]
     share = total["context_macs"] / total["matmul_macs"]
-    yield f"Context takes {share:.4%} of what the matrix products take."
+    yield f"Context adds {share:.4%} to the MACs of the matrix products."
 
 
 def _table(title, layers, titles, columns):
-    """A row for each layer, and their mean; a dash where there is no number."""
+    """Formats a table with one row per layer and one for the mean."""
     values = [columns[key] for key in titles]
     means = np.mean(np.array(values, float), axis=1)
     cells = [*zip(layers, *values, strict=True), ("mean", *_plain(means))]
@@ -200,7 +202,7 @@ def _table(title, layers, titles, columns):
 
 
 def _draw(found, scales, photos, folder):
-    """Draws everything there is, by the models' titles, into a folder."""
+    """Draws all available figures, keyed by the models' titles, into a folder."""
     figures.draw_softmax_jacobian(folder / "softmax_jacobian.png")
     panels = {label: {} for label in (*ATTENTION.values(), *SCALE.values())}
     for title, numbers in found.items():
@@ -224,7 +226,7 @@ def _draw(found, scales, photos, folder):
 
 
 def _scale_curves(title, numbers, key):
-    """A curve for each place in a block that has a Λ; nan where a block has none."""
+    """Returns one curve per place in a block that has a Λ; NaN for blocks without."""
     curves = {}
     for layer, value in zip(
         numbers["scale"]["layers"], numbers["scale"][key], strict=True
@@ -237,8 +239,8 @@ def _scale_curves(title, numbers, key):
     return curves
 
 
-def _photo(model, file, image_size=None):
-    """An image at the model's size, its attention maps, and the grid of patches."""
+def _load_photo(model, file, image_size=None):
+    """Returns an image at the model's size, its attention maps and patch grid."""
     size = size_of(model.name, model, image_size)
     photo = fit(decode(file, str(file)), size)
     return photo, analysis.attention_maps(model, photo[None]), token_grid(model)

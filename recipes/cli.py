@@ -1,4 +1,4 @@
-"""The recipes as commands of the installed package: `keras-cbvit COMMAND ...`."""
+"""Command line of the installed package: `keras-cbvit COMMAND ...`."""
 
 import importlib
 import sys
@@ -13,21 +13,22 @@ COMMANDS = {
     "benchmark": "benchmark.__main__",
     "quickstart": "quickstart",
 }
-"""With the module of each, of which only the one that is asked for is imported."""
+"""Modules by command name; only the module of the requested command is imported."""
 _HELP = """Vision Transformers with Context Broadcasting.
 
 usage: keras-cbvit COMMAND [options]
 
-  train       trains a model of a config, of any task, and publishes it if asked
-  evaluate    measures models side by side
-  publish     measures a model trained elsewhere and publishes it
-  analyze     looks into trained models: attention, Λ, cost
-  export      writes a model for another runtime, such as ONNX Runtime, and compares
-  paper       trains and measures what the paper's tables and figures show
-  benchmark   measures speed
-  quickstart  the whole path on handwritten digits
+  train       Train a model from a config and optionally publish it.
+  evaluate    Evaluate and compare models.
+  publish     Evaluate an already trained model and publish it.
+  analyze     Analyze trained models: attention, Λ, and cost.
+  export      Export a model to other runtimes, such as ONNX Runtime.
+  paper       Reproduce the paper's tables and figures.
+  benchmark   Benchmark the package against others.
+  quickstart  Train, publish and fine-tune a model on handwritten digits.
 
-Each has --help. KERAS_BACKEND=tensorflow, jax or torch is the backend."""
+Run `keras-cbvit COMMAND --help` for the options of a command. Set KERAS_BACKEND
+to tensorflow, jax or torch to choose the backend."""
 
 
 def main(arguments=None):
@@ -38,27 +39,28 @@ def main(arguments=None):
         return
     name, *rest = arguments
     if name not in COMMANDS:
-        sys.exit(f"There is no command {name!r}; there are {', '.join(COMMANDS)}.")
+        sys.exit(f"Unknown command {name!r}; use one of {', '.join(COMMANDS)}.")
     try:
         module = importlib.import_module(f".{COMMANDS[name]}", __package__)
-        importlib.import_module(".commands", __package__)  # which some import late
+        importlib.import_module(".commands", __package__)  # some modules defer this
     except ModuleNotFoundError as error:
         sys.exit(_advice(name, error))
     module.main(rest)
 
 
 def _advice(command, error):
-    """What to install where a package is missing; a module of ours is a defect."""
+    """Names the package to install; reraises the error if our own module is missing."""
     package = (error.name or "").partition(".")[0]
     if package in ("", __package__.partition(".")[0]):
         raise error
     if package in ("tensorflow", "jax", "torch"):
         return (
-            f"The backend {package} is not installed. Set KERAS_BACKEND to tensorflow, "
-            f'jax or torch, or install it: pip install "keras_cbvit[{package}]"'
+            f"The backend {package} is not installed. Set KERAS_BACKEND to another of "
+            "tensorflow, jax and torch, or install it: "
+            f'pip install "keras_cbvit[{package}]"'
         )
     return (
-        f"{command} needs the package {package}, which is not installed: "
+        f"{command} requires the package {package}, which is not installed: "
         'pip install "keras_cbvit[recipes]"'
     )
 

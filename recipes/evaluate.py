@@ -32,7 +32,7 @@ class Evaluation:
     =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
     file, digits; for multi-label classifiers a CSV file. If not given, published
     weights are measured on what their record says, with its split and its crop, and
-    segmentation models on what their run was evaluated on."""
+    run folders on what their run was evaluated on."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: the images as they are, with a black square of half the sides in the
     center, or attacked."""
@@ -76,6 +76,10 @@ class Evaluation:
     predict."""
     json: Path | None = None
     """A file to write the results to, too."""
+    html: Path | None = None
+    """An .html file for a report: of classifiers the confusion matrix, the most wrong
+    images and the calibration, of the other tasks the classes, and the curves of run
+    folders."""
 
     def conditions(self):
         """Each condition with its epsilon, which only attacks have."""
@@ -108,6 +112,8 @@ def evaluate(options, report=lambda row: None):
         OSError: if a file or a data set is not there.
     """
     from .evaluation.models import load_model
+    from .evaluation.report_page import Result
+    from .evaluation.sections import page_of_models
     from .tasks import task_of_model
     from .training.devices import distribute
 
@@ -115,8 +121,10 @@ def evaluate(options, report=lambda row: None):
         raise ValueError("There is no model to measure; see --help.")
     if not list(options.conditions()):
         raise ValueError("There is nothing to measure under; see --under, --epsilons.")
-    if options.figure is not None and options.figure.suffix != ".png":
-        raise ValueError(f"figure={options.figure} must be a .png file.")
+    for name, suffix in (("figure", ".png"), ("html", ".html")):
+        file = getattr(options, name)
+        if file is not None and file.suffix != suffix:
+            raise ValueError(f"{name}={file} must be a {suffix} file.")
     # Before anything else wakes the backend, which then has the devices it has.
     with distribute(options.devices, options.batches_of(1)):
         models = [(name, load_model(name)) for name in options.models]
@@ -127,19 +135,23 @@ def evaluate(options, report=lambda row: None):
                     f"{first[0]} is a model for {first[1].name}, but {name} for "
                     f"{task.name}; measure them in a command each."
                 )
-        task = first[1]
+        task, results = first[1], []
 
-        def report_with_task(row):
+        def report_with_task(row, sections=list):
             report({"task": task.name, **row})
+            if options.html is not None:
+                results.append(Result(task.sentence(row), sections()))
 
         rows = task.evaluate(models, options, report_with_task)
-        return [{"task": task.name, **row} for row in rows]
+    if options.html is not None:
+        write(options.html, page_of_models(options.models, results).encode())
+    return [{"task": task.name, **row} for row in rows]
 
 
 def main(arguments=None):
     options = parse("evaluate", Evaluation, __doc__, arguments)
     with report_errors():
-        for file in (options.figure, options.json):
+        for file in (options.figure, options.json, options.html):
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
         from .tasks import TASKS

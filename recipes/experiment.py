@@ -1,8 +1,8 @@
-"""What an experiment is: one frozen dataclass made of five small ones.
+"""The options of an experiment, as one frozen dataclass made of five smaller ones.
 
-A file in `recipes/configs` builds it, the command line overrides any field by its
-name, and `recipes.train.train` runs it. Data, augmentation and training are those of a
-task, `recipes.tasks`. A field's annotation says which values it may have.
+A file in `recipes/configs` builds an experiment, the command line overrides any field
+by name, and `recipes.train.train` runs it. Each task in `recipes.tasks` has its own
+subclasses of `Data`, `Augmentation` and `Training`. Annotations give valid ranges.
 """
 
 import dataclasses
@@ -22,52 +22,50 @@ WholeNumber = Annotated[int, whole_number]
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The images: where they come from, and how they are fed."""
+    """The data set and its preprocessing."""
 
     dataset: str = ""
-    """A TFDS name or the path of a folder, among others."""
-    # Not a `Path`, which would leave one slash of s3://bucket.
+    """Data set: a TFDS name, the path of a folder, or another source of the task."""
+    # Not a `Path`, which would turn s3://bucket into s3:/bucket.
     data_dir: str | None = None
-    """Where TFDS keeps its data sets, a folder or a URL; its own default if not
-    given."""
+    """Folder or URL of the TFDS data sets; TFDS's default if not given."""
     train_split: str = "train"
+    """Training split of the TFDS data set, or training subfolder."""
     test_split: str = "test"
-    """The TFDS splits, or the subfolders of a folder."""
+    """Test split of the TFDS data set, or test subfolder."""
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the images of a batch."""
+    """Height and width of the images in a batch, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images, in this order."""
+    """Augmentation of the training images, applied in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """The optimization."""
+    """The optimizer and its schedule."""
 
     global_batch_size: WholeNumber = 1024
-    """Images of one step over all devices."""
+    """Images per step, summed over all devices."""
     weight_decay: AtLeast0 = 0.05
-    """Of kernels; not of norms, biases and position embedding."""
+    """Weight decay of the kernels; norms, biases and position embeddings have none."""
     layer_decay: Annotated[float, number_between(0.001, 1)] | None = None
-    """Layer-wise decay of the learning rate, of which the last norm and the head have
-    all, the last block this share, the block before it the share of the share, and so
-    on to the embedding; BEiT and MAE fine-tune with 0.65 to 0.75."""
+    """Layer-wise learning rate decay, 0.001 to 1. The last norm and the head train at
+    the full rate; each block, and below them the embedding, at this factor times the
+    rate of the layer above. BEiT and MAE fine-tune with 0.65 to 0.75."""
     freeze: Literal["backbone"] | None = None
-    """Whether the backbone stays as the weights have it, and the head alone is
-    trained."""
+    """Part of the model to freeze: backbone trains only the head."""
     lora_rank: WholeNumber | None = None
-    """Rank of LoRA in the blocks. It is trained with the head and Λ; the rest of the
-    backbone is frozen. The saved model has LoRA merged into its kernels."""
+    """Rank of LoRA in the blocks. LoRA, the head and Λ are trained; the rest of the
+    backbone is frozen. Saving merges LoRA into the kernels."""
     lora_targets: tuple[str, ...] = TARGETS
-    """The names of the dense layers that get LoRA."""
+    """Names of the dense layers that get LoRA."""
     lora_blocks: tuple[int, ...] | None = None
-    """Indices of the blocks that get LoRA, from 0 in ascending order; all if not
-    given."""
+    """Indices of the blocks that get LoRA, counted from 0, in ascending order; all
+    blocks if not given."""
     head_warmup_epochs: AtLeast0 = 0
-    """Epochs at the beginning in which the head alone is trained, before the backbone
-    is, too."""
+    """Number of initial epochs that train only the head."""
 
     accumulation_steps = 1
     clip_norm = None
@@ -77,39 +75,50 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The run: on what, where to, and what becomes of it."""
+    """Hardware, input pipeline, and output folders."""
 
     devices: int | None = None
-    """How many devices of this machine; all GPUs, or one CPU, if not given. Without
-    GPUs, logical CPU devices. torch takes one."""
+    """Number of local devices: GPUs, or logical CPU devices on a machine without GPUs;
+    all GPUs or one CPU if not given. torch supports one."""
     workers: Annotated[int, number_between(0)] | None = None
-    """Processes that decode and augment images; 0 for threads, which are as fast with
-    up to eight cores. If not given, a process for each core where there are more and
-    the images do not lie in memory. It does not change what is trained."""
+    """Number of processes that decode and augment images; 0 for threads, which are as
+    fast on up to eight cores. If not given, one process per core on machines with more
+    than eight cores, or threads if the images are in memory. The number does not
+    affect the training results."""
     feed: Literal["grain", "tf.data"] = "grain"
-    """What prepares the training images: grain, on every backend; or tf.data, on
-    TensorFlow, with RandAugment of KerasCV, which is not DeiT's exactly. It cannot
-    shift images, and a run that is resumed has other random draws of RandAugment."""
+    """Input pipeline of the training images: grain, for every backend; or tf.data, for
+    TensorFlow, with KerasCV's RandAugment, which differs from DeiT's. tf.data
+    cannot shift images, and a resumed run draws RandAugment's random numbers anew."""
     data_service: str | None = None
-    """Of tf.data: the address of a tf.data service, grpc://HOST:PORT, whose workers
-    prepare the images. They must find the files at the same paths."""
+    """Address of a tf.data service, grpc://HOST:PORT, whose workers prepare the images;
+    requires --feed tf.data. The workers must see the files under the same paths."""
     precision: Precision = "float32"
+    """Precision of the computation; the weights are always float32."""
     seed: int = 0
+    """Seed of the initial weights, the order of the images, and augmentation."""
     run_dir: Path = Path("runs/experiment")
-    """Folder of checkpoints, logs and figures. The same command resumes in it."""
+    """Folder for checkpoints, logs and figures. Repeat the command to resume a run."""
     checkpoint_steps: WholeNumber = 1000
-    """A checkpoint is saved after so many steps, and after each epoch."""
+    """Number of steps between checkpoints; each epoch also ends with a checkpoint."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard event files."""
+    wandb: bool = False
+    """Whether to log the settings and the metrics of each epoch to Weights & Biases;
+    requires the extra wandb. Environment variables such as WANDB_PROJECT apply."""
+    report: bool = True
+    """Whether to write report.html, for which the trained model is evaluated on the
+    test images once more."""
     publish: str | None = None
-    """Name to publish the trained model under, for instance vitcb_ti.cifar10."""
+    """Name under which to publish the trained model, for instance vitcb_ti.cifar10."""
     weights_dir: Path = Path("weights")
-    """Folder to publish into."""
+    """Folder in which to publish."""
     overwrite: bool = False
-    """Whether to replace published weights of this name."""
+    """Whether to replace published weights of the same name."""
     license: str = "Apache-2.0"
-    """SPDX identifier of the published file's license."""
+    """SPDX identifier of the license of the published weights."""
     smoke: bool = False
-    """Two epochs of a few images, to see that everything runs; the run folder's name
-    gets "_smoke" added."""
+    """Whether to train only two epochs on a few images to check the setup; appends
+    "_smoke" to the name of the run folder."""
 
     @property
     def folder(self) -> Path:
@@ -120,7 +129,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides what a training run computes."""
+    """All options of a training run."""
 
     network: Network
     data: Data
@@ -129,13 +138,13 @@ class Experiment:
     run: Run = Run()
 
     def check(self) -> None:
-        """Raises a ValueError on the first value that makes no sense by itself."""
+        """Raises a ValueError for the first field whose value is out of range."""
         for group in (self.data, self.augmentation, self.training, self.run):
             check_fields(group)
 
 
 def with_changes(experiment, **groups):
-    """An experiment with other values of some fields, by their groups."""
+    """Returns a copy of an experiment with some fields changed, given by group."""
     return dataclasses.replace(
         experiment,
         **{

@@ -1,9 +1,9 @@
-"""Exports a model for other runtimes; each file is run there and compared.
+"""Export a model to other runtimes and verify its predictions there.
 
     python -m recipes.export vitcb_mini.cifar10 --to onnx openvino litert
     python -m recipes.export my_vit.keras --to onnx --quantize int8 --images photos
 
-Each format gets a folder in --out, with a model.json that says how to use the model.
+Each format gets a folder in --out, with a model.json that documents inputs and outputs.
 """
 
 import dataclasses
@@ -18,29 +18,30 @@ _FORMATS = Literal["onnx", "openvino", "litert", "saved_model", "torch", "stable
 
 @dataclasses.dataclass(frozen=True)
 class Exports:
-    """What is exported, what for and where to."""
+    """The model to export, the formats, and the output folder."""
 
     model: tyro.conf.Positional[str]
-    """The name of published weights, a .keras file, or a run folder."""
+    """Name of published weights, a .keras file, or a run folder."""
     to: tuple[_FORMATS, ...]
-    """The formats."""
+    """Formats to export to."""
     out: Path = Path("exported")
-    """The folder that the folders of the formats go into."""
+    """Output folder; each format gets a subfolder."""
     quantize: Literal["float16", "int8"] | None = None
-    """float16, or int8 by the runtime's own tool, calibrated on half of --images and
-    compared on the others."""
+    """Precision to quantize to: float16, or int8 by the runtime's own tool, which
+    calibrates on one half of --images and is verified on the other half."""
     images: str | None = None
-    """A folder of images to compare on, or a data set as --dataset of `recipes.train`,
-    of which training images are taken; random images if not given."""
+    """Images for calibration and verification: a folder of images, or a data set as
+    for --dataset of `recipes.train`, whose training images are used; random images if
+    not given."""
     limit: int = 512
-    """How many of the images at most, evenly from the first to the last."""
+    """Maximum number of images, taken at even intervals."""
     image_size: tuple[int, int] | None = None
-    """Height and width of the images, for a model that takes any."""
+    """Height and width of the images in pixels, for a model that accepts any size."""
     data_dir: str | None = None
-    """Where TFDS keeps its data sets."""
+    """Folder of the TFDS data sets."""
     license: str | None = None
-    """SPDX identifier of the weights' license; that of published weights if not
-    given."""
+    """SPDX identifier of the weights' license; the license of the published weights
+    if not given."""
 
 
 def export(options):
@@ -50,8 +51,9 @@ def export(options):
         The `keras_cbvit.Export` of each format.
 
     Raises:
-        ValueError: if the model cannot be exported, or predicts something else there.
-        OSError: if the model or an image is not there, or a file cannot be written.
+        ValueError: if the model cannot be exported, or its predictions differ in the
+            other runtime.
+        OSError: if the model or an image does not exist, or a file cannot be written.
     """
     import keras_cbvit
     from keras_cbvit.pretrained.publishing import preprocessing_of
@@ -60,7 +62,7 @@ def export(options):
     from .evaluation.models import is_published, load_model
 
     if not options.to:
-        raise ValueError("--to needs a format, for instance --to onnx.")
+        raise ValueError("--to requires a format, for instance --to onnx.")
     model = load_model(options.model)
     license, how = options.license, preprocessing_of(model)
     if is_published(options.model):
@@ -83,7 +85,7 @@ def export(options):
                     crop_fraction=how.crop_fraction,
                 )
             )
-    finally:  # also if a later one fails
+    finally:  # print the table even if a later format fails
         if exports:
             print(_table(exports))
     return exports
@@ -107,7 +109,7 @@ def _table(exports):
 
 
 def _images(model, options, how):
-    """Images as the model takes them, float32."""
+    """Loads images as model inputs, float32."""
     from keras_cbvit.images import normalize, preprocess
 
     from .data.folders import Contents

@@ -1,7 +1,7 @@
-"""Pictures of what analysis and segmentation find, for every eye and for printing.
+"""Figures of analysis and segmentation results.
 
-Colors are Okabe and Ito's, which the color-blind can tell apart; lines differ in
-style and marker as well, so that a print in black and white can be read.
+Colors are Okabe and Ito's color-blind-safe palette. Lines also differ in style and
+marker, for black-and-white prints.
 """
 
 import io
@@ -19,27 +19,29 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save(figure, file):
-    """Writes a figure as PNG, as a whole or not at all."""
+    """Writes a figure as a PNG file, atomically."""
     content = io.BytesIO()
     figure.savefig(content, dpi=120, format="png")
     write(Path(file), content.getbuffer())
 
 
 def draw_panels(panels, file, along="block", first=0):
-    """Draws numbers by block, beside each other, with mean and spread over seeds.
+    """Draws one panel per quantity, with curves by block.
+
+    Lines are means over seeds; bands extend one standard deviation (n - 1) to either
+    side. NaN is omitted.
 
     Args:
-        panels: by the label of each number, with its unit, its curves: arrays of shape
-            `(seeds, blocks)` by their titles. The line is the mean of the seeds, the
-            band one standard deviation (n - 1) to either side. NaN is left out.
-        file: where to.
-        along: what the numbers are of, if not of blocks.
-        first: the number of the first of them.
+        panels: dict from y-axis label, with unit, to curves: arrays of shape
+            `(seeds, blocks)` by title.
+        file: path of the PNG file.
+        along: label of the x-axis.
+        first: number of the first block, or of the first value on another x-axis.
     """
     figure = new_figure(4.6 * len(panels), 3.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     titles = dict.fromkeys(title for curves in panels.values() for title in curves)
-    look_of = dict(zip(titles, looks(len(titles)), strict=True))
+    look_of = dict(zip(titles, line_styles(len(titles)), strict=True))
     for axis, (label, curves) in zip(axes, panels.items(), strict=True):
         for title, values in curves.items():
             _draw_curve(axis, title, first, np.asarray(values, float), look_of[title])
@@ -52,10 +54,11 @@ def draw_panels(panels, file, along="block", first=0):
 
 
 def draw_softmax_jacobian(file, tokens=197):
-    """Draws where the gradient of a softmax is steepest (section 2.1 of the paper).
+    """Draws the norm of the softmax's Jacobian (section 2.1 of the paper).
 
-    To the left all attention to three tokens, to the right attention of different
-    sharpness to many: both norms are largest where attention is uniform.
+    The left panel shows all possible attention to three tokens, the right panel
+    attention of varying sharpness to many tokens. In both, the norm is largest for
+    uniform attention.
     """
     figure = new_figure(10, 4)
     triangle, curves = figure.subplots(1, 2)
@@ -64,16 +67,18 @@ def draw_softmax_jacobian(file, tokens=197):
     normal = np.random.default_rng(0).normal(size=tokens)
     four = np.arange(tokens) < 4
     families = {
-        "softmax of normal logits, ever wider": _softmax(30 * sharpness**2 * normal),
-        "from all tokens alike to one alone": (
+        "softmax of normal logits, growing scale": _softmax(30 * sharpness**2 * normal),
+        "from all tokens to a single one": (
             (1 - sharpness) / tokens + sharpness * np.eye(tokens)[0]
         ),
-        "from all tokens alike to four of them": (
+        "from all tokens to four of them": (
             (1 - sharpness) / tokens + sharpness * four / 4
         ),
     }
-    for (title, maps), look in zip(families.items(), looks(len(families)), strict=True):
-        # Each a head in which a single token attends.
+    for (title, maps), look in zip(
+        families.items(), line_styles(len(families)), strict=True
+    ):
+        # Each map becomes a head with a single query.
         entropy = _numpy(attention_entropy(maps[None, :, None]))[0]
         norm = _numpy(softmax_jacobian_norm(maps))
         curves.plot(entropy, norm, label=title, markevery=10, **look)
@@ -95,19 +100,19 @@ def draw_softmax_jacobian(file, tokens=197):
 
 
 def draw_attention(rows, file, blocks=None):
-    """Draws what the class token attends to in photographs, a row for each model.
+    """Draws the class token's attention as brightness on photos, one row per model.
 
-    A patch is the brighter the more attention it gets, averaged over the heads; the
-    brightest of each map is the one that gets most. Above a map stands the entropy of
-    the block's attention, averaged over heads and tokens.
+    The brightness of a patch is its attention averaged over the heads, relative to the
+    patch with the most. Titles give the entropy of the block's attention, averaged
+    over heads and tokens.
 
     Args:
-        rows: by their titles `(photo, maps, grid)`: the image, uint8 of shape
-            `(height, width, 3)`, what `keras_cbvit.analysis.attention_maps` gives for
-            it alone, and the `(rows, columns)` of its patches.
-        file: where to.
-        blocks: the blocks that are shown, counted from 0; up to six of them, evenly
-            from the first to the last, if not given.
+        rows: dict from title to `(photo, maps, grid)`: the image, uint8 of shape
+            `(height, width, 3)`; the result of `keras_cbvit.analysis.attention_maps`
+            for it alone; and the `(rows, columns)` of its patches.
+        file: path of the PNG file.
+        blocks: indices of the blocks to show, counted from 0; if not given, up to six
+            at even intervals.
     """
     if blocks is None:
         depth = min(len(maps) for _, maps, _ in rows.values())
@@ -125,7 +130,7 @@ def draw_attention(rows, file, blocks=None):
         row[0].set_title(f"{title}\nuniform: {most:.2f} nats", fontsize=9)
         for axis, block in zip(row[1:], blocks, strict=True):
             entropy = _numpy(attention_entropy(maps[block])).mean()
-            axis.imshow(_lit(photo, maps[block][0], grid))
+            axis.imshow(_light_up(photo, maps[block][0], grid))
             axis.set_title(f"block {block}\n{entropy:.2f} nats", fontsize=9)
         for axis in row:
             axis.axis("off")
@@ -133,15 +138,15 @@ def draw_attention(rows, file, blocks=None):
 
 
 def draw_scales(scales_of, file):
-    """Draws how the channels' λ are distributed in each layer of CB_S models.
+    """Draws the distribution over channels of λ in each layer of CB_S models.
 
-    The box is from the 10 % to the 90 % quantile with the median in it, the whiskers
-    reach from the least to the greatest.
+    Boxes extend from the 10 % to the 90 % quantile and show the median; whiskers
+    extend from the minimum to the maximum.
 
     Args:
-        scales_of: by the models' titles, what `keras_cbvit.analysis.channel_scales`
-            gives.
-        file: where to.
+        scales_of: dict from title to the result of
+            `keras_cbvit.analysis.channel_scales`.
+        file: path of the PNG file.
     """
     figure = new_figure(6 * len(scales_of), 3.8)
     axes = figure.subplots(1, len(scales_of), squeeze=False, sharey=True)[0]
@@ -168,18 +173,18 @@ def draw_scales(scales_of, file):
 
 
 def draw_segmentations(rows, class_names, file, titles=("prediction",)):
-    """Draws pictures beside the classes of their pixels, true and predicted.
+    """Draws images next to their true and predicted segmentation maps.
 
-    Pixels that do not count are white in the truth. The legend has the classes that
-    are seen.
+    Ignored pixels are white in the ground truth. The legend lists the classes that
+    occur in the maps.
 
     Args:
-        rows: for each picture itself, a `PIL.Image` or an array; its true classes,
-            uint8 of shape `(height, width)`, 255 where a pixel does not count; and what
-            each model predicts.
-        class_names: of all classes, in order.
-        file: where to.
-        titles: what the models are called.
+        rows: for each image: the image, a `PIL.Image` or an array; its true classes,
+            uint8 of shape `(height, width)`, 255 for ignored pixels; and the
+            prediction of each model.
+        class_names: names of all classes, in order.
+        file: path of the PNG file.
+        titles: titles of the models.
     """
     from matplotlib.patches import Patch
 
@@ -195,10 +200,10 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
     axes = figure.subplots(
         len(rows), len(titles), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for row, (picture, *maps) in zip(axes, rows, strict=True):
-        images = (picture, *(colors[each] for each in maps))
-        for axis, image in zip(row, images, strict=True):
-            axis.imshow(image, interpolation="nearest")
+    for row, (image, *maps) in zip(axes, rows, strict=True):
+        shown = (image, *(colors[each] for each in maps))
+        for axis, each in zip(row, shown, strict=True):
+            axis.imshow(each, interpolation="nearest")
             axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8 if len(title) > 20 else 10)
@@ -210,7 +215,7 @@ def draw_segmentations(rows, class_names, file, titles=("prediction",)):
 
 
 def short_titles(names):
-    """Short names of models: of a path as many of its last parts as tell it apart."""
+    """Shortens model names: paths keep just enough trailing parts to be distinct."""
     paths = [Path(name) for name in names]
     paths = [path.parent if path.name == "model.keras" else path for path in paths]
     for number in range(1, max(len(path.parts) for path in paths) + 1):
@@ -221,11 +226,11 @@ def short_titles(names):
 
 
 def palette(number):
-    """Colors that tell so many classes apart, uint8 of shape `(number, 3)`.
+    """Returns distinct colors for a number of classes, uint8 of shape `(number, 3)`.
 
-    Each is the one of a grid that is farthest from all before it, and from white, in
-    CIE L*a*b*, where distance is what the eye sees. So the first colors are the same
-    however many follow.
+    Each color is the one on a grid farthest from white and all earlier colors in CIE
+    L*a*b*, where distance approximates perceived difference. The first colors do not
+    depend on the number.
     """
     steps = np.linspace(0, 255, 14).round().astype("uint8")
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
@@ -240,7 +245,7 @@ def palette(number):
 
 
 def _lab(colors):
-    """CIE L*a*b* of sRGB values of 0–255, under the white of D65."""
+    """Converts sRGB values of 0–255 to CIE L*a*b* with the D65 white point."""
     values = colors / 255
     linear = np.where(
         values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
@@ -263,14 +268,14 @@ def _numpy(tensor):
 
 
 def new_figure(width, height):
-    """An empty figure of so many inches."""
+    """Creates an empty figure; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def looks(number):
-    """Color, style and marker of so many lines."""
+def line_styles(number):
+    """Returns color, style and marker for a number of lines."""
     return [
         {
             "color": COLORS[i % len(COLORS)],
@@ -299,7 +304,7 @@ def _softmax(logits):
 
 
 def _draw_triangle(figure, axis):
-    """The norm for every attention to three tokens, each corner one alone."""
+    """Draws the norm for all attention to three tokens; corners are single tokens."""
     corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
     steps = 60
     maps = np.array(
@@ -336,8 +341,8 @@ def _draw_triangle(figure, axis):
     axis.axis("off")
 
 
-def _lit(photo, maps, grid):
-    """The photo, lit by the class token's attention, which is the first token."""
+def _light_up(photo, maps, grid):
+    """Scales a photo's brightness by the attention of the class token, the first."""
     spatial = maps[:, 0, -grid[0] * grid[1] :].mean(axis=0).reshape(grid)
     sides = np.array(photo.shape[:2]) // grid
     light = np.kron(spatial / spatial.max(), np.ones(sides))

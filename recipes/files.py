@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all, and JSON that is read with care."""
+"""Atomic appends, and JSON files with validation."""
 
 import contextlib
 import json
@@ -6,18 +6,19 @@ import os
 import reprlib
 import stat
 
-from keras_cbvit.files import naming, write
+from keras_cbvit.files import describe_errors, write
 
 LARGEST_JSON = 16 << 20  # bytes; a run of 20,000 classes takes 2 MB
 
 
 def append(path, content):
-    """Adds bytes to the end of a file, all of them or none.
+    """Appends bytes to a file, all of them or none.
 
     Raises:
-        OSError: if they cannot be written, with what is missing if that is space.
+        OSError: if the bytes cannot be written; a full disk is reported with the
+            required space.
     """
-    with naming(path, len(content)):
+    with describe_errors(path, len(content)):
         size = path.stat().st_size if path.exists() else 0
         try:
             with open(path, "ab") as file:
@@ -28,18 +29,18 @@ def append(path, content):
             raise
 
 
-def write_object(path, found):
-    """Writes a JSON file of a dict; see `write`."""
+def write_json(path, found):
+    """Writes a dict to a JSON file; see `write`."""
     write(path, json.dumps(found, indent=2).encode() + b"\n")
 
 
-def read_object(path):
-    """What a JSON file holds, as a dict.
+def read_json(path):
+    """Reads a JSON object from a file, as a dict.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it is not a regular file, is too large, or is not JSON of an
-            object in UTF-8.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not a regular file, is too large, or does not contain a
+            JSON object in UTF-8.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
@@ -57,13 +58,13 @@ def read_object(path):
 
 
 def check_form(value, form, name="it"):
-    """Raises a ValueError unless a value from a JSON file has a form.
+    """Raises a ValueError unless a value from a JSON file has the expected form.
 
     Args:
-        value: what was read.
-        form: a type, or several in a tuple; a dict of the forms of some keys that
-            there must be; a list of the form of all elements, or of one for each.
-        name: what the message calls the value.
+        value: the parsed value.
+        form: a type or a tuple of types; a dict from required keys to the forms of
+            their values; or a list with one form for all elements, or one per element.
+        name: name of the value in the error message.
     """
     if isinstance(form, dict):
         check_form(value, dict, name)

@@ -1,4 +1,4 @@
-"""What a benchmark or a training ran on."""
+"""The machine that a benchmark or training run uses."""
 
 import datetime
 import math
@@ -7,14 +7,15 @@ import platform
 from pathlib import Path
 
 
-def run_on():
-    """Date, name of the processor, and its cores that this process may run on."""
+def machine_info():
+    """Returns the date, the processor's name and the number of available cores."""
     today = datetime.date.today().isoformat()
     return {"date": today, "cpu": _cpu(), "cores": _cores_to_run_on()}
 
 
-def versions_of(result):
-    """Lines of Markdown: the versions of what was measured; why others were not."""
+def format_versions(result):
+    """Lists the versions of measured packages, and why others were skipped, as lines
+    of Markdown."""
     named = {}
     for title, versions in result["versions"].items():
         line = ", ".join(f"{name} {number}" for name, number in versions.items())
@@ -25,11 +26,10 @@ def versions_of(result):
 
 
 def cores():
-    """How many this process may use.
+    """Returns the number of cores that this process may use.
 
-    As `os.process_cpu_count` of Python 3.13, it takes the number from the environment
-    variable `PYTHON_CPU_COUNT`, if that is set. A container has no more than its quota
-    of processor time.
+    The environment variable `PYTHON_CPU_COUNT` overrides it, as it does
+    `os.process_cpu_count` of Python 3.13. The CPU quota of a container limits it.
     """
     said = os.environ.get("PYTHON_CPU_COUNT", "")
     return max(int(said), 1) if said.isdigit() else _cores_to_run_on()
@@ -44,12 +44,10 @@ def _cores_to_run_on():
 
 
 def quota(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """How many cores the control group of a container may use; `None` if all.
-
-    A part of a core counts as one.
+    """Returns a container's CPU quota in cores, rounded up; `None` if unlimited.
 
     Args:
-        folder: where Linux has the control group's files, of version 2 or 1.
+        folder: folder of the control group's files, version 2 or 1.
     """
     files = [folder / "cpu.max"]
     if not files[0].exists():
@@ -57,19 +55,19 @@ def quota(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
     try:
         time, period = " ".join(file.read_text() for file in files).split()
         return max(math.ceil(int(time) / int(period)), 1) if int(time) > 0 else None
-    except (OSError, ValueError):  # there are none, or time is "max"
+    except (OSError, ValueError):  # no such files, or the time is "max"
         return None
 
 
 def allow_open_files() -> None:
-    """Lets this process have as many files open as the system allows, at most 10,240.
+    """Raises this process's limit of open files to the hard limit, at most 10,240.
 
-    Linux lets a process have 1024, but raise that by itself. A worker of a feed takes
-    about eight here. macOS does not allow more than 10,240.
+    Linux's default soft limit is 1024, and each worker of a feed takes about eight
+    files in this process. macOS allows at most 10,240.
     """
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ImportError:  # Windows does not limit open files
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 10_240 if hard == resource.RLIM_INFINITY else min(hard, 10_240)

@@ -1,4 +1,4 @@
-"""The options of the network: the fields of `ViTSpec`, and what a training adds."""
+"""The options of the network: the fields of `ViTSpec` and a few more for training."""
 
 import dataclasses
 import typing
@@ -13,7 +13,7 @@ from keras_cbvit.models.registry import UPERNET, UPERNET_CHANNELS, known_models
 from keras_cbvit.models.segmentation import BLOCKS
 from keras_cbvit.models.spec import TRAINING_FIELDS
 
-# Those that the data and the task decide.
+# Fields of `ViTSpec` that the data and the task determine.
 _DECIDED = (
     "input_shape",
     "position_grid",
@@ -22,40 +22,45 @@ _DECIDED = (
     "classifier_activation",
 )
 _OWN = (
-    ("model", str | None, "one of `keras_cbvit.list_models()`."),
+    ("model", str | None, "name of the model, one of `keras_cbvit.list_models()`."),
     (
         "weights",
         str | None,
-        "weights to start from, a full name, a handle hf://owner/name or a path, which "
-        "say what is not given here.",
+        "initial weights: a full name, a handle hf://owner/name, or a path. Network "
+        "options that are not given are taken from the weights.",
     ),
-    ("initial_scale", float | None, "what every channel of CB_S's Λ starts from."),
-    ("channels", int | None, "of UperNet's head; the sizes have their own."),
+    ("initial_scale", float | None, "initial value of all channels of CB_S's Λ."),
+    (
+        "channels",
+        int | None,
+        "channels of UperNet's head; required for a UperNet without --model.",
+    ),
     (
         "blocks",
         tuple[int, ...] | None,
-        "the four blocks, counted from 0, after which UperNet takes features.",
+        "indices, counted from 0, of the four blocks whose outputs UperNet takes.",
     ),
 )
 
 
-# Where the command line would take numbers for text.
+# Types of fields whose numbers the command line would otherwise parse as text.
 _TYPES = {"broadcast_blocks": Literal["all", "upper"] | tuple[int, ...] | None}
 
 
 def _fields():
-    """Names, types and defaults: each is `None` if it is not given."""
+    """Yields name, type and default of each option; all defaults are `None`."""
     hints = typing.get_type_hints(keras_cbvit.ViTSpec)
     docs = field_docs()
     options = [*_OWN, *((n, _TYPES.get(n, hints[n] | None), docs[n]) for n in hints)]
     for name, kind, doc in options:
         if name not in _DECIDED:
             help_text = " ".join(doc.replace("`", "").split())
+            help_text = help_text[0].upper() + help_text[1:]
             yield name, Annotated[kind, tyro.conf.arg(help=help_text)], None
 
 
 class Network(dataclasses.make_dataclass("_Options", _fields(), frozen=True)):
-    """The model: its name, or what makes it; what is not given is a default."""
+    """The architecture and the initial weights; None keeps the model's default."""
 
 
 SPEC_FIELDS = tuple(
@@ -66,28 +71,28 @@ SPEC_FIELDS = tuple(
 SIZES = ("hidden_dim", "depth", "num_heads", "mlp_ratio")
 
 
-def given(network):
-    """The fields of `ViTSpec` that a network says, by name."""
+def given_fields(network):
+    """Returns the fields of `ViTSpec` that are set in a network, by name."""
     found = {name: getattr(network, name) for name in SPEC_FIELDS}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def without_defaults(network, default, asked):
-    """A network without what only the config says, where the user chose another.
+    """Clears config values that do not apply to the model or weights the user chose.
 
-    The sizes and the weights in a config belong to its own model, and with other
-    weights the network is theirs.
+    The sizes and weights in a config belong to the config's own model, and other
+    weights bring their own architecture.
 
     Args:
-        network: the config's with what was asked for.
-        default: the config's.
-        asked: what was asked for alone; it stays, also where the config says the same.
+        network: the config's network with the user's options applied.
+        default: the config's network.
+        asked: the user's options alone; these stay even if equal to the config's.
     """
     dropped = set()
     if network.weights != default.weights:
         dropped |= {*SPEC_FIELDS, "model"} - {*TRAINING_FIELDS}
         if str(network.model).startswith(UPERNET):
-            dropped.remove("model")  # whose head no weights say
+            dropped.remove("model")  # weights of a ViT do not define UperNet's head
     if network.model != default.model:
         dropped |= {*SIZES, "channels", "blocks", "weights"}
     of_config = [
@@ -100,11 +105,13 @@ def without_defaults(network, default, asked):
 
 
 def build_classifier(network, data, classes, dtype, classifier_activation=None):
-    """The classifier of a network; it gives logits unless told otherwise."""
+    """Builds the classifier of a network; it returns logits by default."""
     if extra := [n for n in ("channels", "blocks") if getattr(network, n) is not None]:
-        raise ValueError(f"{extra[0]}={getattr(network, extra[0])} is for UperNets.")
+        raise ValueError(
+            f"{extra[0]}={getattr(network, extra[0])} applies only to UperNet."
+        )
     options = {
-        **given(network),
+        **given_fields(network),
         "weights": network.weights,
         "input_shape": (*data.image_size, 3),
         "classes": classes,
@@ -120,15 +127,15 @@ def build_classifier(network, data, classes, dtype, classifier_activation=None):
 
 
 def build_segmenter(network, data, classes, dtype):
-    """The segmentation model of a network; it gives logits.
+    """Builds the segmentation model of a network; it returns logits.
 
     Returns:
-        A `SegmentationModel` from images of values 0-255 and of shape `(batch, height,
-        width, 3)`, the sides multiples of the patch size, to float32 logits of shape
-        `(batch, height, width, classes)`.
+        A `SegmentationModel` from images of shape `(batch, height, width, 3)` with
+        values 0–255 and sides that are multiples of the patch size, to float32 logits
+        of shape `(batch, height, width, classes)`.
     """
     options = {
-        **given(network),
+        **given_fields(network),
         "weights": network.weights,
         "input_shape": (*data.image_size, 3),
         "blocks": network.blocks or BLOCKS,
@@ -141,7 +148,7 @@ def build_segmenter(network, data, classes, dtype):
         model = keras_cbvit.create_model(network.model, classes=classes, **options)
     elif network.channels is None:
         raise ValueError(
-            "A UperNet without --model needs --channels; the paper takes "
+            "A UperNet without --model requires --channels; the paper uses "
             f"{', '.join(map(str, UPERNET_CHANNELS.values()))} for Ti, S and B."
         )
     else:
@@ -150,15 +157,17 @@ def build_segmenter(network, data, classes, dtype):
 
 
 def _check_name(name, kind):
-    """Raises a ValueError unless a model of this kind has this name."""
+    """Raises a ValueError unless the name is that of a model of this kind."""
     segment = kind == "segmentation model"
     names = [n for n in known_models() if n.startswith(UPERNET) == segment]
     if name not in names:
-        raise ValueError(f"model={name!r} is no {kind}; use one of {', '.join(names)}.")
+        raise ValueError(
+            f"model={name!r} is not a {kind}; use one of {', '.join(names)}."
+        )
 
 
 def _with_scales(model, value):
-    """A model whose every Λ starts from a value, if there is one."""
+    """Sets every Λ of a model to an initial value, unless that is `None`."""
     if value is None:
         return model
     try:

@@ -1,15 +1,14 @@
-"""Measures a model trained elsewhere and publishes it.
+"""Evaluate an already trained model and publish it.
 
     python -m recipes.publish runs/cifar10/model.keras vitcb_ti.cifar10 \\
         --dataset cifar10 --trained-on CIFAR-10 \\
         --recipe "python -m recipes.train cifar10"
 
-A segmentation model is measured as the config.json of its run folder says; --dataset,
---data-dir and --test-split change it.
+A segmentation model is evaluated as its run was, according to config.json in the run
+folder; --dataset, --data-dir and --test-split override it.
 
-A .weights.h5 file does not say what model it is of. Load it in Python with
-`ViTCB(weights=...)` and the arguments the model was built with, and save the model
-as .keras.
+A .weights.h5 file does not describe its model. Load it in Python with
+`ViTCB(weights=...)` and the arguments of the original model, and save it as .keras.
 """
 
 import dataclasses
@@ -20,54 +19,54 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class TestImages:
-    """The test images that the model is measured on, as in `recipes.evaluate`."""
+    """The test images of the evaluation, as in `recipes.evaluate`."""
 
     dataset: str | None = None
-    """A TFDS name, a folder, an .npz file or digits; a CSV file for a multi-label
-    classifier; of a segmentation model that of its run if not given."""
+    """Data set: a TFDS name, a folder, an .npz file or digits; a CSV file for a
+    multi-label classifier. A segmentation model defaults to the data set of its run."""
     data_dir: str | None = None
-    """Where TFDS keeps its data sets, or the folder that a data set's folder is in."""
+    """Folder of the TFDS data sets, or parent folder of the data set's folder."""
     test_split: str | None = None
-    """The TFDS split, or the subfolder; "test", or that of the run, if not given."""
+    """TFDS split, or subfolder; the run's split, or test, if not given."""
     crop_fraction: float | None = None
-    """The center's share of the side that is kept; 1 if not given."""
+    """Fraction of each side that the center crop keeps, 0 to 1; 1 if not given."""
     image_size: tuple[int, int] | None = None
-    """Height and width for a model that takes any."""
+    """Height and width in pixels, for a model that accepts any size."""
     test_labels: Path | None = None
-    """For a test folder without class folders, as for training."""
+    """Text file of labels for a test folder without class folders, as in training."""
     strict: bool = False
-    """Whether an image that cannot be decoded is an error."""
+    """Whether to stop at an image that cannot be decoded, rather than skip it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-    """What is published, where, and what is said of it."""
+    """The model, its metadata, and where to publish it."""
 
     checkpoint: tyro.conf.Positional[Path]
-    """A .keras file of a model of this package."""
+    """The .keras file of a model of this package."""
     name: tyro.conf.Positional[str]
-    """architecture.tag, for instance vitcb_ti.cifar10."""
+    """Name to publish under, ARCHITECTURE.TAG, for instance vitcb_ti.cifar10."""
     recipe: str
-    """How the model was made: the command, or where to read about it."""
+    """How the model was trained: the command, or a reference."""
     trained_on: str
-    """The data set the model was trained on."""
+    """Name of the training data set."""
     test: TestImages = TestImages()
     weights_dir: Path = Path("weights")
-    """Folder to publish into."""
+    """Folder in which to publish."""
     license: str = "Apache-2.0"
-    """SPDX identifier of the file's license."""
+    """SPDX identifier of the license of the published weights."""
     notes: str = ""
-    """More Markdown for the model card."""
+    """Additional Markdown for the model card."""
     overwrite: bool = False
-    """Whether to replace published weights of this name."""
+    """Whether to replace published weights of the same name."""
 
 
 def publish_checkpoint(publication):
     """Runs a `Publication`; returns the record.
 
     Raises:
-        ValueError: if the file is not of the model, or does not fit the data set.
-        OSError: if the checkpoint or the data set is not there.
+        ValueError: if the file does not match the named model or the data set.
+        OSError: if the checkpoint or the data set does not exist.
     """
     import keras_cbvit
     from keras_cbvit.pretrained.publishing import check_publishable, in_float32
@@ -77,13 +76,13 @@ def publish_checkpoint(publication):
 
     if publication.checkpoint.suffix != ".keras":
         raise ValueError(
-            f"{publication.checkpoint} is not a .keras file, which says what model it "
-            "holds; see --help."
+            f"{publication.checkpoint} is not a .keras file, the only format that "
+            "describes its model; see --help for how to convert .weights.h5 files."
         )
     model = keras_cbvit.load_model(publication.checkpoint)
     name, folder = publication.name, publication.weights_dir
     check_publishable(model, name, folder, publication.overwrite)
-    model = in_float32(model)  # as it is published, whatever it was trained in
+    model = in_float32(model)  # published models are always float32
     task = task_of_model(str(publication.checkpoint), model)
     data = task.data_to_publish(model, publication)
     facts = {

@@ -1,27 +1,31 @@
-"""Measuring a model of any task and publishing it with what was measured."""
+"""Publishing a model of any task together with its evaluation."""
 
 from pathlib import Path
 
 import keras_cbvit
 
 
-def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
-    """Publishes a model with what is measured of it on a data set's test images.
+def measure_and_publish(
+    task, model, name, weights_dir, dataset, data, found=None, **facts
+):
+    """Evaluates a model on a data set's test images and publishes it with the results.
 
     Args:
         task: the `recipes.tasks.base.Task` of the model.
         model: the model, in float32.
-        name: to publish it under.
-        weights_dir: the folder to publish into.
-        dataset: what the task loads of `data`.
+        name: name under which to publish the model.
+        weights_dir: folder in which to publish.
+        dataset: the data set that the task loads for `data`.
         data: the `Data` of the task.
+        found: what is measured, if it is known; see `Task.examine`.
         **facts: other arguments of `keras_cbvit.publish`.
 
     Returns:
-        The record.
+        The `WeightsRecord`.
     """
-    found = task.measure_to_publish(name, model, dataset, data)
-    metrics, images, notes, options, own = found
+    metrics, images, notes, options, own = task.measure_to_publish(
+        name, model, dataset, data, found
+    )
     evaluation = keras_cbvit.Evaluation(
         task=task.name,
         dataset=_name_of(data.dataset),
@@ -44,7 +48,7 @@ def measure_and_publish(task, model, name, weights_dir, dataset, data, **facts):
 
 
 def _name_of(dataset):
-    """What a record calls a data set: of a path its last part, after `./`."""
+    """Returns the name of a data set in a record; a path becomes `./LAST_PART`."""
     path = Path(dataset).expanduser()
     is_path = path.is_absolute() or path.exists() or dataset.startswith(".")
     return f"./{path.name}" if is_path and dataset != "digits" else dataset

@@ -1,10 +1,11 @@
-"""The whole path on handwritten digits, in under three minutes on 2 CPU cores.
+"""Train, publish and fine-tune a model on handwritten digits, in minutes on a CPU.
 
     python -m recipes.quickstart
 
-Trains a small ViT with Context Broadcasting, publishes it, loads it back by name,
-fine-tunes it on another task with `model.fit`, classifies some images and draws them.
-An interrupted run goes on where it was.
+Trains a small ViT with Context Broadcasting, publishes it, loads it by name, plots
+predictions for some test images, and fine-tunes the model for another task with
+`model.fit`. It takes a few minutes on 2 CPU cores. Repeat the command to
+resume an interrupted run.
 """
 
 import dataclasses
@@ -30,14 +31,14 @@ FINE_TUNING_EPOCHS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Quickstart:
-    """Where it runs."""
+    """The output folder."""
 
     folder: Path = Path("runs/quickstart")
-    """For its files."""
+    """Folder for all output files."""
 
 
 def fine_tune(data):
-    """Fine-tunes the published weights: is a digit even or odd, on wider images?"""
+    """Fine-tunes the published weights to tell even digits from odd on wider images."""
     dataset = load_dataset(dataclasses.replace(data, image_size=(16, 24)))
     model = keras_cbvit.ViTCB(weights=NAME, classes=2, input_shape=(16, 24, 3))
     model.compile(
@@ -57,7 +58,7 @@ def fine_tune(data):
 
 
 def draw_predictions(split, decoded, path):
-    """Draws images with the two most probable classes of each."""
+    """Plots images with the two most probable classes of each."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7.6), layout="constrained")
@@ -79,7 +80,7 @@ def draw_predictions(split, decoded, path):
 
 
 def quickstart(folder):
-    """Runs everything in a folder; returns the accuracies of both tasks."""
+    """Runs all steps in a folder; returns the accuracies of both tasks."""
     run = Run(
         run_dir=folder / "run",
         publish=NAME,
@@ -98,8 +99,10 @@ def quickstart(folder):
     draw_predictions(examples, decoded, folder / "predictions.png")
 
     right_parity, total = fine_tune(experiment.data), len(dataset.test)
-    print(f"Digits: {right} of {total} test images right ({right / total:.1%}).")
-    print(f"Even or odd: {right_parity} of {total} right ({right_parity / total:.1%}).")
+    print(f"Digits: {right} of {total} test images correct ({right / total:.1%}).")
+    print(
+        f"Even or odd: {right_parity} of {total} correct ({right_parity / total:.1%})."
+    )
     return np.array([right, right_parity]) / total
 
 
@@ -111,9 +114,9 @@ def main(arguments=None):
     with report_errors():
         quickstart(folder)
     print(
-        f"{time.perf_counter() - start:.0f} seconds on {keras.backend.backend()}. "
-        f"Look at {folder / 'predictions.png'}, {folder / 'run' / 'curves.png'} and "
-        f"the card in {folder / 'weights'}."
+        f"Finished in {time.perf_counter() - start:.0f} seconds on "
+        f"{keras.backend.backend()}. See {folder / 'predictions.png'}, "
+        f"{folder / 'run' / 'curves.png'} and the model card in {folder / 'weights'}."
     )
 
 

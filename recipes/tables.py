@@ -1,4 +1,4 @@
-"""Tables in Markdown that are read in a terminal, too."""
+"""Markdown tables, aligned for reading in a terminal."""
 
 from itertools import zip_longest
 
@@ -6,13 +6,13 @@ from tabulate import tabulate
 
 
 def markdown_table(header, rows, decimals: int | list[int] = 2) -> str:
-    """A table in Markdown: text to the left, numbers to the right, `None` as a dash.
+    """Formats a Markdown table, with text aligned left and numbers aligned right.
 
     Args:
-        header: the titles of the columns.
-        rows: their cells; a short row ends in dashes. Text stays as it is, also where
-            it looks like a number.
-        decimals: of all floating-point numbers, or a list of those of each column.
+        header: titles of the columns.
+        rows: cells by row; `None` and the missing cells of short rows become dashes.
+            Text is kept unchanged, even if it looks like a number.
+        decimals: decimals of floating-point numbers, for all columns or per column.
     """
     if isinstance(decimals, int):
         decimals = [decimals] * len(header)

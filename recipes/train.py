@@ -1,19 +1,19 @@
-"""Trains a model as a config file says, and publishes it if asked.
+"""Train a model from a config and optionally publish it.
 
     python -m recipes.train CONFIG [--option value ...]
     python -m recipes.train CONFIG --help
 
-The backend is Keras's: KERAS_BACKEND=tensorflow, jax or torch.
+Set KERAS_BACKEND to tensorflow, jax or torch to choose the backend.
 """
 
-from .commands import experiment_of, report_errors
+from .commands import parse_experiment, report_errors
 
 
 def train(experiment, command="recipes.train.train(experiment)"):
     """Runs a `recipes.experiment.Experiment`; returns the model and its data set.
 
-    The model is in float32; a classifier gives probabilities, a segmentation model
-    logits. `recipes.training.loop.train` says more.
+    The model is in float32; a classifier returns probabilities, a segmentation model
+    logits. See `recipes.training.loop.train` for details.
     """
     from .tasks import task_of
     from .training import loop
@@ -22,7 +22,7 @@ def train(experiment, command="recipes.train.train(experiment)"):
 
 
 def main(arguments=None):
-    found = experiment_of("train", __doc__, arguments)
+    found = parse_experiment("train", __doc__, arguments)
     if found is not None:
         with report_errors():
             train(*found)

@@ -26,9 +26,11 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """What was imported stays, so that no collection of garbage looks at it again.
 
-    Keras collects at every weight that it quantizes, and tracing makes Python collect.
+    Keras collects at every weight that it quantizes, and tracing makes Python collect,
+    which takes 6 % of the time unless it is seldom.
     """
     gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_cbvit import layers
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.layers.token_dense import TokenDense
 from tests.hostile import IS_FAST, Evil, assert_one_sentence, hostile
 
@@ -139,6 +139,7 @@ def check_layer(kind, arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.any_backend
 def test_numpys_numbers_are_taken_and_are_pythons_in_the_configuration(name):
     kind = NAMES[name]
     _, arguments = LAYERS[kind]
@@ -185,6 +186,6 @@ def test_a_value_is_shown_on_one_short_line():
         ([["y" * 99] * 99] * 99, None),
         (np.zeros((99, 99)), None),
     ):
-        text = shown(value)
+        text = format_value(value)
         assert expected in (None, text)
         assert 0 < len(text) <= 80 and "\n" not in text

@@ -27,12 +27,12 @@ def test_names_that_look_the_same_are_the_same(names):
         ({"a": 0, "b": 1}, "must be a list"),
         (np.array("ab"), "must be a list"),
         (["a"], "class_names has 1 names, but the model predicts 2 classes"),
-        (["a", "a"], "class_names has 'a' twice; every class"),
+        (["a", "a"], "class_names has 'a' twice; class names"),
         (["a", " a"], r"class_names has 'a' twice \('a' and ' a'\)"),
         (["\u00e9", "e\u0301"], r"twice \('\\xe9' and 'e\\u0301'\)"),
         (["a", " "], r"class_names\[1\] is empty"),
         (["a", b"b"], r"class_names\[1\] is b'b', not a string"),
-        (["a", "\udce9"], r"class_names\[1\] is '\\udce9', which is not Unicode text"),
+        (["a", "\udce9"], r"class_names\[1\] is '\\udce9', which is not valid Unicode"),
     ],
 )
 def test_what_are_no_names_is_refused(names, message):

@@ -52,7 +52,7 @@ def test_a_folder_is_there_with_all_that_was_written_or_not_at_all(tmp_path):
         (partial / "a.txt").write_text("a")
     assert [*folder.parent.iterdir()] == [folder]
     assert (folder / "a.txt").read_text() == "a"
-    with pytest.raises(FileExistsError, match="give a folder"), whole_folder(folder):
+    with pytest.raises(FileExistsError, match="use a folder"), whole_folder(folder):
         pass
 
 
@@ -61,7 +61,7 @@ def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "a")
     for folder in (".", "../a"):
         with (
-            pytest.raises(FileExistsError, match=r"is the working folder; give"),
+            pytest.raises(FileExistsError, match=r"is the current directory; use"),
             whole_folder(folder),
         ):
             pass

@@ -23,6 +23,7 @@ OTHER_PIXELS = {"numpy": 1e-4, "openvino": 0.02}
 
 
 @pytest.mark.slow
+@pytest.mark.any_backend
 @pytest.mark.parametrize("backend", NEEDED)
 def test_published_weights_predict_what_they_did(backend):
     if importlib.util.find_spec(NEEDED[backend]) is None:

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 import keras_cbvit
-from tests.tiny import predict, tiny
+from tests.tiny import first_on_each_backend, predict, tiny
 
 
 def adamw(weight, gradients, rate, decay):
@@ -70,7 +70,9 @@ def test_without_factors_it_is_keras_s():
         np.testing.assert_allclose(ours, keras_s, rtol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", first_on_each_backend(["mixed_float16", "float32"])
+)
 def test_fit_with_a_factor_of_0_changes_the_head_alone(precision):
     model = tiny(dtype=precision, classifier_activation=None)
     factors = {
@@ -114,6 +116,7 @@ def test_a_factor_that_nothing_takes_is_refused():
         keras_cbvit.AdamW(learning_rate_factors={"head/kernel": -1})
 
 
+@pytest.mark.any_backend
 def test_a_file_with_lora_merged_is_loaded_with_its_optimizer(tmp_path):
     model = tiny()
     keras_cbvit.enable_lora(model, 2)

@@ -35,6 +35,7 @@ def import_in_a_new_process():
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.any_backend
 def test_the_import_adds_a_tenth_to_that_of_keras_and_nothing_but_dependencies():
     share, modules, filters_stay = import_in_a_new_process()
     assert share < 0.1

@@ -22,6 +22,12 @@ QUANTIZED_FILES = pytest.mark.skipif(
 )
 
 
+def first_on_each_backend(values):
+    """Parameters of which the first runs on each backend, the others on torch."""
+    first, *others = values
+    return [first, *(pytest.param(o, marks=pytest.mark.any_backend) for o in others)]
+
+
 def tiny(**changes):
     """A small model; `classes=None` leaves them out, as for `include_top=False`."""
     arguments = {**TINY, **changes}

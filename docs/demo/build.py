@@ -24,7 +24,7 @@ import torch
 import keras_cbvit
 from keras_cbvit.analysis import attention_maps
 from keras_cbvit.analysis.attention import encoder_blocks, token_grid
-from keras_cbvit.analysis.outputs import observed
+from keras_cbvit.analysis.outputs import observe
 from keras_cbvit.pretrained.publishing import preprocessing_of
 
 HERE = Path(__file__).parent
@@ -64,7 +64,7 @@ class WithAttention(torch.nn.Module):
 
         with contextlib.ExitStack() as stack:
             for block in encoder_blocks(self.model):
-                stack.enter_context(observed(block, keep(block)))
+                stack.enter_context(observe(block, keep(block)))
             predictions = self.model(images, training=False)
         return predictions, torch.stack(maps, dim=1)
 

@@ -64,7 +64,7 @@ class Batcher:
                 rows = await loop.run_in_executor(
                     self.model, self.classifier.probabilities, np.stack(pixels)
                 )
-            except Exception as error:  # the requests fail, the service goes on
+            except Exception as error:  # the requests fail, the service continues
                 rows = [error] * len(batch)
             for answer, row in zip(answers, rows, strict=True):
                 if answer.done():  # canceled

@@ -1,4 +1,4 @@
-"""What the paper looks at in a trained model, and what a model costs."""
+"""The paper's analyses of trained models, and the cost of a model."""
 
 from keras_cbvit.analysis.attention import (
     attention_entropy,

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates and parameters, counted from its layers."""
+"""Counts multiply-accumulates and parameters of models."""
 
 import dataclasses
 import math
@@ -17,12 +17,12 @@ from keras_cbvit.layers import (
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The work that a layer does for one image, and its size."""
+    """The operations of a layer for one image, and its parameters."""
 
     matmul_macs: int = 0
-    """Multiply-accumulates of the products of matrices: dense layers and attention."""
+    """Multiply-accumulates of matrix products: dense layers and attention."""
     context_macs: int = 0
-    """Operations of what is added to a ViT to give its tokens context."""
+    """Operations that add context to the tokens of a ViT."""
     parameters: int = 0
 
     def __add__(self, other):
@@ -34,29 +34,30 @@ class Cost:
 
 
 def layer_costs(model: keras.Model) -> dict[str, Cost]:
-    """Multiply-accumulates and parameters of every layer, for one image.
+    """Counts multiply-accumulates and parameters of every layer, for one image.
 
-    Counted from the layers and the shapes they were built for. The products of
-    matrices are those that papers count as FLOPs: each kernel once per token it is
-    applied to, and the two products of attention. Biases, norms, LayerScale,
-    softmax, GELU and residual sums are left out.
+    Counted from the layers and the shapes they were built for. Matrix products are
+    those that papers count as FLOPs: each kernel once per token, and the two products
+    of attention. Biases, norms, LayerScale, softmax, GELU and residual sums are not
+    counted.
 
-    What gives context is counted apart, completely: an addition, a multiplication, or
-    both at once is one operation. `ContextBroadcast` takes `channels` of them per token
-    for the mean (or maximum), as many for its sum with the tokens, and `channels` per
-    image for its weight, 0.5 or Λ. `SqueezeExcitation` takes the same for mean and
-    gate, and two dense layers on one vector. Of a uniform head it is the mean alone.
+    Operations for context are counted separately and completely: an addition, a
+    multiplication, or a multiply-accumulate is one operation. `ContextBroadcast` takes
+    `channels` per token for the mean (or maximum), as many for its sum with the tokens,
+    and `channels` per image for its weight, 0.5 or Λ. `SqueezeExcitation` takes the
+    same for mean and gate, and two dense layers on one vector. For a uniform head, only
+    the mean counts.
 
     Args:
         model: a model of this package.
 
     Returns:
-        A dict of `Cost` by the layer's name, in the order of the layers; an encoder
-        block is one.
+        A dict of `Cost` by layer name, in the order of the layers; an encoder block is
+        one layer.
 
     Raises:
-        ValueError: if the model has a layer with a kernel of an unknown kind, or takes
-            images of any size.
+        ValueError: if the model has an unknown layer with a kernel, or takes images of
+            any size.
     """
     return {
         layer.name: Cost(*_macs(layer), layer.count_params()) for layer in model.layers
@@ -64,7 +65,7 @@ def layer_costs(model: keras.Model) -> dict[str, Cost]:
 
 
 def total_cost(model: keras.Model) -> Cost:
-    """The sum of `layer_costs` over the layers, a `Cost`.
+    """Returns the sum of `layer_costs` over all layers.
 
     Args:
         model: a model of this package.
@@ -76,14 +77,14 @@ def total_cost(model: keras.Model) -> Cost:
 
 
 def _macs(layer):
-    """Multiply-accumulates of the products of matrices, and of what gives context."""
+    """Returns the operations of matrix products and of context."""
     matmul, context = 0, 0
     for inner in layers_within(layer, recursive=False):
         inner_matmul, inner_context = _macs(inner)
         matmul += inner_matmul
         context += inner_context
     if isinstance(layer, PatchEmbedding):
-        # Its dense layer was built for no number of tokens, and counted for one.
+        # Its dense layer was built without a number of tokens and counted for one.
         _, tokens, _ = _known(layer, layer.compute_output_shape(_shape(layer)))
         return tokens * matmul, 0
     if isinstance(layer, keras.layers.Dense):
@@ -103,22 +104,23 @@ def _macs(layer):
         return 0, (summed + 1) * channels
     elif hasattr(layer, "kernel"):
         raise ValueError(
-            f"The multiply-accumulates of {layer.path}, a {type(layer).__name__}, are "
-            "unknown; dense layers and the layers of this package can be counted."
+            f"Cannot count the multiply-accumulates of {layer.path}, a "
+            f"{type(layer).__name__}; only dense layers and layers of this package are "
+            "supported."
         )
     return matmul, context
 
 
 def _shape(layer):
-    """The shape of the inputs that a layer was built for."""
+    """Returns the input shape that a layer was built for."""
     return layer.get_build_config()["input_shape"]
 
 
 def _known(layer, shape):
-    """A shape of tokens whose number is known."""
+    """Raises a ValueError unless a shape has a known number of tokens."""
     if shape[1] is None:
         raise ValueError(
-            f"{layer.path} is built for images of any size, whose number of tokens is "
-            "unknown; count a model of one size, by input_shape=(height, width, 3)."
+            f"{layer.path} is built for images of any size, so its number of tokens is "
+            "unknown; build the model with input_shape=(height, width, 3)."
         )
     return shape

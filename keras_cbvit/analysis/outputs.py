@@ -1,4 +1,4 @@
-"""What layers within a model compute, by their paths."""
+"""Outputs of layers within a model, by path."""
 
 import collections
 import contextlib
@@ -18,25 +18,24 @@ from keras_cbvit.models.base import ZooModel
 def layer_outputs(
     model: keras.Model, images: np.ndarray, layers: str | Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """The outputs of layers of a model, also of those within other layers.
+    """Returns the outputs of layers of a model, nested layers included.
 
-    The model stays as it is, and runs once as it does when it is called. All outputs
-    are in memory at once.
+    Calls the model once and does not change it. All outputs are in memory at once.
 
     Args:
-        model: any Keras model of one input.
-        images: an array of images, as the model takes them.
-        layers: paths of layers, or patterns of paths with `*` and `?`:
+        model: any Keras model with one input.
+        images: an array of images, as inputs of the model.
+        layers: paths of layers, or patterns with `*` and `?`:
             `"block_3/mlp/context_broadcast"` is CB in the fourth block,
-            `"*/context_broadcast"` in each.
+            `"*/context_broadcast"` in all.
 
     Returns:
-        Arrays by the paths of the layers, in the order they run in. Of a layer that
-        runs several times, the output of the last time counts.
+        Arrays by path of the layers, in execution order. If a layer runs several times,
+        its last output is returned.
 
     Raises:
-        ValueError: if a path or pattern matches no layer, or a layer that it matches
-            has the path of another one, does not run or gives several outputs.
+        ValueError: if a path or pattern matches no layer, or a layer that shares its
+            path with another, does not run, or has several outputs.
     """
     counts = collections.Counter(layer.path for layer in layers_within(model))
     if isinstance(model, ZooModel):
@@ -48,50 +47,50 @@ def layer_outputs(
         refuse("layers", layers, "must be paths of layers, or patterns of paths.")
     wanted = set()
     for pattern in patterns:
-        if not (matching := fnmatch.filter(known, pattern)):
+        if not (matches := fnmatch.filter(known, pattern)):
             some = ", ".join(list(known)[:8])
             refuse("layers", pattern, f"matches no layer of {model.name}: {some}, …")
-        wanted.update(matching)
+        wanted.update(matches)
     if several := sorted(path for path in wanted if counts[known[path].path] > 1):
-        raise ValueError(f"{model.name} has several layers of the path {several[0]}.")
+        raise ValueError(f"{model.name} has several layers with the path {several[0]}.")
     found = {}
 
     def keep(path):
         def function(inputs, outputs):
-            found.pop(path, None)  # the order is that of the last calls
+            found.pop(path, None)  # keeps the order of the last calls
             found[path] = outputs
 
         return function
 
     with contextlib.ExitStack() as stack:
         for path in wanted:
-            stack.enter_context(observed(known[path], keep(path)))
+            stack.enter_context(observe(known[path], keep(path)))
         model(images, training=False)
     if missing := sorted(wanted - found.keys()):
         raise ValueError(f"{missing[0]} does not run when {model.name} is called.")
     if several := [p for p, x in found.items() if isinstance(x, list | tuple | dict)]:
-        raise ValueError(f"{several[0]} gives several outputs, not one.")
+        raise ValueError(f"{several[0]} has several outputs, not one.")
     return {path: keras.ops.convert_to_numpy(x) for path, x in found.items()}
 
 
 @contextlib.contextmanager
-def observed(
+def observe(
     layer: keras.layers.Layer, function: Callable[[Tensor, Any], None]
 ) -> Iterator[None]:
-    """Within it, a function gets the inputs and the outputs of each call of a layer.
+    """Calls a function with the inputs and outputs of each call of a layer.
 
-    Nothing is added to the graph of a model that the layer is in.
+    Does not change the graph of a model with the layer.
     """
     name = "quantized_call" if layer.quantization_mode else "call"
     call = getattr(layer, name)
 
-    def observing(inputs, *args, **kwargs):
+    def call_and_observe(inputs, *args, **kwargs):
         outputs = call(inputs, *args, **kwargs)
         function(inputs, outputs)
         return outputs
 
-    # Not as Keras sets attributes, which would track it.
-    object.__setattr__(layer, name, observing)
+    # Not setattr(), with which Keras would track it.
+    object.__setattr__(layer, name, call_and_observe)
     try:
         yield
     finally:

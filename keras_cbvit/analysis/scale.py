@@ -1,4 +1,4 @@
-"""What CB_S has learned: its Λ (the paper's Figure 6)."""
+"""Statistics of the learned Λ of CB_S (the paper's Figure 6)."""
 
 import keras
 import numpy as np
@@ -8,15 +8,15 @@ from keras_cbvit.layers import ContextBroadcast
 
 
 def scale_layers(model: keras.Model) -> dict[str, ContextBroadcast]:
-    """The layers of a CB_S model that have a Λ.
+    """Returns the layers of a CB_S model that have a Λ.
 
     Args:
         model: a `VisionTransformer` with `broadcast="cbs"`, or any model with
-            `ContextBroadcast(scale=True)` in it.
+            `ContextBroadcast(scale=True)` layers.
 
     Returns:
-        A dict of `ContextBroadcast` layers by their paths and in their order, for
-        instance `"block_0/mlp/context_broadcast"`.
+        A dict of `ContextBroadcast` layers by path, such as
+        `"block_0/mlp/context_broadcast"`, in order.
 
     Raises:
         ValueError: if the model has no Λ.
@@ -28,20 +28,19 @@ def scale_layers(model: keras.Model) -> dict[str, ContextBroadcast]:
     }
     if not layers:
         raise ValueError(
-            f"{model.name} has no Λ: only CB_S models, of broadcast='cbs', have one in "
-            "each layer."
+            f"{model.name} has no Λ; only CB_S models (broadcast='cbs') have one."
         )
     return layers
 
 
 def channel_scales(model: keras.Model) -> dict[str, np.ndarray]:
-    """The Λ of every layer of a CB_S model.
+    """Returns the Λ of every layer of a CB_S model.
 
     Args:
-        model: as of `scale_layers`.
+        model: as for `scale_layers`.
 
     Returns:
-        A dict of float32 NumPy arrays of shape `(channels,)`, by the layer's path.
+        A dict of float32 NumPy arrays of shape `(channels,)` by layer path.
 
     Raises:
         ValueError: if the model has no Λ.
@@ -53,16 +52,16 @@ def channel_scales(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def scale_statistics(model: keras.Model) -> dict[str, np.ndarray]:
-    """How alike the channels of each Λ are, and how large it is on average.
+    """Computes how uniform each Λ is over the channels, and its mean.
 
     Args:
-        model: as of `scale_layers`.
+        model: as for `scale_layers`.
 
     Returns:
         A dict of NumPy arrays of shape `(layers,)`, in the order of `channel_scales`:
-        `"ratio"`, the 10 % quantile of |λ| over its 90 % quantile, from 0 to 1, and
-        `"mean"`, of Λ with its signs. Where Λ is all zero, as at the start of training,
-        the ratio is nan.
+        `"ratio"`, the 10 % quantile of |λ| divided by the 90 % quantile, from 0 to 1,
+        and `"mean"`, the mean of Λ. The ratio is NaN where Λ is all zero, as at the
+        start of training.
 
     Raises:
         ValueError: if the model has no Λ.

@@ -1,4 +1,4 @@
-"""From a model to the files of other packages and runtimes."""
+"""Exports models to other packages and runtimes."""
 
 from keras_cbvit.export.model import Export, export_model
 from keras_cbvit.export.timm import save_for_timm, to_timm

@@ -1,4 +1,4 @@
-"""The formats of exported models: what writes each, and what runs it."""
+"""The export formats, with their writers and runtimes."""
 
 import dataclasses
 import importlib.util
@@ -14,19 +14,19 @@ from keras_cbvit.export import runtimes, writers
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A kind of exported file."""
+    """An export format."""
 
     file: str
-    """What the file, or folder, is called in the folder of the export."""
+    """Name of the file or folder in the export folder."""
     backend: str
     """The Keras backend that writes it."""
     packages: tuple[str, ...]
-    """What writing and running it needs beside Keras, by the names pip knows. With `_`
-    for `-` they are the names that Python imports them by."""
+    """pip packages for writing and running it, besides Keras. Their modules have the
+    same names, with `_` for `-`."""
     write: Callable[[keras.Model, Path], None]
-    """Writes a model; runs on the `backend`."""
+    """Writes a model, on `backend`."""
     load: Callable[[Path], Callable[[np.ndarray], np.ndarray]]
-    """The runtime's function from images to predictions, without Keras."""
+    """Loads a file as a function from images to predictions, without Keras."""
 
 
 FORMATS = {
@@ -72,15 +72,15 @@ FORMATS = {
 
 
 def format_of(name: str, *packages: str) -> Format:
-    """A format by its name, if it can be written and run here.
+    """Returns a format by name and checks that its packages are installed.
 
     Args:
         name: a key of `FORMATS`.
-        *packages: what else is needed, by the names pip knows.
+        *packages: additional required pip packages.
 
     Raises:
-        ValueError: if there is no such format.
-        ImportError: if a package is missing, with the command that installs it.
+        ValueError: if the format is unknown.
+        ImportError: if a package is not installed.
     """
     choice("format", name, [*FORMATS])
     found = FORMATS[name]
@@ -91,7 +91,7 @@ def format_of(name: str, *packages: str) -> Format:
     ]
     if missing:
         raise ImportError(
-            f"format={name!r} needs packages that are not installed: pip install "
-            f"{' '.join(missing)}."
+            f"format={name!r} requires packages that are not installed; run pip "
+            f"install {' '.join(missing)}."
         )
     return found

@@ -1,4 +1,4 @@
-"""A model as a file of another runtime, which has run it."""
+"""Exports models to other runtimes and verifies the files there."""
 
 import dataclasses
 import importlib.metadata
@@ -28,27 +28,27 @@ from keras_cbvit.pretrained.publishing import in_precision, preprocessing_of
 
 METADATA = "model.json"
 LIMITS = {"float32": 1e-4, "float16": 2e-2}
-"""How far predictions may be from the model's: probabilities, or features relative to
-the largest, if that is over 1."""
+"""Tolerance of the predictions: absolute, or relative to the largest if that is over
+1."""
 BATCHES = (1, 3)
 _PRECISIONS = ("float16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """A file that was written, run and compared."""
+    """An exported file and its differences from the model."""
 
     folder: Path
     file: Path
-    """In the folder; of a SavedModel, a folder."""
+    """The file in the folder; for a SavedModel, a folder."""
     bytes: int
-    """What all files of the model take, without the JSON."""
+    """Size of all files of the model, without the JSON."""
     differences: dict[str, float]
-    """The greatest differences from the model's predictions, by the shape of the
-    images, such as `"3x224x224x3"`."""
+    """Largest differences from the model's predictions, by the shape of the images,
+    such as `"3x224x224x3"`."""
     agreement: float | None
-    """Of int8: the share of the images that the most probable class is the same of.
-    They are not those that it was calibrated on."""
+    """For int8, the fraction of images with the same top-1 class, measured on images
+    that were not used for calibration."""
 
 
 def export_model(
@@ -61,42 +61,41 @@ def export_model(
     license: str | None = None,
     crop_fraction: float = 1.0,
 ) -> Export:
-    """Writes a model for another runtime, runs it there and compares the predictions.
+    """Exports a model to another runtime, runs it there and compares the predictions.
 
-    The file takes any number of images, float32 of values 0–255 where the model
-    normalizes them, and images of any size where the model does. Another backend's
-    process writes it where the running one cannot. A JSON beside it, `model.json`, has
-    class names, preprocessing, license, versions and the differences; an ONNX file has
-    it among its metadata, too. The folder appears with all files or not at all.
+    The file takes batches of any size, of images like the model's: float32 with values
+    0–255 if the model normalizes, and of any height and width if the model allows it.
+    If another backend has to write the format, a subprocess does. `model.json` beside
+    the file contains class names, preprocessing, license, versions and the differences;
+    an ONNX file also has them in its metadata. The folder is written atomically.
 
     Args:
         model: a functional model from images to one output: a `VisionTransformer`, a
-            `SegmentationModel` or another one of this package's layers. It is exported
-            in float32, whatever precision it was trained in.
-        folder: to write; it must not exist, or be empty.
+            `SegmentationModel`, or another model with layers of this package. It is
+            exported in float32, whatever precision it was trained in.
+        folder: the folder to write; must not exist, or be empty.
         format: `"onnx"`, `"openvino"`, `"litert"`, `"saved_model"`, `"torch"` (an
             `ExportedProgram`) or `"stablehlo"`.
         quantize: `"float16"` for weights and computation in float16; `"int8"` for
-            ONNX Runtime's or OpenVINO's own quantization, calibrated on `images`.
-        images: to compare predictions on, as the model takes them, of shape `(batch,
-            height, width, channels)`, 3 at least; random ones if not given. For int8,
-            200 at least for a classifier: every second one is calibrated on, the
-            others are compared.
+            quantization by ONNX Runtime or OpenVINO, calibrated on `images`.
+        images: at least 3 images to compare predictions on, as inputs of the model, of
+            shape `(batch, height, width, channels)`. Defaults to random images. int8
+            requires them, at least 200 for a classifier: half calibrate, the other half
+            are compared.
         license: SPDX identifier of the weights' license.
-        crop_fraction: the centered share of an image that the model is fed with, from
-            0.01 to 1.
+        crop_fraction: the fraction of an image that a center crop keeps, from 0.01 to
+            1.
 
     Returns:
         An `Export`.
 
     Raises:
-        ValueError: on an argument that cannot work, or if the runtime cannot run the
-            file, its predictions differ by more than 1e-4 (2e-2 for float16), or int8
-            changes the most probable class of more than 1 % of the images that it was
-            not calibrated on.
-        ImportError: if a package is missing, with the command that installs it.
-        FileExistsError: if there is something in the folder.
-        OSError: if it cannot be written.
+        ValueError: if an argument is invalid, the runtime cannot run the file, its
+            predictions differ by more than 1e-4 (2e-2 for float16), or int8 changes the
+            top-1 class of more than 1 % of the compared images.
+        ImportError: if a package is not installed.
+        FileExistsError: if the folder is not empty.
+        OSError: if the file cannot be written.
     """
     precision = "float32"
     if quantize is not None:
@@ -110,14 +109,15 @@ def export_model(
     if precision == "int8":
         if quantizer is None:
             raise ValueError(
-                f"format={format!r} has no int8; {' and '.join(QUANTIZERS)} have."
+                f"format={format!r} does not support int8; use "
+                f"{' or '.join(QUANTIZERS)}."
             )
         quantizer.check(model, images)
     images = _images(model, images)
     packages = (*found.packages, *(quantizer.packages if quantizer else ()))
     with whole_folder(folder) as complete:
         file = complete / found.file
-        exported = _in(model, "float16" if precision == "float16" else "float32")
+        exported = _cast(model, "float16" if precision == "float16" else "float32")
         _write(exported, format, found, file)
         differences, agreement, compared = {}, None, images[1::2]
         if quantizer:
@@ -128,16 +128,16 @@ def export_model(
                         break
             except OSError:
                 raise
-            except Exception as error:  # of many kinds, by whichever tool
+            except Exception as error:  # each tool raises its own types
                 raise ValueError(
-                    f"int8 for {format!r} failed, and nothing was written: "
-                    f"{_line(error)}"
+                    f"int8 for {format!r} failed; nothing was written: "
+                    f"{_first_line(error)}"
                 ) from error
         metadata = {
             "format": format,
             "file": found.file,
             "precision": precision,
-            **_facts(model, crop_fraction, license),
+            **_model_metadata(model, crop_fraction, license),
             "versions": _versions(packages),
         }
         if format == "onnx":
@@ -147,10 +147,10 @@ def export_model(
             for batch in _batches(model, images):
                 shape = "x".join(map(str, batch.shape))
                 differences[shape] = _difference(model, run, batch)
-        except Exception as error:  # of many kinds, by whichever runtime
+        except Exception as error:  # each runtime raises its own types
             raise ValueError(
-                f"The runtime of {format!r} cannot run the model, and nothing was "
-                f"written: {_line(error)}"
+                f"The runtime of {format!r} cannot run the model; nothing was "
+                f"written: {_first_line(error)}"
             ) from error
         _check(differences, agreement, precision, format)
         metadata |= {"differences": differences, "agreement": agreement}
@@ -168,28 +168,28 @@ def _check_model(model):
     if not isinstance(model, keras.Model) or len(getattr(model, "outputs", [])) != 1:
         raise ValueError(
             "model must be a functional keras.Model from images to one output, such as "
-            "ViTCB or UperNet_ViTCB gives it."
+            "from ViTCB or UperNet_ViTCB."
         )
     if any(layer.quantization_mode for layer in layers_within(model)):
         raise ValueError(
-            "The model is quantized by Keras, which other runtimes compute wrongly or "
-            "not at all; export it before it is quantized, with quantize='int8'."
+            "The model is quantized by Keras, which other runtimes do not support; "
+            "export it before quantization, with quantize='int8'."
         )
 
 
 def _images(model, images):
-    """Images as the model takes them, 3 at least."""
+    """Validates images, or generates random ones, as float32 inputs of the model."""
     if images is None:
         least = LEAST * (patch_size_of(model) or 1)
         size = [side or least for side in model.input_shape[1:3]]
         rows, columns = (-(-side // 8) for side in size)
-        # Cells of 8 pixels and noise: shapes and texture.
+        # 8x8 squares plus noise: shapes and texture.
         random = np.random.default_rng(0)
         images = random.uniform(0, 255, (3, rows, columns, model.input_shape[3]))
         images = images.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
         images = (images + random.uniform(0, 255, images.shape)) / 2
         how = preprocessing_of(model)
-        if len(how.mean) == images.shape[3]:  # not the default's 3 of other channels
+        if len(how.mean) == images.shape[3]:  # else the defaults do not apply
             images = normalize(images, how)
     images = np.asarray(images, "float32")
     expected = (None, *model.input_shape[1:])
@@ -199,14 +199,14 @@ def _images(model, images):
     )
     if not fits or len(images) < max(BATCHES):
         raise ValueError(
-            f"images are of shape {images.shape}, but must be of {expected}, "
-            f"{max(BATCHES)} at least."
+            f"images must have shape {expected}, at least {max(BATCHES)} of them, not "
+            f"{images.shape}."
         )
     return images
 
 
 def _batches(model, images):
-    """Images to compare on: one, three, and of another size if the model takes any."""
+    """Yields batches of one and three images, and of another size if allowed."""
     yield from (images[:number] for number in BATCHES)
     if None in model.input_shape[1:3]:
         patch = patch_size_of(model) or 1
@@ -217,23 +217,23 @@ def _batches(model, images):
         yield np.pad(images[:2], [(0, 0), *pads, (0, 0)], mode="edge")
 
 
-def _in(model, dtype):
-    """The model if it computes in a dtype, else a copy that does."""
+def _cast(model, dtype):
+    """Returns the model if it has a dtype, else a copy with it."""
     policies = {(e.compute_dtype, e.variable_dtype) for e in layers_within(model)}
     return model if policies == {(dtype, dtype)} else in_precision(model, dtype)
 
 
 def _write(model, format, found: Format, file):
-    """Writes a model by this process, or by one of another backend without a GPU."""
-    keras_there = f"Keras {keras.__version__} on {found.backend}"
-    refusal = f"The model cannot be written as {format!r} by {keras_there}"
+    """Writes a model in this process, or in a CPU process of another backend."""
+    version = f"Keras {keras.__version__} on {found.backend}"
+    message = f"{version} cannot write the model as {format!r}"
     if keras.backend.backend() == found.backend and backend.is_on_cpu():
         try:
             return found.write(model, file)
         except OSError:
             raise
-        except Exception as error:  # of many kinds, by whichever exporter
-            raise ValueError(f"{refusal}: {_line(error)}") from error
+        except Exception as error:  # each exporter raises its own types
+            raise ValueError(f"{message}: {_first_line(error)}") from error
     environment = {
         **os.environ,
         "KERAS_BACKEND": found.backend,
@@ -248,25 +248,28 @@ def _write(model, format, found: Format, file):
         module = "keras_cbvit.export.write"
         paths = map(str, (saved, file, failure))
         command = [sys.executable, "-m", module, format, *paths]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        why = json.loads(failure.read_text()) if failure.exists() else {}
-    if why.get("of_the_disk"):
-        raise OSError(why["reason"])
-    if done.returncode:
-        raise ValueError(f"{refusal}: {_line(why.get('reason') or _end(done))}")
+        process = subprocess.run(
+            command, env=environment, capture_output=True, text=True
+        )
+        error = json.loads(failure.read_text()) if failure.exists() else {}
+    if error.get("of_the_disk"):
+        raise OSError(error["reason"])
+    if process.returncode:
+        reason = error.get("reason") or _failure_reason(process)
+        raise ValueError(f"{message}: {_first_line(reason)}")
 
 
-def _end(process):
-    """How a process ended that did not say why."""
+def _failure_reason(process):
+    """Describes the failure of a process that wrote no reason."""
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        return f"the process was ended by {name}; too little memory may be the cause."
+        return f"the process was killed by {name}, perhaps for lack of memory."
     lines = process.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit status {process.returncode}"
 
 
-def _facts(model, crop_fraction, license):
-    """What there is to know of a model for those who run it."""
+def _model_metadata(model, crop_fraction, license):
+    """Returns the metadata that running a model requires."""
     names = getattr(model, "class_names", None)
     config = getattr(model, "own_config", None)
     return {
@@ -284,14 +287,14 @@ def _versions(packages):
     own = sys.modules["keras_cbvit"].__version__  # it imports this module
     installed = importlib.metadata.packages_distributions()
     modules = ("keras", *(name.replace("-", "_") for name in packages))
-    # The package of a module may have another name, such as tensorflow-cpu, or none.
+    # A module's package may have another name, such as tensorflow-cpu, or none.
     names = [name for module in modules for name in installed.get(module, ())[:1]]
     versions = {name: importlib.metadata.version(name) for name in names}
     return {"keras_cbvit": own, **versions}
 
 
 def _embed(file, metadata):
-    """Puts metadata into an ONNX file."""
+    """Adds metadata to an ONNX file."""
     import onnx
 
     proto = onnx.load(file)
@@ -301,14 +304,14 @@ def _embed(file, metadata):
 
 
 def predictions(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """What a model gives of images, as a NumPy array."""
+    """Returns a model's predictions as a NumPy array."""
     return keras.ops.convert_to_numpy(model(images, training=False))
 
 
 def _difference(model, run: Callable, images) -> float:
     expected, got = predictions(model, images), run(images)
     if got.shape != expected.shape:
-        raise ValueError(f"it gives {got.shape}, not {expected.shape}.")
+        raise ValueError(f"its output has shape {got.shape}, not {expected.shape}.")
     largest = np.abs(got.astype("float32") - expected).max()
     return float(largest / max(1, np.abs(expected).max()))
 
@@ -317,9 +320,8 @@ def _check(differences, agreement, precision, format):
     if agreement is not None:
         if agreement < LEAST_AGREEMENT:
             raise ValueError(
-                f"int8 for {format!r} gives the same most probable class of "
-                f"{agreement:.1%} of the images, less than {LEAST_AGREEMENT:.0%}; "
-                "nothing was written."
+                f"int8 for {format!r} keeps the top-1 class of {agreement:.1%} of the "
+                f"images, less than {LEAST_AGREEMENT:.0%}; nothing was written."
             )
         return
     for shape, difference in differences.items():
@@ -331,5 +333,5 @@ def _check(differences, agreement, precision, format):
             )
 
 
-def _line(error: Any) -> str:
+def _first_line(error: Any) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,4 +1,4 @@
-"""int8 by the tools of the runtimes themselves, calibrated on images."""
+"""int8 quantization with the tools of the runtimes, calibrated on images."""
 
 import dataclasses
 import math
@@ -11,44 +11,45 @@ import keras
 import numpy as np
 
 BATCH = 32
-"""Images that are calibrated on or compared at once."""
+"""Batch size for calibration and comparison."""
 LEAST_AGREEMENT = 0.99
-"""The share of images whose most probable class int8 must not change."""
+"""Minimum fraction of images whose top-1 class int8 must keep."""
 LEAST_COMPARED = 100
-"""Images that a share in whole percents takes. Of a UperNet the pixels are compared."""
+"""Minimum number of images to compare for a classifier. For a UperNet, pixels are
+compared."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantizer:
-    """A runtime's own tool."""
+    """The quantization tool of a runtime."""
 
     packages: tuple[str, ...]
-    """What it needs beside the format's, by the names pip knows."""
+    """Additional pip packages."""
     quantize: Callable[[Path, np.ndarray], Iterator[None]]
-    """Quantizes a file in place, calibrated on images: a generator that does it again
-    at each step, each time with fewer products in int8."""
+    """Quantizes a file in place, calibrated on images. A generator: each step repeats
+    it with fewer products in int8."""
 
     def check(self, model: keras.Model, images: np.ndarray | None) -> None:
-        """Raises a ValueError unless a model can be quantized with some images."""
+        """Raises a ValueError unless a model can be quantized with the images."""
         if images is None:
-            raise ValueError("quantize='int8' needs images=... to calibrate with.")
+            raise ValueError("quantize='int8' requires images for calibration.")
         if getattr(model, "num_classes", None) is None:
             raise ValueError(
-                "quantize='int8' is for models that classify, whose classes can be "
-                "compared; this one gives features."
+                "quantize='int8' requires a model with classes to compare; this model "
+                "outputs features."
             )
         least = 2 * LEAST_COMPARED
         if len(model.output_shape) == 2 and len(images) < least:
             raise ValueError(
-                f"quantize='int8' needs {least} images at least, half of them to "
-                f"compare classes on; there are {len(images)}."
+                f"quantize='int8' requires at least {least} images, half of them to "
+                f"compare classes, not {len(images)}."
             )
 
 
 def top1_agreement(
     model: keras.Model, run: Callable[[np.ndarray], np.ndarray], images: np.ndarray
 ) -> float:
-    """The share of images, or of pixels, whose most probable class is the same."""
+    """Returns the fraction of images, or of pixels, with the same top-1 class."""
     same = []
     for batch in _batches(images):
         expected = keras.ops.convert_to_numpy(model(batch, training=False))
@@ -57,15 +58,15 @@ def top1_agreement(
 
 
 def _quantize_onnx(file, images):
-    """ONNX Runtime's static quantization of the products with weights.
+    """Quantizes products with weights by ONNX Runtime's static quantization.
 
-    Of the ways tried on the CIFAR-10 models in the package, this one changes the fewest
-    predictions. Products of attention stay in float32, as do the first and the last
-    one: of the patches and, in a classifier, of the head. Activations and weights are
-    unsigned: with signed weights a CPU without VNNI adds up pairs of products in 16
-    bits, which saturates; that alone changed 7 % of the classes. At each step the
-    smallest weights go back to float32: the attention's projection first, then queries,
-    keys and values, so that the MLPs alone are left.
+    The settings changed the fewest predictions of the package's CIFAR-10 models.
+    Products of two activations (attention) stay in float32, as do the first and the
+    last product: the patch embedding and the head of a classifier. Activations and
+    weights are unsigned: with signed weights, a CPU without VNNI adds pairs of products
+    in 16 bits, which saturates and changed 7 % of the classes. Each step reverts the
+    smallest remaining weights to float32: first the attention's projection, then
+    queries, keys and values, until only the MLPs are left.
     """
     import onnx
     from onnxruntime import quantization
@@ -85,7 +86,7 @@ def _quantize_onnx(file, images):
         kinds = ["Gemm", "MatMul"]
         sizes = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
         products = {
-            node.name: sizes.get(node.input[1], 0)  # 0 of two activations
+            node.name: sizes.get(node.input[1], 0)  # 0 for two activations
             for node in graph.node
             if node.op_type in kinds
         }
@@ -107,10 +108,10 @@ def _quantize_onnx(file, images):
 
 
 def _quantize_openvino(file, images):
-    """NNCF's quantization, for OpenVINO.
+    """Quantizes with NNCF, for OpenVINO.
 
-    As for ONNX Runtime, the first and the last product stay in float32. Weights get 7
-    bits (`OverflowFix`), which does not saturate without VNNI either.
+    As for ONNX Runtime, the first and the last product stay in float32. Weights use 7
+    bits (`OverflowFix`), which do not saturate without VNNI.
     """
     import nncf
     import openvino
@@ -132,7 +133,7 @@ def _quantize_openvino(file, images):
             overflow_fix=nncf.OverflowFix.ENABLE
         ),
     )
-    # Not onto the file itself, whose weights are still mapped into memory.
+    # Not to the file itself, whose weights are still memory-mapped.
     with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
         openvino.save_model(
             quantized, Path(temporary) / file.name, compress_to_fp16=False

@@ -1,8 +1,8 @@
-"""Exported models in the runtimes they are for, on a CPU and without Keras.
+"""Runs exported models on a CPU, without Keras.
 
-Each function loads what a `keras_cbvit.export.writers` function has written. It gives a
-function from images, float32 of shape `(batch, height, width, channels)`, to the
-predictions.
+Each function loads a file from the corresponding function in
+`keras_cbvit.export.writers` and returns a function from images, float32 of shape
+`(batch, height, width, channels)`, to predictions.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Runtime: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def load_torch(path: Path) -> Runtime:
-    """PyTorch."""
+    """Loads an `ExportedProgram` in PyTorch."""
     import torch
 
     module = torch.export.load(path).module()
@@ -28,7 +28,7 @@ def load_torch(path: Path) -> Runtime:
 
 
 def load_onnx(path: Path) -> Runtime:
-    """ONNX Runtime."""
+    """Loads an ONNX file in ONNX Runtime."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -37,7 +37,7 @@ def load_onnx(path: Path) -> Runtime:
 
 
 def load_openvino(path: Path) -> Runtime:
-    """OpenVINO, in float32: some CPUs would compute in bfloat16 else."""
+    """Loads OpenVINO IR, in float32, since some CPUs default to bfloat16."""
     import openvino
 
     precision = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -46,7 +46,7 @@ def load_openvino(path: Path) -> Runtime:
 
 
 def load_saved_model(path: Path) -> Runtime:
-    """TensorFlow's loader."""
+    """Loads a SavedModel in TensorFlow."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -54,7 +54,7 @@ def load_saved_model(path: Path) -> Runtime:
 
 
 def load_litert(path: Path) -> Runtime:
-    """LiteRT."""
+    """Loads a `.tflite` file in LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -71,7 +71,7 @@ def load_litert(path: Path) -> Runtime:
 
 
 def load_stablehlo(path: Path) -> Runtime:
-    """JAX."""
+    """Loads StableHLO in JAX."""
     from jax import export
 
     exported = export.deserialize(bytearray(path.read_bytes()))

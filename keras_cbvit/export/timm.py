@@ -1,4 +1,4 @@
-"""Plain Vision Transformers for timm: a state dict and the hub's configuration."""
+"""Exports plain Vision Transformers to timm: a state dict and a configuration."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from keras_cbvit.pretrained.formats import timm_names
 from keras_cbvit.pretrained.loading import CHANNEL_SCALE
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# timm's entry points for what no argument says that JSON can keep.
+# timm's entry points for settings that its JSON arguments cannot express.
 _DISTILLED, _GATED = "deit_base_distilled_patch16_224", "vit_giant_patch14_dinov2"
 _BY_EPSILON = {1e-6: "vit_base_patch16_224", 1e-5: "vit_base_patch16_clip_224"}
 _POOLINGS = {"token": "token", "distilled": "token", "avg": "avg", None: ""}
@@ -23,28 +23,28 @@ _PLAIN = {"uniform_head": "none", "squeeze_excitation": False, "extra_branch": "
 
 
 def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The weights of a plain Vision Transformer by timm's names, and a configuration.
+    """Converts a plain Vision Transformer to timm's state dict and configuration.
 
-    timm builds a model of the configuration that takes the weights with `strict=True`
-    and gives the same logits of images that are normalized by `mean` and `std`. A CB_S
-    model whose Λ are all 0 is plain.
+    timm builds a model from the configuration that loads the weights with `strict=True`
+    and predicts the same logits for images normalized with `mean` and `std`. A CB_S
+    model whose Λ are all 0 counts as plain.
 
     Args:
         model: a `VisionTransformer`.
 
     Returns:
-        The state dict, of float32 arrays, and the `config.json` of timm's hub.
+        The state dict of float32 arrays, and the `config.json` for timm's hub.
 
     Raises:
-        ValueError: if timm has no such model: one with CB or another of the paper's
-            ablations, or of an epsilon, a pooling or tokens that none of timm's has.
+        ValueError: if timm cannot build the model, for instance with CB or another of
+            the paper's ablations, or an unsupported epsilon, pooling or set of tokens.
     """
     check_vision_transformer("model", model)
     spec = model.spec
     architecture = _architecture(spec)
     weights, names = _plain_weights(model), timm_names.layer_names(spec)
     if spec.pre_norm:
-        # timm's patches have no bias then. It is the same as a part of the position.
+        # timm's patch embedding has no bias then; the position embedding takes it.
         kernel, bias = weights[f"{PATCHES}/projection"]
         weights[f"{PATCHES}/projection"] = [kernel]
         names[f"{PATCHES}/projection"] = [timm_names.KERNEL]
@@ -57,38 +57,39 @@ def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, 
         found = weights.pop(path)
         if len(found) != len(theirs):
             raise ValueError(
-                f"{path} is quantized or has LoRA, which timm has not; "
-                "merge_lora(model) brings LoRA into the kernels."
+                f"{path} is quantized or has LoRA, which timm does not support; call "
+                "merge_lora(model) first."
             )
         for name, array in zip(theirs, found, strict=True):
             array = timm_names.to_timm(name, array, spec.patch_size)
             state[name] = np.ascontiguousarray(array, "float32")
     if weights:
-        raise _refusal(next(iter(weights)))
+        raise _unsupported(next(iter(weights)))
     return state, _config(model, architecture)
 
 
 def save_for_timm(model: VisionTransformer, folder: str | os.PathLike) -> None:
-    """Writes a plain Vision Transformer as a folder in the layout of timm's hub.
+    """Saves a plain Vision Transformer as a folder for timm's hub.
 
-    `timm.create_model(f"local-dir:{folder}", pretrained=True)` loads it, and so does
-    `ViTCB(weights=folder)`. The folder appears with all its files or not at all.
+    `timm.create_model(f"local-dir:{folder}", pretrained=True)` and
+    `ViTCB(weights=folder)` load it. The folder is written atomically.
 
     Args:
         model: a `VisionTransformer`, see `to_timm`.
-        folder: to write; it must not exist, or be empty.
+        folder: the folder to write; must not exist, or be empty.
 
     Raises:
-        ValueError: if timm has no such model.
-        FileExistsError: if there is something in the folder.
-        ImportError: without the package `safetensors`.
-        OSError: if it cannot be written.
+        ValueError: if timm cannot build the model.
+        FileExistsError: if the folder is not empty.
+        ImportError: if the package `safetensors` is not installed.
+        OSError: if the folder cannot be written.
     """
     try:
         from safetensors.numpy import save
     except ImportError as error:
         raise ImportError(
-            "Files for timm are written by safetensors: pip install safetensors."
+            "save_for_timm requires the package safetensors; run pip install "
+            "safetensors."
         ) from error
     with whole_folder(folder) as complete:
         state, config = to_timm(model)
@@ -96,43 +97,45 @@ def save_for_timm(model: VisionTransformer, folder: str | os.PathLike) -> None:
         write(complete / CONFIG, json.dumps(config, indent=2).encode())
 
 
-def _refusal(what):
-    return ValueError(f"The model has {what}, which no Vision Transformer of timm has.")
+def _unsupported(what):
+    return ValueError(
+        f"The model has {what}, which timm's Vision Transformers do not support."
+    )
 
 
 def _architecture(spec):
-    """The entry point of timm that builds a model of a spec, given its arguments."""
+    """Returns the entry point of timm that builds a spec, given its arguments."""
     if spec.broadcast == "cb":
         raise ValueError(
-            "The model has Context Broadcasting, which timm does not have; only plain "
-            "models, and those of CB_S whose Λ are all 0, can be written for it."
+            "The model has Context Broadcasting, which timm does not support; only "
+            "plain models, and CB_S models whose Λ are all 0, can be exported to it."
         )
     for field, value in _PLAIN.items():
         if (found := getattr(spec, field)) != value:
-            raise _refusal(f"{field}={found!r}")
+            raise _unsupported(f"{field}={found!r}")
     if spec.pooling not in _POOLINGS:
-        raise _refusal(f"pooling={spec.pooling!r}")
+        raise _unsupported(f"pooling={spec.pooling!r}")
     if spec.epsilon not in _BY_EPSILON:
-        raise _refusal(f"epsilon={spec.epsilon}")
+        raise _unsupported(f"epsilon={spec.epsilon}")
     special = {"distillation_token": spec.distillation_token}
     special["activation='swiglu'"] = spec.activation == "swiglu"
     special["epsilon=1e-05"] = spec.epsilon == 1e-5
-    kinds = [what for what, there in special.items() if there]
+    kinds = [what for what, is_used in special.items() if is_used]
     if len(kinds) > 1:
-        raise _refusal(" with ".join(kinds))
+        raise _unsupported(" with ".join(kinds))
     if spec.distillation_token:
         if spec.pooling != "distilled":
-            raise _refusal(f"a distillation token with pooling={spec.pooling!r}")
+            raise _unsupported(f"a distillation token with pooling={spec.pooling!r}")
         if spec.num_register_tokens:
-            raise _refusal("a distillation token with register tokens")
+            raise _unsupported("a distillation token with register tokens")
         if not spec.prefix_position_embedding:
-            raise _refusal("a distillation token without a position embedding")
+            raise _unsupported("a distillation token without a position embedding")
         return _DISTILLED
     return _GATED if spec.activation == "swiglu" else _BY_EPSILON[spec.epsilon]
 
 
 def _plain_weights(model):
-    """The weights by the paths of their layers, without the Λ, which must be 0."""
+    """Returns the weights by layer path, without the Λ, which must be 0."""
     weights = {}
     for name, weight in model.weights_by_name().items():
         path, value = name.rpartition("/")[0], keras.ops.convert_to_numpy(weight)
@@ -140,8 +143,8 @@ def _plain_weights(model):
             weights.setdefault(path, []).append(value.astype("float32"))
         elif value.any():
             raise ValueError(
-                f"{name} is not 0: the model broadcasts context, which timm's models "
-                "do not."
+                f"{name} is not 0, so the model broadcasts context, which timm does "
+                "not support."
             )
     return weights
 
@@ -166,7 +169,7 @@ def _config(model, architecture):
         "mlp_ratio": _ratio(hidden, spec.hidden_dim),
         "qkv_bias": spec.qkv_bias,
         "qk_norm": spec.qk_norm,
-        # timm leaves LayerScale out where this is 0, whatever its weights.
+        # timm builds no LayerScale if this is 0.
         "init_values": 0 if spec.layer_scale is None else spec.layer_scale or 1e-5,
         "class_token": spec.class_token,
         "no_embed_class": not spec.prefix_position_embedding,
@@ -200,6 +203,6 @@ def _config(model, architecture):
 
 
 def _ratio(hidden, dim):
-    """The ratio of which timm's `int(dim * ratio)` makes the channels of the MLP."""
+    """Returns a ratio for which timm's `int(dim * ratio)` equals `hidden`."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)

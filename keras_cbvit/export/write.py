@@ -1,8 +1,8 @@
-"""Writes a model of a file on this process's backend, for `export_model` on another.
+"""Exports a model file in a subprocess of `export_model` with another backend.
 
 python -m keras_cbvit.export.write FORMAT MODEL FILE FAILURE
 
-FAILURE is a JSON file that tells why it failed, if it did.
+FAILURE is a JSON file to write the reason of a failure to.
 """
 
 import json
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     format, model, file, failure = sys.argv[1:]
     try:
         FORMATS[format].write(load_model(Path(model)), Path(file))
-    except Exception as error:  # of many kinds, by whichever exporter
+    except Exception as error:  # each exporter raises its own types
         why = {"reason": str(error), "of_the_disk": isinstance(error, OSError)}
         Path(failure).write_text(json.dumps(why))
         raise

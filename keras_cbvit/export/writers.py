@@ -1,4 +1,4 @@
-"""From a model to a file of another runtime, each on the backend that can write it."""
+"""Writers of the export formats, each for the backend that supports it."""
 
 import warnings
 from pathlib import Path
@@ -9,10 +9,10 @@ import keras
 from keras_cbvit.models.inference import patch_size_of
 
 IMAGES, PREDICTIONS = "images", "predictions"
-"""The names of the input and the output, where a format has names."""
+"""Names of the input and the output, in formats with names."""
 LEAST = 4
-"""Patches along a side of images of any size. A UperNet's coarsest map of fewer has one
-row, which torch and JAX would make another program of."""
+"""Minimum patches along a side for images of any size. With fewer, a UperNet's coarsest
+map has one row, for which torch and JAX trace another program."""
 
 
 def write_torch(model: keras.Model, path: Path) -> None:
@@ -23,9 +23,9 @@ def write_torch(model: keras.Model, path: Path) -> None:
 
 
 def write_onnx(model: keras.Model, path: Path) -> None:
-    """Writes ONNX, by PyTorch's exporter.
+    """Writes ONNX with PyTorch's exporter.
 
-    Keras's own export from torch has a fixed batch, that from TensorFlow loses the
+    Keras's export on torch fixes the batch size, and on TensorFlow it loses the
     constants of `Normalization` (docs/export.md).
     """
     import torch
@@ -36,7 +36,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
             program(model),
             input_names=[IMAGES],
             output_names=[PREDICTIONS],
-            dynamic_shapes={IMAGES: {0: "batch"}},  # its name alone
+            dynamic_shapes={IMAGES: {0: "batch"}},  # only names the axis
             external_data=False,
             verbose=False,
         )
@@ -45,7 +45,7 @@ def write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def write_openvino(model: keras.Model, path: Path) -> None:
-    """Writes OpenVINO's IR: `path`, and the weights beside it (`.bin`)."""
+    """Writes OpenVINO IR: `path`, and a `.bin` file with the weights beside it."""
     import openvino
 
     found = openvino.convert_model(program(model))
@@ -55,17 +55,17 @@ def write_openvino(model: keras.Model, path: Path) -> None:
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Writes TensorFlow's SavedModel, a folder."""
+    """Writes a TensorFlow SavedModel, a folder."""
     model.export(path, format="tf_saved_model", verbose=False)
 
 
 def write_litert(model: keras.Model, path: Path) -> None:
-    """Writes LiteRT, once TensorFlow Lite (`.tflite`)."""
+    """Writes LiteRT, formerly TensorFlow Lite (`.tflite`)."""
     model.export(path, format="litert", verbose=False)
 
 
 def write_stablehlo(model: keras.Model, path: Path) -> None:
-    """Writes StableHLO, as `jax.export` serializes it, for CPUs, GPUs and TPUs."""
+    """Writes StableHLO, serialized by `jax.export`, for CPUs, GPUs and TPUs."""
     import jax
     from jax import export
 
@@ -90,9 +90,10 @@ def write_stablehlo(model: keras.Model, path: Path) -> None:
 
 
 def program(model: keras.Model) -> Any:
-    """A model as an `ExportedProgram`, of any number of images.
+    """Traces a model to an `ExportedProgram` with a dynamic batch size.
 
-    Where images may be of any size, so may the program's, from `LEAST` patches on.
+    If the model takes images of any size, so does the program, from `LEAST` patches per
+    side.
     """
     import torch
 

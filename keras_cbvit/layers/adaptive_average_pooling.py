@@ -1,4 +1,4 @@
-"""The means of a map over a grid of bins."""
+"""Adaptive average pooling."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ MOST_BINS = 1000  # along a side
 class AdaptiveAveragePooling(keras.layers.Layer):
     """Averages a map of any size over `bins` x `bins` bins.
 
-    The bins are those of PyTorch's `AdaptiveAvgPool2d`: of an axis of n places, bin i
-    goes from floor(i n / bins) to ceil((i + 1) n / bins), so that where `bins` does not
-    divide n neighbors overlap. It is written as two products with small matrices:
-    exact, for sizes that are not known before run time, on every backend.
+    The bins are those of PyTorch's `AdaptiveAvgPool2d`: along an axis of n positions,
+    bin i spans floor(i n / bins) to ceil((i + 1) n / bins), so neighboring bins overlap
+    where `bins` does not divide n. Computed as two products with small matrices, which
+    is exact on every backend, also for sizes that are unknown until run time.
 
     Args:
         bins: bins along each side, at most 1000.
@@ -33,7 +33,7 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         Means are accumulated in at least float32.
 
     Raises:
-        ValueError: on other `bins`, or inputs of another rank.
+        ValueError: if `bins` is out of range or the inputs have another rank.
     """
 
     def __init__(self, bins: int, **kwargs: Any):
@@ -50,8 +50,8 @@ class AdaptiveAveragePooling(keras.layers.Layer):
         return ops.cast(x, inputs.dtype)
 
     def _means(self, size, dtype):
-        """Weights of shape `(bins, size)`; each row is the mean of a bin."""
-        # With a dtype, since torch's symbolic sizes have none that Keras knows.
+        """Returns weights of shape `(bins, size)`; each row averages a bin."""
+        # Keras cannot infer a dtype from torch's symbolic sizes.
         bin_index = ops.arange(self.bins, dtype="int32")[:, None]
         place = ops.arange(size, dtype="int32")[None]
         start = bin_index * size // self.bins

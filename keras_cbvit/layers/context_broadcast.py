@@ -1,4 +1,4 @@
-"""Context Broadcasting, the one line this package exists for."""
+"""Context Broadcasting."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from keras_cbvit.arguments import (
     choice,
     fixed_channels,
     flag,
-    of_keras,
+    format_value,
+    keras_object,
     refuse,
-    shown,
     whole_number,
 )
 from keras_cbvit.layers.parts import Part
@@ -25,11 +25,10 @@ CONTEXTS = ("mean", "max", "token")
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class ContextBroadcast(Part):
-    """Gives every token a share of a context common to all tokens.
+    """Adds a context, such as the mean token, to every token.
 
     Without `scale` (CB, section 3.2 of "Scratching Visual Transformer's Back
-    with Uniform Attention", ICCV 2023) each token becomes half of itself and
-    half of the context::
+    with Uniform Attention", ICCV 2023) each token is averaged with the context::
 
         y_i = 0.5 * x_i + 0.5 * context(x)
 
@@ -39,12 +38,12 @@ class ContextBroadcast(Part):
         y_i = x_i + Λ ⊙ context(x)
 
     Args:
-        scale: whether to learn Λ (CB_S) or to take halves (CB).
+        scale: whether to learn Λ (CB_S) or to average (CB).
         context: `"mean"` over the tokens (the paper's choice), or, as in its
             Table 10, their `"max"` or the first `"token"`.
-        axis: the axis that counts the tokens. Not the batch, not the channels.
+        axis: the token axis; not the first (batch) or last (channels) axis.
         scale_initializer: initializer of Λ. With the default, zeros, a CB_S
-            model starts as the plain model.
+            model initially computes what the plain model computes.
         scale_regularizer: optional regularizer of Λ.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
@@ -52,18 +51,19 @@ class ContextBroadcast(Part):
         inputs: tensor of rank 3 or more, channels last, for
             instance `(batch, tokens, channels)`. The number of tokens may be
             unknown until run time.
-        mask: optional boolean tensor, true where a token counts, whose axes are
-            the leading axes of `inputs`, for instance `(batch, tokens)`.
-            A masked token neither counts in the context nor is changed. Where
-            the context is that of no token at all, nothing is changed.
+        mask: optional boolean tensor, true for valid tokens, whose axes are the
+            leading axes of `inputs`, for instance `(batch, tokens)`. Masked
+            tokens are excluded from the context and returned unchanged. If no
+            token is valid, or `context="token"` and the first one is masked, all
+            are returned unchanged.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype. The mean is
         accumulated in at least float32.
 
     Raises:
-        ValueError: on an unknown `context`, a `scale` that is no bool, or an `axis`
-            that is not a token axis of the inputs.
+        ValueError: if `context` is unknown, `scale` is not a bool, or `axis` is not a
+            token axis of the inputs.
 
     Example:
         >>> layer = keras_cbvit.ContextBroadcast()
@@ -89,20 +89,20 @@ class ContextBroadcast(Part):
             refuse(
                 "axis",
                 axis,
-                "must be one whole number; reshape feature maps to (batch, tokens, "
-                "channels) to broadcast over height and width.",
+                "must be a whole number; to broadcast over height and width, reshape "
+                "feature maps to (batch, tokens, channels).",
             )
-        self.scale_initializer = of_keras(
+        self.scale_initializer = keras_object(
             "scale_initializer", scale_initializer, keras.initializers
         )
-        self.scale_regularizer = of_keras(
+        self.scale_regularizer = keras_object(
             "scale_regularizer", scale_regularizer, keras.regularizers
         )
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
         self._check_axis(input_shape)
-        # A layer that is called on another rank would take channels for tokens.
+        # With inputs of another rank, `axis` could be the channels.
         self.input_spec = keras.layers.InputSpec(ndim=len(input_shape))
         if self.scale:
             self.channel_scale = self.add_weight(
@@ -117,9 +117,9 @@ class ContextBroadcast(Part):
         axis = self.axis + rank if self.axis < 0 else self.axis
         if rank < 3 or not 0 < axis < rank - 1:
             raise ValueError(
-                f"axis={self.axis} does not count tokens in inputs of shape "
-                f"{shown(tuple(input_shape))}; the inputs need the batch first, the "
-                "channels last and a token axis between them."
+                f"axis={self.axis} is not a token axis of inputs of shape "
+                f"{format_value(tuple(input_shape))}; it must be between the first "
+                "axis (batch) and the last (channels)."
             )
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -152,7 +152,7 @@ class ContextBroadcast(Part):
 
     def _masked_context_of(self, x, counts):
         if self.context == "max":
-            # Not -inf: finite also where no token counts, so no gradient becomes NaN.
+            # Not -inf, which would give NaN gradients where no token is valid.
             counting = ops.where(counts, x, ops.zeros_like(x))
             lowest = ops.min(counting, axis=self.axis, keepdims=True)
             return self._context_of(ops.where(counts, x, lowest))

@@ -1,4 +1,4 @@
-"""A layer followed by Context Broadcasting, in the place of the layer alone."""
+"""Wraps a layer to apply Context Broadcasting to its output."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ from keras_cbvit.layers.context_broadcast import ContextBroadcast
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class ContextBroadcastWrapper(keras.layers.Wrapper):
-    """Calls a layer, and gives its output to `ContextBroadcast`.
+    """Applies `ContextBroadcast` to the output of a layer.
 
-    It stands where the layer stood, under the layer's name, so that whatever calls the
-    layer broadcasts, too (see `keras_cbvit.insert_context_broadcast`).
+    The wrapper replaces the layer under the same name (see
+    `keras_cbvit.insert_context_broadcast`).
 
     Args:
-        layer: a layer.
-        scale: whether to learn Λ (CB_S) or to take halves (CB).
+        layer: the layer to wrap.
+        scale: whether to learn Λ (CB_S) or to average (CB).
         **kwargs: those of `keras.layers.Layer`.
 
     Call arguments:
         *args, **kwargs: those of the layer.
 
     Attributes:
-        refusal: what is wrong with the layer's outputs, or `None`. Keras adds to the
-            messages of errors in calls.
+        refusal: the error message about the layer's outputs, or `None`, without what
+            Keras adds to messages of errors in calls.
 
     Returns:
         A tensor of shape `(batch, tokens, channels)`.
 
     Raises:
-        ValueError: if the layer gives anything else than one tensor of that shape.
+        ValueError: if the layer does not return one tensor of that shape.
     """
 
     def __init__(self, layer: keras.layers.Layer, scale: bool = True, **kwargs: Any):
         defaults = {"name": layer.name, "dtype": layer.dtype_policy}
-        # The layer casts its inputs itself, or does not.
+        # The layer decides whether to cast its inputs.
         super().__init__(layer, **{**defaults, "autocast": False, **kwargs})
         self.context_broadcast = ContextBroadcast(
             scale, dtype=self.dtype_policy, name="context_broadcast"
@@ -45,7 +45,7 @@ class ContextBroadcastWrapper(keras.layers.Wrapper):
         self.refusal: str | None = None
 
     def build(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the layer and CB are built as they are called."""
+        """Does nothing; calls build the layer and CB."""
 
     def call(self, *args: Any, **kwargs: Any) -> Tensor:
         outputs = self.layer(*args, **kwargs)
@@ -53,8 +53,8 @@ class ContextBroadcastWrapper(keras.layers.Wrapper):
         if is_nested or len(outputs.shape) != 3:
             found = "several" if is_nested else f"one of {len(outputs.shape)} axes"
             self.refusal = (
-                f"{self.layer.name} must give one tensor of shape (batch, tokens, "
-                f"channels) for context to be broadcast after it; it gives {found}."
+                f"{self.layer.name} must return one tensor of shape (batch, tokens, "
+                f"channels) for Context Broadcasting; it returns {found}."
             )
             raise ValueError(self.refusal)
         return self.context_broadcast(outputs)
@@ -63,7 +63,7 @@ class ContextBroadcastWrapper(keras.layers.Wrapper):
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> keras.KerasTensor:
-        # By a call, not by a shape, so that CB is built.
+        # Calls the layer symbolically, which builds CB.
         return keras.Operation.compute_output_spec(self, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

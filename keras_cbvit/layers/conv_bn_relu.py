@@ -20,9 +20,9 @@ from keras_cbvit.layers.synchronized_batch_normalization import (
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class ConvBNReLU(keras.layers.Layer):
-    """`relu(batch_norm(convolution(x)))`, what segmentation heads are made of.
+    """`relu(batch_norm(convolution(x)))`, the building block of segmentation heads.
 
-    The convolution has stride 1, no bias and keeps height and width by zeros around.
+    The convolution has stride 1, `"same"` padding and no bias.
 
     Args:
         channels: output channels.
@@ -31,14 +31,14 @@ class ConvBNReLU(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to normalize by the batch's statistics.
+        training: whether to normalize with batch statistics.
 
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
         dtype.
 
     Raises:
-        ValueError: on `channels` or a `kernel_size` that cannot be, or inputs of
+        ValueError: if `channels` or `kernel_size` is invalid, or the inputs have
             another rank.
     """
 

@@ -15,10 +15,10 @@ from keras_cbvit.layers.parts import Part
 class DropPath(Part):
     """Drops a whole branch of a residual block for some samples of a batch.
 
-    While training, each sample's values are all set to zero with probability
-    `rate`, and otherwise divided by `1 - rate`, so that their expectation stays
-    (Huang et al. 2016, per sample as in DeiT, which the paper's section 4 trains
-    with). At inference, and with `rate=0`, the layer is the identity.
+    In training, each sample is set to zero with probability `rate` and divided by
+    `1 - rate` otherwise, which keeps the expectation (Huang et al. 2016; per sample
+    as in DeiT, whose training the paper uses, section 4). At inference, and with
+    `rate=0`, the layer is the identity.
 
     Args:
         rate: probability of dropping a sample, `0 <= rate < 1`.
@@ -33,7 +33,7 @@ class DropPath(Part):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `rate` is outside `[0, 1)`, or `seed` no integer.
+        ValueError: if `rate` is outside `[0, 1)` or `seed` is not an integer.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
@@ -51,7 +51,7 @@ class DropPath(Part):
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
-        # In float32: TensorFlow's bfloat16 draws are so coarse that 0.009 drops 0.015.
+        # In float32: TensorFlow's bfloat16 draws are too coarse (0.009 drops 0.015).
         one_per_sample = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
         mask = keras.random.dropout(
             ops.ones(one_per_sample, "float32"),

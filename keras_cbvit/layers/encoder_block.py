@@ -26,7 +26,7 @@ from keras_cbvit.layers.places import (
 )
 
 PLACES = ("msa_end", "mlp_front", "mlp_mid", "mlp_end")
-"""Where layers can be put into a block."""
+"""The places in a block for additional layers."""
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -38,37 +38,35 @@ class EncoderBlock(CompositeLayer):
         x = x + drop_path(<msa_end> attention(norm1(x)))
         x = x + drop_path(mlp(norm2(x)))      mlp: <front> FC <mid> FC <end>
 
-    It is one layer, not a handful of nodes in the model's graph, because Keras
-    keeps the output of every node alive until a call ends, which is slow on torch. For
-    the same reason it runs its parts without calls of Keras's (`CompositeLayer.run`).
+    It is a single layer because Keras keeps the output of every node of a model's graph
+    alive until a call ends, which is slow on torch. It also skips Keras's overhead when
+    it calls its sublayers (`CompositeLayer.run`).
 
     Args:
         num_heads: number of attention heads; must divide the number of channels.
         mlp_dim: channels of the MLP's hidden tokens.
         drop_path_rate: probability of dropping each branch for a sample.
-        remat: whether to compute each branch again in the backward pass rather than
-            keep what is in between, which takes less memory and more time. Nothing
-            random may be in a branch then.
+        remat: whether to recompute the activations of each branch in the backward pass,
+            which takes less memory and more time. The branches must then not use
+            random numbers.
         epsilon: small number that the layer norms add to the variance.
-        attention: optional layer in the place of the `MultiHeadSelfAttention`.
-        msa_end: layers for the output of the attention, on the branch, in the order
-            they run in: a list, one layer, or `None`. Like the others they keep the
-            shape of their inputs.
-        mlp_front, mlp_mid, mlp_end: layers for the places in the MLP;
-            the paper's choice (Tables 4 and 5) is CB at `mlp_end`.
-        activation: that of the `MLP`.
+        attention: optional replacement for the `MultiHeadSelfAttention` layer.
+        msa_end: layers to apply to the output of the attention, in order: a list, one
+            layer, or `None`. They must keep the shape of their inputs.
+        mlp_front, mlp_mid, mlp_end: likewise for the places in the MLP; the paper's
+            choice (Tables 4 and 5) is CB at `mlp_end`.
+        activation: activation of the `MLP`.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`. All tokens count: a mask
-            is not honored.
+        inputs: tensor of shape `(batch, tokens, channels)`. Masks are ignored.
         training: whether to drop paths.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: on an argument that cannot work, inputs of another rank, or if
+        ValueError: if an argument is invalid, the inputs have another rank, or
             `num_heads` does not divide the number of channels.
     """
 
@@ -131,7 +129,7 @@ class EncoderBlock(CompositeLayer):
             return self.run(self.mlp, self.run(self.norm2, x))
 
         if self.remat and training:
-            # Not `keras.RematScope`, which would draw the paths to drop again.
+            # Not `keras.RematScope`, which would draw new paths to drop.
             msa, mlp = keras.remat(msa), keras.remat(mlp)
         x = inputs + self.run(self.drop_path1, msa(inputs), training=training)
         return x + self.run(self.drop_path2, mlp(x), training=training)

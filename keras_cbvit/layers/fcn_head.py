@@ -1,4 +1,4 @@
-"""The auxiliary head: a fully convolutional network of two layers."""
+"""The fully convolutional auxiliary head."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ from keras_cbvit.layers.initializers import classifier_kernel
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class FCNHead(keras.layers.Layer):
-    """Classifies each place of one map: conv3x3, dropout, conv1x1.
+    """Classifies each position of one feature map: conv3x3, dropout, conv1x1.
 
-    mmsegmentation's `FCNHead` with one convolution, a `ConvBNReLU`. Dropout is of whole
+    mmsegmentation's `FCNHead` with one convolution, a `ConvBNReLU`. Dropout drops whole
     channels.
 
     Args:
@@ -31,13 +31,13 @@ class FCNHead(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to drop, and to normalize by the batch's statistics.
+        training: whether to apply dropout and normalize with batch statistics.
 
     Returns:
         Logits of shape `(batch, height, width, classes)` in the layer's compute dtype.
 
     Raises:
-        ValueError: on an argument that cannot work, or inputs of another rank.
+        ValueError: if an argument is invalid or the inputs have another rank.
     """
 
     def __init__(

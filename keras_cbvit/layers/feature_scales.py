@@ -1,4 +1,4 @@
-"""From four maps of one size to four sizes."""
+"""Rescales four feature maps of one size to a pyramid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,32 +16,32 @@ from keras_cbvit.layers.synchronized_batch_normalization import (
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class FeatureScales(keras.layers.Layer):
-    """Brings four maps of a Vision Transformer to 4, 2, 1 and 1/2 times their size.
+    """Rescales four maps of a Vision Transformer to 4, 2, 1 and 1/2 times their size.
 
-    With patches of 16 pixels these are strides of 4, 8, 16 and 32, as of the stages of
-    a convolutional network. As in XCiT's and BEiT's segmentation:
+    With patches of 16 pixels the strides are 4, 8, 16 and 32, like the stages of a
+    convolutional network. As in XCiT's and BEiT's segmentation:
 
     ::
 
         y0 = up(gelu(batch_norm(up(x0))))     up: transposed convolution 2x2, stride 2
         y1 = up(x1)
         y2 = x2
-        y3 = max of 2x2 places of x3
+        y3 = max_pool2x2(x3)
 
     Args:
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: a list of four tensors of shape `(batch, height, width, channels)`.
-        training: whether to normalize by the batch's statistics.
+        training: whether to normalize with batch statistics.
 
     Returns:
         A list of four tensors in the layer's compute dtype, the finest first, with the
-        channels of the inputs. An odd last row or column is left out of the maximum.
+        channels of the inputs. Max pooling ignores an odd last row or column.
 
     Raises:
-        ValueError: if there are not four maps, or the last has fewer than two rows or
-            columns.
+        ValueError: if the inputs are not four maps, or the last one has fewer than two
+            rows or columns.
     """
 
     def __init__(self, **kwargs: Any):
@@ -86,8 +86,8 @@ class FeatureScales(keras.layers.Layer):
         _, height, width, _ = shapes[3]
         if any(isinstance(side, int) and side < 2 for side in (height, width)):
             raise ValueError(
-                f"Feature maps of {height}x{width} places cannot be halved: images "
-                "need at least 2x2 patches."
+                f"Feature maps of {height}x{width} patches are too small; images must "
+                "have at least 2x2 patches."
             )
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
@@ -101,5 +101,5 @@ class FeatureScales(keras.layers.Layer):
         return [scaled(s, scale) for s, scale in zip(input_shape, scales, strict=True)]
 
     def get_config(self) -> dict[str, Any]:
-        # Without a method of its own, a layer given a policy as dtype has no config.
+        # Without this method, Keras cannot serialize a dtype policy.
         return super().get_config()

@@ -1,4 +1,4 @@
-"""The grid of patches that images are cut into."""
+"""Checks that images split into patches."""
 
 import keras
 
@@ -11,14 +11,14 @@ def check_patches(
     images_shape: Shape,
     tokens: int | None = None,
 ) -> None:
-    """Raises a ValueError unless images are cut into patches, and into so many tokens.
+    """Raises a ValueError unless images split into whole patches, `tokens` of them.
 
     Args:
         layer: the layer, for its name.
         patch_size: side of a patch in pixels.
-        images_shape: shape of the images. A side may be `None`, or symbolic while a
-            model is exported for images of any size; then it is not checked.
-        tokens: how many patches there are, if known.
+        images_shape: shape of the images. Sides that are `None`, or symbolic during
+            export, are not checked.
+        tokens: number of patch tokens, if known.
     """
     if len(images_shape) != 4:
         raise ValueError(
@@ -29,14 +29,14 @@ def check_patches(
     for side in (height, width):
         if isinstance(side, int) and (side < 1 or side % patch_size):
             raise ValueError(
-                f"patch_size={patch_size} does not divide images of {height}x{width} "
-                "pixels."
+                f"patch_size={patch_size} does not divide the size of the images, "
+                f"{height}x{width} pixels."
             )
     if not all(isinstance(number, int) for number in (height, width, tokens)):
         return
     if tokens != (height // patch_size) * (width // patch_size):
         raise ValueError(
-            f"{layer.name} was given {tokens} tokens of patches, but images of {height}"
-            f"x{width} pixels have {(height // patch_size) * (width // patch_size)} of "
-            f"patch_size={patch_size}."
+            f"{layer.name} got {tokens} patch tokens, but images of {height}x{width} "
+            f"pixels have {(height // patch_size) * (width // patch_size)} patches "
+            f"with patch_size={patch_size}."
         )

@@ -1,4 +1,4 @@
-"""One learnable factor for each channel of a residual branch."""
+"""LayerScale."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keras_cbvit.arguments import check_shape, fixed_channels, number_between
 from keras_cbvit.layers.parts import Part
 
 INITIAL_VALUE = number_between(0, 100)
-"""Checks what the factors start from."""
+"""Validates the initial value of the factors."""
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
@@ -21,10 +21,10 @@ class LayerScale(Part):
         y = γ ⊙ x
 
     From "Going deeper with Image Transformers" (ICCV 2021). In an encoder block it is
-    the last layer of a branch, so it also scales what CB adds there.
+    the last layer of a branch, so it also scales the output of CB there.
 
     Args:
-        initial_value: what every γ starts from; DINOv2 trains from 1e-5.
+        initial_value: initial value of every γ; DINOv2 uses 1e-5.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -34,7 +34,7 @@ class LayerScale(Part):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `initial_value` is no number from 0 to 100.
+        ValueError: if `initial_value` is not a number between 0 and 100.
     """
 
     def __init__(self, initial_value: float = 1e-5, **kwargs: Any):

@@ -32,7 +32,7 @@ ACTIVATIONS = {
 
 
 def is_gated(activation: str) -> bool:
-    """Whether one half of the channels gates the other."""
+    """Returns whether one half of the channels gates the other."""
     return activation == "swiglu"
 
 
@@ -40,32 +40,32 @@ def is_gated(activation: str) -> bool:
 class MLP(CompositeLayer):
     """`<front> FC <mid> FC <end>`, in the notation of the paper's Table 5.
 
-    The first fully connected layer widens the tokens to `hidden_dim` and is
-    followed by GELU, the second brings them back. Any layers that keep the shape of
-    their inputs can be put at the three places; the paper puts `ContextBroadcast` at
-    the end.
+    The first fully connected layer expands the tokens to `hidden_dim` channels and is
+    followed by GELU; the second projects them back. Each of the three places takes any
+    layers that keep the shape of their inputs; the paper puts `ContextBroadcast` at the
+    end.
 
     Args:
         hidden_dim: channels of the hidden tokens, after the activation.
-        front: layers for the input of the first FC, in the order they run in: a list,
-            one layer, or `None`.
-        mid: layers for the hidden tokens, after the activation.
-        end: layers for the output of the second FC.
-        activation: `"gelu"`, the exact one, `"gelu_tanh"`, `"quick_gelu"`, or
-            `"swiglu"`, for which the first FC has twice as many channels, of which one
-            half gates the other ("GLU Variants Improve Transformer").
+        front: layers to apply before the first FC, in order: a list, one layer, or
+            `None`.
+        mid: layers to apply to the hidden tokens, after the activation.
+        end: layers to apply after the second FC.
+        activation: `"gelu"` (exact), `"gelu_tanh"`, `"quick_gelu"`, or `"swiglu"`, for
+            which the first FC has twice as many channels and one half gates the other
+            ("GLU Variants Improve Transformer").
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, tokens, channels)`, or of any other rank that
-            the layers at the places take, from `(batch, channels)` on.
+        inputs: tensor of shape `(batch, tokens, channels)`, or of any other rank from 2
+            that the layers at the places take.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `hidden_dim` is no whole number of at least 1, or there is
-            something else at a place than a layer that keeps its input's shape.
+        ValueError: if `hidden_dim` is not a positive whole number, or a place has
+            anything but layers that keep the shape of their inputs.
     """
 
     def __init__(

@@ -21,34 +21,34 @@ from keras_cbvit.layers.token_dense import TokenDense
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class MultiHeadSelfAttention(CompositeLayer):
-    """Scaled dot-product attention of tokens to each other, in several heads.
+    """Scaled dot-product self-attention with several heads.
 
-    Queries, keys and values come from one dense layer; its output channels are
-    ordered (query | key | value) by head, as in timm. The paper calls this sub-block
-    MSA (section 2).
+    One dense layer computes queries, keys and values; its output channels are ordered
+    (query | key | value), then by head, as in timm. The paper calls this sub-block MSA
+    (section 2).
 
     Args:
         num_heads: number of heads; must divide the number of channels.
         qkv_bias: whether queries, keys and values have a bias.
-        qk_norm: whether the queries and the keys of each head are normalized, by a
-            layer norm each, as in "Scaling Vision Transformers to 22 Billion
-            Parameters" (ICML 2023).
+        qk_norm: whether to apply a layer norm to the queries and to the keys of each
+            head, as in "Scaling Vision Transformers to 22 Billion Parameters" (ICML
+            2023).
         epsilon: small number that these layer norms add to the variance.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tensor of shape `(batch, tokens, channels)`.
         return_attention_scores: whether to return the attention maps as well.
-        training: whether gradients will be asked for; it changes the speed alone.
+        training: whether gradients will be computed; only affects speed.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype; with
-        `return_attention_scores` a tuple of it and the maps, of shape
-        `(batch, num_heads, tokens, tokens)`, whose rows add up to 1.
+        `return_attention_scores`, a tuple of it and the maps, of shape
+        `(batch, num_heads, tokens, tokens)`, whose rows sum to 1.
 
     Raises:
-        ValueError: if `num_heads` is no whole number of at least 1 that divides the
-            number of channels, or on inputs of another rank.
+        ValueError: if `num_heads` is not a positive whole number that divides the
+            number of channels, or the inputs have another rank.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class MultiHeadSelfAttention(CompositeLayer):
     def attend(
         self, inputs: Tensor, return_attention_scores: bool, training: bool | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the heads give side by side, and their maps, if asked for."""
+        """Returns the concatenated outputs of the heads, and their maps or `None`."""
         tokens = ops.shape(inputs)[1]
         channels = self.qkv.units // 3
         query, key, value = (
@@ -125,7 +125,7 @@ class MultiHeadSelfAttention(CompositeLayer):
 
     @property
     def number_of_maps(self) -> int:
-        """How many attention maps there are of an image."""
+        """Number of attention maps per image."""
         return self.num_heads
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""Layers that consist of other layers."""
+"""Base classes of layers with sublayers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,26 +9,26 @@ from keras_cbvit.annotations import Shape, Tensor
 from keras_cbvit.internals import layers_within
 
 CALIBRATED = ("gptq", "awq")
-"""The modes of quantization that Keras calibrates on tokens of text."""
+"""Quantization modes that Keras calibrates on text."""
 
 
 class Part(keras.layers.Layer):
-    """A layer whose `call` needs nothing of what Keras does around a call.
+    """A layer whose `call` can run without `keras.layers.Layer.__call__`.
 
-    Keras's `Layer.__call__` takes about 0.1 ms on torch, as long as a small product.
+    `__call__` takes about 0.1 ms on torch, as long as a small matrix product.
     """
 
 
 class CompositeLayer(Part):
-    """A layer of layers, whose configuration says how its parts are quantized.
+    """A layer with sublayers, whose configuration stores their quantization.
 
-    Keras quantizes a model's innermost layers one by one, and keeps the mode in their
-    configurations. The parts of a composite layer are in no file, so the composite
-    layer keeps it for them.
+    Keras quantizes the innermost layers of a model and stores the mode in their
+    configurations. The configurations of a composite layer's parts are not saved, so
+    the composite layer stores the mode for them.
 
     Args:
-        quantized: how parts are quantized, by their path within this layer, as
-            `get_config` gives it; none if not given.
+        quantized: quantization of the parts by path within this layer, as in
+            `get_config`.
         **kwargs: those of `keras.layers.Layer`.
     """
 
@@ -37,7 +37,7 @@ class CompositeLayer(Part):
         self._quantized = quantized or {}
 
     def part_arguments(self, name: str) -> dict[str, Any]:
-        """The arguments of the part of this name that say its dtype."""
+        """Returns the arguments that set the dtype and quantization of a part."""
         if name in self._quantized:
             return {
                 key: keras.saving.deserialize_keras_object(value)
@@ -52,22 +52,22 @@ class CompositeLayer(Part):
         return {**arguments, "quantized": inner} if inner else arguments
 
     def layer_norm(self, name: str, epsilon: float) -> keras.layers.LayerNormalization:
-        """A layer norm to be a part of this layer."""
+        """Returns a layer norm for use as a part of this layer."""
         return LayerNorm(epsilon=epsilon, dtype=self.dtype_policy, name=name)
 
     def run(self, part: keras.layers.Layer, *args: Any, **kwargs: Any) -> Tensor:
-        """Calls a part, without what Keras does around a call where that is nothing.
+        """Calls a part, directly by `call` where `__call__` would do nothing else.
 
-        It is something where a dtype changes, as for quantized parts, or where a loss
-        is added.
+        `__call__` is needed where a dtype changes, as for quantized parts, or a loss is
+        added.
         """
-        is_nothing = (
+        is_direct = (
             isinstance(part, Part)
             and part.dtype_policy == self.dtype_policy
             and part.activity_regularizer is None
             and keras.backend.standardize_dtype(args[0].dtype) == self.compute_dtype
         )
-        call = part.call if is_nothing else part
+        call = part.call if is_direct else part
         return call(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -81,21 +81,21 @@ class LayerNorm(Part, keras.layers.LayerNormalization):
 
 
 def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
-    """How the layers within a layer are quantized, by their path within it.
+    """Returns the quantization of the layers within a layer, by path within it.
 
-    Each is given as arguments of `keras.layers.Dense`, serialized; layers that are not
+    The values are serialized arguments of `keras.layers.Dense`; layers that are not
     quantized are left out.
 
     Raises:
-        ValueError: if a layer cannot be built again as it was quantized.
+        ValueError: if a quantized layer cannot be rebuilt from its configuration.
     """
     prefix = f"{layer.path}/" if isinstance(layer, CompositeLayer) else ""
     quantized = [each for each in layers_within(layer) if each.quantization_mode]
     check_quantized(quantized)
     if quantized and not hasattr(keras.quantizers, "QuantizationConfig"):
         raise ValueError(
-            f"{quantized[0].path} is quantized, which Keras {keras.__version__} does "
-            "not keep in a file; update Keras, or save the model before that."
+            f"{quantized[0].path} is quantized, which Keras {keras.__version__} cannot "
+            "save; update Keras, or save the model before you quantize it."
         )
     return {
         part.path.removeprefix(prefix): {
@@ -109,37 +109,36 @@ def quantized_layers(layer: keras.layers.Layer) -> dict[str, dict[str, Any]]:
 
 
 def check_quantized(layers: Iterable[keras.layers.Layer]) -> None:
-    """Raises a ValueError if a file of some layers would be one of other layers."""
+    """Raises a ValueError if the quantization of some layers cannot be saved."""
     for layer in layers:
         mode = layer.quantization_mode
         if mode in CALIBRATED:
             raise ValueError(
                 f"{layer.path} is quantized to {mode}, which Keras calibrates on text "
-                "alone, so no file can have it; quantize the model to int8, int4 or "
-                "float8."
+                "only, so it cannot be saved; use int8, int4 or float8."
             )
         if mode is not None and getattr(layer, "lora_enabled", False):
             raise ValueError(
-                f"{layer.path} has LoRA beside a kernel in {mode}, which cannot take "
-                "it exactly; save the quantized model before LoRA is enabled, and LoRA "
-                "by save_lora_weights."
+                f"{layer.path} has LoRA on a kernel in {mode}, which cannot be merged "
+                "exactly; save the quantized model before you enable LoRA, and LoRA "
+                "with save_lora_weights."
             )
 
 
 def check_part(part: keras.layers.Layer, shape: Shape) -> None:
-    """Raises a ValueError unless a layer keeps this shape of its inputs."""
+    """Raises a ValueError unless a layer keeps the shape of its inputs."""
     found = part.compute_output_shape(shape)
     if tuple(found) != tuple(shape):
         raise ValueError(
-            f"{part.name} makes {tuple(found)} of inputs of shape {tuple(shape)}, but "
-            "has to keep their shape at its place."
+            f"{part.name} must keep the shape of its inputs, but returns "
+            f"{tuple(found)} for {tuple(shape)}."
         )
 
 
 def part_from_config(config: dict[str, Any]) -> keras.layers.Layer:
-    """A layer of its serialized configuration, not built yet.
+    """Returns a layer from its serialized configuration, not built yet.
 
-    Keras would build it at once, in no name scope. The layer that it is part of builds
-    it, so that its weights have the same paths as before it was saved.
+    Keras would build it at once, outside of any name scope. Instead its parent builds
+    it, so that the paths of its weights stay the same.
     """
     return keras.saving.deserialize_keras_object({**config, "build_config": None})

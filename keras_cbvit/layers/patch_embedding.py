@@ -1,4 +1,4 @@
-"""From an image to tokens."""
+"""Patch embedding."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from keras_cbvit.layers.token_dense import TokenDense
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class PatchEmbedding(CompositeLayer):
-    """Cuts images into square patches and maps each linearly to a token.
+    """Splits images into square patches and projects each linearly to a token.
 
-    This is the convolution with kernel and stride `patch_size` of other
-    implementations, written as one matrix product: the same numbers, and no
-    backend is slower with it on a CPU, JAX and torch faster.
+    Other implementations use a convolution with kernel size and stride `patch_size`.
+    This matrix product gives the same numbers, faster on a CPU with JAX and torch and
+    as fast with TensorFlow.
 
     Args:
         patch_size: side of a patch in pixels.
@@ -28,15 +28,15 @@ class PatchEmbedding(CompositeLayer):
 
     Call arguments:
         inputs: images of shape `(batch, height, width, channels)`; `patch_size`
-            divides height and width.
+            must divide height and width.
 
     Returns:
         Tokens of shape `(batch, height/patch_size * width/patch_size, hidden_dim)`
         in the layer's compute dtype, row by row from the upper left patch.
 
     Raises:
-        ValueError: on a size that is no whole number of at least 1, or images of
-            another rank, or whose height and width `patch_size` does not divide.
+        ValueError: if a size is not a positive whole number, the images have another
+            rank, or `patch_size` does not divide their height and width.
     """
 
     def __init__(self, patch_size: int, hidden_dim: int, **kwargs: Any):
@@ -57,7 +57,7 @@ class PatchEmbedding(CompositeLayer):
         self.projection.build((None, None, self.patch_size**2 * channels))
 
     def call(self, inputs: Tensor) -> Tensor:
-        # It may be called on other images than it was built for.
+        # The images may have another size than in `build`.
         check_patches(self, self.patch_size, inputs.shape)
         p, channels = self.patch_size, inputs.shape[-1]
         _, height, width, _ = ops.shape(inputs)

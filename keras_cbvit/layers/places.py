@@ -1,4 +1,4 @@
-"""Places in a block of an encoder, at each of which layers such as CB can be put."""
+"""Helpers for the places in an encoder block that take layers such as CB."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from keras_cbvit.layers.parts import check_part, part_from_config
 
 
 def layers_at(place: str, value: Places) -> tuple[keras.layers.Layer, ...]:
-    """The layers that are put at a place, as a tuple.
+    """Returns the layers at a place as a tuple.
 
     Args:
         place: the name of the place, for messages.
-        value: a layer, a list or tuple of layers in the order they run in, or `None`.
+        value: a layer, an ordered list or tuple of layers, or `None`.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if `value` is anything else.
     """
     if value is None or isinstance(value, keras.layers.Layer):
         return () if value is None else (value,)
@@ -30,17 +30,17 @@ def layers_at(place: str, value: Places) -> tuple[keras.layers.Layer, ...]:
 
 
 def build_at(layers: Sequence[keras.layers.Layer], shape: Shape) -> None:
-    """Builds the layers at a place for inputs of a shape, which each has to keep."""
+    """Builds the layers at a place and checks that each keeps the input shape."""
     for layer in layers:
         layer.build(shape)
         check_part(layer, shape)
 
 
 def serialize_at(layers: Sequence[keras.layers.Layer]) -> list[dict[str, Any]]:
-    """The layers at a place as a configuration has them."""
+    """Serializes the layers at a place."""
     return [keras.saving.serialize_keras_object(layer) for layer in layers]
 
 
 def from_config_at(config: Sequence[dict[str, Any]] | None) -> list[keras.layers.Layer]:
-    """The layers at a place from `serialize_at`, not built yet."""
+    """Deserializes the layers at a place, without building them."""
     return [part_from_config(each) for each in config or ()]

@@ -16,14 +16,14 @@ BINS = (1, 2, 3, 6)
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class PyramidPooling(keras.layers.Layer):
-    """Gives every place of a map the means of its surroundings, at four scales.
+    """Concatenates a map with its averages at four scales and fuses them.
 
     ::
 
-        y = conv3x3([x, resize(conv1x1(pool(x))) for each pool of 1, 2, 3, 6 bins])
+        y = conv3x3([x, resize(conv1x1(pool(x))) for pools of 1, 2, 3 and 6 bins])
 
-    From "Pyramid Scene Parsing Network" (CVPR 2017), with the convolution that UperNet
-    ends it with; each convolution is a `ConvBNReLU`.
+    From "Pyramid Scene Parsing Network" (CVPR 2017), followed by UperNet's convolution;
+    each convolution is a `ConvBNReLU`.
 
     Args:
         channels: output channels of each convolution.
@@ -31,14 +31,14 @@ class PyramidPooling(keras.layers.Layer):
 
     Call arguments:
         inputs: tensor of shape `(batch, height, width, channels)`.
-        training: whether to normalize by the batch's statistics.
+        training: whether to normalize with batch statistics.
 
     Returns:
         A tensor of shape `(batch, height, width, channels)` in the layer's compute
         dtype.
 
     Raises:
-        ValueError: if `channels` is no whole number of at least 1, or on inputs of
+        ValueError: if `channels` is not a positive whole number, or the inputs have
             another rank.
     """
 

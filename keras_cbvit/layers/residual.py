@@ -1,4 +1,4 @@
-"""One residual branch by itself, half an encoder block."""
+"""A single residual branch, half an encoder block."""
 
 from typing import Any, Self
 
@@ -17,10 +17,11 @@ from keras_cbvit.layers.parts import CompositeLayer, check_part, part_from_confi
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class Residual(CompositeLayer):
-    """`x + branch(norm(x))`: an encoder block has an MSA and an MLP of this kind.
+    """`x + branch(norm(x))`, like the MSA and the MLP of an encoder block.
 
     Args:
-        branch: a layer that keeps its input's shape, `MultiHeadSelfAttention` or `MLP`.
+        branch: a layer that keeps the shape of its inputs, `MultiHeadSelfAttention` or
+            `MLP`.
         epsilon: small number that the layer norm adds to the variance.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
@@ -31,8 +32,8 @@ class Residual(CompositeLayer):
         A tensor of the inputs' shape, in the layer's compute dtype.
 
     Raises:
-        ValueError: if `branch` is no layer that keeps its input's shape, or on inputs
-            of another rank.
+        ValueError: if `branch` does not keep the shape of its inputs, or the inputs
+            have another rank.
     """
 
     def __init__(

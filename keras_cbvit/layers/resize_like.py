@@ -13,15 +13,15 @@ from keras_cbvit.arguments import check_shape
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """Resizes a map bilinearly to the size of another.
 
-    Corners are not aligned, as mmsegmentation has it. When growing, this is the same on
-    every backend.
+    Corners are not aligned, as in mmsegmentation. Upscaling is the same on every
+    backend.
 
     Args:
         x: tensor of shape `(batch, height, width, channels)`.
         like: tensor of shape `(batch, new_height, new_width, any)`.
 
     Returns:
-        A tensor of shape `(batch, new_height, new_width, channels)` and the dtype of
+        A tensor of shape `(batch, new_height, new_width, channels)` with the dtype of
         `x`.
     """
     return backend.resize(x, ops.shape(like)[1:3])
@@ -43,7 +43,7 @@ class ResizeLike(keras.layers.Layer):
         compute dtype.
 
     Raises:
-        ValueError: if either is of another rank.
+        ValueError: if either tensor has another rank.
     """
 
     def __init__(self, **kwargs: Any):
@@ -61,5 +61,5 @@ class ResizeLike(keras.layers.Layer):
         return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        # Without a method of its own, a layer given a policy as dtype has no config.
+        # Without this method, Keras cannot serialize a dtype policy.
         return super().get_config()

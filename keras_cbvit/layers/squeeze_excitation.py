@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation of tokens, what the paper compares CB with."""
+"""Squeeze-and-excitation of tokens, a baseline of the paper."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ class SqueezeExcitation(CompositeLayer):
 
         y = x ⊙ sigmoid(FC(relu(FC(mean of x over the tokens))))
 
-    The baseline of the paper's Tables 2 and 3, at the place of CB. The default ratio is
+    The baseline of the paper's Tables 2 and 3, in the place of CB. The default ratio is
     that of "Squeeze-and-Excitation Networks" (CVPR 2018).
 
     Args:
-        ratio: how many times fewer channels there are between the two dense layers;
-            at least one is left.
+        ratio: reduction ratio of the channels between the two dense layers, which keep
+            at least one.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
@@ -37,7 +37,7 @@ class SqueezeExcitation(CompositeLayer):
         accumulated in at least float32.
 
     Raises:
-        ValueError: if `ratio` is not a whole number of at least 1, or on inputs of
+        ValueError: if `ratio` is not a positive whole number, or the inputs have
             another rank.
     """
 

@@ -1,4 +1,4 @@
-"""Batch normalization over the batch of all devices."""
+"""Batch normalization across devices."""
 
 from typing import Any
 
@@ -11,21 +11,20 @@ from keras_cbvit.arguments import check_shape
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization by the statistics of the global batch, on every backend.
+    """Batch normalization with the statistics of the global batch, on every backend.
 
-    Keras's own has an argument for it that only TensorFlow takes, where each replica of
-    a strategy would else have statistics of its own. On JAX a batch spread over devices
-    is one array, whose mean is that of all devices as it is; on torch Keras 3.15 trains
-    on one device. So a file saved on one backend loads on the others.
+    Keras's `synchronized=True` only works on TensorFlow. It is not needed elsewhere: on
+    JAX a batch sharded over devices is one array, and on torch Keras 3.15 trains on one
+    device. Files of this layer load on every backend.
 
-    Momentum and epsilon are PyTorch's, which mmsegmentation leaves as they are.
+    Momentum and epsilon are the defaults of PyTorch and mmsegmentation.
 
     Args:
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tensor of rank 2 or more, whose last axis is the channels.
-        training: whether to normalize by the batch's statistics.
+        inputs: tensor of rank 2 or more, channels last.
+        training: whether to normalize with batch statistics.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype.

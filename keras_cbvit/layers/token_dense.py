@@ -18,7 +18,7 @@ from keras_cbvit.layers.parts import Part
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenDense(Part, keras.layers.Dense):
-    """Keras's `Dense` for tokens: the same values, faster (`keras_cbvit.backend`).
+    """Keras's `Dense` with a faster implementation (see `keras_cbvit.backend`).
 
     Args:
         units: output channels.
@@ -31,7 +31,7 @@ class TokenDense(Part, keras.layers.Dense):
         A tensor of shape `(batch, ..., units)` in the layer's compute dtype.
 
     Raises:
-        ValueError: if `units` is no whole number of at least 1.
+        ValueError: if `units` is not a positive whole number.
     """
 
     def __init__(self, units: int, **kwargs: Any):
@@ -53,14 +53,14 @@ class TokenDense(Part, keras.layers.Dense):
     def quantize(
         self, mode: Any = None, type_check: bool = True, config: Any = None
     ) -> None:
-        # Keras refuses subclasses, which might compute something else.
+        # By default, Keras refuses to quantize subclasses.
         super().quantize(mode, type_check=False, config=config)
 
     def save_own_variables(self, store: Any) -> None:
         found = {}
         super().save_own_variables(found)
         if self.lora_enabled and self.quantization_mode is None:
-            # Keras's is in the compute dtype.
+            # Keras would merge in the compute dtype.
             found["0"] = keras.ops.cast(merged_kernel(self), self.variable_dtype)
         for name, value in found.items():
             store[name] = value

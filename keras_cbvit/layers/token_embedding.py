@@ -1,4 +1,4 @@
-"""The prefix tokens and the position embedding."""
+"""Prefix tokens and position embedding."""
 
 from typing import Any
 
@@ -24,40 +24,40 @@ from keras_cbvit.layers.initializers import dense_kernel
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenEmbedding(keras.layers.Layer):
-    """Puts the prefix tokens first and adds a position embedding.
+    """Prepends the prefix tokens and adds a position embedding.
 
     The prefix tokens are the class token, DeiT's distillation token and register
-    tokens, in this order, as far as there are some. All are learned.
+    tokens, in this order. All are learned.
 
-    The position embedding is learned on one grid of patches and, for images of another
-    size, resampled to theirs: bicubic with antialiasing, as when weights are loaded for
-    another size, so that both give the same. It is written as two small matrix
-    products, since the bicubic resizing of the backends differs.
+    The position embedding is learned on one grid of patches and resampled for images of
+    another size: bicubic with antialiasing, with the same result as loading weights for
+    another size. Computed as two small matrix products, since the bicubic resizing of
+    the backends differs.
 
     Args:
         patch_size: side of a patch in pixels.
-        grid: `(rows, columns)` of the patches that the position embedding is of.
-        num_register_tokens: tokens of no patch that are not classified, as in "Vision
-            Transformers Need Registers" (ICLR 2024).
-        prefix_position_embedding: whether the prefix tokens have position embeddings,
-            too; without, only the patches.
-        class_token: whether there is a class token.
-        distillation_token: whether there is a token to learn from a teacher, as in
-            DeiT (ICML 2021).
+        grid: `(rows, columns)` of patches of the learned position embedding.
+        num_register_tokens: number of register tokens, as in "Vision Transformers Need
+            Registers" (ICLR 2024).
+        prefix_position_embedding: whether the prefix tokens get position embeddings as
+            well as the patch tokens.
+        class_token: whether to prepend a class token.
+        distillation_token: whether to add a distillation token, as in DeiT (ICML
+            2021).
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
-        inputs: tokens of shape `(batch, tokens, channels)`.
-        images: the images they are patches of, of shape `(batch, height, width,
-            channels)`, of which only the size is used.
+        inputs: patch tokens of shape `(batch, tokens, channels)`.
+        images: the images, of shape `(batch, height, width, channels)`; only their size
+            is used.
 
     Returns:
         A tensor of shape `(batch, prefix + tokens, channels)` in the layer's compute
         dtype.
 
     Raises:
-        ValueError: on an argument that cannot be, or tokens that are not those of the
-            images.
+        ValueError: if an argument is invalid, or the number of tokens does not match
+            the images.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     @property
     def num_prefix_tokens(self) -> int:
-        """How many tokens come before those of the patches."""
+        """Number of tokens before the patch tokens."""
         singles = self.has_class_token + self.has_distillation_token
         return singles + self.num_register_tokens
 
@@ -125,7 +125,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     @property
     def _num_positioned(self):
-        """How many of the prefix tokens have position embeddings."""
+        """Number of prefix tokens with position embeddings."""
         return self.num_prefix_tokens if self.prefix_position_embedding else 0
 
     def call(self, inputs: Tensor, images: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class TokenEmbedding(keras.layers.Layer):
         position = self.position_embedding
         own_size = tuple(side * self.patch_size for side in self.grid)
         sides = images.shape[1:3]
-        # A side that is not known is not compared: torch and JAX would make it known.
+        # Comparing a symbolic side would make it constant on torch and JAX.
         known = all(isinstance(side, int) for side in sides)
         if not known or tuple(sides) != own_size:
             position = self._resample(images)
@@ -196,15 +196,14 @@ def resample_position_embedding(
 ) -> np.ndarray:
     """Resamples a position embedding to another grid of patches, in float64.
 
-    Bicubic with antialiasing, as timm does it, so that a model gives the same
-    predictions on every backend: their own resizing differs.
+    Bicubic with antialiasing, as in timm. The backends' own resizing differs from each
+    other.
 
     Args:
         embedding: array of shape `(1, num_prefix + rows * columns, channels)`.
-        old_grid: its `(rows, columns)`.
-        new_grid: the wanted `(rows, columns)`.
-        num_prefix: how many of the tokens come before the patches; their embeddings
-            are kept.
+        old_grid: `(rows, columns)` of `embedding`.
+        new_grid: `(rows, columns)` to resample to.
+        num_prefix: number of prefix tokens, whose embeddings are kept.
 
     Returns:
         A float32 array of shape `(1, num_prefix + new_rows * new_columns, channels)`.

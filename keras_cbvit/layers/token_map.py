@@ -1,4 +1,4 @@
-"""From the tokens of a Vision Transformer to a feature map."""
+"""Reshapes the tokens of a Vision Transformer to a feature map."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from keras_cbvit.layers.grid import check_patches
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenMap(keras.layers.Layer):
-    """Puts the tokens of the patches where the patches are, without prefix tokens.
+    """Reshapes the patch tokens to a feature map and drops the prefix tokens.
 
     Args:
         patch_size: side of a patch in pixels.
-        num_prefix_tokens: how many tokens come before those of the patches, such as
-            the class token.
+        num_prefix_tokens: number of tokens before the patch tokens, such as the class
+            token.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tokens of shape `(batch, prefix + tokens, channels)`.
-        images: the images they are of, of shape `(batch, height, width, channels)`,
-            of which only the size is used.
+        images: the images, of shape `(batch, height, width, channels)`; only their size
+            is used.
 
     Returns:
         A tensor of shape `(batch, height/patch_size, width/patch_size, channels)`.
 
     Raises:
-        ValueError: on a `patch_size` that is no whole number of at least 1, or tokens
-            that are not those of the images.
+        ValueError: if `patch_size` is not a positive whole number, or the number of
+            tokens does not match the images.
     """
 
     def __init__(self, patch_size: int, num_prefix_tokens: int = 1, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""From tokens to one vector."""
+"""Pools tokens into one vector."""
 
 from typing import Any
 
@@ -14,25 +14,26 @@ POOLINGS = ("token", "avg", "token_avg", "distillation", "distilled")
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class TokenPooling(keras.layers.Layer):
-    """From tokens to one vector: a token, the mean of the patches', or of both.
+    """Pools tokens into one vector.
 
     Args:
         pooling: `"token"` for the first token, the class token; `"avg"` for the mean of
-            the tokens after the prefix tokens; `"token_avg"` for the two side by side;
+            the patch tokens; `"token_avg"` for the concatenation of both;
             `"distillation"` for the second token, DeiT's distillation token;
             `"distilled"` for the mean of the first two.
-        num_prefix_tokens: how many tokens come before those of the patches.
+        num_prefix_tokens: number of tokens before the patch tokens.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tensor of shape `(batch, prefix + tokens, channels)`.
 
     Returns:
-        A tensor of shape `(batch, channels)`, of `"token_avg"` `(batch, 2 * channels)`,
-        in the layer's compute dtype. The mean is accumulated in at least float32.
+        A tensor of shape `(batch, channels)`, or `(batch, 2 * channels)` for
+        `"token_avg"`, in the layer's compute dtype. The mean is accumulated in at least
+        float32.
 
     Raises:
-        ValueError: on an unknown `pooling`, or inputs of another rank.
+        ValueError: if `pooling` is unknown, or the inputs have another rank.
     """
 
     def __init__(self, pooling: str, num_prefix_tokens: int = 1, **kwargs: Any):

@@ -1,4 +1,4 @@
-"""Self-attention with a head that attends to all tokens alike."""
+"""Self-attention with an additional uniform head."""
 
 from typing import Any
 
@@ -13,30 +13,30 @@ from keras_cbvit.layers.multi_head_self_attention import MultiHeadSelfAttention
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class UniformHeadSelfAttention(MultiHeadSelfAttention):
-    """Multi-head self-attention with one more head, whose attention is uniform.
+    """Multi-head self-attention with an additional head of uniform attention.
 
-    The uniform head (section 3.1 and Table 1 of the paper) gives every token the mean
-    of its values over all tokens, so it has neither queries nor keys. As the mean of
-    the values is the value of the mean, one vector for each image goes through it.
+    The uniform head (section 3.1 and Table 1 of the paper) outputs the mean of its
+    values over all tokens, so it has no queries or keys. Since the mean of the values
+    equals the value of the mean token, it projects one vector per image.
 
     Args:
-        num_heads: number of heads with softmax attention, beside the uniform one.
-        head_dim: channels of a head.
+        num_heads: number of softmax heads, not counting the uniform one.
+        head_dim: channels of each head.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tensor of shape `(batch, tokens, channels)`.
         return_attention_scores: whether to return the attention maps as well.
-        training: whether gradients will be asked for; it changes the speed alone.
+        training: whether gradients will be computed; only affects speed.
 
     Returns:
         A tensor of the inputs' shape, in the layer's compute dtype; with
-        `return_attention_scores` a tuple of it and the maps, of shape
+        `return_attention_scores`, a tuple of it and the maps, of shape
         `(batch, num_heads + 1, tokens, tokens)`, the uniform one last.
 
     Raises:
-        ValueError: if `num_heads` or `head_dim` is no whole number of at least 1, or
-            on inputs of another rank.
+        ValueError: if `num_heads` or `head_dim` is not a positive whole number, or the
+            inputs have another rank.
     """
 
     def __init__(self, num_heads: int, head_dim: int, **kwargs: Any):
@@ -72,6 +72,10 @@ class UniformHeadSelfAttention(MultiHeadSelfAttention):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        for name in ("qkv_bias", "qk_norm", "epsilon"):  # which it does not have
+        for name in (
+            "qkv_bias",
+            "qk_norm",
+            "epsilon",
+        ):  # not of this layer
             del config[name]
         return {**config, "head_dim": self.head_dim}

@@ -1,4 +1,4 @@
-"""The head of UperNet: feature maps fused into one, whose places are classified."""
+"""The head of UperNet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from keras_cbvit.layers.resize_like import resize_like
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class UperHead(keras.layers.Layer):
-    """A feature pyramid from the top down, pyramid pooling at its top.
+    """A top-down feature pyramid with pyramid pooling on its coarsest map.
 
     ::
 
@@ -25,28 +25,26 @@ class UperHead(keras.layers.Layer):
         y = head([conv3x3(lateral) for each finer map, top], resized to the finest)
 
     From "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), as in
-    mmsegmentation's `UPerHead`; the last step, its fusion and classifier, is an
-    `FCNHead`.
+    mmsegmentation's `UPerHead`; `head`, the fusion and classifier, is an `FCNHead`.
 
     Args:
         classes: number of classes.
-        channels: channels of all maps inside.
+        channels: channels of all hidden maps.
         dropout_rate: probability of dropping a channel of a sample before the
             classifier.
         **kwargs: `name`, `dtype` and the like of `keras.layers.Layer`.
 
     Call arguments:
         inputs: a list of feature maps of shape `(batch, height, width, channels)`, the
-            finest first, each of its own size and channels.
-        training: whether to drop, and to normalize by the batch's statistics.
+            finest first. Their sizes and channels may differ.
+        training: whether to apply dropout and normalize with batch statistics.
 
     Returns:
-        Logits of shape `(batch, height, width, classes)`, of the size of the finest
+        Logits of shape `(batch, height, width, classes)`, with the size of the finest
         map, in the layer's compute dtype.
 
     Raises:
-        ValueError: on an argument that cannot work, or inputs that are no list of
-            maps.
+        ValueError: if an argument is invalid, or the inputs are not a list of maps.
     """
 
     def __init__(

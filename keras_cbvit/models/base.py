@@ -1,4 +1,4 @@
-"""What the models of this package have in common."""
+"""Base classes of the models."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from keras_cbvit.layers.parts import CALIBRATED, check_quantized, quantized_laye
 
 
 class WholeFileModel(keras.Model):
-    """A model whose `.keras` file is there as a whole or not at all."""
+    """A model that writes its `.keras` file atomically."""
 
     def save(
         self,
@@ -27,10 +27,10 @@ class WholeFileModel(keras.Model):
         zipped: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keras's, which leaves an empty file if it fails; this one leaves none."""
+        """Saves like Keras, but leaves no partial file if writing fails."""
         path = _local_path(filepath, ".keras")
-        asks = path is not None and path.exists() and not overwrite
-        if path is None or zipped is False or asks:
+        prompts = path is not None and path.exists() and not overwrite
+        if path is None or zipped is False or prompts:
             super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             return
         file = InMemory(path.name)
@@ -39,16 +39,16 @@ class WholeFileModel(keras.Model):
 
 
 class ZooModel(WholeFileModel):
-    """A functional model that is built from a few arguments.
+    """A functional model whose configuration holds its arguments, not its graph.
 
-    Its configuration has the arguments, not the graph, beside what training and
-    quantization have changed. So a `.keras` file says how to build the model again.
+    The configuration also holds what training and quantization have changed, so that a
+    `.keras` file rebuilds the model.
 
-    A subclass gives `own_config`, `num_classes` and `anchor`.
+    Subclasses define `own_config`, `num_classes` and `anchor`.
     """
 
     anchor = None
-    """The name of a layer of the model itself, which tells the name scope."""
+    """Name of a top-level layer of the model, whose path gives the name scope."""
     _class_names = None
 
     def __init__(
@@ -73,26 +73,25 @@ class ZooModel(WholeFileModel):
 
     @property
     def own_config(self) -> dict[str, Any]:
-        """The arguments of the subclass, as JSON has them."""
+        """The arguments of the subclass as JSON values."""
         raise NotImplementedError
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes the model predicts; `None` without a head."""
+        """Number of classes; `None` without a head."""
         raise NotImplementedError
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes in the order of the predictions; `None` if not known.
+        """Names of the classes in the order of the predictions; `None` if unknown.
 
-        A tuple of strings, all different, as many as the model predicts classes; in
-        Unicode's NFC, without space around them. It may be set. The model's file keeps
-        them.
+        A tuple of distinct strings, one per class, in Unicode NFC without surrounding
+        whitespace. Can be set; the model's file stores it.
 
         Raises:
-            ValueError: on setting other names.
+            ValueError: when set to invalid names.
         """
-        # TensorFlow wraps what is kept.
+        # TensorFlow wraps the attribute.
         return None if self._class_names is None else tuple(self._class_names)
 
     @class_names.setter
@@ -103,16 +102,16 @@ class ZooModel(WholeFileModel):
 
     @property
     def scope(self) -> str:
-        """What paths of layers begin with, if the model was built in a name scope."""
+        """Prefix of the layers' paths, if the model was built in a name scope."""
         return self.get_layer(self.anchor).path.removesuffix(self.anchor)
 
     def layers_by_path(self) -> dict[str, keras.layers.Layer]:
-        """All layers, those within layers too, by their paths without the scope."""
+        """Returns all layers, nested ones included, by their path in the model."""
         paths = ((layer.path, layer) for layer in layers_within(self))
         return {path.removeprefix(self.scope): each for path, each in paths if path}
 
     def weights_by_name(self) -> dict[str, keras.Variable]:
-        """The weights by their paths without the scope, which are for ever."""
+        """Returns the weights by their path in the model, which never changes."""
         return {weight.path.removeprefix(self.scope): weight for weight in self.weights}
 
     def get_config(self) -> dict[str, Any]:
@@ -136,46 +135,45 @@ class ZooModel(WholeFileModel):
     def quantize(
         self, mode: str | None = None, config: Any = None, **kwargs: Any
     ) -> None:
-        """Keras's, for the modes that can be used and saved.
+        """Quantizes like Keras, for the modes that can be used and saved.
 
         Raises:
-            ValueError: on a mode that Keras calibrates on text.
+            ValueError: if Keras calibrates the mode on text.
         """
-        if mode in CALIBRATED:  # Keras has taken it from `config`
-            refuse("mode", mode, "is for models of text; use int8, int4 or float8.")
+        if mode in CALIBRATED:  # Keras reads it from `config` as well
+            refuse("mode", mode, "is for text models; use int8, int4 or float8.")
         super().quantize(mode, config=config, **kwargs)
         forget_functions(self)
 
     def export(self, *args: Any, **kwargs: Any) -> None:
-        """Keras's, whose SavedModel from JAX TensorFlow can run.
+        """Exports like Keras; TensorFlow can also run SavedModels written on JAX.
 
-        `keras_cbvit.export_model` writes more formats and runs each file.
+        `keras_cbvit.export_model` writes more formats and checks each file.
         """
         with backend.traced_for_tensorflow():
             super().export(*args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras's; a `.weights.h5` file on this machine gets a digest of its content.
+        """Saves like Keras, and adds a digest to a local `.weights.h5` file.
 
-        HDF5 has no checksum as Keras writes it: a damaged file would give other
-        weights.
+        Keras writes HDF5 without checksums, so damage would go unnoticed.
 
         Raises:
-            ValueError: if there is LoRA beside quantized kernels.
+            ValueError: if the model has LoRA on quantized kernels.
         """
         check_quantized(layers_within(self))
-        before = _state(filepath)
+        before = _file_state(filepath)
         super().save_weights(filepath, *args, **kwargs)
-        if _state(filepath) != before:  # or the user has kept the old file
+        if _file_state(filepath) != before:  # else the user declined to overwrite
             hdf5.sign(Path(filepath))
 
     def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras's; a `.weights.h5` file on this machine that is damaged is refused.
+        """Loads like Keras, after checking the digest of a local `.weights.h5` file.
 
         Raises:
             ValueError: if the file is damaged.
         """
-        if _state(filepath) is not None:
+        if _file_state(filepath) is not None:
             hdf5.check(Path(filepath))
         return super().load_weights(filepath, *args, **kwargs)
 
@@ -198,12 +196,12 @@ class ZooModel(WholeFileModel):
         return model
 
 
-# What a configuration has beside the arguments of a subclass.
+# Keys of a configuration besides the arguments of the subclass.
 STATE = ("dtype", "name", "trainable", "frozen_layers", "class_names", "quantized")
 
 
-def _state(filepath):
-    """What changes when a `.weights.h5` file is written; `None` of anything else."""
+def _file_state(filepath):
+    """Returns the time, size and inode of a local `.weights.h5` file, else `None`."""
     path = _local_path(filepath, ".weights.h5")
     if path is None or not path.is_file():
         return None
@@ -212,7 +210,7 @@ def _state(filepath):
 
 
 def _local_path(filepath, suffix):
-    """The path of a file on this machine of such a name; `None` of anything else."""
+    """Returns the local path of a file with a suffix, else `None`."""
     is_path = isinstance(filepath, str | os.PathLike)
     if not is_path or "://" in str(filepath) or not str(filepath).endswith(suffix):
         return None
@@ -220,18 +218,18 @@ def _local_path(filepath, suffix):
 
 
 def float_policy(dtype: DType) -> keras.dtype_policies.DTypePolicy:
-    """The dtype policy of a model, which is built in floats.
+    """Returns the dtype policy to build a model with.
 
     Raises:
-        ValueError: if it is none, or quantizes: Keras's layers compute wrongly under a
-            mixed map.
+        ValueError: if it is not a floating-point policy. Under a map with quantized
+            policies, Keras's layers compute wrong values.
     """
     policy = dtype_policy("dtype", dtype)
     is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
     policies = [policy, *(policy.values() if is_map else ())]
     if any(each.quantization_mode is not None for each in policies):
         raise ValueError(
-            f"dtype={policy.name!r} quantizes layers that have no weights yet; build "
-            "the model in floats, then call model.quantize(...)."
+            f"dtype={policy.name!r} is a quantized policy; build the model with a "
+            "floating-point dtype, then call model.quantize(...)."
         )
     return policy

@@ -1,11 +1,11 @@
-"""Whether two models compute the same with the same weights."""
+"""Compares the functions that two specs compute with the same weights."""
 
 import dataclasses
 
 from keras_cbvit.models.spec import TRAINING_FIELDS, ViTSpec
 
-# Fields that change no prediction of a model with a head.
-_FREE = (
+# Fields that do not affect predictions with the same weights.
+_IGNORED = (
     "input_shape",
     "position_grid",
     "classes",
@@ -16,30 +16,30 @@ _BROADCAST = ("broadcast", "context", "broadcast_place", "broadcast_blocks")
 
 
 def difference(found: ViTSpec, wanted: ViTSpec, new_head: bool = False) -> str | None:
-    """The first field by which two models compute different things with weights.
+    """Returns the first field that makes two specs compute different functions.
 
-    A Λ that only `wanted` has starts at 0 and changes nothing.
+    A Λ that only `wanted` has starts at 0 and makes no difference.
 
     Args:
-        found: the spec that the weights are of.
-        wanted: the spec that is to get them.
-        new_head: whether the head of `wanted` gets other weights.
+        found: the spec of the weights.
+        wanted: the spec of the model to load them into.
+        new_head: whether the head of `wanted` is new.
 
     Returns:
-        The name of a field, or `None` if the two compute the same.
+        The name of a field, or `None` if the functions are the same.
     """
     has_head = None not in (found.classes, wanted.classes) and not new_head
     normalizes = found.include_preprocessing and wanted.include_preprocessing
-    # Of images of other channels there is no mean to be the same.
+    # Means of different numbers of channels cannot be compared.
     normalizes = normalizes and found.input_shape[2] == wanted.input_shape[2]
     for field in dataclasses.fields(ViTSpec):
         name = field.name
-        if getattr(found, name) == getattr(wanted, name) or name in _FREE:
+        if getattr(found, name) == getattr(wanted, name) or name in _IGNORED:
             continue
         if name in _BROADCAST:
             if _broadcasts_differently(found, wanted):
                 return name
-        elif name == "layer_scale":  # what its factors start from
+        elif name == "layer_scale":  # initial values do not matter
             if None in (found.layer_scale, wanted.layer_scale):
                 return name
         elif name == "mlp_ratio":
@@ -62,7 +62,7 @@ def _broadcasts_differently(found, wanted):
         if place not in old and new[place][0]:
             continue  # a Λ of 0
         if place in old and old[place][0] and not new.get(place, (False,))[0]:
-            continue  # a Λ that is left over, which is an error of its own
+            continue  # an unused Λ, which is reported separately
         if old.get(place) != new.get(place):
             return True
     return False

@@ -1,4 +1,4 @@
-"""What is trained of a pretrained model, and how fast."""
+"""Layer-wise learning rates and freezing for fine-tuning."""
 
 from collections.abc import Iterator
 
@@ -8,34 +8,34 @@ from keras_cbvit.arguments import number_between, refuse
 from keras_cbvit.internals import layers_within
 from keras_cbvit.layers import EncoderBlock
 
-# The layers after the last block that belong to the backbone, not to the head.
+# Layers after the last block that belong to the backbone, not to the head.
 _LAST = ("extra_branch", "norm")
 
 
 def layer_decay(model: keras.Model, decay: float) -> dict[str, float]:
-    """Layer-wise learning-rate decay: lower layers learn slower, as in BEiT and MAE.
+    """Layer-wise learning-rate decay, as in BEiT and MAE: lower layers learn slower.
 
-    Of a Vision Transformer of `depth` blocks, patch and token embedding are layer 0,
+    In a Vision Transformer with `depth` blocks, patch and token embedding are layer 0,
     block `i` is layer `i + 1`, and the last norm and the head are layer `depth + 1`.
     The factor of a layer is `decay ** (depth + 1 - layer)`.
 
     Args:
-        model: a `VisionTransformer`, a `SegmentationModel`, or a model that has one
+        model: a `VisionTransformer`, a `SegmentationModel`, or a model with one
             `VisionTransformer` among its layers.
-        decay: more than 0 and at most 1; BEiT and MAE take 0.65 to 0.75.
+        decay: more than 0 and at most 1; BEiT and MAE use 0.65 to 0.75.
 
     Returns:
-        The factors on the learning rate by the paths of the weights that are trained,
-        for `keras_cbvit.AdamW`.
+        Learning-rate factors by path of the trainable weights, for
+        `keras_cbvit.AdamW`.
 
     Raises:
-        ValueError: on another `decay`, or a model without encoder blocks.
+        ValueError: if `decay` is out of range, or the model has no encoder blocks.
     """
     decay = number_between(1e-3, 1)("decay", decay)
     layers, blocks = _layers_and_blocks(model)
     factors = {}
     for i, layer in enumerate(layers):
-        # Before the first block, all blocks are above; after the last one, none.
+        # All blocks are above the embedding, none above the head.
         above = sum(i <= block for block in blocks) + (i < blocks[0])
         for weight in layer.trainable_variables:
             factors[weight.path] = decay**above
@@ -43,46 +43,48 @@ def layer_decay(model: keras.Model, decay: float) -> dict[str, float]:
 
 
 def freeze_backbone(model: keras.Model) -> None:
-    """Freezes all of a model but its head, Λ included; a file of the model keeps that.
+    """Freezes a model except for its head; Λ is frozen, too.
+
+    The model's file stores which layers are frozen. `unfreeze` reverts it.
 
     Args:
-        model: as of `layer_decay`. Compile it afterwards. `unfreeze`
-            takes it back.
+        model: as for `layer_decay`. Compile it afterwards.
 
     Raises:
-        ValueError: on a model without encoder blocks.
+        ValueError: if the model has no encoder blocks.
     """
     for layer in backbone_layers(model):
         _set_trainable(layer, False)
 
 
 def unfreeze(model: keras.Model) -> None:
-    """Has all of a model trained again; compile it afterwards.
+    """Makes all layers of a model trainable; compile it afterwards.
 
-    `model.trainable = True` is not enough on TensorFlow if the model, but not all in
-    it, is trainable already.
+    On TensorFlow, `model.trainable = True` has no effect on the layers if the model is
+    already trainable.
     """
     for layer in (model, *layers_within(model)):
         _set_trainable(layer, True)
 
 
 def _set_trainable(layer, value):
-    """Sets `trainable` of a layer, of its parts and of its weights.
+    """Sets `trainable` of a layer, its nested layers and its weights.
 
-    On TensorFlow, Keras leaves out what is set to the value it has, parts included.
+    On TensorFlow, Keras ignores an assignment of the current value, for nested layers
+    as well.
     """
     layer.trainable = not value
     layer.trainable = value
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model that come before its head, in the order they run in.
+    """Returns the layers of a model before its head, in execution order.
 
     Args:
-        model: as of `layer_decay`.
+        model: as for `layer_decay`.
 
     Raises:
-        ValueError: on a model without encoder blocks.
+        ValueError: if the model has no encoder blocks.
     """
     layers, blocks = _layers_and_blocks(model)
     last = [layer for layer in layers if layer.name in _LAST]
@@ -90,15 +92,15 @@ def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _layers_and_blocks(model):
-    """A model's layers in the order they run in, and which of them are its blocks."""
+    """Returns a model's layers in execution order, and the indices of its blocks."""
     if not isinstance(model, keras.Model):
         refuse("model", model, "must be a keras.Model.")
     layers = [*_flat(model)]
     blocks = [i for i, layer in enumerate(layers) if isinstance(layer, EncoderBlock)]
     if not blocks:
         raise ValueError(
-            f"{model.name} has no encoder blocks, so it is no VisionTransformer and "
-            "has none among its layers."
+            f"{model.name} has no encoder blocks; it must be, or contain, a "
+            "VisionTransformer."
         )
     return layers, blocks
 

@@ -1,4 +1,4 @@
-"""From CB_S whose Λ is 1 to CB."""
+"""Converts CB_S with Λ = 1 to CB."""
 
 import keras
 import numpy as np
@@ -9,27 +9,27 @@ from keras_cbvit.models.lora import check_no_lora
 from keras_cbvit.models.segmentation import check_vision_transformer
 from keras_cbvit.models.vision_transformer import VisionTransformer
 
-# The weights whose double makes CB of CB_S, by the place in a block. What LayerScale,
-# squeeze-and-excitation and drop path do comes after CB, and stays.
+# The weights to double, by the place of CB in a block. LayerScale,
+# squeeze-and-excitation and drop path come after CB and stay the same.
 _DOUBLED = {
     "msa_end": ("attention/projection/kernel", "attention/projection/bias"),
     "mlp_front": ("norm2/gamma", "norm2/beta"),
-    "mlp_mid": ("mlp/fc2/kernel",),  # after CB, as GELU is before it
+    "mlp_mid": ("mlp/fc2/kernel",),  # after CB, since GELU comes before
     "mlp_end": ("mlp/fc2/kernel", "mlp/fc2/bias"),
 }
 
 
 def fold_context_broadcast(model: VisionTransformer) -> VisionTransformer:
-    """The CB model that computes the same as a CB_S model whose every λ is 1.
+    """Converts a CB_S model whose λ are all 1 to an equivalent CB model.
 
-    CB_S with λ = 1 is CB of the doubled input, whatever the context is the mean,
-    the maximum or a token::
+    CB_S with λ = 1 is CB of the doubled input, whether the context is the mean, the
+    maximum or a token::
 
         x + mean(x) = 0.5 * (2 * x) + 0.5 * mean(2 * x)
 
-    So the weights before CB are doubled, which is exact in floating point; where GELU
-    is before it, those after. To come to λ = 1 from a plain model, fine-tune CB_S
-    while Λ goes from 0 to 1 (`--anneal-context` of the recipes).
+    So the weights before CB are doubled, which is exact in floating point, or the
+    weights after CB where GELU comes before it. To reach λ = 1 from a plain model,
+    fine-tune CB_S while annealing Λ from 0 to 1 (`--anneal-context` in the recipes).
 
     Args:
         model: a `VisionTransformer` with `broadcast="cbs"`, not quantized.
@@ -38,7 +38,7 @@ def fold_context_broadcast(model: VisionTransformer) -> VisionTransformer:
         A copy with `broadcast="cb"`.
 
     Raises:
-        ValueError: on another model, or a λ other than 1.
+        ValueError: if it is another model, or a λ is not 1.
     """
     check_vision_transformer("model", model)
     if model.spec.broadcast != "cbs":
@@ -46,7 +46,7 @@ def fold_context_broadcast(model: VisionTransformer) -> VisionTransformer:
     check_no_lora(model)
     for layer in layers_within(model):
         if layer.quantization_mode:
-            raise ValueError(f"{layer.path} is quantized; fold before you quantize.")
+            raise ValueError(f"{layer.path} is quantized; fold first.")
     spec = model.spec.replace(broadcast="cb")
     folded = type(model).from_config({**model.get_config(), "spec": spec.to_json()})
     doubled = {
@@ -69,6 +69,6 @@ def _check_scale(name, scale):
     if (scale != 1).any():
         farthest = scale[np.abs(scale - 1).argmax()]
         raise ValueError(
-            f"{name} has a λ of {farthest:.4g}; only CB_S whose every λ is 1 is a CB "
-            "model. Train on with Λ annealed to 1."
+            f"{name} has a λ of {farthest:.4g}, but all must be 1; continue training "
+            "with Λ annealed to 1."
         )

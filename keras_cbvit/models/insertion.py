@@ -1,4 +1,4 @@
-"""Context Broadcasting in models of other packages."""
+"""Inserts Context Broadcasting into models of other packages."""
 
 import difflib
 import fnmatch
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_cbvit.arguments import flag, items, name_of_model, refuse, shown
+from keras_cbvit.arguments import flag, format_value, items, name_of_model, refuse
 from keras_cbvit.internals import forget_calls, layers_within, replace_part
 from keras_cbvit.layers.context_broadcast_wrapper import ContextBroadcastWrapper
 from keras_cbvit.models.base import WholeFileModel
@@ -23,41 +23,41 @@ def insert_context_broadcast(
     scale: bool = True,
     name: str | None = None,
 ) -> keras.Model:
-    """Copies a model, with Context Broadcasting after some of its layers.
+    """Returns a copy of a model with Context Broadcasting after some of its layers.
 
     The copy has the weights of the model and shares nothing with it. With `scale`
-    (CB_S) Λ is 0 at first, so the copy predicts what the model predicts until it is
-    trained; without (CB) it predicts something else at once.
+    (CB_S), Λ starts at 0, so the copy predicts like the model until it is trained;
+    without (CB), its predictions differ at once.
 
-    A layer is named by its path: the names of the models and layers that it is in, and
-    its own, with slashes between. Layers of other layers count, too. What the paper
-    does, CB at the end of each MLP, is in
+    A layer's path consists of the names of the models and layers that contain it and
+    its own name, separated by slashes. For the paper's CB at the end of each MLP use
 
-    - KerasHub's ViT `after="*/mlp"`,
-    - KerasHub's DeiT `after="*/output_layer/output"`,
-    - kimm's ViT `after="blocks_*_mlp_fc2"`.
+    - `after="*/mlp"` for KerasHub's ViT,
+    - `after="*/output_layer/output"` for KerasHub's DeiT,
+    - `after="blocks_*_mlp_fc2"` for kimm's ViT.
 
-    The copy is a functional model that is saved and loaded as any other; a program that
-    loads it imports `keras_cbvit` and the package that the model is of. It has the
-    model's layers, and the names of those that CB follows stand for both. It has
-    neither the methods of the model's class, such as KerasHub's preprocessing, nor its
-    compilation. A layer that is called more than once has one Λ. Λ is trained even if
-    the layer that CB follows is frozen, but not if the layer that this is a part of is.
+    The copy is a functional model that can be saved and loaded; import `keras_cbvit`
+    and the package of the model before loading. Each chosen layer is wrapped together
+    with CB under its own name. The copy has neither the methods of the model's class,
+    such as KerasHub's preprocessing, nor its compilation. A layer that is called more
+    than once has one Λ. Λ is trained even if its layer is frozen, unless a layer that
+    contains both is frozen.
 
     Args:
-        model: a functional or built sequential model that its configuration describes,
-            not quantized. It is not changed.
-        after: the path of a layer, or several; `*` stands for any characters, slashes
-            included. The layers give one tensor of shape `(batch, tokens, channels)`.
-        scale: whether to learn Λ (CB_S) or to take halves (CB).
-        name: name of the copy; that of the model if not given.
+        model: a functional or built sequential model that can be rebuilt from its
+            configuration and is not quantized. It is not changed.
+        after: path of a layer, or several; `*` matches any characters, slashes
+            included. The layers must return one tensor of shape `(batch, tokens,
+            channels)`.
+        scale: whether to learn Λ (CB_S) or to average (CB).
+        name: name of the copy. Defaults to that of the model.
 
     Returns:
         The copy, not compiled.
 
     Raises:
-        ValueError: if there is no such layer, or CB cannot follow it, or the model
-            cannot be copied.
+        ValueError: if no layer matches, CB cannot follow a layer, or the model cannot
+            be copied.
 
     Example:
         >>> backbone = keras_hub.models.ViTBackbone.from_preset(...)
@@ -72,16 +72,16 @@ def insert_context_broadcast(
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class ContextBroadcastModel(WholeFileModel):
-    """A functional model of the layers of another, with CB after some of them.
+    """A functional model with the layers of another model and CB after some of them.
 
-    Its configuration has the other model's, and says where CB is inserted.
+    Its configuration holds that of the other model and the paths of the layers.
 
     Args:
-        model: a functional model, whose layers become those of this model. It cannot
-            be used any more.
+        model: a functional model whose layers this model takes over. It must not be
+            used afterwards.
         after, scale, name: see `insert_context_broadcast`.
-        frozen_layers: paths of layers that are not trained; those that are not trained
-            in `model` if not given.
+        frozen_layers: paths of layers that are not trainable. Defaults to those of
+            `model`.
         **kwargs: those of `keras.Model`.
     """
 
@@ -96,16 +96,17 @@ class ContextBroadcastModel(WholeFileModel):
     ):
         patterns = [after] if isinstance(after, str) else items(after)
         if not patterns or not all(isinstance(each, str) for each in patterns):
-            refuse("after", after, "must be the path of a layer, or several.")
+            refuse("after", after, "must be the path of a layer, or a list of paths.")
         scale = flag("scale", scale)
         name = None if name is None else name_of_model("name", name)
-        own_config = {"model": serialized(model), "after": patterns, "scale": scale}
-        ends = _Insertion(targets(model, patterns), scale).ends_of(model)
-        # Before the model is a functional one. As text, since TensorFlow wraps dicts.
+        own_config = {"model": serialize(model), "after": patterns, "scale": scale}
+        targets = match_layers(model, patterns)
+        inputs, outputs = _Insertion(targets, scale).insert(model)
+        # Set before the model becomes a functional one. JSON: TensorFlow wraps dicts.
         self._own_config = json.dumps(own_config)
-        super().__init__(*ends, name=name, **kwargs)
+        super().__init__(inputs, outputs, name=name, **kwargs)
         if frozen_layers is not None:
-            for path, layer in layers_by_path(self):  # from the outside in
+            for path, layer in layers_by_path(self):  # outer layers first
                 layer.trainable = path not in frozen_layers
 
     def get_config(self) -> dict[str, Any]:
@@ -129,57 +130,57 @@ class ContextBroadcastModel(WholeFileModel):
 
 
 class _Insertion:
-    """Puts wrappers in the place of some layers of a model."""
+    """Replaces some layers of a model with wrappers."""
 
     def __init__(self, targets, scale):
         self.targets = targets  # by the layer's id
         self.scale = scale
         self.wrappers = []
-        self.done = {}
+        self.replaced = {}
 
-    def ends_of(self, model):
-        """The inputs and outputs of the model's graph with wrappers in it."""
+    def insert(self, model):
+        """Returns the inputs and outputs of the model's graph with the wrappers."""
         try:
             changed = self.rebuild(model)
             is_sequential = isinstance(changed, keras.Sequential)
             ends = (changed.inputs[0], changed.outputs[0]) if is_sequential else ()
             inputs, outputs = ends or (changed.input, changed.output)
-            # Calls parts of layers, too; a graph does not where it knows the shapes.
+            # Calls nested layers, too, which the graph skips where shapes are known.
             keras.Operation.compute_output_spec(changed, inputs)
         except Exception as error:
             refusals = [each.refusal for _, each in self.wrappers if each.refusal]
-            refusals += [f"{model.name} fails with CB in it: {shown(str(error), 200)}"]
+            refusals += [f"{model.name} fails with CB: {format_value(str(error), 200)}"]
             raise ValueError(refusals[0]) from error
         for path, wrapper in self.wrappers:
             if not wrapper.context_broadcast.built:
                 raise ValueError(
-                    f"{path} of {model.name} is not called as a layer by the layer "
-                    "that it is in, so that nothing can follow it there; name that "
-                    "layer, or another one in it."
+                    f"{path} of {model.name} is never called by the layer that "
+                    "contains it, so CB cannot follow it; choose the outer layer or "
+                    "another one."
                 )
         return inputs, outputs
 
     def rebuild(self, model):
-        """The model's graph with wrappers in it, made of the same layers."""
-        return keras.models.clone_model(model, clone_function=self.replacement)
+        """Rebuilds the model's graph with the wrappers, from the same layers."""
+        return keras.models.clone_model(model, clone_function=self.replace)
 
-    def replacement(self, operation):
-        """What stands in the place of a layer: itself, changed inside, or a wrapper."""
-        if id(operation) not in self.done:
+    def replace(self, operation):
+        """Returns the operation itself, changed inside, or its wrapper."""
+        if id(operation) not in self.replaced:
             forget_calls(operation)
             is_layer = isinstance(operation, keras.layers.Layer)
-            new = self._replacement(operation) if is_layer else operation
-            self.done[id(operation)] = new
-        return self.done[id(operation)]
+            new = self._replace(operation) if is_layer else operation
+            self.replaced[id(operation)] = new
+        return self.replaced[id(operation)]
 
-    def _replacement(self, layer):
+    def _replace(self, layer):
         new = layer
         if any(id(part) in self.targets for part in layers_within(layer)):
             if has_graph(layer):
                 new = self.rebuild(layer)
             else:
                 for part in layers_within(layer, recursive=False):
-                    changed = self.replacement(part)
+                    changed = self.replace(part)
                     if changed is not part:
                         replace_part(layer, part, changed)
         if id(layer) in self.targets:
@@ -189,14 +190,14 @@ class _Insertion:
 
 
 def has_graph(layer: Any) -> bool:
-    """Whether something is a functional model, or a sequential one that is built."""
+    """Returns whether a layer is a functional model or a built sequential one."""
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
 
 
 def layers_by_path(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """All layers of a model with their paths, from the outside in.
+    """Yields all layers of a model with their paths, outer layers first.
 
-    Not `layer.path`, which does not have the models that a layer is in.
+    Unlike `layer.path`, the paths contain the names of nested models.
     """
     for layer in layers_within(model, recursive=False):
         yield layer.name, layer
@@ -204,11 +205,11 @@ def layers_by_path(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer
             yield f"{layer.name}/{path}", part
 
 
-def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
-    """The paths of the layers that match patterns, by the layers' ids.
+def match_layers(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
+    """Returns the paths of the layers that match patterns, by the layers' ids.
 
     Raises:
-        ValueError: if a pattern matches no layer, with similar paths.
+        ValueError: if a pattern matches no layer.
     """
     paths = list(layers_by_path(model))
     found = {}
@@ -224,7 +225,7 @@ def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
             refuse(
                 "after",
                 pattern,
-                f"is the path of no layer of {model.name}; there is {examples}.",
+                f"matches no layer of {model.name}; similar paths are {examples}.",
             )
         inputs = [
             path
@@ -232,13 +233,17 @@ def targets(model: keras.Model, patterns: Sequence[str]) -> dict[int, str]:
             if id(layer) in matches and isinstance(layer, keras.layers.InputLayer)
         ]
         if inputs:
-            refuse("after", pattern, f"{inputs[0]} is an input of the model.")
+            refuse(
+                "after",
+                pattern,
+                f"matches {inputs[0]}, which is an input of the model.",
+            )
         found |= matches
     return found
 
 
 def _similar(pattern, paths):
-    """Paths that a pattern without a match may mean, the closest first."""
+    """Returns paths similar to a pattern without a match, the closest first."""
     words = [word for word in re.split("[*/]", pattern) if word]
     return (
         [path for path in paths if all(word in path for word in words)]
@@ -249,44 +254,44 @@ def _similar(pattern, paths):
 
 
 def copy_model(model: keras.Model) -> keras.Model:
-    """A model with the same configuration and weights, not compiled.
+    """Copies a model by its configuration and weights; the copy is not compiled.
 
     Raises:
         ValueError: if the configuration does not describe the model.
     """
-    # Classes that are not registered are here, even if a file's are not.
+    # Also finds classes that are not registered with Keras.
     classes = {type(layer).__name__: type(layer) for _, layer in layers_by_path(model)}
     classes[type(model).__name__] = type(model)
     try:
-        copy = keras.saving.deserialize_keras_object(serialized(model), classes)
+        copy = keras.saving.deserialize_keras_object(serialize(model), classes)
     except Exception as error:
-        why = shown(str(error), 200)
+        why = format_value(str(error), 200)
         raise ValueError(
-            f"{model.name} cannot be built again from its configuration, so it can be "
-            f"neither copied nor loaded from a file: {why}"
+            f"{model.name} cannot be rebuilt from its configuration, so it cannot be "
+            f"copied: {why}"
         ) from error
     try:
         for old, new in zip(
             (model, *layers_within(model)), (copy, *layers_within(copy)), strict=True
         ):
-            # As by a file: a layer may keep its state otherwise than in its weights.
+            # Like a file: a layer may keep state outside of its weights.
             state = {}
             old.save_own_variables(state)
-            # Arrays of its own: JAX deletes those that a training step has used up.
+            # Copied: JAX deletes arrays that a training step has donated.
             state = {k: np.array(ops.convert_to_numpy(v)) for k, v in state.items()}
             new.load_own_variables(state)
-            # From the outside in: a layer hands it down to its parts.
+            # Outer layers first: setting it also sets it for all nested layers.
             new.trainable = old.trainable
     except ValueError as error:
         raise ValueError(
-            f"{model.name} has other layers or weights than its configuration "
-            "describes, so it can be neither copied nor loaded from a file."
+            f"{model.name} has layers or weights that its configuration does not "
+            "describe, so it cannot be copied."
         ) from error
     return copy
 
 
-def serialized(model: keras.Model) -> dict[str, Any]:
-    """What a model is built from again, without its compilation."""
+def serialize(model: keras.Model) -> dict[str, Any]:
+    """Serializes a model without its compilation."""
     return {**keras.saving.serialize_keras_object(model), "compile_config": None}
 
 
@@ -295,6 +300,6 @@ def check_not_quantized(model: keras.Model) -> None:
     for path, layer in layers_by_path(model):
         if layer.quantization_mode is not None:
             raise ValueError(
-                f"{path} of {model.name} is quantized; insert CB, and save the model, "
-                "before it is quantized."
+                f"{path} of {model.name} is quantized; insert CB and save the model "
+                "before you quantize it."
             )

@@ -1,13 +1,13 @@
-"""Whether a classifier gives logits or probabilities, decided once for a model."""
+"""Detects whether a classifier outputs logits or probabilities."""
 
 import keras
 import numpy as np
 
 from keras_cbvit.internals import producer_of
 
-# What gives probabilities, as an activation and as an operation; others give logits.
+# Activations whose outputs are probabilities; all others give logits.
 PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid")
-# What changes no values, or none at inference.
+# Layers that are the identity at inference, up to the shape.
 PASSED = (
     keras.layers.Dropout,
     keras.layers.Flatten,
@@ -18,24 +18,24 @@ IMAGES = 8
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a classifier gives logits rather than probabilities.
+    """Returns whether a classifier outputs logits rather than probabilities.
 
-    Its last activation decides: softmax and sigmoid give probabilities, any other and
-    none logits. Where a model does not have one that is known, such as one whose last
-    layer is of another package, eight random images do: all probabilities are from 0 to
-    1, as hardly any logits are.
+    The last activation decides: softmax and sigmoid give probabilities, any other or
+    none gives logits. If it cannot be determined, for instance because the last layer
+    comes from another package, the function predicts eight random images and checks
+    whether all outputs are between 0 and 1.
 
     Args:
-        model: a Keras model of images of values 0-255 and of one output of shape
+        model: a Keras model from images of values 0-255 to one output of shape
             `(batch, classes)`.
     """
     outputs = getattr(model, "outputs", None)
     known = _gives_logits(outputs[0]) if outputs else None
-    return _gives_logits_of_random_images(model) if known is None else known
+    return _predicts_logits(model) if known is None else known
 
 
 def _gives_logits(tensor):
-    """Whether a tensor of a model is logits; `None` if what made it does not say."""
+    """Returns whether a tensor holds logits; `None` if its operation does not tell."""
     operation, inputs, index = producer_of(tensor)
     if isinstance(operation, keras.Model):
         outputs = getattr(operation, "outputs", None)
@@ -49,19 +49,20 @@ def _gives_logits(tensor):
         return False
     activation = getattr(operation, "activation", None)
     if activation is None:
-        # One of `keras.ops`; whether another layer has one is not known.
+        # `keras.ops` are known; any other layer may have an activation inside.
         name = type(operation).__name__
         return False if name in ("Softmax", "Sigmoid", "HardSigmoid") else None
     try:
         name = keras.activations.serialize(activation)
-    except (TypeError, ValueError):  # a function of its own
+    except (TypeError, ValueError):  # a custom function
         return None
     if name == "linear" and isinstance(operation, keras.layers.Activation):
         return _gives_logits(inputs[0])
     return name not in PROBABILITIES if isinstance(name, str) else None
 
 
-def _gives_logits_of_random_images(model):
+def _predicts_logits(model):
+    """Returns whether predictions of random images are not all between 0 and 1."""
     sides = [side or 64 for side in model.input_shape[1:3]]
     shape = (IMAGES, *sides, model.input_shape[3])
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")

@@ -1,8 +1,8 @@
-"""LoRA: two small matrices beside a kernel are trained instead of the kernel.
+"""LoRA: trains a low-rank update of the kernels instead of the kernels.
 
 "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022). Keras's layers compute
-with `kernel + alpha / rank * a @ b`. Here is which layers do, what else is trained, and
-how the product gets into the kernels.
+with `kernel + alpha / rank * a @ b`. This module selects the layers and other trainable
+weights, and merges the update into the kernels.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from keras_cbvit.layers import ContextBroadcast, EncoderBlock
 from keras_cbvit.models.fine_tuning import backbone_layers, unfreeze
 
 TARGETS = ("qkv", "projection", "fc1", "fc2")
-"""The names of the dense layers of a block."""
+"""Names of the dense layers of a block."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """The LoRA of a model: the arguments of `enable_lora`, with their defaults."""
+    """The arguments of `enable_lora`, with their defaults filled in."""
 
     rank: Annotated[int, whole_number]
     alpha: Annotated[float, number_between(1e-3)]
@@ -57,53 +57,54 @@ def enable_lora(
     alpha: float | None = None,
     train_scale: bool = False,
 ) -> int:
-    """Adds LoRA to dense layers of the blocks; only LoRA and the head are trained then.
+    """Adds LoRA to dense layers of the blocks and freezes all else but the head.
 
-    It does not matter what was frozen before. If the model has this LoRA already, what
-    is not trained is frozen again, and no more. Another model of these layers must be
-    built or compiled again, unless `model` has it as a part or it is a feature model.
+    Layers that were frozen before do not matter. If the model already has this LoRA,
+    only freezes the other weights again. Other models that share these layers must be
+    rebuilt or compiled again, except for models nested in `model` and its feature
+    models.
 
     Args:
-        model: a `VisionTransformer`, a `SegmentationModel`, or a model that has one
-            `VisionTransformer` among its layers; in floats, or quantized to int8 or
-            int4. Compile it afterwards.
-        rank: of the two matrices whose product is added to a kernel.
+        model: a `VisionTransformer`, a `SegmentationModel`, or a model with one
+            `VisionTransformer` among its layers; in floating point, or quantized to
+            int8 or int4. Compile it afterwards.
+        rank: rank of the update of a kernel.
         targets: names of dense layers of the blocks.
-        blocks: indices of blocks, counted from 0, in ascending order; all if not given.
-        alpha: the product is multiplied by `alpha / rank`; `rank` if not given.
-        train_scale: whether the Λ of CB_S are trained, too.
+        blocks: ascending indices of blocks, counted from 0. Defaults to all.
+        alpha: the update is scaled by `alpha / rank`. Defaults to `rank`.
+        train_scale: whether to train the Λ of CB_S as well.
 
     Returns:
-        How many weights are trained, the head's included. A quantized head has only its
-        bias to train.
+        The number of trainable weights, the head's included. Only the bias of a
+        quantized head is trainable.
 
     Raises:
-        ValueError: on an argument that cannot work, or a model without encoder blocks,
-            with another LoRA, or quantized in another way. The model stays as it was.
+        ValueError: if an argument is invalid, or the model has no encoder blocks, has
+            another LoRA, or is quantized to another mode. The model is not changed.
     """
     depth = _parts(model)[-1][0] + 1
-    chosen = indices_of_blocks(
+    indices = indices_of_blocks(
         "blocks", range(depth) if blocks is None else blocks, depth
     )
     wanted = Lora(
         rank,
         rank if alpha is None else alpha,
-        _target_names(model, targets, chosen),
-        tuple(chosen),
+        _target_names(model, targets, indices),
+        tuple(indices),
         train_scale,
     )
     check_no_other_lora(model, wanted)
     if wanted.train_scale and not scales_of(model):
-        refuse("train_scale", train_scale, f"is for CB_S; {model.name} has no Λ.")
+        refuse("train_scale", train_scale, f"requires CB_S; {model.name} has no Λ.")
     layers = lora_layers(model, wanted).values()
     for layer in layers:
         if layer.quantization_mode not in (None, "int8", "int4"):
             raise ValueError(
-                f"{layer.path} is quantized to {layer.quantization_mode}, with which "
-                "Keras has no LoRA; use int8 or int4."
+                f"{layer.path} is quantized to {layer.quantization_mode}, for which "
+                "Keras does not support LoRA; use int8 or int4."
             )
 
-    unfreeze(model)  # the new weights of a frozen layer would be frozen
+    unfreeze(model)  # new weights of a frozen layer would be frozen
     for layer in backbone_layers(model):
         for weight in layer.weights:
             weight.trainable = False
@@ -118,19 +119,19 @@ def enable_lora(
 
 
 def merge_lora(model: keras.Model) -> None:
-    """Brings LoRA into the kernels and out of a model, which is a plain one then.
+    """Merges LoRA into the kernels and removes it from the model.
 
-    The sum is as precise as the kernels are, so a float32 model predicts the same to
-    rounding. Nothing is frozen afterwards. Compile the model to train it on. Another
-    model of these layers must be built or compiled again, unless `model` has it as a
-    part or it is a feature model.
+    The sum is computed in the precision of the kernels, so a float32 model predicts the
+    same up to rounding. All layers are trainable afterwards; compile the model to train
+    it. Other models that share these layers must be rebuilt or compiled again, except
+    for models nested in `model` and its feature models.
 
     Args:
         model: a model with LoRA, see `enable_lora`.
 
     Raises:
-        ValueError: if the model has no LoRA, or its kernels are quantized and so cannot
-            take the sum exactly. The model stays as it was.
+        ValueError: if the model has no LoRA, or its kernels are quantized and cannot
+            represent the sum exactly. The model is not changed.
     """
     layers = _layers_with_lora(model)
     if not layers:
@@ -138,8 +139,8 @@ def merge_lora(model: keras.Model) -> None:
     for layer in layers:
         if layer.quantization_mode is not None:
             raise ValueError(
-                f"{layer.path} is quantized to {layer.quantization_mode}, so its "
-                "kernel cannot take LoRA exactly; keep LoRA beside the model by "
+                f"{layer.path} is quantized to {layer.quantization_mode}, so LoRA "
+                "cannot be merged into its kernel exactly; save LoRA separately with "
                 "save_lora_weights."
             )
     for layer in layers:
@@ -149,26 +150,25 @@ def merge_lora(model: keras.Model) -> None:
 
 
 def check_no_other_lora(model: keras.Model, wanted: Lora) -> None:
-    """Raises a ValueError if a model has LoRA of other arguments than those wanted."""
+    """Raises a ValueError if a model has LoRA with other arguments than `wanted`."""
     found = lora_of(model)
     if found and dataclasses.replace(found, train_scale=wanted.train_scale) != wanted:
         raise ValueError(
-            f"{model.name} has LoRA of {found} already; merge_lora(model) brings it "
-            "into the kernels."
+            f"{model.name} already has LoRA with {found}; call merge_lora(model) first."
         )
 
 
 def check_no_lora(model: keras.Model) -> None:
-    """Raises a ValueError if a model has LoRA, which a copy of its kernels loses."""
+    """Raises a ValueError if a model has LoRA, which copying its kernels would lose."""
     for layer in _layers_with_lora(model):
         raise ValueError(f"{layer.path} has LoRA; call merge_lora(model) first.")
 
 
 def lora_of(model: keras.Model) -> Lora | None:
-    """The LoRA of a model; `None` if it has none.
+    """Returns the LoRA of a model; `None` if it has none.
 
     Raises:
-        ValueError: if it has some that `enable_lora` does not give.
+        ValueError: if it was not added by `enable_lora`.
     """
     layers = _layers_with_lora(model)
     if not layers:
@@ -185,15 +185,14 @@ def lora_of(model: keras.Model) -> Lora | None:
     factors = {(layer.lora_rank, layer.lora_alpha) for layer in layers}
     if expected != {id(layer) for layer in layers} or len(factors) > 1:
         raise ValueError(
-            f"{model.name} has LoRA that keras_cbvit.enable_lora does not give, for "
-            f"instance that of {layers[0].path}; merge_lora(model) brings it into the "
-            "kernels."
+            f"{model.name} has LoRA that was not added by keras_cbvit.enable_lora, for "
+            f"instance in {layers[0].path}; call merge_lora(model) first."
         )
     return lora
 
 
 def lora_layers(model: keras.Model, lora: Lora) -> dict[str, keras.layers.Dense]:
-    """The layers that have some LoRA, by their paths: `"block_3/mlp/fc1"`."""
+    """Returns the layers of a LoRA by path, such as `"block_3/mlp/fc1"`."""
     return {
         f"block_{i}/{path}": layer
         for i, path, layer in _parts(model)
@@ -202,7 +201,7 @@ def lora_layers(model: keras.Model, lora: Lora) -> dict[str, keras.layers.Dense]
 
 
 def scales_of(model: keras.Model) -> dict[str, keras.Variable]:
-    """The Λ in a model's blocks, by their paths."""
+    """Returns the Λ of a model's blocks by path."""
     return {
         f"block_{i}/{path}/scale": layer.channel_scale
         for i, path, layer in _parts(model)
@@ -211,9 +210,9 @@ def scales_of(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def _parts(model):
-    """The layers of the blocks: each one's block, its path within that, and itself.
+    """Returns `(block index, path within the block, layer)` for layers of the blocks.
 
-    Not the names of the blocks, which a program may choose.
+    By index, since the names of the blocks may differ in a custom model.
     """
     blocks = [b for b in backbone_layers(model) if isinstance(b, EncoderBlock)]
     return [
@@ -234,7 +233,7 @@ def _layers_with_lora(model):
 
 
 def _target_names(model, targets, blocks):
-    """The names of targets in order, each of which the blocks have."""
+    """Validates and sorts the names of the target layers."""
     known = {
         layer.name: None
         for i, _, layer in _parts(model)

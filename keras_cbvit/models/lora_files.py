@@ -1,4 +1,4 @@
-"""Files of LoRA, without the model that it belongs to."""
+"""Saves and loads LoRA without the rest of the model."""
 
 import dataclasses
 import hashlib
@@ -31,26 +31,26 @@ from keras_cbvit.models.vision_transformer import VisionTransformer
 
 SUFFIX = ".lora.h5"
 _RECORD = "record"
-"""The dataset with all that is no weight, as JSON."""
+"""The dataset with the metadata as JSON."""
 _PYRAMID = "blocks_of_pyramid"
 
 
 def save_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes what was trained of a model with LoRA: its matrices, the head and Λ.
+    """Saves the trainable weights of a model with LoRA: its matrices, the head and Λ.
 
-    Λ is only in the file if it is trained. The file tells the architecture and the
-    weights that the rest of the model must have. It is there as a whole or not at all.
+    Λ is saved only if it is trainable. The file identifies the architecture and the
+    weights of the rest of the model. It is written atomically.
 
     Args:
         model: a model with LoRA, see `enable_lora`.
-        path: where to; it ends in `.lora.h5`.
+        path: path of the file; must end in `.lora.h5`.
 
     Raises:
-        ValueError: if the model has no LoRA, or other weights of the backbone are
-            trained as well, or the path ends in something else.
+        ValueError: if the model has no LoRA, other weights of the backbone are
+            trainable, or the path does not end in `.lora.h5`.
         OSError: if the file cannot be written.
     """
-    path = _checked_path(path)
+    path = _check_path(path)
     lora = lora_of(model)
     if lora is None:
         raise ValueError(f"{model.name} has no LoRA to save; see enable_lora.")
@@ -58,8 +58,8 @@ def save_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
     for weight in _base(model, weights):
         if weight.trainable:
             raise ValueError(
-                f"{weight.path} is trained as well, so LoRA alone does not bring the "
-                "model back; save the whole model."
+                f"{weight.path} is trainable as well, so LoRA alone does not restore "
+                "the model; save the whole model."
             )
     record = {
         **dataclasses.asdict(lora),
@@ -77,25 +77,25 @@ def save_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
 
 
 def load_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Gives a model LoRA from a file, and what was trained with it.
+    """Loads LoRA into a model, with the head and Λ that were trained with it.
 
-    The model predicts what the saved one did. It is as `enable_lora` leaves it, so its
-    training can go on.
+    The model then predicts like the saved one. `enable_lora` has been called on it, so
+    training can continue.
 
     Args:
-        model: of the architecture and with the weights that LoRA was trained on, and a
-            head of as many classes, whose weights do not matter. It may have LoRA, of
-            the file's arguments.
-        path: a file of `save_lora_weights`.
+        model: a model with the architecture and the weights that LoRA was trained on,
+            and a head with as many classes, whose weights do not matter. It may already
+            have LoRA with the same arguments.
+        path: a file from `save_lora_weights`.
 
     Raises:
-        ValueError: if the file is damaged or does not belong to the model, which stays
-            as it was.
+        ValueError: if the file is damaged or does not match the model. The model is not
+            changed.
         OSError: if the file cannot be read.
     """
-    path = _checked_path(path)
+    path = _check_path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise FileNotFoundError(f"{path} does not exist.")
     lora, record, arrays = _read(path)
     _check_architecture(path, model, record["architecture"])
     check_no_other_lora(model, lora)
@@ -103,8 +103,8 @@ def load_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
     _check_shapes(path, model, lora, weights, arrays)
     if _digest(_base(model, weights)) != record["base"]:
         raise ValueError(
-            f"{path} belongs to other weights than those of {model.name}: load the "
-            "model that LoRA was enabled on, quantized as it was."
+            f"{path} was trained on other weights than those of {model.name}; load the "
+            "model that LoRA was enabled on, with the same quantization."
         )
     arguments = dataclasses.asdict(lora)
     enable_lora(model, arguments.pop("rank"), **arguments)
@@ -114,7 +114,7 @@ def load_lora_weights(model: keras.Model, path: str | os.PathLike) -> None:
         model.class_names = record["class_names"]
 
 
-def _checked_path(path):
+def _check_path(path):
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         refuse("path", str(path), f"must end in {SUFFIX}.")
@@ -122,7 +122,7 @@ def _checked_path(path):
 
 
 def _weights(model, lora):
-    """The weights of a file by their names in it, as far as the model has them yet."""
+    """Returns the weights to save by name, without LoRA not yet enabled."""
     weights = {
         f"{path}/{name}": getattr(layer, name)
         for path, layer in lora_layers(model, lora).items()
@@ -133,14 +133,14 @@ def _weights(model, lora):
         weights |= scales_of(model)
     of_backbone = {id(w) for layer in backbone_layers(model) for w in layer.weights}
     head = [weight for weight in model.weights if id(weight) not in of_backbone]
-    # By number: layers of a head of one's own have other names in each process.
+    # By number: the names of layers in a custom head differ between processes.
     return weights | {
         f"head/{i}/{weight.name}": weight for i, weight in enumerate(head)
     }
 
 
 def _base(model, weights):
-    """The weights of a model's backbone that are not among those of a file."""
+    """Returns the weights of a model's backbone that are not in the file."""
     own = {id(weight) for weight in weights.values()}
     return [
         weight
@@ -160,13 +160,13 @@ def _digest(weights):
 
 
 def _array(weight):
-    """A weight's value as HDF5 has it, which knows no bfloat16."""
+    """Returns a weight as an array for HDF5, which has no bfloat16."""
     value = np.asarray(keras.ops.convert_to_numpy(weight))
     return value.astype("float32") if value.dtype.name == "bfloat16" else value
 
 
 def _architecture(model) -> dict[str, Any]:
-    """What decides what a backbone computes beside its weights; empty if not known."""
+    """Returns the architecture of a backbone as JSON values; empty if unknown."""
     if isinstance(model, VisionTransformer):
         return model.spec.to_json()
     if isinstance(model, SegmentationModel):
@@ -179,12 +179,12 @@ def _architecture(model) -> dict[str, Any]:
 
 
 def _spec(architecture):
-    """The spec of an architecture that is known."""
+    """Returns the spec of a known architecture."""
     return ViTSpec(**{k: each for k, each in architecture.items() if k != _PYRAMID})
 
 
 def _check_architecture(path, model, theirs):
-    """Raises a ValueError if a model computes something else than a file's model."""
+    """Raises a ValueError if a model computes another function than a file's model."""
     ours = _architecture(model)
     if not ours or not theirs:
         return
@@ -193,13 +193,13 @@ def _check_architecture(path, model, theirs):
         key = _PYRAMID
     if key is not None:
         raise ValueError(
-            f"{path} belongs to a model with {key}={theirs.get(key)!r:.80}; "
+            f"{path} is for a model with {key}={theirs.get(key)!r:.80}, but "
             f"{model.name} has {key}={ours.get(key)!r:.80}."
         )
 
 
 def _check_shapes(path, model, lora, weights, arrays):
-    """Raises a ValueError unless a file's arrays are what LoRA makes of a model."""
+    """Raises a ValueError unless the arrays have the names and shapes of the LoRA."""
     wanted = {name: tuple(weight.shape) for name, weight in weights.items()}
     for name, layer in lora_layers(model, lora).items():
         channels = layer.input_spec.axes[-1]
@@ -209,14 +209,14 @@ def _check_shapes(path, model, lora, weights, arrays):
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             raise ValueError(
-                f"{path} does not fit {model.name}: {name} is of shape "
-                f"{found.get(name, 'none')} in the file, {wanted.get(name, 'none')} in "
-                "the model."
+                f"{path} does not match {model.name}: {name} has shape "
+                f"{found.get(name, 'none')} in the file and {wanted.get(name, 'none')} "
+                "in the model."
             )
 
 
 def _read(path):
-    """The LoRA, the rest of the record, and the arrays of a file, which is checked."""
+    """Validates a file and returns its LoRA, the rest of its record and its arrays."""
     hdf5.check(path)
     arrays = {}
 
@@ -233,11 +233,11 @@ def _read(path):
             fields[name] = tuple(fields[name])
         lora = Lora(**fields)
         if record.keys() != {"architecture", "base", "class_names"}:
-            raise ValueError("it has other entries than save_lora_weights writes")
+            raise ValueError("its record has missing or unknown keys")
         if record["architecture"]:
             _spec(record["architecture"])
         if record["class_names"] is not None:
             check_names(record["class_names"])
-    except Exception as error:  # of many kinds, by h5py and JSON
+    except Exception as error:  # h5py and JSON raise many types
         raise hdf5.damaged(path, error) from error
     return lora, record, arrays

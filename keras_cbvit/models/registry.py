@@ -1,4 +1,4 @@
-"""Names of models: those of the paper's sizes, and those that users add."""
+"""Registry of model names: the paper's sizes, and models that users add."""
 
 import contextlib
 import fnmatch
@@ -18,10 +18,10 @@ SIZES = {
 }
 FAMILIES = {"none": "vit", "cb": "vitcb", "cbs": "vitcbs"}  # by `broadcast`
 UPERNET = "upernet_"
-"""What names of UperNets begin with, before the name of their Vision Transformer."""
+"""Prefix of the names of UperNets, before the name of their Vision Transformer."""
 UPERNET_CHANNELS = {"ti": 192, "s": 384, "b": 512}
 
-# The fields that make a model one of a name.
+# The fields of `ViTSpec` that define each model.
 _models: dict[str, dict] = {
     f"{family}_{size}": {**numbers, "broadcast": broadcast}
     for size, numbers in SIZES.items()
@@ -30,55 +30,56 @@ _models: dict[str, dict] = {
 
 
 def register_model(name: str, **fields: Any) -> None:
-    """Adds a model to the zoo, so that `create_model` and `list_models` know it.
+    """Registers a model for `create_model` and `list_models`.
 
     Args:
-        name: in lower-case letters, digits and underscores, for instance
+        name: lowercase letters, digits and underscores, for instance
             `"vit_s14_reg4"`.
-        **fields: the fields of `ViTSpec` that make a model one of this name; the others
-            have the spec's defaults and can be chosen freely.
+        **fields: the fields of `ViTSpec` that define the model. All other fields
+            default to the spec's and can be overridden freely.
 
     Raises:
-        ValueError: on a name that is taken or no such name, or fields that cannot be.
+        ValueError: if the name is invalid or already registered, or a field is invalid.
     """
     if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
         refuse(
             "name",
             name,
-            "must be of lower-case letters, digits and underscores, a letter first.",
+            "must start with a letter and contain only lowercase letters, digits and "
+            "underscores.",
         )
     if name.startswith(UPERNET):
-        refuse("name", name, f"must not begin with {UPERNET}, as UperNets' names do.")
+        refuse("name", name, f"must not start with {UPERNET}, reserved for UperNets.")
     if name in known_models():
-        refuse("name", name, "is taken.")
+        refuse("name", name, "is already registered.")
     spec = ViTSpec(**fields)
     _models[name] = {field: getattr(spec, field) for field in fields}
 
 
 def model_fields(name: str) -> dict:
-    """The fields of `ViTSpec` that a registered Vision Transformer has."""
+    """Returns the fields of `ViTSpec` that define a registered Vision Transformer."""
     return dict(_models[name])
 
 
 def known_models(pattern: str = "*") -> list[str]:
-    """The names of registered models, UperNets as well, that match a pattern."""
+    """Returns the registered names, UperNets included, that match a glob pattern."""
     if not isinstance(pattern, str):
-        refuse("pattern", pattern, "must be a string, with * and ? for any letters.")
+        refuse("pattern", pattern, "must be a string with the wildcards * and ?.")
     names = [*_models, *(UPERNET + name for name in _models if _is_sized(name))]
     return sorted(fnmatch.filter(names, pattern))
 
 
 def _is_sized(name):
-    """Whether a model has the size that its name ends in."""
+    """Returns whether a model has the size that its name ends with."""
     size = SIZES.get(name.rpartition("_")[2])
     return size is not None and size.items() <= _models[name].items()
 
 
 def architecture_of(model: ZooModel) -> str | None:
-    """The name of a model: of a registered one, else `None`.
+    """Returns the registered name of a model, or `None`.
 
-    The most special of several that fit. A UperNet of a registered Vision Transformer
-    is known by its own name, which its builder gives it.
+    If several names match, the most specific. A UperNet is identified by its own
+    name, which its builder sets.
     """
     if isinstance(model, SegmentationModel):
         return model.name if model.name in known_models() else None
@@ -90,7 +91,7 @@ def architecture_of(model: ZooModel) -> str | None:
 
 
 def architecture_of_spec(spec: ViTSpec) -> str | None:
-    """The registered name of a spec, the most special of several; `None` if none."""
+    """Returns the most specific registered name of a spec, or `None`."""
     found = [
         name
         for name, fields in _models.items()
@@ -100,17 +101,17 @@ def architecture_of_spec(spec: ViTSpec) -> str | None:
 
 
 def names_for_tags(fields: dict[str, Any]) -> list[str]:
-    """The registered names that complete a tag for a model of some fields, in order.
+    """Returns the registered names to combine with a tag, for a model's fields.
 
-    The last is that of the plain ViT, whose weights are those of CB_S with a Λ of 0,
-    unless the fields say `broadcast="cb"`.
+    The last is the plain ViT, whose weights fit CB_S with a Λ of 0, unless the fields
+    have `broadcast="cb"`.
     """
-    of_images = ("input_shape", "include_preprocessing", "classes", "pooling")
-    fields = {name: fields[name] for name in fields if name not in of_images}
+    ignored = ("input_shape", "include_preprocessing", "classes", "pooling")
+    fields = {name: fields[name] for name in fields if name not in ignored}
     plain = [] if fields.get("broadcast") == "cb" else [{"broadcast": "none"}]
     names = []
     for changes in ({}, *plain):
-        # Some fields only go together with those of a file.
+        # Some fields are only valid together with those of a file.
         with contextlib.suppress(ValueError):
             spec = ViTSpec(**{**fields, **changes}, input_shape=(None, None, 3))
             names.append(architecture_of_spec(spec))

@@ -7,7 +7,7 @@ import keras
 
 from keras_cbvit import backend
 from keras_cbvit.annotations import DType
-from keras_cbvit.arguments import keras_activation, refuse, shown, whole_number
+from keras_cbvit.arguments import format_value, keras_activation, refuse, whole_number
 from keras_cbvit.layers import FCNHead, FeatureScales, ResizeLike, UperHead
 from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.lora import check_no_lora
@@ -15,36 +15,36 @@ from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import VisionTransformer
 
 BLOCKS = (3, 5, 7, 11)
-"""After which XCiT takes features of 12 blocks, as the paper's models do."""
+"""The blocks whose outputs XCiT, and the paper, use for models of 12 blocks."""
 UPER_HEAD = "uper_head"
 
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class FeaturePyramid(ZooModel):
-    """A backbone: the tokens of a Vision Transformer after four blocks as feature maps.
+    """A backbone that outputs feature maps of a Vision Transformer after four blocks.
 
-    The maps are brought to strides of 4, 8, 16 and 32 pixels (for patches of 16; see
-    the layer `FeatureScales`), without a final norm, as XCiT does it for ADE20K.
+    The maps have strides of 4, 8, 16 and 32 pixels for patches of 16 (see the layer
+    `FeatureScales`). No final norm is applied, as in XCiT's models for ADE20K.
 
     Args:
-        vit: a `VisionTransformer` of images of any size, `input_shape=(None, None, 3)`.
-            Its layers become those of the pyramid, except for its norm and head.
-        blocks: indices of four blocks, counted from 0, in ascending order.
+        vit: a `VisionTransformer` for images of any size, `input_shape=(None, None,
+            3)`. The pyramid shares its layers, except for its norm and head.
+        blocks: ascending indices of four blocks, counted from 0.
         dtype: dtype or dtype policy of the layer `FeatureScales`.
         name: name of the model.
-        trainable: whether its weights are trained.
-        frozen_layers: paths of layers that are not trained.
+        trainable: whether the model is trainable.
+        frozen_layers: paths of layers that are not trainable.
         class_names: always `None`.
 
     Call arguments:
-        inputs: images of shape `(batch, height, width, channels)`. Height and width are
-            multiples of the patch size, two patches at least.
+        inputs: images of shape `(batch, height, width, channels)`. Height and width
+            must be multiples of the patch size, at least two patches.
 
     Returns:
         A list of four maps, the finest first.
 
     Raises:
-        ValueError: if `vit` is another model or has no such blocks.
+        ValueError: if `vit` is another model or does not have these blocks.
     """
 
     anchor = "feature_scales"
@@ -68,7 +68,7 @@ class FeaturePyramid(ZooModel):
             )
         dtype = float_policy(dtype)
         scales = FeatureScales(dtype=dtype, name=self.anchor)
-        # In a function: as an attribute, the whole model would be a part of this one.
+        # In a function, so that Keras does not track the model as a sublayer.
         self._own = lambda: {"vit": vit, "blocks": tuple(map(int, blocks))}
         super().__init__(
             vit.inputs[0],
@@ -82,7 +82,7 @@ class FeaturePyramid(ZooModel):
 
     @property
     def spec(self) -> ViTSpec:
-        """The architecture of the Vision Transformer."""
+        """The `ViTSpec` of the Vision Transformer."""
         return self._own()["vit"].spec
 
     @property
@@ -105,38 +105,36 @@ class FeaturePyramid(ZooModel):
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class SegmentationModel(ZooModel):
-    """UperNet, which classifies every pixel, on the feature maps of a backbone.
+    """UperNet: semantic segmentation on the feature maps of a backbone.
 
-    The paper segments ADE20K with it (section 4). The head is mmsegmentation's
-    `UPerHead`, see the layer `UperHead`; its logits are resized to the images in
-    float32. `UperNet_ViTCB_Ti`, `_S` and `_B` build it on a Vision Transformer.
+    The paper uses it for ADE20K (section 4). The head is mmsegmentation's `UPerHead`
+    (see the layer `UperHead`); its logits are resized to the images in float32.
+    `UperNet_ViTCB_Ti`, `_S` and `_B` build it on a Vision Transformer.
 
     Args:
         backbone: a functional `keras.Model` from images to four feature maps, the
-            finest first, such as a `FeaturePyramid`. Its layers become those of the
-            model.
+            finest first, such as a `FeaturePyramid`. This model shares its layers.
         classes: number of classes.
-        channels: channels of the head: the paper takes 192, 384 and 512 for ViT-Ti, S
+        channels: channels of the head; the paper uses 192, 384 and 512 for ViT-Ti, S
             and B.
-        classifier_activation: activation of the pixels' classes, `"softmax"` for
-            probabilities, `None` for logits.
+        classifier_activation: `"softmax"` for probabilities, `None` for logits.
         dtype: dtype or dtype policy of the head, for instance `"mixed_bfloat16"`.
-            Predictions are in at least float32.
+            Predictions use at least float32.
         name: name of the model.
-        trainable: whether its weights are trained.
-        frozen_layers: paths of layers that are not trained.
-        class_names: names of the classes in order, which files of the model keep.
+        trainable: whether the model is trainable.
+        frozen_layers: paths of layers that are not trainable.
+        class_names: names of the classes in order, saved with the model.
 
     Call arguments:
         inputs: images of shape `(batch, height, width, channels)`, of any size that the
-            backbone takes; see `predict_whole` and `predict_sliding` for others.
+            backbone takes; for others see `predict_whole` and `predict_sliding`.
 
     Returns:
         Predictions of shape `(batch, height, width, classes)`.
 
     Raises:
-        ValueError: if the backbone does not give four feature maps of images, or
-            on another argument that cannot work.
+        ValueError: if the backbone does not output four feature maps, or an argument is
+            invalid.
 
     Example:
         >>> resnet = keras.applications.ResNet50(include_top=False, weights=None)
@@ -170,7 +168,7 @@ class SegmentationModel(ZooModel):
         dtype = float_policy(dtype)
         images = backbone.inputs[0]
         head = UperHead(classes, channels, dtype=dtype, name=UPER_HEAD)
-        # In a function: as an attribute, the whole model would be a part of this one.
+        # In a function, so that Keras does not track the model as a sublayer.
         self._get_backbone = lambda: backbone
         super().__init__(
             images,
@@ -183,21 +181,21 @@ class SegmentationModel(ZooModel):
         )
 
     def _predict(self, logits, images, name):
-        """What a head predicts for every pixel of the images."""
-        # 8 bits of mantissa are not for a mean of neighbors, nor for probabilities.
+        """Resizes logits to the images and applies the activation."""
+        # bfloat16 is too coarse for interpolation and probabilities.
         wide = backend.wide_dtype(logits.dtype)
         x = ResizeLike(dtype=wide, name=f"{name}_logits")(logits, images)
         return keras.layers.Activation(self._activation, dtype=wide, name=name)(x)
 
     @property
     def spec(self) -> ViTSpec | None:
-        """The architecture of the Vision Transformer; `None` of another backbone."""
+        """The `ViTSpec` of the Vision Transformer; `None` for other backbones."""
         backbone = self._get_backbone()
         return backbone.spec if isinstance(backbone, FeaturePyramid) else None
 
     @property
     def head(self) -> UperHead:
-        """The layer from feature maps to logits, `UperHead`."""
+        """The `UperHead` layer, from feature maps to logits."""
         return self.get_layer(UPER_HEAD)
 
     @property
@@ -221,21 +219,21 @@ class SegmentationModel(ZooModel):
         return super().from_config({**config, "backbone": backbone})
 
     def with_auxiliary_head(self, channels: int = 256) -> keras.Model:
-        """The model to train: one that gives what an auxiliary head predicts as well.
+        """Returns a model for training that also has an auxiliary head.
 
-        It shares its layers with this one, which so is trained with it and is what to
-        predict with and save afterwards; the auxiliary head is left behind. The head,
-        an `FCNHead` on the third feature map, starts from random weights.
+        The returned model shares its layers with this one. After training it, predict
+        with and save this model, without the auxiliary head. That head is an `FCNHead`
+        on the third feature map with random initial weights.
 
         Args:
             channels: channels of the auxiliary head.
 
         Returns:
-            A functional `keras.Model` from images to a dict: `"predictions"`, as of
-            this model, and `"auxiliary"`, of the same shape and activation.
+            A functional `keras.Model` from images to a dict: `"predictions"`, as in
+            this model, and `"auxiliary"`, with the same shape and activation.
 
         Raises:
-            ValueError: if `channels` is no whole number of at least 1.
+            ValueError: if `channels` is not a positive whole number.
 
         Example:
             >>> training = model.with_auxiliary_head()
@@ -258,15 +256,17 @@ class SegmentationModel(ZooModel):
 def feature_pyramid(
     model: VisionTransformer, blocks: Sequence[int] = BLOCKS
 ) -> FeaturePyramid:
-    """A `FeaturePyramid` of a Vision Transformer of any size, with its weights.
+    """Builds a `FeaturePyramid` with the weights of a Vision Transformer.
 
     Args:
         model: a `VisionTransformer`. Its weights are copied, except for its norm and
-            head; its position embedding is resampled to the images at hand.
-        blocks: indices of four blocks, counted from 0, in ascending order.
+            head. The pyramid resamples the position embedding to the size of its
+            images.
+        blocks: ascending indices of four blocks, counted from 0.
 
     Raises:
-        ValueError: if `model` is another model, has no such blocks, or has LoRA.
+        ValueError: if `model` is another model, does not have these blocks, or has
+            LoRA.
     """
     check_vision_transformer("model", model)
     check_no_lora(model)
@@ -282,7 +282,7 @@ def feature_pyramid(
     )
     values = model.weights_by_name()
     for name, weight in vit.weights_by_name().items():
-        # Not the variable: on JAX, both models would share its memory.
+        # Not the variable: on JAX, both models would share its buffer.
         weight.assign(keras.ops.convert_to_numpy(values[name]))
     return FeaturePyramid(vit, blocks, dtype=model.dtype_policy)
 
@@ -291,8 +291,8 @@ def check_vision_transformer(argument: str, model: Any) -> None:
     """Raises a ValueError unless a model is a `VisionTransformer`."""
     if not isinstance(model, VisionTransformer):
         raise ValueError(
-            f"{argument} is a {type(model).__name__}, not a VisionTransformer as ViTCB "
-            "and its sizes give it."
+            f"{argument} is a {type(model).__name__}, not a VisionTransformer, such as "
+            "ViTCB builds."
         )
 
 
@@ -301,19 +301,19 @@ def _check_backbone(backbone):
     if outputs is None or len(backbone.inputs) != 1:
         raise ValueError(
             "backbone must be a functional keras.Model from images to four feature "
-            f"maps, not {shown(backbone)}."
+            f"maps, not {format_value(backbone)}."
         )
     shapes = [output.shape for output in outputs]
     if len(shapes) != 4 or any(len(shape) != 4 for shape in shapes):
         raise ValueError(
-            f"backbone={backbone.name!r} gives outputs of shapes {shown(shapes)}, but "
-            "UperNet takes four feature maps of shape (batch, height, width, "
+            f"backbone={backbone.name!r} has outputs of shapes {format_value(shapes)}; "
+            "UperNet requires four feature maps of shape (batch, height, width, "
             "channels), the finest first; see feature_pyramid."
         )
     for axis in (1, 2):
         sides = [shape[axis] for shape in shapes if shape[axis] is not None]
         if sides != sorted(sides, reverse=True):
             raise ValueError(
-                f"backbone={backbone.name!r} gives feature maps of shapes "
-                f"{shown(shapes)}, but UperNet takes the finest first."
+                f"backbone={backbone.name!r} has feature maps of shapes "
+                f"{format_value(shapes)}; UperNet requires the finest first."
             )

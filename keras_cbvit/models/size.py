@@ -1,10 +1,10 @@
-"""How large a model will be."""
+"""Counts the weights of a model."""
 
 from keras_cbvit.models.spec import SE_RATIO, ViTSpec
 
 
 def count_weights(spec: ViTSpec) -> int:
-    """How many weights the model of a spec has, before anything is built."""
+    """Returns the number of weights of a spec's model, without building it."""
 
     def dense(inputs, outputs, bias=True):
         return inputs * outputs + (outputs if bias else 0)

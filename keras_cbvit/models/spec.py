@@ -19,7 +19,7 @@ from keras_cbvit.arguments import (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# The places of an encoder block that a choice of `broadcast_place` stands for.
+# The places in an encoder block that each `broadcast_place` stands for.
 BROADCAST_PLACES = {
     "mlp_end": ("mlp_end",),
     "mlp_front": ("mlp_front",),
@@ -27,12 +27,12 @@ BROADCAST_PLACES = {
     "msa_end": ("msa_end",),
     "both": ("msa_end", "mlp_end"),
 }
-# The deepest transformers have 1000 blocks (DeepNet, 2022); each is a layer to build.
+# DeepNet (2022) has 1000 layers.
 DEEPEST = 1000
-# Where the position embedding of a model for images of any size is learned.
+# Image side that sets the position embedding of a model for any image size.
 DEFAULT_SIDE = 224
 SE_RATIO = 16
-# The fields that only training uses: no prediction depends on them.
+# Fields that only affect training, not predictions.
 TRAINING_FIELDS = ("drop_path_rate", "remat")
 
 
@@ -68,16 +68,14 @@ def _blocks(argument, value):
             "is unknown; use 'all', 'upper' or a sequence of block indices.",
         )
     if not indices:
-        refuse(
-            argument, value, "names no block; set broadcast='none' for the plain ViT."
-        )
+        refuse(argument, value, "is empty; set broadcast='none' for the plain ViT.")
     if len({*indices}) < len(indices):
-        refuse(argument, value, "names a block twice.")
+        refuse(argument, value, "contains a block twice.")
     return tuple(indices)
 
 
 def _colors(lowest):
-    """Returns a check for color values from `lowest` to 1 (images are in 0-1)."""
+    """Returns a check that each channel's value is between `lowest` and 1."""
     one = number_between(lowest, 1)
 
     def check(argument, value):
@@ -106,66 +104,64 @@ class ViTSpec:
     MLP (section 3.2). A spec is validated when created and converts to JSON.
 
     Args:
-        input_shape: `(height, width, channels)` of the images. Height and width
-            are multiples of `patch_size` and need not be equal; `None` for any.
+        input_shape: `(height, width, channels)` of the images. Height and width must be
+            multiples of `patch_size`, but need not be equal; `None` allows any size.
         patch_size: side of a patch in pixels.
         hidden_dim: channels of the tokens.
         depth: number of blocks, at most 1000.
         num_heads: attention heads; must divide `hidden_dim`.
-        mlp_ratio: channels of the MLP's hidden tokens in multiples of `hidden_dim`.
-        class_token: whether the first token is a learnable one, to be classified.
-        distillation_token: whether DeiT's distillation token comes after it.
-        num_register_tokens: learnable tokens before those of the patches, as in "Vision
+        mlp_ratio: ratio of the MLP's hidden channels to `hidden_dim`.
+        class_token: whether to prepend a learnable class token.
+        distillation_token: whether to add DeiT's distillation token after it.
+        num_register_tokens: learnable tokens before the patch tokens, as in "Vision
             Transformers Need Registers" (ICLR 2024).
-        prefix_position_embedding: whether the tokens of no patch have position
-            embeddings, too; without, only the patches.
-        position_grid: `(rows, columns)` of patches that the position embedding is
-            learned on, for a model of images of any size, which resamples it. If not
-            given, the patches of 224x224 pixels.
-        pre_norm: whether a layer norm comes before the first block, as in CLIP.
+        prefix_position_embedding: whether the class, distillation and register tokens
+            get position embeddings as well as the patch tokens.
+        position_grid: `(rows, columns)` of the learned position embedding, for a model
+            of images of any size, which resamples it. Defaults to the patches of
+            224x224 pixels.
+        pre_norm: whether to apply a layer norm before the first block, as in CLIP.
         qkv_bias: whether queries, keys and values have a bias.
-        qk_norm: whether a layer norm each normalizes the queries and keys of every
+        qk_norm: whether to apply a layer norm to the queries and to the keys of every
             head, as in ViT-22B.
-        activation: that of the MLPs: `"gelu"`, `"gelu_tanh"`, `"quick_gelu"` (CLIP), or
-            `"swiglu"` (DINOv2-g), whose first layer has twice the hidden channels.
-        layer_scale: what LayerScale's factors start from, or `None` for no LayerScale.
+        activation: activation of the MLPs: `"gelu"`, `"gelu_tanh"`, `"quick_gelu"`
+            (CLIP), or `"swiglu"` (DINOv2-g), whose first layer has twice the hidden
+            channels.
+        layer_scale: initial value of LayerScale's factors, `None` for no LayerScale.
         epsilon: small number that the layer norms add to the variance.
         broadcast: `"cb"`, `"cbs"` (CB_S, with a learnable Λ that starts at 0), or
             `"none"` for the plain ViT.
         broadcast_place: `"mlp_end"`, `"mlp_front"`, `"mlp_mid"`, `"msa_end"`, or
             `"both"`, the ends of the MSA and the MLP (Tables 4 and 5).
-        broadcast_blocks: `"all"`, `"upper"`, the last half (the project's reading of
+        broadcast_blocks: `"all"`, `"upper"` for the last half (the project's reading of
             Table 9), or block indices counted from 0.
         context: `"mean"`, `"max"` or `"token"` (Table 10).
-        uniform_head: a head whose attention is uniform (Table 1): `"replaced"`, one
-            head of each block is replaced by it; `"compensated"`, and all heads are
-            widened to keep the number of parameters; `"attached"`, it is added;
-            or `"none"`.
+        uniform_head: head with uniform attention in each block (Table 1): `"replaced"`
+            replaces a head with it; `"compensated"` also widens all heads to keep the
+            number of parameters; `"attached"` adds it; `"none"` has no such head.
         squeeze_excitation: whether every MLP ends in squeeze-and-excitation (Tables 2
-            and 3), after CB if both are there.
-        extra_branch: `"msa"` or `"mlp"`, one more of it after the last block (Figure
-            2), or `"none"`.
-        drop_path_rate: stochastic depth of the last block, from 0 to less than 1; it
-            grows linearly from 0 in the first.
-        remat: whether training computes the inside of the blocks again in the backward
-            pass rather than keep it (activation recomputation): less memory for
-            more time.
+            and 3), after CB if both are used.
+        extra_branch: `"msa"` or `"mlp"` to add one more of these branches after the
+            last block (Figure 2), or `"none"`.
+        drop_path_rate: stochastic depth rate of the last block, at least 0 and less
+            than 1; it increases linearly from 0 in the first block.
+        remat: whether training recomputes the activations inside the blocks in the
+            backward pass, which takes less memory and more time.
         include_preprocessing: whether the model takes images of values 0-255 and
-            normalizes them itself, by `mean` and `std`.
-        mean: of each channel in images of values 0-1; ImageNet's red, green and blue by
-            default.
-        std: their standard deviations.
-        pooling: `"token"` for the class token, `"avg"` for the mean of the patches'
-            tokens, `"token_avg"` for the two side by side (DINOv2), `"distilled"` for
-            the mean of class and distillation token, with a head each (DeiT), or,
-            without a head, `None` for all tokens.
-        fc_norm: whether the last layer norm comes after the pooling, not before it;
-            without pooling it is on the tokens.
-        classes: number of classes, or `None` for a model without a head.
+            normalizes them with `mean` and `std`.
+        mean: mean of each channel for images of values 0-1. Defaults to ImageNet's.
+        std: standard deviation of each channel, likewise.
+        pooling: `"token"` for the class token, `"avg"` for the mean of the patch
+            tokens, `"token_avg"` for their concatenation (DINOv2), `"distilled"` for
+            the mean of the class and distillation heads (DeiT), or, without a head,
+            `None` for all tokens.
+        fc_norm: whether to apply the last layer norm after pooling instead of before;
+            without pooling it applies to the tokens.
+        classes: number of classes, `None` for a model without a head.
         classifier_activation: activation of the head, `None` for logits.
 
     Raises:
-        ValueError: on an argument that cannot work, by name, with what would.
+        ValueError: if an argument is invalid.
     """
 
     input_shape: Annotated[tuple[int | None, int | None, int], _image_shape] = (
@@ -218,8 +214,8 @@ class ViTSpec:
             refuse(
                 "pooling",
                 None,
-                "leaves the head without a vector to classify; use 'token' or 'avg', "
-                "or a model without a head.",
+                "leaves no vector to classify; use 'token' or 'avg', or classes=None "
+                "for a model without a head.",
             )
 
     def _check_sizes(self):
@@ -228,26 +224,27 @@ class ViTSpec:
             refuse(
                 "num_heads",
                 self.num_heads,
-                f"does not divide hidden_dim={self.hidden_dim} into heads of one size.",
+                f"must divide hidden_dim={self.hidden_dim}.",
             )
         if hidden < 1:
             refuse(
                 "mlp_ratio",
                 self.mlp_ratio,
-                f"leaves no hidden channels of {self.hidden_dim}.",
+                f"leaves no hidden channels with hidden_dim={self.hidden_dim}.",
             )
         if hidden > LARGEST:
             refuse(
                 "mlp_ratio",
                 self.mlp_ratio,
-                f"makes more than {LARGEST} hidden channels of {self.hidden_dim}.",
+                f"gives more than {LARGEST} hidden channels with "
+                f"hidden_dim={self.hidden_dim}.",
             )
         if self.num_heads == 1 and self.uniform_head in ("replaced", "compensated"):
             refuse(
                 "num_heads",
                 1,
-                f"leaves no head with softmax when uniform_head={self.uniform_head!r} "
-                "replaces one; use 2 or more.",
+                f"leaves no softmax head with uniform_head={self.uniform_head!r}; use "
+                "2 or more.",
             )
 
     def _check_images(self):
@@ -258,9 +255,8 @@ class ViTSpec:
             refuse(
                 "input_shape",
                 shape,
-                f"does not split into patches of {patch}x{patch} pixels: height and "
-                f"width must be multiples of patch_size={patch}, for instance "
-                f"{(*near, channels)}.",
+                f"must have a height and width that are multiples of "
+                f"patch_size={patch}, for instance {(*near, channels)}.",
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -268,14 +264,14 @@ class ViTSpec:
                 refuse(
                     name,
                     values,
-                    f"must have one number per channel: {channels} for input_shape="
-                    f"{shape}. Or set include_preprocessing=False.",
+                    f"must have one number per channel of input_shape={shape}; or set "
+                    "include_preprocessing=False.",
                 )
         if self.position_grid is not None and None not in shape:
             refuse(
                 "position_grid",
                 self.position_grid,
-                f"is for images of any size, but input_shape={shape}.",
+                f"requires images of any size, but input_shape={shape}.",
             )
 
     def _check_blocks(self):
@@ -286,13 +282,13 @@ class ViTSpec:
             refuse(
                 "broadcast_blocks",
                 blocks,
-                f"is out of range: depth={self.depth} has the blocks 0 to "
+                f"is out of range; with depth={self.depth} the blocks are 0 to "
                 f"{self.depth - 1}.",
             )
 
     def _check_tokens(self):
         if not self.class_token:
-            without = "needs a class token, but class_token=False"
+            without = "requires a class token, but class_token=False"
             if self.distillation_token:
                 refuse("distillation_token", True, f"{without}.")
             if self.pooling not in ("avg", None):
@@ -300,38 +296,38 @@ class ViTSpec:
             if self.broadcast != "none" and self.context == "token":
                 refuse("context", self.context, f"{without}; use 'mean' or 'max'.")
         if self.pooling == "distilled" and not self.distillation_token:
-            refuse("pooling", self.pooling, "needs distillation_token=True.")
+            refuse("pooling", self.pooling, "requires distillation_token=True.")
         if self.fc_norm and self.pooling in ("token_avg", "distilled"):
-            refuse("fc_norm", True, f"does not go with pooling={self.pooling!r}.")
+            refuse("fc_norm", True, f"cannot be used with pooling={self.pooling!r}.")
         if self.uniform_head != "none" and (self.qk_norm or not self.qkv_bias):
             refuse(
                 "uniform_head",
                 self.uniform_head,
-                "goes only with qkv_bias=True and qk_norm=False.",
+                "requires qkv_bias=True and qk_norm=False.",
             )
 
     def replace(self, **changes: Any) -> "ViTSpec":
-        """A copy with some fields changed."""
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON has them, with lists for tuples."""
+        """Returns all fields as JSON values, with lists for tuples."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @property
     def num_prefix_tokens(self) -> int:
-        """How many tokens come before those of the patches."""
+        """Number of tokens before the patch tokens."""
         return self.class_token + self.distillation_token + self.num_register_tokens
 
     @property
     def mlp_dim(self) -> int:
         """Channels of the hidden tokens of an MLP, after its activation."""
-        # A ratio such as 4096/1536 may be a little less than it stands for.
+        # A ratio such as 4096/1536 may be rounded down.
         return int(round(self.hidden_dim * self.mlp_ratio, 6))
 
     @property
     def grid(self) -> tuple[int, int]:
-        """`(rows, columns)` of the patches that the position embedding is of."""
+        """`(rows, columns)` of patches of the position embedding."""
         if self.position_grid is not None:
             return self.position_grid
         height, width = (
@@ -341,26 +337,24 @@ class ViTSpec:
 
     @property
     def uniform_heads(self) -> tuple[int, int]:
-        """How many heads have a softmax beside a uniform one, and channels of a head.
+        """Number of softmax heads beside a uniform head, and channels per head.
 
-        "Comp." of Table 1 keeps the number of parameters, in the project's reading as
-        nearly as whole channels can: for ViT-Ti, S and B 77, 70 and 67 a head for 64.
+        "Comp." of Table 1 keeps the number of parameters; in the project's reading, as
+        nearly as whole channels allow: 77, 70 and 67 instead of 64 channels per head
+        for ViT-Ti, S and B.
         """
         dim, heads = self.hidden_dim, self.num_heads
         if self.uniform_head == "attached":
             return heads, dim // heads
         if self.uniform_head == "replaced":
             return heads - 1, dim // heads
-        # All parameters but the bias of the projection, for each channel of a head:
+        # Parameters per channel of a head, without the bias of the projection:
         # queries, keys and values with biases, the uniform head's values, projection.
         each = (3 * (heads - 1) + 1) * (dim + 1) + heads * dim
         return heads - 1, round((4 * dim**2 + 3 * dim) / each)
 
     def contexts(self) -> dict[tuple[int, str], tuple[bool, str]]:
-        """Each place of a block that has CB, with whether it has a Λ, and its context.
-
-        The keys are pairs of the block's index and the name of the place.
-        """
+        """Returns `{(block index, place): (has Λ, context)}` of all places with CB."""
         if self.broadcast == "none":
             return {}
         blocks = self.broadcast_blocks

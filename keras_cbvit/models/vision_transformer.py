@@ -1,4 +1,4 @@
-"""The network: a Vision Transformer whose blocks may broadcast context."""
+"""The Vision Transformer."""
 
 import functools
 import weakref
@@ -30,7 +30,7 @@ from keras_cbvit.models.base import ZooModel, float_policy
 from keras_cbvit.models.size import count_weights
 from keras_cbvit.models.spec import SE_RATIO, ViTSpec
 
-# Names of layers, which are for ever, as those of their weights are.
+# Names of layers, which are part of the weights' paths and must never change.
 NORMALIZATION = "normalization"
 PATCHES = "patch_embedding"
 TOKENS = "token_embedding"
@@ -41,30 +41,32 @@ HEADS = (HEAD, DISTILLATION_HEAD)
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class VisionTransformer(ZooModel):
-    """A functional model: normalize, patches, tokens, blocks, norm, pool, head.
+    """A Vision Transformer as a functional model.
 
-    `keras_cbvit.create_model`, `ViTCB` and its sizes build it with weights.
+    To build one with pretrained weights, use `keras_cbvit.create_model`, `ViTCB` or
+    one of its sizes.
 
-    Its layers are `images`, `normalization`, `patch_embedding`, `token_embedding`,
-    `pre_norm`, `block_0` to `block_{depth-1}`, `extra_branch`, `norm`, `pool`, `head`
-    and `predictions`, as far as the spec has them, and, where pooling is
-    `"distilled"`, `distillation_pool`, `distillation_head` and `mean_of_heads`.
+    Depending on the spec, the layers are `images`, `normalization`, `patch_embedding`,
+    `token_embedding`, `pre_norm`, `block_0` to `block_{depth-1}`, `extra_branch`,
+    `norm`, `pool`, `head` and `predictions`, and for pooling `"distilled"` also
+    `distillation_pool`, `distillation_head` and `mean_of_heads`.
 
     Args:
         spec: a `ViTSpec`, or its fields as a dict.
         dtype: dtype or dtype policy of the layers, for instance `"mixed_bfloat16"`.
-            Pixels are normalized and predictions given in at least float32.
+            Normalization of pixels and predictions use at least float32.
         name: name of the model.
-        trainable: whether its weights are trained.
-        frozen_layers: paths of layers that are not trained.
-        class_names: names of the classes in order, which files of the model keep.
-        images: the `keras.Input` of the model, if there is one already.
+        trainable: whether the model is trainable.
+        frozen_layers: paths of layers that are not trainable.
+        class_names: names of the classes in order, saved with the model.
+        images: an existing `keras.Input` to build the model on.
 
     Attributes:
-        feature_models: those of `feature_model` that are in use; they share its layers.
+        feature_models: the models from `feature_model` that are in use; they share the
+            layers of this model.
 
     Call arguments:
-        inputs: images of shape `(batch, height, width, channels)`, of values 0-255 if
+        inputs: images of shape `(batch, height, width, channels)`, with values 0-255 if
             the spec includes preprocessing.
 
     Returns:
@@ -72,7 +74,7 @@ class VisionTransformer(ZooModel):
         or `(batch, tokens, hidden_dim)` without pooling; at least float32 with a head.
 
     Raises:
-        ValueError: on an argument that cannot work, by name, with what would.
+        ValueError: if an argument is invalid.
     """
 
     anchor = PATCHES
@@ -94,7 +96,7 @@ class VisionTransformer(ZooModel):
         names += ["position_grid"] if spec.position_grid else []
         size = ", ".join(f"{name}={getattr(spec, name)}" for name in names)
         check_memory(f"A model of {size}", count_weights(spec), policy.variable_dtype)
-        # Pixels and probabilities are not for 8 bits of mantissa.
+        # bfloat16 is too coarse for pixels and probabilities.
         wide = backend.wide_dtype(policy.compute_dtype)
 
         images = (
@@ -147,7 +149,7 @@ class VisionTransformer(ZooModel):
             x = keras.layers.Activation(
                 spec.classifier_activation, dtype=wide, name="predictions"
             )(x)
-        # Before the model is a functional one, which has no other attributes.
+        # Set before the model becomes a functional one.
         self._spec = spec
         super().__init__(
             images,
@@ -158,12 +160,12 @@ class VisionTransformer(ZooModel):
             frozen_layers=frozen_layers,
             class_names=class_names,
         )
-        self._kept_feature_model = functools.cache(self.feature_model)
+        self._cached_feature_model = functools.cache(self.feature_model)
         self.feature_models = weakref.WeakSet()
 
     @classmethod
     def encoder_block(cls, i: int, spec: ViTSpec, dtype: DType) -> EncoderBlock:
-        """The block of index `i`, which a subclass may build in another way."""
+        """Builds the block of index `i`. Subclasses may override it."""
         at = {place: [] for place in PLACES}
         contexts = spec.contexts()
         for place in PLACES:
@@ -202,7 +204,7 @@ class VisionTransformer(ZooModel):
 
     @property
     def spec(self) -> ViTSpec:
-        """The `ViTSpec` that the model is built from."""
+        """The `ViTSpec` of the model."""
         return self._spec
 
     @property
@@ -212,12 +214,12 @@ class VisionTransformer(ZooModel):
 
     @property
     def head(self) -> keras.layers.Dense | None:
-        """The dense layer that classifies, or `None`."""
+        """The classification head, or `None`."""
         return None if self.spec.classes is None else self.get_layer(HEAD)
 
     @property
     def heads(self) -> list[keras.layers.Dense]:
-        """The dense layers that classify: two of a distilled model, or none."""
+        """The classification heads: none, one, or two for a distilled model."""
         if self.spec.classes is None:
             return []
         names = HEADS if self.spec.pooling == "distilled" else (HEAD,)
@@ -242,25 +244,24 @@ class VisionTransformer(ZooModel):
         norm: bool = False,
         reshape: bool = True,
     ) -> list[Tensor]:
-        """The tokens after some blocks, as feature maps.
+        """Returns the tokens after some blocks, as feature maps.
 
-        It is timm's `forward_intermediates`, and runs as a call of the model does, with
-        gradients. For many images build a `feature_model` once, which Keras compiles.
+        Corresponds to timm's `forward_intermediates`. Runs eagerly and supports
+        gradients; for many images, build a `feature_model` once and use its `predict`.
 
         Args:
-            images: as a call of the model.
-            blocks: indices of blocks, counted from 0, in ascending order; `None` for
-                all.
-            norm: whether the last layer norm is applied to each.
-            reshape: whether tokens are put where their patches are; otherwise all are
-                given as they are, the class token and other prefix tokens first.
+            images: images, as for a call of the model.
+            blocks: ascending indices of blocks, counted from 0; `None` for all.
+            norm: whether to apply the last layer norm to each output.
+            reshape: whether to reshape the patch tokens to maps. Otherwise, all tokens
+                are returned, prefix tokens first.
 
         Returns:
-            A tensor for each block, of shape `(batch, height/patch_size,
+            A list with one tensor per block, of shape `(batch, height/patch_size,
             width/patch_size, hidden_dim)`, or `(batch, tokens, hidden_dim)`.
 
         Raises:
-            ValueError: if there are no such blocks, or `norm` is asked of a model that
+            ValueError: if `blocks` is invalid, or `norm` is true for a model that
                 normalizes after pooling.
         """
         blocks = (
@@ -268,12 +269,12 @@ class VisionTransformer(ZooModel):
             if blocks is None
             else tuple(indices_of_blocks("blocks", blocks, self.spec.depth))
         )
-        # What is no flag may not be hashable.
-        kept = self._kept_feature_model(
+        # flag() first: other values may not be hashable.
+        model = self._cached_feature_model(
             blocks, flag("norm", norm), flag("reshape", reshape)
         )
-        found = kept(images, training=False)
-        return found if isinstance(found, list) else [found]
+        outputs = model(images, training=False)
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def feature_model(
         self,
@@ -281,13 +282,13 @@ class VisionTransformer(ZooModel):
         norm: bool = False,
         reshape: bool = True,
     ) -> keras.Model:
-        """A model that gives the `features` of images, of the layers of this model.
+        """Returns a model from images to `features` that shares this model's layers.
 
-        Its arguments and the errors are those of `features`. It can be saved.
+        Arguments and errors are those of `features`. The model can be saved.
 
         Returns:
-            A functional `keras.Model` whose output is that of one block, or a list of
-            those of several.
+            A functional `keras.Model` with one output, or a list of outputs for several
+            blocks.
         """
         blocks = range(self.spec.depth) if blocks is None else blocks
         if flag("reshape", reshape):
@@ -301,15 +302,15 @@ class VisionTransformer(ZooModel):
     def pyramid_outputs(
         self, indices: Sequence[int], norm: bool = False
     ) -> list[Tensor]:
-        """The tokens of the patches after some blocks as feature maps.
+        """Returns the patch tokens after some blocks as symbolic feature maps.
 
         Args:
-            indices: of blocks, counted from 0, in ascending order.
-            norm: whether the last layer norm is applied to each.
+            indices: ascending indices of blocks, counted from 0.
+            norm: whether to apply the last layer norm to each output.
 
         Returns:
-            A list of symbolic tensors of shape `(batch, height/patch_size,
-            width/patch_size, hidden_dim)` that belong to the model's graph.
+            A list of symbolic tensors of the model's graph, of shape `(batch,
+            height/patch_size, width/patch_size, hidden_dim)`.
 
         Raises:
             ValueError: as `features`.
@@ -328,7 +329,7 @@ class VisionTransformer(ZooModel):
         ]
 
     def block_outputs(self, indices: Sequence[int], norm: bool = False) -> list[Tensor]:
-        """The same of all tokens as they are: `(batch, tokens, hidden_dim)`."""
+        """Like `pyramid_outputs` for all tokens: `(batch, tokens, hidden_dim)`."""
         outputs = [
             self.blocks[i].output
             for i in indices_of_blocks("blocks", indices, self.spec.depth)
@@ -339,7 +340,7 @@ class VisionTransformer(ZooModel):
             refuse(
                 "norm",
                 norm,
-                f"has no meaning for {self.name}, which normalizes pooled features "
+                f"must be False: {self.name} normalizes pooled features "
                 "(fc_norm=True), not tokens.",
             )
         return [self.get_layer("norm")(tokens) for tokens in outputs]
@@ -371,7 +372,7 @@ def _head(spec, dtype, name):
 
 
 def _extra_branch(spec, dtype):
-    """One more MSA or MLP, with its norm (Figure 2)."""
+    """Builds one more MSA or MLP, with its norm (Figure 2)."""
     if spec.extra_branch == "msa":
         branch = _attention(spec, dtype)
     else:

@@ -1,52 +1,51 @@
-"""The cache of downloaded files: each is there as a whole and right, or not at all.
+"""The cache of downloaded files, which are complete and verified.
 
-Hand-written, since `keras.utils.get_file` and pooch download any number of bytes
-before they look at the hash, and remove what other processes have put into the cache.
+`keras.utils.get_file` and pooch do not limit the size of a download before they verify
+the hash, and remove files that other processes put into the cache.
 """
 
 import hashlib
 import os
 from pathlib import Path
 
-from keras_cbvit.files import locked
+from keras_cbvit.files import lock_file
 from keras_cbvit.pretrained import network
 from keras_cbvit.pretrained.records import WeightsRecord
 
 
 def folder() -> Path:
-    """`keras_cbvit` in Keras's own folder."""
+    """Returns `keras_cbvit` in Keras's folder."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     return Path(home) / "keras_cbvit"
 
 
 def download(url: str, record: WeightsRecord) -> Path:
-    """The verified file of a record in the cache, downloaded from `url` if need be.
+    """Returns the verified file of a record, downloaded from `url` if necessary.
 
-    What is wrong is downloaded once more. The file appears in the cache only when it is
-    whole and right. Of processes that ask for it at once one downloads it, and the
-    others wait for that.
+    A download that does not match the record is repeated once. Only complete and
+    verified files appear in the cache. Concurrent processes wait for one to download.
 
     Raises:
-        OSError: if the file cannot be downloaded, or is wrong again.
+        OSError: if the file cannot be downloaded or does not match its record.
     """
-    # The hash is in the name: files of two versions of a record never meet.
+    # The name has the hash, so versions of a record do not conflict.
     path = folder() / record.filename
-    if _is_right(path, record):
+    if _is_valid(path, record):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The lock's file stays: to remove it would take it from those who wait.
-    with locked(path.with_name(f"{path.name}.lock")):
-        if not _is_right(path, record):
+    # The lock file is never removed, since other processes may wait for it.
+    with lock_file(path.with_name(f"{path.name}.lock")):
+        if not _is_valid(path, record):
             _download(url, record, path)
     return path
 
 
-def _is_right(path, record):
+def _is_valid(path, record):
     return path.exists() and sha256(path) == record.sha256
 
 
 def _download(url, record, path):
-    # Its name is always the same: what a killed process left is written over.
+    # A fixed name, so that the file of a killed process is overwritten.
     partial = path.with_name(f"{path.name}.part")
     size = 0
     try:
@@ -60,17 +59,17 @@ def _download(url, record, path):
                 return
     finally:
         partial.unlink(missing_ok=True)
-    wrong = f"its SHA-256 is not {record.sha256}"
+    reason = f"its SHA-256 is not {record.sha256}"
     if size != record.bytes:
         larger = "more" if size > record.bytes else f"{size:,}"
-        wrong = f"it has {larger} bytes, not {record.bytes:,}"
+        reason = f"it has {larger} bytes, not {record.bytes:,}"
     raise OSError(
-        f"{url} was downloaded twice and is not the file of the record "
-        f"{record.name!r}: {wrong}. Nothing was kept."
+        f"{url} was downloaded twice and does not match the record {record.name!r}: "
+        f"{reason}. Nothing was saved."
     )
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Returns the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
-"""DeiT's weights on ImageNet-1k, which timm publishes on the Hugging Face hub.
+"""DeiT's weights on ImageNet-1k, published by timm on the Hugging Face hub.
 
 Touvron et al., "Training data-efficient image transformers & distillation through
-attention", 2020; https://github.com/facebookresearch/deit. They are those of plain
-ViTs, and so of CB_S with a Λ of 0.
+attention", 2020; https://github.com/facebookresearch/deit. The weights are for plain
+ViTs, and thus for CB_S with Λ = 0.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ class _File(NamedTuple):
     top5: float
 
 
-# By the names of the sizes. The accuracies are those in DeiT's README.
+# By size. The accuracies are from DeiT's README.
 _FILES = {
     "ti": _File(
         "timm/deit_tiny_patch16_224.fb_in1k",
@@ -54,23 +54,23 @@ _FILES = {
 
 
 class DeiT:
-    """A source: DeiT's weights by the names of plain ViTs, `vit_s.imagenet`."""
+    """The source of DeiT's weights, named as plain ViTs, such as `vit_s.imagenet`."""
 
     def __str__(self) -> str:
         return "DeiT"
 
     def records(self) -> dict[str, WeightsRecord]:
-        """Its records by name."""
+        """Returns the records by name."""
         return records()
 
     def file(self, record: WeightsRecord) -> Path:
-        """The folder of a record in the hub's cache, downloaded if need be."""
+        """Returns the folder of a record in the hub's cache; downloads if necessary."""
         assert record.url is not None
         return hub.fetch(record.url, record.sha256)
 
 
 def records() -> dict[str, WeightsRecord]:
-    """The records of DeiT's weights by name."""
+    """Returns the records of DeiT's weights by name."""
     return {record.name: record for record in map(_record, _FILES)}
 
 
@@ -86,7 +86,7 @@ def _record(size):
         metrics={"top1": file.top1, "top5": file.top5},
         images=50_000,
         command=f"python -m recipes.evaluate {name} --data-dir DIR",
-        notes="As DeiT's authors report it; it was not measured with this package.",
+        notes="As reported by DeiT's authors, not measured with this package.",
     )
     return WeightsRecord(
         name=name,
@@ -108,7 +108,7 @@ def _record(size):
         trained_on="ImageNet-1k",
         recipe="DeiT by Touvron et al., https://github.com/facebookresearch/deit",
         license="Apache-2.0",
-        keras_version="none: it is a file of timm's",
+        keras_version="none (a file from timm)",
         date="2020-12-23",
         url=f"{hub.PREFIX}{file.repository}@{file.revision}",
     )

@@ -1,7 +1,7 @@
-"""Weights on the Hugging Face hub, in the hub's own cache.
+"""Downloads weights from the Hugging Face hub into the hub's own cache.
 
-Its environment variables work as everywhere: `HF_HOME`, `HF_HUB_OFFLINE`,
-`HF_ENDPOINT`, `HF_TOKEN`.
+The environment variables `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN`
+apply.
 """
 
 import contextlib
@@ -10,19 +10,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.pretrained import cache
 from keras_cbvit.pretrained.formats import state_dicts
 
 PREFIX = "hf://"
 _HANDLE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
-# A repository as its page, timm or transformers call it.
+# A repository as a URL, or as in timm or transformers.
 _REPOSITORY = re.compile(
     r"(?:https?:/+huggingface\.co/|hf-hub:|hf://)?"
     r"([a-z0-9][\w.-]*/[\w.-]+)(?:@.*|/(?:blob|resolve|tree)/.*)?/?",
     re.ASCII | re.IGNORECASE,
 )
-# The weights of a KerasHub preset, and what it may have beside them.
+# The weights of a KerasHub preset, and its other files.
 _KERAS_HUB_WEIGHTS = "model.weights.h5"
 _KERAS_HUB_FILES = (
     "metadata.json",
@@ -34,26 +34,29 @@ _KERAS_HUB_FILES = (
 
 
 def fetch(handle: str, sha256: str | None = None) -> Path:
-    """The folder of a repository on this machine, with what is needed of it.
+    """Downloads a repository's configuration and one weights file.
 
-    That is its configuration and one file of weights, which are downloaded if the
-    hub's cache does not have them. The hub shows the name, the size and the progress.
+    Files in the hub's cache are not downloaded again. The hub shows name, size and
+    progress.
 
     Args:
         handle: `"hf://owner/name"`, or `"hf://owner/name@revision"` for a branch, a
             tag or a commit.
-        sha256: SHA-256 that the file of weights must have, hexadecimal.
+        sha256: expected SHA-256 of the weights file, hexadecimal.
+
+    Returns:
+        The local folder of the repository.
 
     Raises:
-        ValueError: if it is no such handle, or the repository has no weights.
-        ImportError: if the package huggingface_hub is missing.
-        OSError: if there is no such repository, it cannot be downloaded, or the file
-            has another SHA-256.
+        ValueError: if the handle is invalid, or the repository has no weights.
+        ImportError: if the package huggingface_hub is not installed.
+        OSError: if the repository does not exist or cannot be downloaded, or the
+            SHA-256 differs.
     """
     found = _HANDLE.fullmatch(handle)
     if found is None:
         raise ValueError(
-            f"weights={shown(handle, 200)} must be hf://owner/name or "
+            f"weights={format_value(handle, 200)} must be hf://owner/name or "
             "hf://owner/name@revision."
         )
     repository = _Repository(handle, *found.groups())
@@ -67,7 +70,7 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
     weights = next(filter(None, map(repository.file, names)), None)
     if weights is None:
         raise ValueError(
-            f"{handle} has no weights in a format that is read: none of the files "
+            f"{handle} has no weights in a supported format; it has none of the files "
             f"{', '.join(names)}."
         )
     if weights.name.endswith(state_dicts.INDEX):
@@ -76,16 +79,16 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
         repository.file(name)
     if sha256 is not None and (own := cache.sha256(weights)) != sha256:
         raise OSError(
-            f"{weights.name} of {handle} has the SHA-256 {own}, not {sha256}: it is "
+            f"{weights.name} of {handle} has the SHA-256 {own}, not {sha256}, so it is "
             f"damaged or was replaced. Remove {weights.resolve()} to download it again."
         )
     return weights.parent
 
 
 def suggest_handle(text: str) -> str | None:
-    """The handle of a repository that is named in another way; `None` if none is.
+    """Returns the handle of a repository given in another form, or `None`.
 
-    That is `owner/name`, `hf-hub:owner/name`, or the URL of its page.
+    Other forms are `owner/name`, `hf-hub:owner/name`, and the URL of its page.
     """
     found = _REPOSITORY.fullmatch(text)
     return found and PREFIX + found[1]
@@ -96,38 +99,40 @@ def _is_keras_hub(config):
 
 
 class _Repository:
-    """A repository at one commit: that of the first of its files."""
+    """A repository at one commit, the one of the first file to be downloaded."""
 
     def __init__(self, handle: str, name: str, revision: str | None) -> None:
         self.handle, self.name, self.revision = handle, name, revision
-        self._is_reached = False
+        self._is_reachable = False
 
     def file(self, name: str) -> Path | None:
-        """The path of one of its files on this machine; `None` if it has no such file.
+        """Downloads a file and returns its local path; `None` if it does not exist.
 
         Raises:
-            ImportError: if the package huggingface_hub is missing.
-            OSError: if it cannot be downloaded.
+            ImportError: if the package huggingface_hub is not installed.
+            OSError: if the file cannot be downloaded.
         """
         try:
             import huggingface_hub
             from huggingface_hub import errors
         except ImportError as error:
             raise ImportError(
-                f"weights='{self.handle}' needs the package huggingface_hub: "
+                f"weights='{self.handle}' requires the package huggingface_hub; run "
                 "pip install keras_cbvit[hub]."
             ) from error
         where: dict[str, Any] = {"revision": self.revision}
         known = huggingface_hub.try_to_load_from_cache(self.name, name, **where)
         if known is huggingface_hub._CACHED_NO_EXIST and self._is_pinned:
             return None
-        # The variable as it is now, not as it was when the hub was imported.
+        # The current value; huggingface_hub reads it on import.
         where["endpoint"] = os.environ.get("HF_ENDPOINT") or None
         try:
-            if known is None and not self._is_reached:
-                self._reach(huggingface_hub.hf_hub_url(self.name, name, **where))
+            if known is None and not self._is_reachable:
+                self._check_connection(
+                    huggingface_hub.hf_hub_url(self.name, name, **where)
+                )
             path = Path(huggingface_hub.hf_hub_download(self.name, name, **where))
-        except Exception as error:  # of many kinds, by the hub and by HTTP
+        except Exception as error:  # the hub and HTTP raise many types
             is_local = isinstance(error, errors.LocalEntryNotFoundError)
             if isinstance(error, errors.EntryNotFoundError) and not is_local:
                 return None
@@ -135,36 +140,36 @@ class _Repository:
         self.revision = path.parent.name
         return path
 
-    def _reach(self, url):
-        """Fails at once without a hub; `hf_hub_download` tries for half a minute."""
+    def _check_connection(self, url):
+        """Fails at once if offline; `hf_hub_download` retries for half a minute."""
         import huggingface_hub
         from huggingface_hub import errors
 
         with contextlib.suppress(errors.EntryNotFoundError):
             huggingface_hub.get_hf_file_metadata(url)
-        self._is_reached = True
+        self._is_reachable = True
 
     def _reason(self, name, error):
-        """Why a file cannot be downloaded, in words."""
+        """Explains why a file cannot be downloaded."""
         from huggingface_hub import errors
 
         if isinstance(error, errors.GatedRepoError):
             return (
-                "it is gated: accept its terms on its page, and set HF_TOKEN to your "
+                "it is gated; accept its terms on its page and set HF_TOKEN to your "
                 "token"
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return (
-                "the hub has no such repository, or it is private; set HF_TOKEN to a "
-                "token that may read it"
+                "the repository does not exist or is private; for a private one, set "
+                "HF_TOKEN"
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return f"the repository has no revision {self.revision}"
         lines = str(error.__cause__ or error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         return (
-            f"{name} is not in the hub's cache on this machine, and cannot be "
-            f"downloaded ({reason:.200})"
+            f"{name} is not in the hub's local cache and cannot be downloaded "
+            f"({reason:.200})"
         )
 
     @property

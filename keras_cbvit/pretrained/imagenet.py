@@ -1,30 +1,30 @@
-"""The 1,000 classes of ImageNet-1k: WordNet's synsets, and names in words."""
+"""The 1,000 classes of ImageNet-1k: WordNet synsets and names."""
 
 import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_FILE = Path(__file__).with_name("imagenet_classes.txt")  # says where it is from
+_FILE = Path(__file__).with_name("imagenet_classes.txt")  # cites its source
 
 
 def synsets() -> tuple[str, ...]:
-    """The synsets in the order of the classes' numbers: `"n01440764"` and so on."""
+    """Returns the synsets, such as `"n01440764"`, in the order of the classes."""
     return tuple(synset for synset, _ in _classes())
 
 
 def words() -> tuple[str, ...]:
-    """Names of the classes in the order of their numbers, all different."""
+    """Returns the distinct names of the classes, in order."""
     return tuple(name for _, name in _classes())
 
 
 def are_synsets(names: Sequence[str]) -> bool:
-    """Whether classes are named by synsets of WordNet."""
+    """Returns whether the class names are WordNet synsets."""
     return all(re.fullmatch(r"n\d{8}", name) for name in names)
 
 
 def in_synsets(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes, with the synsets for the words of all 1,000."""
+    """Returns the synsets if `names` are all 1,000 names, else `names`."""
     names = tuple(names)
     return synsets() if names == words() else names
 

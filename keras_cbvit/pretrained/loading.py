@@ -1,4 +1,4 @@
-"""From a file of weights to a model that has them, all of them."""
+"""Loads weights into models, completely."""
 
 import dataclasses
 import os
@@ -28,8 +28,8 @@ from keras_cbvit.pretrained.sources import locate
 
 PROJECTION = f"{PATCHES}/projection"
 CHANNEL_SCALE = "context_broadcast"
-"""What the layer of a Λ is called, at any place."""
-# Two models that differ in one of these cannot share weights, or not their meaning.
+"""Name of the layers that have a Λ."""
+# Models that differ in one of these fields cannot share weights.
 ARCHITECTURE = (
     "hidden_dim",
     "depth",
@@ -44,42 +44,39 @@ ARCHITECTURE = (
     "qkv_bias",
     "qk_norm",
 )
-# What LayerScale multiplies the outputs of, by the path of each in a block.
+# The projection before each LayerScale, by path in a block.
 _SCALED = {"layer_scale": "attention/projection", "mlp/layer_scale": "mlp/fc2"}
 
 
 def load_model(weights: Any) -> keras.Model:
-    """Loads a whole model: of published weights, or of a `.keras` file.
+    """Loads a complete model from published weights or a file.
 
-    For models that are used as they are, such as published UperNets. For a Vision
+    For models that are used unchanged, such as published UperNets. For a Vision
     Transformer with another head, size or dtype, see `ViTCB`.
 
     Args:
-        weights: a full name such as `"vitcb_s.imagenet"`, see `list_weights()`, the
-            path of a `.keras` file, or whatever `ViTCB` takes of another zoo's: a
-            handle such as `"hf://owner/name"`, a file, a folder or a live model. The
-            file of a name is verified, and downloaded if need be.
+        weights: a full name such as `"vitcb_s.imagenet"` (see `list_weights()`), the
+            path of a `.keras` file, or weights from another library as for `ViTCB`: a
+            handle such as `"hf://owner/name"`, a file, a folder or a live model.
+            Published files are downloaded if necessary and verified.
 
     Returns:
-        The `keras.Model` in the file, not compiled; of another zoo's weights, the
-        `VisionTransformer` that they are of. A model of this package has `class_names`,
-        those of its record if its file has none.
+        The `keras.Model` in the file, not compiled; for weights from another library, a
+        `VisionTransformer`. Models of this package have `class_names`, from the file
+        or else from the record.
 
     Raises:
-        ValueError: on an unknown name, a file that is damaged or has no model, or a
-            model with parts that Keras does not know or would not load, or whose class
-            names are not those of its record.
-        FileNotFoundError: on the path of a file that does not exist.
-        OSError: if the file cannot be downloaded, or is not the one of its record.
+        ValueError: if the name is unknown, the file is damaged or has no model, Keras
+            cannot or will not load a part of it, or its class names differ from those
+            of its record.
+        FileNotFoundError: if the file does not exist.
+        OSError: if the file cannot be downloaded or does not match its record.
     """
     return load_with_record(weights)[0]
 
 
 def load_with_record(weights: Any) -> tuple[keras.Model, WeightsRecord | None]:
-    """What `load_model` loads, and its record; `None` of a handle, path or live model.
-
-    The argument and the errors are those of `load_model`.
-    """
+    """Like `load_model`, but also returns the record of published weights."""
     source, record = locate_source(weights)
     if not isinstance(source, Path) or not formats.is_own(source):
         content = formats.read(source)
@@ -89,7 +86,7 @@ def load_with_record(weights: Any) -> tuple[keras.Model, WeightsRecord | None]:
         assign(model, content)
     elif source.suffix != ".keras":
         raise ValueError(
-            f"{source} holds weights alone, without their model; build the model with "
+            f"{source} has weights but no model; build the model with "
             "ViTCB(weights=...) and the arguments it was built with."
         )
     else:
@@ -102,9 +99,9 @@ def load_with_record(weights: Any) -> tuple[keras.Model, WeightsRecord | None]:
 def locate_source(
     weights: Any, *architectures: str
 ) -> tuple[Any, WeightsRecord | None]:
-    """What `formats.read` takes for `weights=`: a verified file, or a live model.
+    """Resolves `weights=` for `formats.read`: a verified file, or a live model.
 
-    The arguments, the record and the errors are those of `sources.locate`.
+    Arguments, record and errors are those of `sources.locate`.
     """
     if isinstance(weights, str | os.PathLike):
         return locate(weights, *architectures)
@@ -112,15 +109,15 @@ def locate_source(
 
 
 def merge(content: Content, given: dict) -> ViTSpec:
-    """The spec of a model that is to get some weights.
+    """Returns the spec of a model for some weights.
 
     Args:
         content: the weights.
-        given: fields of `ViTSpec` that the user asks for. They override those of the
-            content.
+        given: fields of `ViTSpec` from the user, which override those of the content.
 
     Raises:
-        ValueError: if the two cannot share weights, or the fields do not go together.
+        ValueError: if the weights do not fit the fields, or the fields are not
+            compatible.
     """
     found = content.spec
     if found is None:
@@ -140,45 +137,49 @@ def merge(content: Content, given: dict) -> ViTSpec:
 def _check_architecture(content, given):
     for key in ARCHITECTURE:
         own = getattr(content.spec, key)
-        if key in given and not _agrees(content.spec, key, given[key]):
+        if key in given and not _is_same(content.spec, key, given[key]):
             other = ""
-            if key in SIZES["s"]:  # which the caller of ViTCB_S has not given
-                other = "; use ViTCB, which takes the architecture of the weights"
+            if key in SIZES["s"]:  # which ViTCB_S and other sizes set
+                other = ", or use ViTCB, which takes the architecture of the weights"
             raise ValueError(
-                f"The weights of {content.source} have {key}={own}, not {given[key]}. "
-                f"Leave out {key}{other}."
+                f"The weights of {content.source} have {key}={own}, not {given[key]}; "
+                f"remove {key}{other}."
             )
 
 
-def _agrees(spec, key, given):
-    if key == "mlp_ratio":  # several give the same hidden channels
+def _is_same(spec, key, given):
+    if key == "mlp_ratio":  # after rounding to hidden channels
         return spec.replace(mlp_ratio=given).mlp_dim == spec.mlp_dim
     return field_value(ViTSpec, key, given) == getattr(spec, key)
 
 
 def fold_layer_scale(content: Content) -> Content:
-    """The content with the factors of LayerScale in the projections before it.
+    """Folds the factors of LayerScale into the preceding projections.
 
-    A model without LayerScale computes the same with it: γ goes into the kernel and the
-    bias of the attention's projection and of the MLP's second layer. CB and CB_S lie
-    between those and LayerScale, and change nothing of that: the mean of tokens that
-    are scaled is the scaled mean, and Λ has one number for each channel, as γ has.
+    A model without LayerScale then computes the same: γ multiplies the kernel and the
+    bias of the attention's projection and of the MLP's second layer. CB and CB_S in
+    between commute with it: the mean of scaled tokens is the scaled mean, and Λ, like
+    γ, has one number per channel.
 
     Args:
-        content: of a model with LayerScale.
+        content: the weights of a model with LayerScale.
+
+    Returns:
+        The content without LayerScale.
 
     Raises:
-        ValueError: if it has none, or has a layer before it that does not commute with
-            γ: squeeze-and-excitation, or CB by `"max"` where a γ is negative.
+        ValueError: if the model has no LayerScale, or a layer in between does not
+            commute with γ: squeeze-and-excitation, or CB with `"max"` where a γ is
+            negative.
     """
     spec = content.spec
     if spec is None or spec.layer_scale is None:
         raise ValueError(
-            f"{content.source} has no LayerScale; leave out fold_layer_scale."
+            f"{content.source} has no LayerScale; remove fold_layer_scale."
         )
     if spec.squeeze_excitation:
         raise ValueError(
-            f"The LayerScale of {content.source} cannot be folded: it comes after "
+            f"The LayerScale of {content.source} cannot be folded, since it follows "
             "squeeze-and-excitation."
         )
     weights = dict(content.weights)
@@ -187,11 +188,11 @@ def fold_layer_scale(content: Content) -> Content:
             paths = f"block_{i}/{scale}", f"block_{i}/{projection}"
             (gamma, *_), *_ = arrays = [weights.get(path, [None]) for path in paths]
             if any(array is None for each in arrays for array in each):
-                raise ValueError(f"{content.source} lacks weights of {paths[0]}.")
+                raise ValueError(f"{content.source} has no weights for {paths[0]}.")
             if (gamma < 0).any() and spec.broadcast != "none" and spec.context == "max":
                 raise ValueError(
                     f"The LayerScale of {content.source} cannot be folded: {paths[0]} "
-                    "has negative factors, of which the maximum that CB adds differs."
+                    "has negative factors, which do not commute with context='max'."
                 )
             del weights[paths[0]]
             weights[paths[1]] = [array * gamma for array in arrays[1]]
@@ -206,23 +207,22 @@ def assign(
     new_head: bool = False,
     allow_other_function: bool = False,
 ) -> None:
-    """Gives a model the weights of some content, and with the head the class names.
+    """Loads weights into a model, and the class names with the head.
 
-    Only what the caller asked to differ is not from the content: a head of another
-    number of classes, the Λ of CB_S where there is none, the position embedding,
-    which is resampled where the grids of patches differ, and the filters of the
-    patches, which are adapted to images of another number of channels.
+    All weights must match, with these exceptions: a new head, a Λ of CB_S that the
+    content does not have, a position embedding for another grid of patches, which is
+    resampled, and a patch embedding for another number of channels, which is adapted.
 
     Args:
         model: the model.
         content: the weights.
-        new_head: whether the head of the model stays as it is.
-        allow_other_function: whether the model may compute something else with the
-            weights than the model they are of.
+        new_head: whether to keep the head of the model.
+        allow_other_function: whether the model may compute another function than the
+            model of the weights.
 
     Raises:
-        ValueError: if a weight is missing, left over or of another shape, or the model
-            computes something else, before anything is copied.
+        ValueError: if a weight is missing, unexpected or of another shape, or the model
+            computes another function. Nothing is loaded then.
     """
     spec = model.spec
     values = dict(content.weights)
@@ -238,10 +238,10 @@ def assign(
     if PROJECTION in values and content.spec is not None:
         channels = content.spec.input_shape[2], spec.input_shape[2]
         values[PROJECTION] = adapt_filters(values[PROJECTION], *channels)
-    kept = []
-    if content.spec is not None:  # else it is of the very model
-        kept = _scales(spec) - _scales(content.spec) - values.keys()
-    targets = {path: pairs for path, pairs in targets.items() if path not in kept}
+    new_scales = []
+    if content.spec is not None:  # else all weights must match
+        new_scales = _scales(spec) - _scales(content.spec) - values.keys()
+    targets = {path: pairs for path, pairs in targets.items() if path not in new_scales}
     _check_fit(content, values, targets)
     if content.spec is not None and not allow_other_function:
         _check_function(content, spec, new_head)
@@ -253,7 +253,7 @@ def assign(
 
 
 def _scales(spec):
-    """The paths of the layers that have a Λ."""
+    """Returns the paths of the layers with a Λ."""
     return {
         f"block_{i}/{'' if place == 'msa_end' else 'mlp/'}{CHANNEL_SCALE}"
         for (i, place), (scale, _) in spec.contexts().items()
@@ -262,8 +262,8 @@ def _scales(spec):
 
 
 def _check_fit(content, values, targets):
-    """Raises a ValueError that lists the weights that do not fit, if there are any."""
-    missing, left_over, of_another_shape = [], [], []
+    """Raises a ValueError that lists the weights that do not match."""
+    missing, unexpected, mismatched = [], [], []
     for path in targets.keys() | values.keys():
         wanted, found = targets.get(path, ()), values.get(path, ())
         for i in range(max(len(wanted), len(found))):
@@ -273,28 +273,28 @@ def _check_fit(content, values, targets):
             if i >= len(found) or found[i] is None:
                 missing.append(name)
             elif i >= len(wanted):
-                left_over.append(name if wanted or path in content.names else path)
+                unexpected.append(name if wanted or path in content.names else path)
             elif np.shape(found[i]) != tuple(wanted[i][1].shape):
                 shapes = f"{np.shape(found[i])} for {tuple(wanted[i][1].shape)}"
-                of_another_shape.append(f"{ours} {shapes}")
+                mismatched.append(f"{ours} {shapes}")
     problems = {
         "missing": missing,
-        "left over": left_over,
-        "of another shape": of_another_shape,
+        "unexpected": unexpected,
+        "of another shape": mismatched,
     }
     if not any(problems.values()):
         return
-    listed = "; ".join(
+    text = "; ".join(
         f"{what}: {', '.join(sorted({*names})[:8])}"
         + (f" and {len({*names}) - 8} more" if len({*names}) > 8 else "")
         for what, names in problems.items()
         if names
     )
-    hint = " Give the arguments that the model of the file was built with; unlike a "
-    hint += ".keras file, a .weights.h5 file does not tell them."
+    hint = " Pass the arguments that the model of the file was built with; unlike a "
+    hint += ".keras file, a .weights.h5 file does not contain them."
     raise ValueError(
-        f"The weights of {content.source} do not fit this model; nothing was loaded. "
-        f"{listed[0].upper()}{listed[1:]}.{'' if content.spec else hint}"
+        f"The weights of {content.source} do not match this model; nothing was loaded. "
+        f"{text[0].upper()}{text[1:]}.{'' if content.spec else hint}"
     )
 
 
@@ -304,28 +304,28 @@ def _check_function(content, spec, new_head):
         return
     if key == "broadcast" and not content.spec.contexts():
         raise ValueError(
-            f"The weights of {content.source} are of a plain ViT; with broadcast="
-            f"{spec.broadcast!r} they compute something else. Start from broadcast="
-            "'cbs', which computes the same and learns to broadcast, or turn them into "
-            "CB by `keras-cbvit train imagenet_anneal` (`--anneal-context` in any "
-            "recipe); to load them nevertheless, give allow_other_function=True."
+            f"The weights of {content.source} are from a plain ViT; with broadcast="
+            f"{spec.broadcast!r} they compute another function. Start from broadcast="
+            "'cbs', which computes the same and learns to broadcast, or convert them "
+            "to CB with `keras-cbvit train imagenet_anneal` (`--anneal-context` in any "
+            "recipe). To load them anyway, pass allow_other_function=True."
         )
-    found, asked = getattr(content.spec, key), getattr(spec, key)
+    found, given = getattr(content.spec, key), getattr(spec, key)
     raise ValueError(
-        f"The weights of {content.source} are of a model with {key}={found!r:.80}; "
-        f"with {key}={asked!r:.80} they compute something else. Ask for {key}="
-        f"{found!r:.80}, or give allow_other_function=True."
+        f"The weights of {content.source} are from a model with {key}={found!r:.80}; "
+        f"with {key}={given!r:.80} they compute another function. Use {key}="
+        f"{found!r:.80}, or pass allow_other_function=True."
     )
 
 
 def name_classes(model: keras.Model, record: WeightsRecord) -> None:
-    """Gives a model the class names of its record, if it has none.
+    """Sets the class names of a model from its record, if it has none.
 
     Raises:
-        ValueError: if it has others.
+        ValueError: if the model has other names.
     """
     names = record.class_names
-    # A record may be of another kind of model, or have one name for two classes.
+    # Other kinds of models have no names; some records have duplicate names.
     if not hasattr(model, "class_names") or not names or len(set(names)) < len(names):
         return
     what = f"class_names of the record {record.name!r}"
@@ -337,4 +337,4 @@ def name_classes(model: keras.Model, record: WeightsRecord) -> None:
         "the file",
         model.class_names,
     ):
-        raise ValueError(f"{what} are not those of its file: {other}.")
+        raise ValueError(f"{what} differ from those of its file: {other}.")

@@ -1,44 +1,44 @@
-"""Reading from URLs: whatever goes wrong is an OSError that names the address."""
+"""Reads from URLs; every failure is an OSError that names the URL."""
 
 import contextlib
 import http.client
 import urllib.request
 from collections.abc import Iterator
 
-TIMEOUT_SECONDS = 20  # without an answer, or a next byte
+TIMEOUT_SECONDS = 20  # for the connection and for each read
 SCHEMES = ("http", "https", "file")
 
 
 def read(url: str, most: int) -> bytes:
-    """The content behind a URL.
+    """Reads the content of a URL.
 
     Args:
-        url: the address.
-        most: the largest number of bytes to take.
+        url: the URL.
+        most: the maximum number of bytes.
 
     Raises:
-        OSError: if it cannot be read, or is larger.
+        OSError: if the content cannot be read or is larger.
     """
     content = b"".join(chunks(url, most + 1))
     if len(content) > most:
-        raise OSError(f"{url} has more than {most:,} bytes.")
+        raise OSError(f"{url} is larger than {most:,} bytes.")
     return content
 
 
 def chunks(url: str, most: int) -> Iterator[bytes]:
-    """Yields the content behind a URL in pieces, no more than a number of bytes.
+    """Yields the content of a URL in chunks, at most `most` bytes in total.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the content cannot be read.
     """
-    with _failures_of(url):
+    with _convert_errors(url):
         scheme = url.partition("://")[0]
         if scheme not in SCHEMES:
-            raise OSError("it must begin with http://, https:// or file://")
+            raise OSError("it must start with http://, https:// or file://")
         response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
     with response:
         while most > 0:
-            with _failures_of(url):
+            with _convert_errors(url):
                 chunk = response.read(min(most, 1 << 20))
             if not chunk:
                 return
@@ -47,10 +47,10 @@ def chunks(url: str, most: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _failures_of(url):
+def _convert_errors(url):
     try:
         yield
-    # urllib lets through what its lower layers raise: of HTTP, of encodings, of ports.
+    # urllib also raises errors of HTTP, encodings and ports.
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{url!s:.500} cannot be downloaded ({reason:.200}).") from error

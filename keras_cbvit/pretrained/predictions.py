@@ -1,4 +1,4 @@
-"""From predictions to names."""
+"""Names the classes of predictions."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from keras_cbvit.pretrained.sources import known_records
 def decode_predictions(
     predictions: Tensor, weights_or_names: Any, top: int = 5
 ) -> list[list[tuple[str, float]]]:
-    """Names the most probable classes.
+    """Returns the most probable classes by name.
 
     Args:
-        predictions: array of shape `(batch, classes)`, as the model gives it.
+        predictions: array of shape `(batch, classes)`.
         weights_or_names: a model with `class_names`, the full name or the tag of
             published weights, or the names of the classes in the order of the
             predictions.
-        top: how many classes to name; at most all of them are.
+        top: number of classes per image, or all if there are fewer.
 
     Returns:
-        For each image a list of `(class name, prediction)`, the largest first.
+        For each image, a list of `(class name, prediction)`, the largest first.
 
     Raises:
-        ValueError: on unknown weights or a model without class names, if the number of
-            names is not the number of classes predicted, or if `top` is no whole number
-            of at least 1.
+        ValueError: if the weights are unknown, the model has no class names, their
+            number differs from that of the predictions, or `top` is not a positive
+            whole number.
     """
     top = whole_number("top", top)
     predictions = keras.ops.convert_to_numpy(predictions)
@@ -37,8 +37,8 @@ def decode_predictions(
         names = class_names(names)
     if predictions.ndim != 2 or predictions.shape[1] != len(names):
         raise ValueError(
-            f"predictions of shape {predictions.shape} cannot be named with "
-            f"{len(names)} class names; they must be of shape (batch, {len(names)})."
+            f"predictions must have shape (batch, {len(names)}) for {len(names)} class "
+            f"names, not {predictions.shape}."
         )
     order = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [
@@ -48,27 +48,27 @@ def decode_predictions(
 
 
 def class_names(weights: str | keras.Model) -> list[str]:
-    """Names of the classes of published weights, or of a model.
+    """Returns the class names of published weights or of a model.
 
     Args:
         weights: the full name or the tag of published weights, or a model of this
             package.
 
     Returns:
-        A list of names in the order of the predictions; of a segmentation model, in
+        A list of names in the order of the predictions; for a segmentation model, in
         the order of the logits of each pixel.
 
     Raises:
-        ValueError: on unknown weights, a tag of weights with different classes, or a
-            model that does not know its classes.
+        ValueError: if the weights are unknown, weights with this tag have different
+            classes, or the model has no class names.
     """
     if isinstance(weights, keras.Model):
         own = getattr(weights, "class_names", None)
         if own is None:
             name = weights.name  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(
-                f"The model {name} does not know the names of its classes; set "
-                "model.class_names, or give the names."
+                f"The model {name} has no class names; set model.class_names or pass "
+                "the names."
             )
         return list(own)
     known, found = known_records(), {}
@@ -77,13 +77,13 @@ def class_names(weights: str | keras.Model) -> list[str]:
             found[name] = record.class_names
     if len(set(map(tuple, found.values()))) > 1:
         raise ValueError(
-            f"{weights!r} is the tag of weights with different "
-            f"classes; give one of the full names {', '.join(found)}."
+            f"{weights!r} is a tag of weights with different classes; use one of the "
+            f"full names {', '.join(found)}."
         )
     if found:
         return next(iter(found.values()))
     known = ", ".join(sorted(known)) or "none yet"
     raise ValueError(
-        f"{weights!r} is not the name of published weights with "
-        f"classes. Known weights: {known}."
+        f"{weights!r} is not the name of published weights with class names. Known "
+        f"weights: {known}."
     )

@@ -1,4 +1,4 @@
-"""From a trained model to a published file that others can trust."""
+"""Publishes trained models with records and model cards."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_cbvit.classes import check_names, difference
-from keras_cbvit.files import InMemory, locked, write
+from keras_cbvit.files import InMemory, lock_file, write
 from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import ZooModel
 from keras_cbvit.models.registry import UPERNET, architecture_of, known_models
@@ -35,7 +35,7 @@ from keras_cbvit.pretrained.records import (
 from keras_cbvit.pretrained.sources import Folder
 
 LOCK = ".publishing.lock"
-LOCK_SECONDS = 60  # how long another publisher is waited for
+LOCK_SECONDS = 60  # time to wait for another publisher
 
 
 def publish(
@@ -54,41 +54,39 @@ def publish(
     url: str | None = None,
     overwrite: bool = False,
 ) -> WeightsRecord:
-    """Publishes a model as a `.keras` file with its record and its model card.
+    """Publishes a model as a `.keras` file with a record and a model card.
 
-    The model is rebuilt in float32, whatever precision it was trained in, and must
-    give the same predictions; so must the file once it is read back. Then the file,
-    its card and its record in `catalog.json` are put into the directory together, or
-    nothing is. The names of file and card begin with `name` and the first 12 digits
-    of the file's SHA-256.
+    The model is converted to float32, whatever precision it was trained in. The
+    converted model, and the file once it is loaded, must predict the same as the
+    original. The file, its card and its record in `catalog.json` are then written
+    together or not at all. The names of file and card start with `name` and the first
+    12 digits of the file's SHA-256.
 
     Args:
         model: a `VisionTransformer` or a `SegmentationModel`.
-        name: `architecture.tag`, for instance `"vitcb_s.imagenet"`; of a UperNet, it
-            begins with `upernet_`.
-        directory: folder to publish into; made if need be.
-        evaluations: what was measured of the model.
-        trained_on: what the model was trained on.
-        recipe: the command that made the model.
+        name: `architecture.tag`, for instance `"vitcb_s.imagenet"`; names of UperNets
+            start with `upernet_`.
+        directory: folder to publish into, created if necessary.
+        evaluations: measured results.
+        trained_on: the training data.
+        recipe: the command that trained the model.
         license: SPDX identifier of the file's license.
-        crop_fraction: the centered share of an image that the model is fed with.
-        class_names: the names of the classes in the order of the predictions, which the
-            file keeps; the model's own, if it has them; empty for a model without a
-            head.
-        notes: more Markdown for the card: seeds, limits, how to measure again.
+        crop_fraction: the fraction of an image that a center crop keeps.
+        class_names: names of the classes in the order of the predictions, saved in the
+            file. Defaults to the model's own; empty for a model without a head.
+        notes: additional Markdown for the card, for instance seeds and limitations.
         images: images to compare predictions on, of shape `(batch, height, width,
-            channels)`; random ones if not given, of a model of images of one size.
-        url: where the file can be downloaded from if it is not kept beside the catalog.
+            channels)`. Defaults to random images; required for a model of any size.
+        url: URL of the file, if it is not stored beside the catalog.
         overwrite: whether to replace published weights of this name.
 
     Returns:
         The `WeightsRecord`.
 
     Raises:
-        ValueError: if the model is of another kind or does not fit the name, a weight
-            is not finite, the class names are missing, not as many as the predictions
-            or not the model's own, there are no images and the model takes any size, or
-            the predictions do not agree.
+        ValueError: if the model is of another class or does not match the name, a
+            weight is not finite, class names are missing or do not match the model,
+            images are missing for a model of any size, or predictions differ.
         FileExistsError: if weights of this name exist and `overwrite` is false.
     """
     directory = Path(directory)
@@ -135,7 +133,7 @@ def publish(
 
 
 def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preprocessing:
-    """How an image becomes an input of a model: its size, and what it normalizes."""
+    """Returns the preprocessing of a model: image size, crop and normalization."""
     size = list(model.input_shape[1:3])
     found = Preprocessing(None if None in size else size, float(crop_fraction))
     spec = getattr(model, "spec", None)
@@ -150,14 +148,14 @@ def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preproce
 
 
 def _put(record, content, card, directory, overwrite):
-    """Puts a file, its card and its record into a folder, which is locked.
+    """Writes a file, its card and its record into a locked folder.
 
-    The names of file and card are of this version alone. So the catalog, which is
-    replaced at once, decides which version is the published one; whenever this process
-    is stopped, that is the old one or the new one.
+    File and card have unique names per version, and the catalog is replaced atomically.
+    So whenever the process is interrupted, either the old or the new version is the
+    published one.
     """
-    for left in directory.glob("partial.*"):
-        left.unlink()  # by a process that was killed
+    for partial in directory.glob("partial.*"):
+        partial.unlink()  # from a process that was killed
     records = Folder(directory).records()
     _refuse_published(record.name, records, directory, overwrite)
     records[record.name] = record
@@ -165,14 +163,14 @@ def _put(record, content, card, directory, overwrite):
         directory / record.filename: content,
         directory / f"{record.stem}.md": card.encode(),
     }
-    there = [path for path in new if path.exists()]
+    existing = [path for path in new if path.exists()]
     try:
         for path, each in new.items():
             write(path, each)
         write(directory / CATALOG, format_catalog(records.values()).encode())
     except BaseException:
         for path in new:
-            if path not in there:
+            if path not in existing:
                 path.unlink(missing_ok=True)
         raise
     for path in directory.glob(f"{record.name}-*"):
@@ -186,9 +184,9 @@ def _put(record, content, card, directory, overwrite):
 def check_publishable(
     model: ZooModel, name: str, directory: str | os.PathLike, overwrite: bool = False
 ) -> None:
-    """Raises what `publish` would raise of model, name and directory.
+    """Raises the errors of `publish` for a model, a name and a directory.
 
-    For those who want to know before a long training.
+    Call it before a long training.
     """
     if not isinstance(model, VisionTransformer | SegmentationModel):
         raise ValueError(
@@ -196,22 +194,22 @@ def check_publishable(
             "SegmentationModel."
         )
     if any(layer.quantization_mode for layer in layers_within(model)):
-        raise ValueError("The model is quantized; publish it before it is quantized.")
+        raise ValueError("The model is quantized; publish it before quantization.")
     check_weights_name(model, name)
     if Path(directory).is_dir():
         _refuse_published(name, Folder(directory).records(), directory, overwrite)
 
 
 def check_weights_name(model: ZooModel, name: str) -> None:
-    """Raises a ValueError unless weights of a model may be called `name`.
+    """Raises a ValueError unless `name` is valid for the weights of a model.
 
-    `vitcb_s.imagenet` is for a ViTCB_S alone; a model of no known size may have any
-    architecture name that is not one of the known. UperNets' names begin with
-    `upernet_`, and no others.
+    Only a ViTCB_S can be `vitcb_s.imagenet`; a model that is not registered can have
+    any architecture name that is not registered. Names of UperNets, and no others,
+    start with `upernet_`.
     """
     if not re.fullmatch(NAME, name):
         raise ValueError(
-            f"name={name!r} must be architecture.tag in lower-case letters, digits and "
+            f"name={name!r} must be architecture.tag in lowercase letters, digits and "
             "underscores, for instance 'vitcb_s.imagenet'."
         )
     actual, architecture = architecture_of(model), name.partition(".")[0]
@@ -219,62 +217,61 @@ def check_weights_name(model: ZooModel, name: str) -> None:
     is_other = actual is not None or architecture in known_models()
     if architecture != actual and is_other and segments and actual is None:
         raise ValueError(
-            f"name={name!r} is for a model whose own name is {architecture}; if this "
-            f"one is of that size, build it with name={architecture!r}."
+            f"name={name!r} requires a model with model.name={architecture!r}; if this "
+            f"model has that size, build it with name={architecture!r}."
         )
     if architecture != actual and is_other:
         raise ValueError(
-            f"name={name!r} is not for this model, which is "
-            + (f"a {actual}." if actual else "of none of the paper's sizes.")
+            f"name={name!r} does not match this model, which is "
+            + (f"a {actual}." if actual else "not a registered one.")
         )
     if architecture.startswith(UPERNET) != segments:
         raise ValueError(
-            f"name={name!r} is not for this model: names of UperNets, and no others, "
-            f"begin with {UPERNET}."
+            f"name={name!r} does not match this model: names of UperNets, and no "
+            f"others, start with {UPERNET}."
         )
 
 
 def _names_to_publish(model, given):
-    """The names of a model's classes, its own or as given; none without a head."""
+    """Returns the class names to publish; none for a model without a head."""
     own, number = model.class_names, model.num_classes
     if given is None:
         if own is None and number:
-            raise ValueError(
-                "The model does not know the names of its classes; give class_names=."
-            )
+            raise ValueError("The model has no class names; pass class_names.")
         return own or ()
     names = check_names(given, number or 0)
     if own and (other := difference("class_names", names, "the model", own)):
-        raise ValueError(f"class_names are not those of the model: {other}.")
+        raise ValueError(f"class_names differ from those of the model: {other}.")
     return names
 
 
 def _refuse_published(name, records, directory, overwrite):
     if name in records and not overwrite:
         raise FileExistsError(
-            f"{Path(directory) / CATALOG} lists {name} already; publish under another "
-            "name, or overwrite it."
+            f"{Path(directory) / CATALOG} already lists {name}; use another name or "
+            "overwrite it."
         )
 
 
 def in_float32(
     model: keras.Model, classifier_activation: str | None = None
 ) -> keras.Model:
-    """A copy of a model in float32, see `in_precision`."""
+    """Returns a copy of a model in float32, see `in_precision`."""
     return in_precision(model, "float32", classifier_activation)
 
 
 def in_precision(
     model: keras.Model, dtype: str, classifier_activation: str | None = None
 ) -> keras.Model:
-    """A copy of a model in another precision than it was trained in.
+    """Returns a copy of a model in another precision, with LoRA merged.
 
-    The copy goes through a file of weights, into which Keras merges LoRA's.
+    The weights are copied through an in-memory weights file, in which Keras merges
+    LoRA.
 
     Args:
         model: a `VisionTransformer` or another functional model.
-        dtype: of the weights and the computation, for instance `"float16"`.
-        classifier_activation: another one for the head of a `VisionTransformer`.
+        dtype: dtype of the weights and the computation, for instance `"float16"`.
+        classifier_activation: new activation for the head of a `VisionTransformer`.
     """
     config = _with_policy(model.get_config(), dtype)
     if classifier_activation is not None:
@@ -288,7 +285,7 @@ def in_precision(
 
 
 def _with_policy(config, name) -> Any:
-    """A model's configuration with another dtype policy in all its layers."""
+    """Replaces the dtype policy of all layers in a model's configuration."""
     if isinstance(config, list | tuple):
         return type(config)(_with_policy(each, name) for each in config)
     if not isinstance(config, dict):
@@ -299,7 +296,7 @@ def _with_policy(config, name) -> Any:
 
 
 def model_card(record: WeightsRecord, notes: str = "") -> str:
-    """The Markdown text of a record's model card."""
+    """Returns the model card of a record as Markdown."""
     facts = {
         "Trained on": record.trained_on,
         "Images": f"{_shape_text(record.input_shape)}, values 0–255",
@@ -352,23 +349,20 @@ def _check_finite(model):
     for weight in model.weights:
         if not np.isfinite(weight.numpy()).all():
             raise ValueError(
-                f"The weight {weight.path} is not finite: this training has failed. "
-                "Publish an earlier checkpoint."
+                f"The weight {weight.path} is not finite, so training has diverged; "
+                "publish an earlier checkpoint."
             )
 
 
 @contextlib.contextmanager
 def _locked(directory):
-    """One publisher at a time, so that no record of the catalog is lost.
-
-    The lock is gone with the process that has it, however that ends.
-    """
-    with contextlib.ExitStack() as held:
+    """Locks the folder against concurrent changes of the catalog."""
+    with contextlib.ExitStack() as stack:
         try:
-            held.enter_context(locked(directory / LOCK, LOCK_SECONDS))
+            stack.enter_context(lock_file(directory / LOCK, LOCK_SECONDS))
         except TimeoutError:
             raise TimeoutError(
                 f"Another process has been publishing into {directory} for "
-                f"{LOCK_SECONDS} seconds; publish again when it has ended."
+                f"{LOCK_SECONDS} seconds; try again when it has finished."
             ) from None
         yield

@@ -1,4 +1,4 @@
-"""What is known of published weights, and the catalogs that list it."""
+"""Records of published weights, and their catalogs."""
 
 import dataclasses
 import json
@@ -13,54 +13,54 @@ from typing import Any
 NAME = r"[a-z0-9_]+\.[a-z0-9_]+"  # of published weights: architecture.tag
 CATALOG = "catalog.json"
 VERSION = 2
-"""Of the catalog's form. Version 1 had no number; weights/convert.py reads it."""
+"""Version of the catalog's format; weights/convert.py converts version 1."""
 LARGEST_FILE = 1 << 50  # bytes
 LARGEST_CATALOG = 16 << 20  # bytes; a record of 20,000 classes takes half a million
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes an input of the model."""
+    """Preprocessing of images for a model."""
 
     image_size: list[int] | None = None
-    """Height and width that images are resized to; `None` for images of any size."""
+    """Height and width to resize to; `None` for images of any size."""
     crop_fraction: float = 1.0
-    """The centered share of the short side that is kept, before resizing."""
+    """Fraction of the short side that a center crop keeps, before the resize."""
     interpolation: str = "bicubic"
-    """How images are resized."""
+    """Interpolation of the resize."""
     normalized: bool = True
-    """Whether the model normalizes values of 0-255 itself."""
+    """Whether the model itself normalizes values of 0-255."""
     mean: list[float] = dataclasses.field(default_factory=list)
-    """Of red, green and blue in images of values 0-1, for whoever normalizes."""
+    """Means of red, green and blue for images of values 0-1."""
     std: list[float] = dataclasses.field(default_factory=list)
-    """Their standard deviations."""
+    """Standard deviations, likewise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a model, on what, and how to measure it again."""
+    """Measured results of a model, with the data and the command."""
 
     task: str
     """`"classification"` or `"segmentation"` for the recipes."""
     dataset: str
-    """The data set as the recipes take it: a TFDS name, or the name of a folder or file
-    of one's own after `./`."""
+    """The data set as in the recipes: a TFDS name, or `./` and the name of a custom
+    folder or file."""
     split: str
     metrics: dict[str, float]
-    """The measured values by name, the most important one first."""
+    """Measured values by name, the most important one first."""
     images: int
-    """How many were measured."""
+    """Number of images."""
     command: str
-    """That measures it again."""
+    """The command that reproduces the results."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Other options of the data set, as the recipe of the task has them."""
+    """Other options of the data set, named as in the recipe of the task."""
     notes: str = ""
-    """What else there is to know, in a sentence."""
+    """Additional remarks, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightsRecord:
-    """What is known of one published file, as `catalog.json` keeps it."""
+    """The entry of a published file in `catalog.json`."""
 
     name: str
     """`architecture.tag`, for instance `"vitcb_s.imagenet"`."""
@@ -69,18 +69,18 @@ class WeightsRecord:
     bytes: int
     """Size of the file."""
     architecture: dict[str, Any]
-    """The class of the model and the arguments it is built from."""
+    """The class of the model and its arguments."""
     parameters: int
     """Number of the model's parameters."""
     input_shape: list[int | None]
-    """`[height, width, channels]` of the images; a side is `None` if it may be any."""
+    """`[height, width, channels]` of the images; `None` for a side of any size."""
     preprocessing: Preprocessing
     class_names: list[str]
-    """In the order of the predictions; empty for a model without a head."""
+    """Class names in the order of the predictions; empty for a model without a head."""
     evaluations: list[Evaluation]
     trained_on: str
     recipe: str
-    """The command that made the file."""
+    """The command that produced the file."""
     license: str
     """SPDX identifier of the file's license."""
     keras_version: str
@@ -88,14 +88,11 @@ class WeightsRecord:
     date: str
     """Day of publication, `YYYY-MM-DD`."""
     url: str | None = None
-    """Where the file can be downloaded from if it is not beside the catalog."""
+    """URL of the file, if it is not stored beside the catalog."""
 
     @property
     def stem(self) -> str:
-        """What the names of the file and of its card begin with.
-
-        Two versions never have the same, so the catalog alone decides which is used.
-        """
+        """Prefix of the names of the file and its card, unique for each version."""
         return f"{self.name}-{self.sha256[:12]}"
 
     @property
@@ -104,24 +101,24 @@ class WeightsRecord:
 
 
 def read_catalog_file(path: Path) -> dict[str, WeightsRecord]:
-    """The records in a catalog by name.
+    """Reads the records of a catalog by name.
 
     Raises:
-        ValueError: if the catalog is not valid, with the record and the field.
-        OSError: if it cannot be read.
+        ValueError: if the catalog is not valid.
+        OSError: if the catalog cannot be read.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a regular file.")
     if path.stat().st_size > LARGEST_CATALOG:
-        raise ValueError(f"{path} has more than {LARGEST_CATALOG:,} bytes.")
+        raise ValueError(f"{path} is larger than {LARGEST_CATALOG:,} bytes.")
     return parse_catalog(path.read_bytes(), path)
 
 
 def parse_catalog(text: str | bytes, where: Any) -> dict[str, WeightsRecord]:
-    """Records by name from the JSON text of a catalog; `where` is for messages.
+    """Parses the JSON of a catalog to records by name; `where` is for messages.
 
     Raises:
-        ValueError: if the catalog is not valid, with the record and the field.
+        ValueError: if the catalog is not valid.
     """
     try:
         found = json.loads(text)
@@ -129,7 +126,7 @@ def parse_catalog(text: str | bytes, where: Any) -> dict[str, WeightsRecord]:
         if found.get("version", 1) != VERSION:
             raise ValueError(
                 f"its version is {found.get('version', 1)!r:.20}, not {VERSION}; "
-                "`python weights/convert.py FOLDER` of a checkout converts version 1"
+                "`python weights/convert.py FOLDER` in a checkout converts version 1"
             )
         records = [_record(entry) for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -137,8 +134,8 @@ def parse_catalog(text: str | bytes, where: Any) -> dict[str, WeightsRecord]:
         if isinstance(error, KeyError):
             reason = f"the key {error} is missing"
         raise ValueError(
-            f"{where} is not a valid catalog of weights: {reason}. Restore it from the "
-            "repository, or publish the weights again."
+            f"{where} is not a valid catalog: {reason}. Restore it from the repository "
+            "or publish the weights again."
         ) from error
     by_name = {record.name: record for record in records}
     if len(by_name) < len(records):
@@ -147,7 +144,7 @@ def parse_catalog(text: str | bytes, where: Any) -> dict[str, WeightsRecord]:
 
 
 def format_catalog(records: Iterable[WeightsRecord]) -> str:
-    """The JSON text of a catalog of these records, sorted by name."""
+    """Formats records as the JSON of a catalog, sorted by name."""
     entries = [
         dataclasses.asdict(each) for each in sorted(records, key=lambda r: r.name)
     ]
@@ -155,24 +152,24 @@ def format_catalog(records: Iterable[WeightsRecord]) -> str:
 
 
 def check_record(record: WeightsRecord) -> None:
-    """Raises a ValueError that names the field of a record that cannot be kept."""
+    """Raises a ValueError if a field of a record is not valid."""
     try:
         _record(json.loads(json.dumps(dataclasses.asdict(record))))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"This cannot be published: {error}.") from error
+        raise ValueError(f"The record is not valid: {error}.") from error
 
 
 def _record(entry):
     name = entry.get("name") if isinstance(entry, dict) else None
     if not isinstance(name, str):
-        raise ValueError(f"every record needs a name, but one is {entry!r:.80}")
+        raise ValueError(f"a record has no name: {entry!r:.80}")
     record = _read(entry, WeightsRecord, f"the record {name!r:.80}")
-    # Both are parts of names of files.
+    # Both are parts of file names.
     for field, pattern in (("name", NAME), ("sha256", "[0-9a-f]{64}")):
         if not re.fullmatch(pattern, entry[field]):
             raise ValueError(
                 f"the field {field!r} of the record {name!r:.80} is "
-                f"{entry[field]!r:.80}, which does not match {pattern}"
+                f"{entry[field]!r:.80} and does not match {pattern}"
             )
     if not 1 <= record.bytes < LARGEST_FILE:
         raise ValueError(f"the file of the record {name!r} has {record.bytes} bytes")
@@ -180,19 +177,19 @@ def _record(entry):
 
 
 def _read(value, kind, what) -> Any:
-    """A value of JSON as a type says, dataclasses of such values included."""
+    """Converts a JSON value to a type, which may be a nested dataclass."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):
             raise ValueError(f"{what} is {value!r:.80}, not a {kind.__name__}")
         if unknown := sorted(value.keys() - hints.keys()):
             raise ValueError(f"{what} has the unknown field {unknown[0]!r:.80}")
-        needed = {
+        required = {
             field.name
             for field in dataclasses.fields(kind)
             if field.default is field.default_factory is dataclasses.MISSING
         }
-        if missing := sorted(needed - value.keys()):
+        if missing := sorted(required - value.keys()):
             raise ValueError(f"{what} has no field {missing[0]!r}")
         return kind(
             **{
@@ -207,13 +204,13 @@ def _read(value, kind, what) -> Any:
         return [_read(each, parts[0], what) for each in value]
     if origin is dict and isinstance(value, dict):
         return {key: _read(each, parts[1], what) for key, each in value.items()}
-    if not _is_of(value, kind):
+    if not _has_type(value, kind):
         expected = kind.__name__ if isinstance(kind, type) else kind
         raise ValueError(f"{what} is {value!r:.80}, not a {expected}")
     return value
 
 
-def _is_of(value, kind):
+def _has_type(value, kind):
     if kind is Any:
         return True
     if parts := typing.get_args(kind):

@@ -1,9 +1,9 @@
-"""Where weights lie: files, the Hugging Face hub, and sources of published weights.
+"""Locates weights: files, the Hugging Face hub, and sources of published weights.
 
-Published weights are in folders and behind URLs, each with a catalog.
-`KERAS_CBVIT_WEIGHTS` may name one; the others are `weights/`, which is part of the
-checkout and of the installed package, and DeiT's. A source of another kind is a class
-with the methods of `Source`, and a line in `source_of` or `sources`.
+Sources of published weights are folders and URLs with a catalog: the one in
+`KERAS_CBVIT_WEIGHTS`, if set, `weights/` of the checkout or the installed package, and
+DeiT's weights. To add another kind of source, write a class with the methods of
+`Source` and add it to `source_of` or `sources`.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Protocol
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.files import write
 from keras_cbvit.models.registry import UPERNET, known_models
 from keras_cbvit.pretrained import cache, hub, network
@@ -30,24 +30,24 @@ PLACE_VARIABLE = "KERAS_CBVIT_WEIGHTS"
 
 
 class Source(Protocol):
-    """A place that weights come from."""
+    """A source of published weights."""
 
     def records(self) -> dict[str, WeightsRecord]:
-        """What it has, by name.
+        """Returns the records of the weights by name.
 
         Raises:
-            ValueError: if its catalog is not valid.
-            OSError: if it cannot be read.
+            ValueError: if the catalog is not valid.
+            OSError: if the catalog cannot be read.
         """
         ...
 
     def file(self, record: WeightsRecord) -> Path:
-        """The file of one of its records on this machine, whose SHA-256 is right.
+        """Returns the local, verified file of a record.
 
-        Of weights on the Hugging Face hub, it is the folder that they are in.
+        For weights on the Hugging Face hub, returns their folder.
 
         Raises:
-            OSError: if it cannot be downloaded, or is another.
+            OSError: if the file cannot be downloaded or does not match the record.
         """
         ...
 
@@ -62,30 +62,30 @@ class Folder:
         return str(self.path)
 
     def records(self) -> dict[str, WeightsRecord]:
-        """Its records by name; none if it has no catalog."""
+        """Returns the records by name; none without a catalog."""
         if not self.path.is_dir():
             raise FileNotFoundError(
-                f"There is no folder {self.path}; set {PLACE_VARIABLE} to a folder or "
-                f"URL with a {CATALOG}, or unset it."
+                f"The folder {self.path} does not exist; set {PLACE_VARIABLE} to a "
+                f"folder or URL with a {CATALOG}, or unset it."
             )
         catalog = self.path / CATALOG
         return read_catalog_file(catalog) if catalog.exists() else {}
 
     def file(self, record: WeightsRecord) -> Path:
-        """The file beside the catalog, or else the one behind the record's URL."""
+        """Returns the file beside the catalog, or from the record's URL."""
         path = self.path / record.filename
         if path.exists():
             if cache.sha256(path) != record.sha256:
                 raise OSError(
-                    f"{path} is not the file of its record in {CATALOG}: its SHA-256 "
-                    "differs, so it is damaged or was replaced. Restore it, or publish "
+                    f"{path} does not match its record in {CATALOG}: its SHA-256 "
+                    "differs, so it is damaged or was replaced. Restore it or publish "
                     "it again."
                 )
             return path
         if record.url is None:
             raise FileNotFoundError(
-                f"The catalog of {self} lists {record.name}, but {path} is missing and "
-                "the record has no URL to download it from."
+                f"The catalog of {self} lists {record.name}, but {path} does not exist "
+                "and the record has no URL."
             )
         return cache.download(record.url, record)
 
@@ -93,9 +93,9 @@ class Folder:
 class Url:
     """The URL of a folder with a catalog and the files it lists.
 
-    If it cannot be read, or has no valid catalog (as where a network first asks for a
-    login), a warning says so and the last catalog that could be read is used, so that
-    weights that are on this machine stay usable.
+    If the catalog cannot be read or is not valid (for instance behind a login page),
+    the source warns and uses the last copy of the catalog, so that downloaded weights
+    stay usable.
     """
 
     def __init__(self, url: str) -> None:
@@ -105,73 +105,73 @@ class Url:
         return self.url
 
     def records(self) -> dict[str, WeightsRecord]:
-        """Its records by name; those of before, or none, without a connection."""
+        """Returns the records by name, from the last copy if the URL cannot be read."""
         where = f"{self.url}/{CATALOG}"
         try:
             text = network.read(where, LARGEST_CATALOG)
             found = parse_catalog(text, where)
         except (OSError, ValueError) as error:
-            return self._records_of_before(error)
-        self._keep(text)
+            return self._copied_records(error)
+        self._save_copy(text)
         return found
 
     def file(self, record: WeightsRecord) -> Path:
-        """The file in the cache, downloaded if need be."""
+        """Returns the file in the cache, downloaded if necessary."""
         return cache.download(f"{self.url}/{record.filename}", record)
 
     @property
     def _copy(self):
-        """Where the last catalog is kept."""
+        """Path of the copy of the last catalog."""
         digest = hashlib.sha256(self.url.encode(errors="replace")).hexdigest()
         return cache.folder() / f"catalog-{digest[:16]}.json"
 
-    def _records_of_before(self, error):
+    def _copied_records(self, error):
         try:
             found = read_catalog_file(self._copy)
-            instead = f"Its catalog as it was before, {self._copy}, is used."
-        except (OSError, ValueError):  # there is none, or it is damaged
+            fallback = f"Using the last copy of the catalog, {self._copy}."
+        except (OSError, ValueError):  # it does not exist or is damaged
             found = {}
-            instead = "Its weights are not known, only the package's own."
-        warnings.warn(f"{error} {instead}", stacklevel=4)
+            fallback = "Its weights are not available."
+        warnings.warn(f"{error} {fallback}", stacklevel=4)
         return found
 
-    def _keep(self, text):
+    def _save_copy(self, text):
         copy = self._copy
         try:
             if not copy.is_file() or copy.read_bytes() != text:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write(copy, text)
-        except OSError as error:  # a home that cannot be written to, or is full
-            warnings.warn(f"No copy of the catalog is kept. {error}", stacklevel=4)
+        except OSError as error:  # a read-only or full disk
+            warnings.warn(f"The catalog was not copied. {error}", stacklevel=4)
 
 
 def source_of(place: str) -> Source:
-    """The source that a place names: a URL, or a folder."""
+    """Returns the source at a URL or in a folder."""
     return Url(place) if "://" in place else Folder(place)
 
 
 def sources() -> list[Source]:
-    """Where weights are looked for, in this order."""
-    named = os.environ.get(PLACE_VARIABLE)
-    return ([source_of(named)] if named else []) + [Folder(own_folder()), DeiT()]
+    """Returns the sources in search order."""
+    place = os.environ.get(PLACE_VARIABLE)
+    return ([source_of(place)] if place else []) + [Folder(own_folder()), DeiT()]
 
 
 def own_folder() -> Path:
-    """`weights/` of the installed package, or of the checkout."""
+    """Returns `weights/` of the installed package or of the checkout."""
     package = Path(__file__).parent.parent
     installed = package / "weights"
     return installed if installed.is_dir() else package.parent / "weights"
 
 
 def list_weights() -> list[str]:
-    """Names of the published weights, sorted.
+    """Returns the sorted names of the published weights.
 
-    `load_model` takes each, and `weights=` those of classifiers.
+    `load_model` takes all of them, `weights=` those of classifiers.
 
-    They come from the folder or URL in the environment variable
-    `KERAS_CBVIT_WEIGHTS`, if set, from the package's own `weights/`, and, of plain ViTs
-    on ImageNet, from DeiT. A URL that cannot be read is warned of; its catalog is then
-    the last one that was.
+    The weights come from the folder or URL in the environment variable
+    `KERAS_CBVIT_WEIGHTS`, if set, from the package's own `weights/`, and from DeiT for
+    plain ViTs on ImageNet. If the URL cannot be read, warns and uses the last copy of
+    its catalog.
 
     Raises:
         ValueError: if a catalog is not valid.
@@ -181,7 +181,7 @@ def list_weights() -> list[str]:
 
 
 def known_records() -> dict[str, WeightsRecord]:
-    """The records of all sources by name; of two of one name, that of the first."""
+    """Returns the records of all sources by name; earlier sources take precedence."""
     found = {}
     for source in sources():
         found = source.records() | found
@@ -189,16 +189,16 @@ def known_records() -> dict[str, WeightsRecord]:
 
 
 def find_record(name: str) -> WeightsRecord:
-    """The record of a full name.
+    """Returns the record of a full name.
 
     Raises:
-        ValueError: if there is none, with the known names.
+        ValueError: if the name is unknown.
     """
     return _find(name, [name])[1]
 
 
 def is_name(weights: str) -> bool:
-    """Whether `weights=` is a tag or a full name, and no handle or path."""
+    """Returns whether `weights=` is a tag or a full name, not a handle or path."""
     is_handle = weights.startswith(hub.PREFIX)
     return not (is_handle or os.sep in weights or weights.endswith(SUFFIXES))
 
@@ -206,23 +206,22 @@ def is_name(weights: str) -> bool:
 def locate(
     weights: str | os.PathLike, *architectures: str
 ) -> tuple[Path, WeightsRecord | None]:
-    """Finds the file of `weights=` and verifies it.
+    """Locates and verifies the file of `weights=`.
 
     Args:
-        weights: a tag, a full name, a handle `"hf://owner/name"`, or the path of a file
-            of weights or of a folder in Hugging Face's layout.
-        *architectures: the names that a tag is completed with, `"vitcb_s"`; the first
-            that there are weights of counts.
+        weights: a tag, a full name, a handle `"hf://owner/name"`, or the path of a
+            weights file or of a folder in Hugging Face's layout.
+        *architectures: architecture names to combine with a tag, such as `"vitcb_s"`;
+            the first with published weights is used.
 
     Returns:
-        The path of a file or folder that exists, and its record, `None` of a handle or
-        path. The file of a tag or name has the SHA-256 of its record.
+        The path of an existing file or folder, and its record, or `None` for a handle
+        or path. Published files have the SHA-256 of their record.
 
     Raises:
-        FileNotFoundError: if a path leads nowhere.
-        ValueError: on an unknown tag or name, with the known ones, and on a handle that
-            is none.
-        OSError: if a file cannot be downloaded, or is not the one of its record.
+        FileNotFoundError: if a path does not exist.
+        ValueError: if a tag or name is unknown, or a handle is invalid.
+        OSError: if a file cannot be downloaded or does not match its record.
     """
     if isinstance(weights, str) and weights.startswith(hub.PREFIX):
         return hub.fetch(weights), None
@@ -230,9 +229,9 @@ def locate(
         return _existing(weights), None
     if "." not in weights and not architectures:
         raise ValueError(
-            f"weights={shown(weights)} is a tag, which needs a model of a known size: "
-            "give a full name such as 'vitcb_s.imagenet', or use ViTCB_Ti, ViTCB_S or "
-            f"ViTCB_B. {_known_names()}"
+            f"weights={format_value(weights)} is a tag, which requires a model of a "
+            "named size; use ViTCB_Ti, ViTCB_S or ViTCB_B, or a full name such as "
+            f"'vitcb_s.imagenet'. {_known_names()}"
         )
     names = [weights]
     if "." not in weights:
@@ -241,7 +240,7 @@ def locate(
     try:
         return source.file(record), record
     except OSError:
-        # It may have been published again after its catalog was read.
+        # The weights may have been republished after the catalog was read.
         source, newer = _find(weights, names)
         if newer == record:
             raise
@@ -249,32 +248,33 @@ def locate(
 
 
 def _existing(weights):
-    path, text = Path(weights).expanduser(), shown(str(weights), 300)
+    path, text = Path(weights).expanduser(), format_value(str(weights), 300)
     if os.path.isdir(path) and path.suffix != ".keras":
         return path
     handle, advice = hub.suggest_handle(str(weights)), ""
     if handle is not None and not handle.endswith(SUFFIXES):
-        advice = f" For a repository of the Hugging Face hub, write {handle!r}."
+        advice = f" For a Hugging Face repository, use {handle!r}."
     if not str(path).endswith(SUFFIXES):
         raise ValueError(
             f"weights={text} is neither a folder nor a file that ends in "
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.{advice}"
         )
-    if not os.path.isfile(path):  # not the path's own, which fails on long ones
-        raise FileNotFoundError(f"weights={text}: there is no such file.{advice}")
+    if not os.path.isfile(path):  # path.is_file() raises on long names
+        raise FileNotFoundError(f"weights={text} does not exist.{advice}")
     return path
 
 
 def _find(weights, names):
-    """The source and the record of the first of some full names that has one."""
+    """Returns the source and record of the first full name that is published."""
     places = [(source, source.records()) for source in sources()]
     for name in names:
         for source, records in places:
             if name in records:
                 return source, records[name]
     raise ValueError(
-        f"weights={shown(weights)}: there are no published weights {shown(names[0])}. "
-        f"{_known_names()}{_how_to_train(names[0])}"
+        f"weights={format_value(weights)} is unknown: no weights "
+        f"{format_value(names[0])} are published. {_known_names()}"
+        f"{_how_to_train(names[0])}"
     )
 
 
@@ -288,9 +288,9 @@ def _how_to_train(name):
     if tag != "imagenet" or not is_classifier:
         return ""
     return (
-        " There are no ImageNet weights of this model yet. Start from DeiT's with "
-        "broadcast='cbs', which predicts as DeiT and learns to broadcast; or turn them "
-        "into CB, on a machine with GPUs and ImageNet-1k: `keras-cbvit train "
-        f"imagenet_anneal --publish {name} --weights-dir FOLDER`. Set "
-        f"{PLACE_VARIABLE}=FOLDER to use them here."
+        " ImageNet weights of this model are not published yet. Start from DeiT's with "
+        "broadcast='cbs', which predicts like DeiT and learns to broadcast, or convert "
+        "them to CB on a machine with GPUs and ImageNet-1k: `keras-cbvit train "
+        f"imagenet_anneal --publish {name} --weights-dir FOLDER`; then set "
+        f"{PLACE_VARIABLE}=FOLDER."
     )

@@ -1,1 +1,1 @@
-"""Speed beside other packages, on the same machine in the same run."""
+"""Benchmarks against other packages, on the same machine in the same run."""

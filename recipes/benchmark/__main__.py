@@ -1,4 +1,4 @@
-"""Measures how fast this package is beside others, on the same machine in the same run.
+"""Benchmark the package against others, on the same machine in the same run.
 
     python -m recipes.benchmark input --data-dir FOLDER [--option value ...]
     python -m recipes.benchmark feed [--option value ...]
@@ -6,8 +6,8 @@
     python -m recipes.benchmark profile [--option value ...]
     python -m recipes.benchmark runtimes [--option value ...]
 
-The others are measured where they are installed: in this environment, or in those of
-`--peer-python`.
+Other packages are measured if they are installed, in this environment or in those of
+--peer-python.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""How many images a second the feed gives to the device, for any number of cores.
+"""Throughput of the input pipeline to the device for any number of cores.
 
-Decoding and augmenting are replaced by waits that free Python's lock, as Pillow does,
-so that a machine of two cores shows what the feed of a large one can do.
+Decoding and augmentation are replaced by waits that release the GIL, as Pillow does, so
+that a machine with two cores shows the limits of the pipeline on a large machine.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 
 from ..data import feed
-from ..figures import looks, new_figure, save
-from ..machine import run_on
+from ..figures import line_styles, new_figure, save
+from ..machine import machine_info
 from ..options.classification import Augmentation
 from ..tables import markdown_table
 from ..training.devices import distribute
@@ -22,49 +22,51 @@ from .simulation import Simulation
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """The feed with simulated cores: in threads, and in worker processes."""
+    """Benchmark the input pipeline with simulated cores, threads against processes."""
 
     simulated_cores: tuple[int, ...] = (8, 16, 32)
-    """How many images are prepared at once, by threads and by processes."""
+    """Numbers of threads, and of processes, that prepare images."""
     milliseconds: float = 4.0
-    """How long an image takes a core."""
+    """Simulated time to prepare an image on one core, in milliseconds."""
     batches: int = 16
-    """How many are measured, after those that are prepared ahead."""
+    """Number of batches to measure, after the prefetched ones."""
     batch_size: int = 1024
+    """Images per batch."""
     image_size: int = 224
+    """Height and width of the images in pixels."""
     devices: int = 1
-    """That share a batch; logical CPU devices where there is no GPU."""
+    """Number of devices that share a batch; logical CPU devices without GPUs."""
     json: Path | None = None
-    """File for all the numbers."""
+    """JSON file for all results."""
     figure: Path | None = None
-    """PNG file for images a second over the cores."""
+    """PNG file for a figure of images per second over cores."""
 
     def measure(self):
-        """Measures; returns what `--json` writes."""
+        """Runs the benchmark; returns the results that `--json` saves."""
         rows = []
         for number in self.simulated_cores:
             for kind, workers in (("threads", 0), ("processes", number)):
                 source = feed.Feed(self._simulation(), workers)
                 source.threads = number
-                rows.append({"cores": number, "kind": kind, **self._measured(source)})
+                rows.append({"cores": number, "kind": kind, **self._measure(source)})
         if self.figure:
             _draw(rows, self.milliseconds, self.figure)
         return {
-            **run_on(),
+            **machine_info(),
             "backend": keras.backend.backend(),
             "options": dataclasses.asdict(self),
             "rows": rows,
         }
 
     def _simulation(self):
-        # One copy of each image, as of a data set with enough of them.
+        # One copy of each image, as in a large data set.
         policy = Augmentation(repeats=1)
         seconds = self.milliseconds / 1000
         return Simulation(policy, self.batch_size, self.image_size, seconds)
 
-    def _measured(self, source):
-        """Images a second to the device, and what that takes the main process."""
-        # So many empty what is prepared while workers start and the step is compiled.
+    def _measure(self, source):
+        """Measures images per second, and the CPU time of the main process."""
+        # This many steps consume the batches prefetched during startup and compilation.
         clock = _Clock(6 * source.ahead)
         last = clock.warm_up + self.batches
         with distribute(self.devices, self.batch_size):
@@ -78,7 +80,7 @@ class Feed:
         }
 
     def markdown(self, result):
-        """The result as a table with what it was measured on."""
+        """Formats the result as a table with the conditions of the measurement."""
         lines = []
         for row in result["rows"]:
             most = 1000 * row["cores"] / self.milliseconds
@@ -92,20 +94,22 @@ class Feed:
             + f"\n\n{result['cpu']}, {result['cores']} cores; {result['date']}; "
             f"{result['backend']}, devices: {self.devices}. Batches of "
             f"{self.batch_size} at {self.image_size}×{self.image_size}, "
-            f"{self.milliseconds:g} ms an image; the main process's time is that of "
-            "its threads on the processor, per batch."
+            f"{self.milliseconds:g} ms per image. The main process's time is the CPU "
+            "time of its threads per batch."
         )
 
 
 def _draw(rows, milliseconds, file):
-    """Draws images a second over the cores, and what all of them could do."""
+    """Draws images per second over the number of cores, and the ideal throughput."""
     axis = new_figure(5, 3.8).subplots()
     cores = sorted({row["cores"] for row in rows})
-    curves = {"all the cores could": [1000 * n / milliseconds for n in cores]}
+    curves = {"ideal": [1000 * n / milliseconds for n in cores]}
     for kind in ("processes", "threads"):
         of_kind = [row for row in rows if row["kind"] == kind]
         curves[kind] = [row["images_per_second"] for row in of_kind]
-    for (title, values), look in zip(curves.items(), looks(len(curves)), strict=True):
+    for (title, values), look in zip(
+        curves.items(), line_styles(len(curves)), strict=True
+    ):
         axis.loglog(cores, values, label=title, **look)
     axis.set_xticks(cores, cores)
     axis.set_xlabel("simulated cores")
@@ -116,7 +120,7 @@ def _draw(rows, milliseconds, file):
 
 
 class _Receiver(keras.Model):
-    """Computes next to nothing of batches, which have to be on the device for it."""
+    """A model with almost no computation, which requires batches on the device."""
 
     def __init__(self):
         super().__init__(name="receiver")
@@ -130,7 +134,7 @@ class _Receiver(keras.Model):
 
 
 class _Clock(keras.callbacks.Callback):
-    """Measures from the end of some steps on to the end of training, in seconds."""
+    """Measures the time from the end of the warmup to the end of training."""
 
     def __init__(self, warm_up):
         super().__init__()

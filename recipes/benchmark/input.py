@@ -1,19 +1,18 @@
-"""The training input, beside timm's and KerasCV's."""
+"""Benchmark of the input pipeline against timm's and KerasCV's."""
 
 import dataclasses
 import statistics
 from pathlib import Path
 
 from ..data.folders import Contents
-from ..machine import cores, run_on, versions_of
+from ..machine import cores, format_versions, machine_info
 from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 OURS = "keras_cbvit"
 OURS_ONE_COPY = "keras_cbvit, one copy of each image"
 OURS_TF_DATA = "keras_cbvit, --feed tf.data"
-# The functions of `recipes.benchmark.input_peers`, and what they are told beside the
-# images.
+# Functions of `recipes.benchmark.input_peers` with additional arguments.
 PEERS = {
     OURS: ("keras_cbvit", {"repeats": 3}),
     OURS_ONE_COPY: ("keras_cbvit", {"repeats": 1}),
@@ -25,25 +24,27 @@ PEERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """The training input: images decoded and augmented as DeiT does."""
+    """Benchmark the input pipeline, decoding and DeiT's augmentation, against peers."""
 
     data_dir: Path
-    """Folder of images, in class folders or not. They are read again and again, so
-    the disk does not count."""
+    """Folder of images, with or without class folders. Images are read repeatedly from
+    the disk cache."""
     images: int = 1000
-    """How many images are prepared in each repeat, at least."""
+    """Minimum number of images per repeat."""
     repeats: int = 5
-    """How often each pipeline is measured, in turn with the others."""
+    """Number of measurements of each pipeline, alternating with the others."""
     batch_size: int = 64
+    """Images per batch."""
     image_size: int = 224
+    """Height and width of the augmented images in pixels."""
     peer_python: tuple[Path, ...] = ()
-    """Python programs of environments in which timm or KerasCV may be, if they are not
-    in this one."""
+    """Python interpreters of other environments in which to look for timm and
+    KerasCV."""
     json: Path | None = None
-    """File for all the numbers."""
+    """JSON file for all results."""
 
     def measure(self):
-        """Measures; returns what `--json` writes.
+        """Runs the benchmark; returns the results that `--json` saves.
 
         Raises:
             ValueError: if a number is not positive.
@@ -72,13 +73,13 @@ class Input:
                         function,
                         {**setup, **told},
                         self.peer_python,
-                        # A GPU would be taken from who uses it, and do nothing.
+                        # The pipelines do not use GPUs; leave them to others.
                         {"CUDA_VISIBLE_DEVICES": ""},
                     )
                 except PeerMissingError as error:
                     skipped[title] = str(error)
             for peer in peers.values():
-                peer.ask(number)  # warms up: workers, the disk
+                peer.ask(number)  # warms up workers and the disk cache
             speeds = {title: [] for title in peers}
             for _ in range(self.repeats):
                 for title, peer in peers.items():
@@ -87,9 +88,9 @@ class Input:
             for peer in peers.values():
                 peer.close()
         return {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
-            "pictures": len(files),
+            "files": len(files),
             "images_per_repeat": number,
             "versions": {title: peer.versions for title, peer in peers.items()},
             "skipped": skipped,
@@ -97,7 +98,7 @@ class Input:
         }
 
     def markdown(self, result):
-        """The result as a table with what it was measured on."""
+        """Formats the result as a table with the conditions of the measurement."""
         keys = "median", "min", "max", "ratio_to_timm"
         speeds = result["images_per_second"].items()
         lines = [
@@ -111,18 +112,18 @@ class Input:
             "",
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. "
             f"{self.repeats} repeats of {result['images_per_repeat']} images out of "
-            f"{result['pictures']} images, in turn, in batches of "
+            f"{result['files']} images, in turn, in batches of "
             f"{self.batch_size} at {self.image_size}×{self.image_size}.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
 
 def summary(speeds):
-    """Median, least and most of each pipeline, and the median ratio to timm.
+    """Returns median, minimum and maximum of each pipeline, and median ratio to timm.
 
-    The ratios are of the same repeat, so that what slows the machine for a while
-    counts for both.
+    Ratios are computed within a repeat, so that temporary slowdowns of the machine
+    affect both pipelines.
     """
     rows = {}
     for title, values in speeds.items():

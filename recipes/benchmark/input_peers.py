@@ -1,6 +1,6 @@
-"""The input pipelines that `recipes.benchmark.input` measures, each in its process.
+"""Input pipelines for `recipes.benchmark.input`, each run in a separate process.
 
-A request is a number of images to prepare, the answer how many seconds that took.
+A request is a number of images to prepare; the answer is the time in seconds.
 """
 
 import collections
@@ -14,7 +14,7 @@ from .peer import serve
 
 
 def keras_cbvit(files, image_size, batch_size, workers, repeats):
-    """This package's, with so many copies of an image in a batch."""
+    """Runs this package's pipeline, with `repeats` copies of each image in a batch."""
     from ..data.feed import Feed
 
     feed = Feed(_training_batches(files, image_size, batch_size, repeats))
@@ -23,28 +23,28 @@ def keras_cbvit(files, image_size, batch_size, workers, repeats):
     def prepare(number):
         nonlocal last
         steps = number // batch_size
-        # Worker processes start with each reading. So many batches before what is
-        # measured, and behind, have all of them at work meanwhile.
+        # Worker processes start on each call of `read`. These batches before and after
+        # the measured ones keep all workers busy during the measurement.
         more = feed.ahead if feed.workers else 0
         first, last = last, last + steps + 2 * more
         read = feed.read(first, last)
         collections.deque(itertools.islice(read, more), maxlen=0)
         return (len(batch["images"]) for batch, _ in itertools.islice(read, steps))
 
-    return _timed(prepare), ("keras", "numpy", "pillow")
+    return _responder(prepare), ("keras", "numpy", "pillow")
 
 
 def tf_data(files, image_size, batch_size, workers, repeats):
-    """This package's by `--feed tf.data`."""
+    """Runs this package's pipeline with `--feed tf.data`."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras_cv  # noqa: F401  # who lacks it is told so
+    import keras_cv  # noqa: F401  # reports it as missing early
 
     from ..data.tf_data import TensorFlowFeed
 
     batches = _training_batches(files, image_size, batch_size, repeats)
     feed = TensorFlowFeed(batches)
 
-    # Begun each time: it would go on preparing while the others are measured.
+    # Restarted on each call; otherwise it would prefetch while others are measured.
     @functools.cache
     def dataset(number):
         return feed.dataset(0).take(number // batch_size)
@@ -52,30 +52,30 @@ def tf_data(files, image_size, batch_size, workers, repeats):
     def prepare(number):
         return (len(batch["images"]) for batch, _ in dataset(number))
 
-    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
+    return _responder(prepare), ("keras-cv", "keras", "tensorflow")
 
 
 def _training_batches(files, image_size, batch_size, repeats):
     import numpy as np
 
     from ..data.batches import TrainingBatches
-    from ..data.pictures import Pictures, Split
+    from ..data.images import Images, Split
     from ..options.classification import Augmentation, Data
 
-    # Of a data set that is smaller than a batch there would be none.
+    # A data set smaller than a batch would give no batches.
     files = files * -(-batch_size // len(files))
     data = Data(image_size=(image_size, image_size))
     split = Split(
-        Pictures([Path(file) for file in files], data, originals=True),
+        Images([Path(file) for file in files], data, originals=True),
         np.zeros(len(files), "int64"),
     )
-    # Not mixed, which is the training step's part, as in the other pipelines.
+    # Without mixing, which is part of the training step, as in the other pipelines.
     policy = Augmentation(repeats=repeats, mixup_alpha=0.0, cutmix_alpha=0.0)
     return TrainingBatches(split, 1, batch_size, policy, seed=0)
 
 
 def timm(files, image_size, batch_size, workers):
-    """DeiT's augmentation by `create_transform`, in the workers of a DataLoader."""
+    """Runs DeiT's augmentation from `create_transform` in a DataLoader's workers."""
     import torch
 
     import_torchvision()
@@ -96,8 +96,8 @@ def timm(files, image_size, batch_size, workers):
             return len(files)
 
         def __getitem__(self, index):
-            with Image.open(files[index]) as picture:
-                return transform(picture.convert("RGB")), 0
+            with Image.open(files[index]) as image:
+                return transform(image.convert("RGB")), 0
 
     class Order(torch.utils.data.Sampler):
         number = batch_size
@@ -121,11 +121,11 @@ def timm(files, image_size, batch_size, workers):
         order.number = number
         return (len(images) for images, _ in loader)
 
-    return _timed(prepare), ("timm", "torch", "torchvision", "pillow")
+    return _responder(prepare), ("timm", "torch", "torchvision", "pillow")
 
 
 def keras_cv(files, image_size, batch_size, workers):
-    """KerasCV's nearest layers in tf.data; they crop with bilinear sampling only."""
+    """Runs KerasCV's closest layers in tf.data; they crop with bilinear sampling."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras_cv
     import tensorflow as tf
@@ -152,10 +152,10 @@ def keras_cv(files, image_size, batch_size, workers):
     ]
 
     def read(file):
-        picture = tf.io.decode_image(
+        image = tf.io.decode_image(
             tf.io.read_file(file), channels=3, expand_animations=False
         )
-        return crop(tf.cast(picture, tf.float32))
+        return crop(tf.cast(image, tf.float32))
 
     def augment_batch(images):
         for layer in augment:
@@ -178,15 +178,14 @@ def keras_cv(files, image_size, batch_size, workers):
     def prepare(number):
         return map(len, batches(number))
 
-    return _timed(prepare), ("keras-cv", "keras", "tensorflow")
+    return _responder(prepare), ("keras-cv", "keras", "tensorflow")
 
 
-def _timed(prepare):
-    """A function that measures the seconds in which a number of images is prepared.
+def _responder(prepare):
+    """Returns a function that measures the time to prepare a number of images.
 
     Args:
-        prepare: a function of the number, which returns an iterator over the sizes of
-            the batches.
+        prepare: function from the number of images to an iterator over batch sizes.
     """
 
     def respond(number):
@@ -200,10 +199,10 @@ def _timed(prepare):
 
 
 def import_torchvision():
-    """Imports torchvision, also one that is made for GPUs beside a torch that is not.
+    """Imports torchvision, even a CUDA build next to a CPU build of torch.
 
-    Its operators do not load there, and it stops where it says more about them. The
-    transforms of Pillow's images need none.
+    In this case torchvision's operators do not load and the import fails where it
+    registers them. The transforms of Pillow images do not require them.
     """
     import torch
 

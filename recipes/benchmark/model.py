@@ -1,19 +1,18 @@
-"""The models, beside KerasHub's, kimm's and timm's."""
+"""Benchmark of the models against those of KerasHub, kimm and timm."""
 
 import dataclasses
 import itertools
 import statistics
 from pathlib import Path
 
-from ..machine import run_on, versions_of
+from ..machine import format_versions, machine_info
 from ..tables import markdown_table
 from .peer import PeerMissingError, find_peer
 
 CB = "keras_cbvit, CB"
 PLAIN = "keras_cbvit, plain"
 REMAT = "keras_cbvit, CB, remat"
-# The functions of `recipes.benchmark.model_peers`, and what they are told beside the
-# options.
+# Functions of `recipes.benchmark.model_peers` with additional arguments.
 OURS = {
     CB: ("keras_cbvit", {"broadcast": "cb"}),
     PLAIN: ("keras_cbvit", {"broadcast": "none"}),
@@ -37,30 +36,32 @@ _TITLES = (
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Inference and training steps of a ViT, in images per second, and their memory."""
+    """Benchmark inference and training of a ViT, images per second and memory."""
 
     sizes: tuple[str, ...] = ("Ti",)
-    """Of Ti, S and B."""
+    """Model sizes: Ti, S or B."""
     backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
-    """timm is measured beside torch."""
+    """Backends; timm is measured with torch."""
     image_sizes: tuple[int, ...] = (224,)
+    """Heights and widths of the images in pixels."""
     batch_sizes: tuple[int, ...] = (16,)
+    """Numbers of images per batch."""
     precisions: tuple[str, ...] = ("float32",)
-    """float32 or mixed_bfloat16."""
+    """Precisions: float32 or mixed_bfloat16."""
     steps: int = 4
-    """Batches of one measurement, after one that is not counted."""
+    """Number of batches per measurement, after one that is not counted."""
     repeats: int = 5
-    """How often each model is measured, in turn with the others."""
+    """Number of measurements of each model, alternating with the others."""
     peer_python: tuple[Path, ...] = ()
-    """Python programs of environments in which the backends and peers may be, if they
-    are not in this one."""
+    """Python interpreters of other environments in which to look for backends and
+    peers."""
     json: Path | None = None
-    """File for all the numbers."""
+    """JSON file for all results."""
     picture: Path | None = None
-    """File for bars of images per second."""
+    """PNG file for a bar chart of images per second."""
 
     def measure(self):
-        """Measures; returns what `--json` writes.
+        """Runs the benchmark; returns the results that `--json` saves.
 
         Raises:
             ValueError: if a number is not positive.
@@ -69,7 +70,7 @@ class Model:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {},
             "skipped": {},
@@ -94,7 +95,7 @@ class Model:
         ]
 
     def _run(self, backend, setup, result):
-        """What was measured of each model that there is on a backend."""
+        """Measures each model that is available on a backend."""
         wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
         pythons, peers, models = self.peer_python, {}, {}
         try:
@@ -104,10 +105,10 @@ class Model:
                     peers[title] = peer
                     result["versions"][f"{title} on {backend}"] = peer.versions
                     models[title] = {}
-            # Inference first: `compile` would change it.
+            # Inference first, since `compile` would change it.
             for work in WORK:
                 for title, peer in peers.items():
-                    # Compilation, and the memory of this work alone.
+                    # Measures compilation, and the memory of this work only.
                     answer = peer.ask({"do": work})
                     models[title][work] = {
                         "images_per_second": [],
@@ -126,8 +127,8 @@ class Model:
         return models
 
     def _ceiling(self, backend, setup, result):
-        """The most operations per second that a product of matrices reached."""
-        title, pythons = "product of matrices", self.peer_python
+        """Measures the maximum operations per second of a matrix product."""
+        title, pythons = "matrix product", self.peer_python
         peer = find_model(title, "matmul", setup, backend, pythons, result)
         if not peer:
             return None
@@ -137,7 +138,7 @@ class Model:
             peer.close()
 
     def markdown(self, result):
-        """The result as tables with what it was measured on."""
+        """Formats the result as tables with the conditions of the measurement."""
         lines = []
         for run in result["runs"]:
             best = {work: best_keras_peer(run["models"], work) for work in WORK}
@@ -164,17 +165,17 @@ class Model:
             lines += [markdown_table(_TITLES, rows), "", *_summary(run), ""]
         lines += [
             f"{result['cpu']}, {result['cores']} cores; {result['date']}. Medians of "
-            f"{self.repeats} repeats of {self.steps} batches, in turn, with the least "
-            "and the most; ratios are medians of the repeats' ratios. The ceiling is "
-            "the rate of large products of matrices; a model's share of it counts its "
-            "own products, three times in training.",
+            f"{self.repeats} alternating repeats of {self.steps} batches, with minimum "
+            "and maximum; ratios are medians of the repeats' ratios. The ceiling is "
+            "the rate of large matrix products; a model's share of it counts its own "
+            "matrix products, three times in training.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
 
 def find_model(title, function, setup, backend, pythons, result):
-    """A process of `model_peers`, or `None`, noted, where it is not installed."""
+    """Starts a process of `model_peers`; records and returns `None` if unavailable."""
     environment = {"KERAS_BACKEND": backend}
     try:
         module = "recipes.benchmark.model_peers"
@@ -185,7 +186,7 @@ def find_model(title, function, setup, backend, pythons, result):
 
 
 def best_keras_peer(models, work):
-    """The name of the fastest Keras model that is not ours; `None` if there is none."""
+    """Returns the name of the fastest Keras peer, or `None` if there is none."""
     speeds = {
         title: statistics.median(models[title][work]["images_per_second"])
         for title in KERAS_PEERS
@@ -195,9 +196,10 @@ def best_keras_peer(models, work):
 
 
 def ratio(models, title, other, work):
-    """How many times as fast as another a model is: the median over the repeats.
+    """Returns the speed of a model relative to another, the median over repeats.
 
-    What slows the machine for a while counts for both.
+    Ratios are computed within a repeat, so that temporary slowdowns of the machine
+    affect both models.
     """
     both = (models[name][work]["images_per_second"] for name in (title, other))
     return statistics.median(a / b for a, b in zip(*both, strict=True))
@@ -208,7 +210,7 @@ def _ratio(models, title, other, work):
 
 
 def matmul_macs(size, image_size):
-    """Multiply-accumulates of the products of matrices for one image, patches of 16."""
+    """Returns the multiply-accumulates of matrix products for one image, patch 16."""
     from .model_peers import CLASSES, SIZES
 
     width, _ = SIZES[size]
@@ -227,7 +229,7 @@ def _share_of_ceiling(run, images_per_second, work):
 
 
 def _summary(run):
-    """What CB takes, and the ceiling."""
+    """Yields sentences about the time of CB and the ceiling."""
     models = run["models"]
     if {CB, PLAIN} <= models.keys():
         takes = (
@@ -239,7 +241,7 @@ def _summary(run):
 
 
 def draw(result, file):
-    """Bars of images per second, a row for each run."""
+    """Draws a bar chart of images per second, one row per run."""
     from matplotlib.figure import Figure
 
     runs = result["runs"]

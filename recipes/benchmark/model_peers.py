@@ -1,15 +1,15 @@
-"""The models that `recipes.benchmark.model` measures, each in its process.
+"""Models for `recipes.benchmark.model`, each run in a separate process.
 
-All are ViTs of the same size that end in 1000 logits, with no dropout and no drop path,
-trained by AdamW on cross-entropy. They are used as their users do: Keras's by `predict`
-and `fit`, timm's in the loop of PyTorch's own tutorials, each fed from arrays.
+All are ViTs of the same size with 1000 logits, without dropout and drop path, trained
+by AdamW on cross-entropy. They are used in the typical way: Keras models by `predict`
+and `fit`, timm's model in the loop of PyTorch's tutorials, each fed from arrays.
 
-A request is a dict: `"do"`, `"inference"` or `"training"`. The answer has the
-`"seconds"` that all batches but the first take, the `"first"` batch's, and the
-`"memory"` in bytes at its peak so far, less what was taken before the model was built.
-With a true `"profile"` it has the seconds of the `"operations"` instead.
-What comes after the last batch does not count: TensorFlow's `fit` waits up to five
-seconds for its data's threads to end.
+A request is a dict with `"do"`, `"inference"` or `"training"`. The answer contains the
+`"seconds"` of all batches but the first, those of the `"first"` batch, and the peak
+`"memory"` in bytes so far, minus the memory in use before building the model. If
+`"profile"` is true, it contains the seconds of the `"operations"` instead. Time after
+the last batch does not count, since TensorFlow's `fit` waits up to five seconds for the
+threads of its data set.
 """
 
 import functools
@@ -19,13 +19,13 @@ from pathlib import Path
 from .peer import serve
 from .profiler import operation_seconds
 
-# hidden_dim and number of heads; depth 12, MLPs four times as wide
+# hidden_dim and number of heads; all have depth 12 and mlp_ratio 4
 SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}
 CLASSES = 1000
 
 
 def keras_cbvit(broadcast, remat=False, **setup):
-    """This package's; the images are taken as normalized, as the others do."""
+    """Runs this package's model, on normalized images like the others."""
 
     import keras_cbvit
 
@@ -43,7 +43,7 @@ def keras_cbvit(broadcast, remat=False, **setup):
 
 
 def keras_hub(model, **setup):
-    """KerasHub's `ViT` or `DeiT`, which has a second class token."""
+    """Runs KerasHub's `ViT`, or `DeiT`, which has a distillation token."""
     import keras_hub
 
     def build(size, image_size):
@@ -63,7 +63,7 @@ def keras_hub(model, **setup):
 
 
 def kimm(**setup):
-    """kimm's ViT."""
+    """Runs kimm's ViT."""
 
     import kimm
 
@@ -80,7 +80,7 @@ def kimm(**setup):
 
 
 def timm(size, image_size, batch_size, precision, steps, compiled=False):
-    """timm's ViT, eager or through torch.compile."""
+    """Runs timm's ViT, eagerly or with torch.compile."""
     import torch
 
     from .input_peers import import_torchvision
@@ -126,13 +126,13 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
             clock.batch_ends()
 
     work = {"inference": inference, "training": training}
-    return _measured(work, before, "torch"), ("timm", "torch")
+    return _responder(work, before, "torch"), ("timm", "torch")
 
 
 def matmul(size, image_size, batch_size, precision, steps):
-    """The product of two large matrices: a ceiling for what models can reach.
+    """Runs products of large matrices, a ceiling for the speed of models.
 
-    The answer has the `"flops"` per second.
+    The answer contains the operations per second, `"flops"`.
     """
     import keras
     import numpy as np
@@ -148,14 +148,14 @@ def matmul(size, image_size, batch_size, precision, steps):
         product = a
         for _ in range(4):
             product = ops.matmul(product, a)
-        float(product[0, 0])  # waits for it
+        float(product[0, 0])  # waits for the result
         return {"flops": 4 * 2 * side**3 / (time.perf_counter() - start)}
 
     return respond, ("keras", backend)
 
 
 class _Clock:
-    """Takes the time of the first batch, and of the others together."""
+    """Measures the time of the first batch, and of all others together."""
 
     def __init__(self):
         self.first = None
@@ -169,7 +169,7 @@ class _Clock:
 
 
 def _keras(build, packages, size, image_size, batch_size, precision, steps):
-    """What answers for a Keras model, and the names of its packages."""
+    """Returns a Keras model's request handler, and the names of its packages."""
     import keras
 
     backend = keras.backend.backend()
@@ -187,7 +187,7 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
             self.clock.batch_ends()
 
         def on_train_batch_end(self, batch, logs=None):
-            float(logs["loss"])  # waits for it
+            float(logs["loss"])  # waits for the result
             self.clock.batch_ends()
 
     def inference(clock):
@@ -196,7 +196,7 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
         )
 
     def training(clock):
-        if not model.compiled:  # after the first inference, as a user who loads a model
+        if not model.compiled:  # only after inference, which is done uncompiled
             model.compile(
                 optimizer=keras.optimizers.AdamW(1e-4),
                 loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -211,22 +211,22 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
         )
 
     work = {"inference": inference, "training": training}
-    return _measured(work, before, backend), (*packages, backend)
+    return _responder(work, before, backend), (*packages, backend)
 
 
 def _data(image_size, batch_size, steps, channels_first=False):
-    """Noise of N(0, 1) as float32 images, and labels."""
+    """Returns standard normal noise as float32 images, and random labels."""
     import numpy as np
 
     random = np.random.default_rng(0)
-    number = batch_size * (1 + steps)  # the first is not timed with the others
+    number = batch_size * (1 + steps)  # the first batch is timed separately
     images = random.standard_normal((number, image_size, image_size, 3), "float32")
     if channels_first:
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return images, random.integers(CLASSES, size=number)
 
 
-def _measured(work, before, backend):
+def _responder(work, before, backend):
     def respond(request):
         clock = _Clock()
         run = functools.partial(work[request["do"]], clock)
@@ -250,7 +250,7 @@ def _has_gpu(backend):
 
 
 def _memory(backend):
-    """Bytes at the peak so far: of the GPU if there is one, else of the process."""
+    """Returns the peak memory so far in bytes, of the GPU or else of the process."""
     if backend == "torch":
         import torch
 
@@ -267,11 +267,11 @@ def _memory(backend):
 
         if tf.config.list_physical_devices("GPU"):
             return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    # Not getrusage's, which begins with that of the process that started this one.
+    # `getrusage` would start from the peak of the parent process.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
-    raise OSError("/proc/self/status does not tell the memory's peak (VmHWM).")
+    raise OSError("/proc/self/status does not report the peak memory (VmHWM).")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What is measured runs in a process of its own, maybe in another environment.
+"""Benchmarks in separate processes, possibly of other Python environments.
 
-The one end, `Peer`, asks; the other, `serve`, answers. A line is a JSON value. This
-module imports the standard library alone, so that any environment can serve.
+`Peer` sends requests, and `serve` answers them, as JSON values on lines. This module
+imports only the standard library, so that it runs in any environment.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class PeerMissingError(Exception):
-    """A peer is not installed; the message says what was not found."""
+    """A peer is not installed; the message names the missing module."""
 
 
 class Peer:
-    """A process that does on request what is measured.
+    """A process that runs measurements on request.
 
     Args:
-        module: whose `main` calls `serve`.
-        name: of the function there.
-        setup: dict of its keyword arguments.
-        python: the Python program of its environment.
-        environment: variables beside this process's own.
+        module: name of a module that calls `serve` when run.
+        name: name of a function in the module.
+        setup: dict of keyword arguments of the function.
+        python: Python interpreter of the environment.
+        environment: additional environment variables.
 
     Raises:
-        PeerMissingError: if something is not installed in that environment.
-        ChildProcessError: if the process ends; with its last words.
+        PeerMissingError: if a package is not installed in the environment.
+        ChildProcessError: if the process exits; with the last line of its stderr.
     """
 
     def __init__(self, module, name, setup, python=sys.executable, environment=()):
@@ -62,7 +62,7 @@ class Peer:
         self.versions = answer["versions"]
 
     def ask(self, request):
-        """The answer to a request."""
+        """Sends a request and returns the answer."""
         try:
             print(json.dumps(request), file=self.process.stdin, flush=True)
             answer = self.process.stdout.readline()
@@ -72,13 +72,13 @@ class Peer:
             self.process.wait()
             self.errors.seek(0)
             last = self.errors.read().strip().rpartition("\n")[2]
-            raise ChildProcessError(f"{self.name} ended: {last}")
+            raise ChildProcessError(f"The process of {self.name} exited: {last}")
         return json.loads(answer)
 
     def close(self):
         self.process.terminate()
         self.process.wait()
-        # What a process that ended did not read anymore is still in the pipe.
+        # Requests that the process did not read are still in the pipe.
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.stdout.close()
@@ -86,7 +86,7 @@ class Peer:
 
 
 def find_peer(module, name, setup, pythons, environment=()):
-    """The peer in the first environment that has it; this one is asked first."""
+    """Returns a peer in the first environment that has it, starting with this one."""
     missing = []
     for python in (sys.executable, *pythons):
         try:
@@ -97,13 +97,14 @@ def find_peer(module, name, setup, pythons, environment=()):
 
 
 def serve(peers):
-    """Answers one `Peer`, in the process that it started.
+    """Answers requests in the process that a `Peer` started.
 
     Args:
-        peers: dict of functions that take the setup's values and return what answers
-            a request, and the names of the packages whose versions matter.
+        peers: dict of functions that take the setup as keyword arguments and return
+            a function that answers requests, and the names of packages whose versions
+            to report.
     """
-    # What libraries print is not to come between the answers.
+    # Redirect stdout, so that output of libraries does not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

@@ -1,9 +1,9 @@
-"""Where a model's time goes, by the profiler of its backend."""
+"""Profile of a model's operations, from the profiler of its backend."""
 
 import dataclasses
 from pathlib import Path
 
-from ..machine import run_on, versions_of
+from ..machine import format_versions, machine_info
 from ..tables import markdown_table
 from .model import CB, KERAS_PEERS, OURS, TORCH_PEERS, WORK, find_model
 
@@ -12,28 +12,30 @@ MODELS = {CB: OURS[CB], **KERAS_PEERS, "timm": TORCH_PEERS["timm"]}
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """The operations that take a ViT's time, ours beside those of its peers."""
+    """Profile the operations of a ViT, this package's against its peers'."""
 
     backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
-    """timm is profiled beside torch."""
+    """Backends; timm is profiled with torch."""
     size: str = "Ti"
-    """Ti, S or B."""
+    """Model size: Ti, S or B."""
     image_size: int = 224
+    """Height and width of the images in pixels."""
     batch_size: int = 16
+    """Images per batch."""
     precision: str = "float32"
-    """float32 or mixed_bfloat16."""
+    """Precision: float32 or mixed_bfloat16."""
     steps: int = 4
-    """Batches that are profiled beside the first, after as many that warm up."""
+    """Number of batches to profile after the first, preceded by as many for warmup."""
     operations: int = 8
-    """A table has so many of each model, those that take it the most time."""
+    """Number of operations to list per model, those with the most time."""
     peer_python: tuple[Path, ...] = ()
-    """Python programs of environments in which the backends and peers may be, if they
-    are not in this one."""
+    """Python interpreters of other environments in which to look for backends and
+    peers."""
     json: Path | None = None
-    """File for all the numbers."""
+    """JSON file for all results."""
 
     def measure(self):
-        """Profiles; returns what `--json` writes.
+        """Runs the profilers; returns the results that `--json` saves.
 
         Raises:
             ValueError: if a number is not positive.
@@ -42,14 +44,14 @@ class Profile:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {},
             "skipped": {},
             "runs": [],
         }
         for backend in self.backends:
-            # Inference first: `compile` would change it.
+            # Inference first, since `compile` would change it.
             run = {"backend": backend, **{work: {} for work in WORK}}
             for title, (function, told) in MODELS.items():
                 if title == "timm" and backend != "torch":
@@ -59,7 +61,7 @@ class Profile:
         return result
 
     def _profile(self, title, function, told, run, result):
-        """Adds the seconds of each operation of one model to a run."""
+        """Adds the time of each operation of one model to a run."""
         names = "size", "image_size", "batch_size", "precision", "steps"
         setup = {name: getattr(self, name) for name in names} | told
         backend, pythons = run["backend"], self.peer_python
@@ -76,7 +78,7 @@ class Profile:
             peer.close()
 
     def markdown(self, result):
-        """Tables of the share that operations have of the time of each model."""
+        """Formats tables of each operation's share of a model's time."""
         lines = []
         for run in result["runs"]:
             for work in WORK:
@@ -84,11 +86,11 @@ class Profile:
         lines += [
             f"ViT-{self.size}/16, {self.image_size}×{self.image_size}, batch "
             f"{self.batch_size}, {self.precision}; {result['cpu']}, {result['cores']} "
-            f"cores; {result['date']}. Shares of the time of all operations, which is "
-            "the sum over the threads; without what an operation calls.",
+            f"cores; {result['date']}. Shares of the time of all operations, summed "
+            "over threads, excluding nested operations.",
             "",
         ]
-        return "\n".join([*lines, *versions_of(result)])
+        return "\n".join([*lines, *format_versions(result)])
 
     def _table(self, run, work):
         models = run[work]
@@ -105,6 +107,8 @@ class Profile:
             shares = (f"{a / b:.0%}" for a, b in zip(times, totals, strict=True))
             cells.append((f"`{operation}`", *shares))
         steps = 1 + self.steps
-        cells.append(("all, a batch", *(f"{1000 * t / steps:.0f} ms" for t in totals)))
+        cells.append(
+            ("all, per batch", *(f"{1000 * t / steps:.0f} ms" for t in totals))
+        )
         table = markdown_table(("Operation", *models), cells)
         return [f"**{run['backend']}, {work}**", "", table, ""]

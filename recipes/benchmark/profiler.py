@@ -1,4 +1,4 @@
-"""The time of each operation, read from the profiler of a backend."""
+"""Time of each operation, from the profiler of a backend."""
 
 import collections
 import re
@@ -10,12 +10,12 @@ def operation_seconds(backend, work):
     """Profiles a function.
 
     Args:
-        backend: `"tensorflow"`, `"jax"` or `"torch"`, whose profiler is asked.
+        backend: `"tensorflow"`, `"jax"` or `"torch"`.
         work: function without arguments.
 
     Returns:
-        A dict from names of operations, as the backend calls them, to seconds, summed
-        over the calls and threads, without what an operation calls itself.
+        A dict from the backend's names of operations to seconds, summed over calls and
+        threads, excluding nested operations.
     """
     if backend == "torch":
         import torch
@@ -24,7 +24,7 @@ def operation_seconds(backend, work):
             work()
         times = collections.Counter()
         for event in profile.key_averages():
-            # Microseconds; where there is a GPU, its own.
+            # In microseconds, of the GPU if there is one.
             on_gpu = torch.cuda.is_available()
             kind = "self_device_time_total" if on_gpu else "self_cpu_time_total"
             times[event.key] += getattr(event, kind) / 1e6
@@ -34,7 +34,7 @@ def operation_seconds(backend, work):
             import jax
 
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level = 0  # Python's calls are no operations
+            options.python_tracer_level = 0  # without Python calls
             with jax.profiler.trace(folder, profiler_options=options):
                 work()
         else:
@@ -48,7 +48,7 @@ def operation_seconds(backend, work):
 
 
 def _of_trace(file):
-    """Both TensorFlow and JAX write XLA's traces, which JAX can read."""
+    """Reads a trace in XLA's format, which TensorFlow and JAX write and JAX reads."""
     from jax.profiler import ProfileData
 
     times = collections.Counter()
@@ -59,9 +59,9 @@ def _of_trace(file):
 
 
 def own_times(events):
-    """The seconds of each operation of a thread, without those inside it."""
+    """Returns the time of each operation of a thread, excluding nested operations."""
     times = collections.Counter()
-    around = []  # (end, operation) of what has not ended, from the outside in
+    around = []  # (end, operation) of open operations, from outermost to innermost
     for event in sorted(events, key=lambda e: (e.start_ns, -e.duration_ns)):
         operation = _operation(event)
         if operation is None:
@@ -77,7 +77,7 @@ def own_times(events):
 
 
 def _operation(event):
-    """What an operation is called; `None` for events that are none."""
+    """Returns the name of an operation, or `None` for other events."""
     if any(name == "hlo_op" for name, _ in event.stats):  # of XLA
         return re.sub(r"[.\d]+$", "", event.name)
     # TensorFlow's node:Operation, not the runtime's Class::Method.

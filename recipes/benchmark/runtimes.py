@@ -1,4 +1,4 @@
-"""Exported models in their runtimes: difference, size, latency, accuracy of int8."""
+"""Benchmark of exported models: differences, sizes, latencies, int8 accuracy."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..machine import run_on
+from ..machine import machine_info
 from ..tables import markdown_table
 
 CLASSIFIERS = ("vit_mini.cifar10", "vitcb_mini.cifar10", "vitcbs_mini.cifar10")
@@ -21,10 +21,10 @@ PRECISIONS = ("float32", "float16", "int8")
 
 @dataclasses.dataclass(frozen=True)
 class Runtimes:
-    """What exported models take and give, each in its runtime."""
+    """Benchmark exported models in their runtimes: size, latency, accuracy."""
 
     models: tuple[str, ...] = ("vitcb_ti", "vitcb_s")
-    """Of `list_models()`, with random weights, for sizes and latencies."""
+    """Names from `list_models()`, with random weights, for sizes and latencies."""
     formats: tuple[str, ...] = (
         "onnx",
         "openvino",
@@ -33,21 +33,22 @@ class Runtimes:
         "torch",
         "stablehlo",
     )
+    """Formats to export to."""
     classifiers: tuple[str, ...] = CLASSIFIERS
-    """Published weights that are quantized and measured on CIFAR-10."""
+    """Names of published weights to quantize and evaluate on CIFAR-10."""
     data_dir: str | None = None
-    """Where TFDS keeps CIFAR-10."""
+    """Folder of the TFDS data sets."""
     calibration: int = 2000
-    """Training images that int8 is made with: half of them to calibrate on."""
+    """Number of training images for int8: half for calibration, half to verify."""
     images: int = 10_000
-    """Test images at most."""
+    """Maximum number of test images."""
     repeats: int = 5
-    """Measurements of each latency, after one that is not counted."""
+    """Number of measurements of each latency, after one that is not counted."""
     json: Path | None = None
-    """File for all the numbers."""
+    """JSON file for all results."""
 
     def measure(self):
-        """Exports and measures; returns what `--json` writes.
+        """Runs the benchmark; returns the results that `--json` saves.
 
         Raises:
             ValueError: if a number is not positive, or a model cannot be exported.
@@ -56,7 +57,7 @@ class Runtimes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
         result = {
-            **run_on(),
+            **machine_info(),
             "options": dataclasses.asdict(self),
             "versions": {"python": platform.python_version()},
         }
@@ -71,7 +72,7 @@ class Runtimes:
         return result
 
     def _latencies(self, name, format, versions):
-        """Of one model in one runtime; `versions` gets those of its packages."""
+        """Measures a model in a runtime; adds its packages' versions to `versions`."""
         import keras_cbvit
         from keras_cbvit.export.formats import FORMATS
 
@@ -96,7 +97,7 @@ class Runtimes:
         }
 
     def _accuracies(self, versions):
-        """Of the published classifiers on CIFAR-10, in each precision they come in."""
+        """Evaluates the published classifiers on CIFAR-10 in each precision."""
         import keras_cbvit
         from keras_cbvit.export.model import predictions
         from keras_cbvit.export.quantization import QUANTIZERS
@@ -128,10 +129,10 @@ class Runtimes:
     def _accuracy(
         self, model, format, precision, train, images, expected, labels, versions
     ):
-        """Of one classifier in one runtime; why it is refused, if it is.
+        """Evaluates a classifier in a runtime, or returns why its export was refused.
 
-        Its classes are compared with the labels of the test images and with the classes
-        that are `expected`, the model's own.
+        The predicted classes are compared with the labels of the test images and with
+        the `expected` classes, predicted by the Keras model.
         """
         import keras_cbvit
         from keras_cbvit.export.formats import FORMATS
@@ -158,7 +159,7 @@ class Runtimes:
         }
 
     def _cifar10(self):
-        """Training images to calibrate with, evenly taken, and the test split."""
+        """Returns calibration images, at even intervals, and the test split."""
         from ..data.sources import load_dataset
         from ..options.classification import Data
 
@@ -170,7 +171,7 @@ class Runtimes:
         return np.stack(chosen).astype("float32"), dataset.test
 
     def markdown(self, result):
-        """The result as tables with what it was measured on."""
+        """Formats the result as tables with the conditions of the measurement."""
         plural = [f"{batch} image{'s' * (batch > 1)}" for batch in BATCHES]
         titles = ["Model", "Format", "Size", "Greatest difference", *plural]
         rows = [_latency_row(each) for each in result["latencies"]]
@@ -214,7 +215,7 @@ def _accuracy_row(found):
 
 
 def _classes(run, images):
-    """The most probable class of each image."""
+    """Returns the most probable class of each image."""
     batches = (images[i : i + 100] for i in range(0, len(images), 100))
     return np.concatenate([run(batch).argmax(-1) for batch in batches])
 

@@ -1,6 +1,6 @@
-"""Training batches of which waiting takes the place of decoding and augmenting.
+"""Training batches that wait instead of decoding and augmenting.
 
-Worker processes, which cannot import Keras, import this.
+Worker processes import this module, so it must not import Keras.
 """
 
 import time
@@ -8,21 +8,21 @@ import time
 import numpy as np
 
 from ..data.batches import TrainingBatches
-from ..data.pictures import Split
+from ..data.images import Split
 
 CLASSES = 1000
-WAITS = 12  # that an image consists of, as an image takes so many calls of Pillow
+WAITS = 12  # waits per image, about the number of Pillow calls
 
 
 class Simulation(TrainingBatches):
-    """Batches of a step for each of which as many images are prepared.
+    """Batches whose images take a fixed time to prepare.
 
     Args:
-        policy: a `recipes.options.classification.Augmentation`, of which the numbers
+        policy: a `recipes.options.classification.Augmentation`, whose random numbers
             are drawn.
-        batch_size: images of a step.
-        image_size: their height and width.
-        seconds: how long an image takes a core; Python's lock is free meanwhile.
+        batch_size: images per step.
+        image_size: height and width of the images.
+        seconds: time to prepare an image on one core, without holding the GIL.
     """
 
     def __init__(self, policy, batch_size, image_size, seconds):
@@ -35,13 +35,13 @@ class Simulation(TrainingBatches):
         self.wait = seconds / WAITS
 
     def prepare(self, step, part, arrays):
-        self.drawn(step)
+        self.draw(step)
         rows = range(self.batch_size)[part :: self.parts]
         end = time.perf_counter()
         for row in rows:
             for _ in range(WAITS):
-                end += self.wait  # as waiting takes a little longer than asked for
+                end += self.wait  # compensates for sleeping slightly too long
                 time.sleep(max(end - time.perf_counter(), 0))
             arrays["images"][row] = self.image
-            arrays["labels"][row] = self.smoothed(self.targets(np.array([0])))
+            arrays["labels"][row] = self.smooth(self.targets(np.array([0])))
         return {}

@@ -1,1 +1,1 @@
-"""One experiment, one short file with a function `config()`."""
+"""Experiments, one per file, built by its function `config()`."""

@@ -1,13 +1,13 @@
-"""XCiT's training of UperNet on ADE20K, which the paper trains with (section 4).
+"""Train UperNet on ADE20K with XCiT's recipe, as the paper does (section 4).
 
     python -m recipes.train ade20k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
 For a machine with GPUs. FOLDER is ADEChallengeData2016 from
 http://sceneparsing.csail.mit.edu, with images/training, annotations/training and so on.
-`--model` is upernet_vitcb_ti, _s or _b, with `--drop-path-rate` 0.0, 0.05 or 0.1;
-`ade20k_40k` has 40,000 iterations. Batch, optimizer, schedule, crops and evaluation, of
-the whole image at one scale, are XCiT's.
+Use `--model` upernet_vitcb_ti, _s or _b with `--drop-path-rate` 0.0, 0.05 or 0.1. Batch
+size, optimizer, schedule, crops and evaluation (whole images at a single scale) are
+XCiT's. The config `ade20k_40k` trains for 40,000 iterations.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""The shorter of the paper's two trainings of UperNet on ADE20K (Table 7).
+"""Train UperNet on ADE20K with the shorter of the paper's two schedules (Table 7).
 
     python -m recipes.train ade20k_40k --dataset FOLDER --weights VIT.keras \\
         --precision mixed_bfloat16
 
-It is `ade20k` with 40,000 iterations instead of 160,000; the learning rate falls to 0
-over these.
+Same as `ade20k`, but with 40,000 iterations instead of 160,000, over which the learning
+rate decays to 0.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""UperNet on ViT-Ti with CB on CamVid: road scenes of 480x360 pixels, 11 classes.
+"""Train UperNet on a ViT-Ti with CB on CamVid: 480x360 road scenes, 11 classes.
 
     python -m recipes.train camvid --dataset FOLDER [--weights VIT.keras]
 
-FOLDER has {train,val,test}/images and {train,val,test}/labels with labels 0-10, and 11
-where a pixel does not count: 367, 101 and 233 images. A recipe for one GPU; on CPU
-cores use a small network, for instance `--hidden-dim 64 --depth 4 --num-heads 2
+FOLDER contains {train,val,test}/images with 367, 101 and 233 images, and
+{train,val,test}/labels with labels 0-10, and 11 for ignored pixels. For one GPU; on a
+CPU use a smaller network, for instance `--hidden-dim 64 --depth 4 --num-heads 2
 --blocks 0 1 2 3 --channels 32 --iterations 2000`.
 """
 

@@ -1,12 +1,13 @@
-"""UperNet on the mini ViT of CIFAR-10 on CamVid, for two CPU cores.
+"""Train UperNet on CIFAR-10's mini ViT on CamVid, on two CPU cores.
 
     python -m recipes.train camvid_mini --dataset FOLDER
     python -m recipes.train camvid_mini --dataset FOLDER --weights vit_mini.cifar10
 
-FOLDER is as for `camvid`. As in the paper, the ViT comes from classification: it is
-`vitcb_mini.cifar10`, or another of the three, with the position embedding resampled.
-Images are of half the height and width, since its patches have 8 pixels. One run
-takes about half an hour of one core; docs/segmentation.md has its results.
+FOLDER is the same as for `camvid`. As in the paper, the ViT is pretrained for
+classification: it is one of the three mini models of CIFAR-10, by default
+`vitcb_mini.cifar10`, with resampled position embeddings. Images have half the height
+and width, since the patches have 8x8 pixels. A run takes about half an hour on one
+core; see docs/camvid.md for the results.
 """
 
 import dataclasses

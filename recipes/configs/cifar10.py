@@ -1,10 +1,9 @@
-"""ViT-Ti with CB on CIFAR-10, images of 32x32 pixels in patches of 4x4.
+"""Train a ViT-Ti with CB on CIFAR-10: 32x32 images in 4x4 patches.
 
     python -m recipes.train cifar10 --publish vitcb_ti.cifar10
 
-A recipe for one GPU; on 2 CPU cores use a smaller network, for instance
-`--hidden-dim 96 --depth 6 --num-heads 3 --epochs 10`. TFDS downloads CIFAR-10 on first
-use.
+For one GPU; on 2 CPU cores use a smaller network, for instance `--hidden-dim 96
+--depth 6 --num-heads 3 --epochs 10`. TFDS downloads CIFAR-10 on first use.
 """
 
 from pathlib import Path

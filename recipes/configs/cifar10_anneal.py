@@ -1,10 +1,11 @@
-"""The plain mini ViT of CIFAR-10 becomes a CB ViT, on two CPU cores.
+"""Convert CIFAR-10's plain mini ViT to a CB ViT by annealing, on two CPU cores.
 
     python -m recipes.train cifar10_anneal
 
-It starts from the published `vit_mini.cifar10` as CB_S, whose Λ = 0 changes nothing. In
-half of the training Λ goes to 1; CB_S is then exactly a CB model, which is saved. As
-`cifar10_mini`, but for the learning rate.
+Starts from the published `vit_mini.cifar10` as a CB_S model with Λ = 0, which computes
+the same function. Λ increases to 1 during the first half of training. The result is
+equivalent to a CB model and saved as one. Other settings, except for the learning
+rate, are those of `cifar10_mini`.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
-"""A mini ViT on CIFAR-10 for two CPU cores, to compare places and kinds of CB.
+"""Train a mini ViT on CIFAR-10 on two CPU cores, to compare variants of CB.
 
     python -m recipes.train cifar10_mini
 
-0.3 million weights, 17 tokens, and shifted and mirrored images alone: ten epochs are
-too few for DeiT's augmentation. docs/cifar10.md and docs/paper.md have its results,
-`vit_mini.cifar10`, `vitcb_mini.cifar10` and `vitcbs_mini.cifar10` its weights. TFDS
-downloads CIFAR-10 on first use.
+The model has 0.3 million parameters and 17 tokens. Images are only shifted and
+mirrored: ten epochs are too few for DeiT's augmentation. See docs/cifar10.md and
+docs/paper.md for results; the published weights are `vit_mini.cifar10`,
+`vitcb_mini.cifar10` and `vitcbs_mini.cifar10`. TFDS downloads CIFAR-10 on first use.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
-"""A small ViT with CB on scikit-learn's handwritten digits, no download.
+"""Train a small ViT with CB on scikit-learn's handwritten digits, without downloads.
 
     python -m recipes.train digits
 
-1,437 training and 360 test images, brought from 8x8 to 16x16 pixels so that they can
-be shifted by half a pixel; two or three minutes on 2 CPU cores.
+Uses 1,437 training and 360 test images, resized from 8x8 to 16x16 pixels so that they
+can be shifted by half a pixel. Takes two or three minutes on 2 CPU cores.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""DeiT's training on ImageNet-1k, which the paper trains with (section 4).
+"""Train on ImageNet-1k with DeiT's recipe, as the paper does (section 4).
 
     python -m recipes.train imagenet --model vitcb_s --data-dir DIR \\
         --precision mixed_bfloat16 --publish vitcb_s.imagenet --weights-dir FOLDER
 
-For a machine with GPUs; `--model` is vit_, vitcb_ or vitcbs_ and ti, s or b, for the
-plain ViT, CB and CB_S. Augmentation, optimizer, schedule, regularization, averaged
-weights and evaluation are DeiT's. The data come through TFDS (it says how to get them),
-or from a folder in ImageNet's own layout:
+For a machine with GPUs. `--model` is vit_, vitcb_ or vitcbs_ (plain ViT, CB or CB_S)
+followed by ti, s or b. Augmentation, optimizer, schedule, regularization, weight
+averaging and evaluation are DeiT's. The data come from TFDS (an error message explains
+how to prepare them), or from a folder in ImageNet's original layout:
 
     --dataset FOLDER --test-split val --test-labels SYNSETS.txt
 """

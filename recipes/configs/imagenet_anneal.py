@@ -1,12 +1,13 @@
-"""A plain ViT that others have trained on ImageNet-1k becomes a CB ViT.
+"""Convert a plain ViT pretrained on ImageNet-1k to a CB ViT by annealing.
 
     python -m recipes.train imagenet_anneal --data-dir DIR --precision mixed_bfloat16 \\
         --publish vitcb_s.imagenet --weights-dir FOLDER
 
-DeiT's weights as CB_S, whose Λ = 0 changes nothing. In 20 of the 30 epochs Λ goes to 1;
-CB_S is then exactly a CB model, which is saved. Learning rate, weight decay, batch and
-augmentation are those that DeiT III fine-tunes with at 224 pixels, for 20 epochs.
-`--model` is vitcbs_ and ti, s or b. The data are as for `imagenet`.
+Starts from DeiT's weights as a CB_S model with Λ = 0, which computes the same function.
+Λ increases to 1 during the first 20 of the 30 epochs. The result is equivalent to a CB
+model and saved as one. Learning rate, weight decay, batch size and augmentation are
+those of DeiT III's fine-tuning at 224 pixels (20 epochs). `--model` is vitcbs_ti,
+vitcbs_s or vitcbs_b. The data are the same as for `imagenet`.
 """
 
 import dataclasses

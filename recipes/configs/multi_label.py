@@ -1,10 +1,10 @@
-"""A ViT-S with CB that gives each image any number of labels.
+"""Fine-tune a ViT-S with CB as a multi-label classifier.
 
     python -m recipes.train multi_label --dataset labels.csv --weights WEIGHTS
 
-The CSV file has the columns `image`, paths relative to it, and `labels`, names with |
-between them, or a column of 0 and 1 for each class. Fine-tuned with a small rate; from
-random weights it takes more images and epochs.
+The CSV file has a column `image` with paths relative to the file, and either a column
+`labels` with names separated by |, or a column of 0 and 1 per class. The learning rate
+is small, for fine-tuning; training from random weights requires more images and epochs.
 """
 
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Where images come from, how they are augmented and how they are batched."""
+"""Data sets, augmentation, batches, and input pipelines."""

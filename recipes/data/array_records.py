@@ -1,19 +1,19 @@
-"""ArrayRecord files, by the library of that name, which needs no TensorFlow.
+"""ArrayRecord files, read by the package array_record without TensorFlow.
 
-A record is found by its number in the file, which is its start here.
+The start of a record, as in `recipes.data.tfrecords`, is its number in the file.
 """
 
 import functools
 import io
 
-_OPEN = 128  # files at most; macOS lets a process have 256
+_OPEN = 128  # maximum number of open files; macOS allows 256 per process
 
 
 def scan(path):
-    """Reads the records in a file: each is compressed as a whole.
+    """Reads all records of a file entirely, since each is compressed as a whole.
 
     Yields:
-        Start and length of a record, and a file in memory that holds it.
+        Start and length of a record, and an in-memory file with its bytes.
     """
     for start in range(_reader(path).num_records()):
         record = read(path, start)
@@ -21,16 +21,16 @@ def scan(path):
 
 
 def read(path, start, length=None):
-    """The bytes of a record."""
+    """Returns the bytes of a record."""
     return _reader(path).read([start])[0]
 
 
 @functools.lru_cache(_OPEN)
 def _reader(path):
-    """A reader of a file, for any number of threads."""
+    """Opens a reader, which any number of threads may share."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0")
     if not reader.ok():
-        reader.close()  # raises what is wrong
+        reader.close()  # raises the error
     return reader

@@ -1,7 +1,7 @@
-"""What is done to one image: crop, shift, flip, RandAugment, erasing, by Pillow.
+"""Augmentation of one image by Pillow: crop, shift, flip, RandAugment, erasing.
 
-Pillow's results are RandAugment's definition here, as they are timm's. Mixing, which
-takes a batch, is part of the training step (`recipes.training.mixing`).
+As in timm, Pillow's operations define RandAugment. Mixing operates on batches and is
+part of the training step (`recipes.training.mixing`).
 """
 
 import numpy as np
@@ -9,56 +9,56 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from .draws import NO_OPERATION, OPERATIONS, crop_box
 
-FILL = (124, 116, 104)  # ImageNet's mean, for what comes from outside
+FILL = (124, 116, 104)  # ImageNet's mean, for pixels from outside the image
 
 
-def augment(picture, size, drawn):
-    """Crops, shifts, mirrors, RandAugments and erases an image, in this order.
+def augment(image, size, drawn):
+    """Crops, shifts, flips, RandAugments and erases an image, in this order.
 
-    Each step is done if its numbers are there.
+    Steps without random numbers in `drawn` are skipped.
 
     Args:
-        picture: a `PIL.Image` in RGB, of the wanted size if it is not cropped.
-        size: the wanted `(height, width)`.
-        drawn: dict of the image's rows of what `recipes.data.draws` draws: `"crop"`;
-            `"shift"`, how many pixels to move it up and left, black comes in; `"flip"`,
-            whether to mirror it; `"operations"` and `"strengths"`, RandAugment's;
-            `"erase"`, the box to fill with random bytes, and
-            `"noise_seed"`.
+        image: a `PIL.Image` in RGB, already of the output size if it is not cropped.
+        size: the output `(height, width)`.
+        drawn: dict of the image's random numbers from `recipes.data.draws`: `"crop"`;
+            `"shift"`, pixels to move the image up and left, filling with black;
+            `"flip"`, whether to mirror it; `"operations"` and `"strengths"` of
+            RandAugment; `"erase"`, the box to fill with random bytes; and
+            `"noise_seed"`, the seed of these bytes.
 
     Returns:
         A uint8 array of shape `(height, width, 3)`.
     """
     height, width = size
     if "crop" in drawn:
-        box = crop_box(drawn["crop"], picture.height, picture.width)
-        # Not `resize(box=box)`, which looks beyond the crop's edge.
-        picture = picture.crop(box)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        box = crop_box(drawn["crop"], image.height, image.width)
+        # `resize(box=box)` would also read pixels beyond the crop's edge.
+        image = image.crop(box)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     if "shift" in drawn:
         top, left = drawn["shift"]
-        picture = picture.crop((left, top, left + width, top + height))
+        image = image.crop((left, top, left + width, top + height))
     if drawn.get("flip"):
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     operations = zip(
         drawn.get("operations", ()), drawn.get("strengths", ()), strict=True
     )
     for operation, strength in operations:
         if operation != NO_OPERATION:
-            picture = apply(picture, OPERATIONS[operation], float(strength))
-    image = np.asarray(picture)
+            image = apply(image, OPERATIONS[operation], float(strength))
+    image = np.asarray(image)
     if "erase" in drawn:
         image = erase(image, drawn["erase"], drawn["noise_seed"])
     return image
 
 
 def erase(image, box, seed):
-    """Fills a box with random bytes, of which `recipes.training.mixing` makes noise.
+    """Fills a box with random bytes, which `recipes.training.mixing` turns into noise.
 
     Args:
         image: uint8 array of shape `(height, width, 3)`.
         box: top, left, bottom, right.
-        seed: of the bytes.
+        seed: seed of the random bytes.
 
     Returns:
         A uint8 array of the same shape.
@@ -71,29 +71,29 @@ def erase(image, box, seed):
     return image
 
 
-def apply(picture, operation, strength):
-    """One of RandAugment's operations at a strength of `recipes.data.draws`."""
-    return _OPERATIONS[operation](picture, strength)
+def apply(image, operation, strength):
+    """Applies one of RandAugment's operations at a strength of `recipes.data.draws`."""
+    return _OPERATIONS[operation](image, strength)
 
 
-def _posterize(picture, bits):
-    # ImageOps.posterize refuses to keep 0 bits, which is black.
+def _posterize(image, bits):
+    # ImageOps.posterize does not support 0 bits, which gives black.
     mask = 256 - 2 ** (8 - int(bits))
-    return picture.point([value & mask for value in _ALL] * 3)
+    return image.point([value & mask for value in _ALL] * 3)
 
 
-def _solarize_add(picture, addend):
+def _solarize_add(image, addend):
     table = [min(value + int(addend), 255) if value < 128 else value for value in _ALL]
-    return picture.point(table * 3)
+    return image.point(table * 3)
 
 
-def _rotate(picture, degrees):
-    return picture.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=FILL)
+def _rotate(image, degrees):
+    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=FILL)
 
 
-def _affine(picture, *matrix):
-    return picture.transform(
-        picture.size,
+def _affine(image, *matrix):
+    return image.transform(
+        image.size,
         Image.Transform.AFFINE,
         matrix,
         Image.Resampling.BILINEAR,
@@ -102,14 +102,14 @@ def _affine(picture, *matrix):
 
 
 def _enhance(kind):
-    return lambda picture, factor: kind(picture).enhance(factor)
+    return lambda image, factor: kind(image).enhance(factor)
 
 
 _ALL = range(256)
 _OPERATIONS = {
-    "auto_contrast": lambda picture, _: ImageOps.autocontrast(picture),
-    "equalize": lambda picture, _: ImageOps.equalize(picture),
-    "invert": lambda picture, _: ImageOps.invert(picture),
+    "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
+    "equalize": lambda image, _: ImageOps.equalize(image),
+    "invert": lambda image, _: ImageOps.invert(image),
     "rotate": _rotate,
     "posterize": _posterize,
     "solarize": ImageOps.solarize,
@@ -118,12 +118,8 @@ _OPERATIONS = {
     "contrast": _enhance(ImageEnhance.Contrast),
     "brightness": _enhance(ImageEnhance.Brightness),
     "sharpness": _enhance(ImageEnhance.Sharpness),
-    "shear_x": lambda picture, by: _affine(picture, 1, by, 0, 0, 1, 0),
-    "shear_y": lambda picture, by: _affine(picture, 1, 0, 0, by, 1, 0),
-    "translate_x": lambda picture, by: _affine(
-        picture, 1, 0, by * picture.width, 0, 1, 0
-    ),
-    "translate_y": lambda picture, by: _affine(
-        picture, 1, 0, 0, 0, 1, by * picture.height
-    ),
+    "shear_x": lambda image, by: _affine(image, 1, by, 0, 0, 1, 0),
+    "shear_y": lambda image, by: _affine(image, 1, 0, 0, by, 1, 0),
+    "translate_x": lambda image, by: _affine(image, 1, 0, by * image.width, 0, 1, 0),
+    "translate_y": lambda image, by: _affine(image, 1, 0, 0, 0, 1, by * image.height),
 }

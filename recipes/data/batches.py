@@ -1,4 +1,4 @@
-"""From images by index to batches of classifiers, for training and for testing."""
+"""Batches of images and labels for training and evaluating classifiers."""
 
 import functools
 import types
@@ -13,30 +13,30 @@ from . import draws
 from .augment import augment
 from .feed import Steps
 
-# What the training step does, by its numbers.
+# Random numbers that the training step uses.
 ON_DEVICE = "erase", "share", "weight", "paste"
-PART = 32  # images, about; a worker process holds a few parts
+PART = 32  # approximate number of images; a worker process holds a few parts
 
 
 class _Batches(Steps):
-    """What batches for training and for testing have in common."""
+    """Base class of the batches for training and evaluation."""
 
     def __init__(self, split, classes, batch_size, part, strict):
         if not len(split):
-            raise ValueError("There are no images.")
+            raise ValueError("The data set contains no images.")
         first, last = split.labels.min(), split.labels.max()
         if split.labels.ndim == 2:
             first, last = 0, split.labels.shape[1] - 1
         if first < 0 or last >= classes:
             raise ValueError(
-                f"The labels go from {first} to {last}, but the {classes} classes "
-                f"from 0 to {classes - 1}."
+                f"The labels range from {first} to {last}, but the {classes} classes "
+                f"are numbered from 0 to {classes - 1}."
             )
         process, processes = part
         if batch_size % processes:
             raise ValueError(
-                f"Batches of {batch_size} images cannot be divided evenly among "
-                f"{processes} processes."
+                f"A batch size of {batch_size} is not divisible by the number of "
+                f"processes, {processes}."
             )
         rows = batch_size // processes
         self.labels = split.labels
@@ -53,54 +53,55 @@ class _Batches(Steps):
 
     @property
     def in_memory(self):
-        """Whether there is nothing to decode."""
+        """Whether the images are decoded in memory."""
         return isinstance(self.images, np.ndarray)
 
     @property
     def broken_images(self):
-        """How many images were left out so far because they cannot be decoded."""
+        """Number of images skipped so far because they cannot be decoded."""
         return self.left_out + len(self.broken)
 
     def targets(self, indices):
-        """The labels of some images, float32 of shape `(images, classes)`."""
+        """Returns the targets of images, float32 of shape `(images, classes)`."""
         labels = self.labels[indices]
-        if labels.ndim == 2:  # several may be right
+        if labels.ndim == 2:  # multi-label
             return labels.astype("float32")
         one_hot = np.zeros((len(labels), self.classes), "float32")
         one_hot[np.arange(len(labels)), labels] = 1
         return one_hot
 
     def note_broken(self, found):
-        """Counts images that cannot be decoded, and warns of each once.
+        """Counts images that cannot be decoded, and warns once about each.
 
         Args:
-            found: messages by the indices of the images.
+            found: dict from image index to error message.
 
         Raises:
-            ValueError: if there are no others.
+            ValueError: if no image can be decoded.
         """
         for index, message in found.items():
             if index not in self.broken:
                 self.broken[index] = message
-                warnings.warn(f"Left out: {message}", stacklevel=2)
+                warnings.warn(f"Skipped: {message}", stacklevel=2)
         if len(self.broken) == len(self.labels):
             raise ValueError("None of the images can be decoded.")
 
 
 class Batches(_Batches):
-    """Batches of one size, in order: images, one-hot labels, weights of the images.
+    """Ordered batches of one size: images, one-hot labels, and sample weights.
 
-    The last batch is filled up with images of weight 0, so that each image counts
-    exactly once over any number of devices. Keras divides the loss by the number of
-    images with the fillers, the weights make up for them. A broken image has weight
-    0, too, and is counted in `broken`; it does not change the accuracy, but Keras's
-    loss is too low by its share.
+    The last batch is padded with images of weight 0, so that each image counts exactly
+    once on any number of devices. Keras divides the loss by the number of images
+    including padding; the weights compensate for this. Broken images also have weight
+    0 and are recorded in `broken`. They do not affect the accuracy, but lower Keras's
+    loss by their fraction.
 
     Args:
-        split: a `recipes.data.pictures.Split`.
-        classes: how many there are.
-        batch_size: images of a batch over all processes.
-        part: number of this process, and of how many; it gets its part of each batch.
+        split: a `recipes.data.images.Split`.
+        classes: number of classes.
+        batch_size: images per batch, summed over all processes.
+        part: index of this process and number of processes; each process gets its
+            part of every batch.
         strict: whether a broken image is an error.
     """
 
@@ -111,11 +112,11 @@ class Batches(_Batches):
         return -(-len(self.labels) // self.batch_size)
 
     def positions(self, step):
-        """The places of a step's images, some of the last beyond the end."""
+        """Returns positions of a step's images; padding lies beyond the last image."""
         return (step * self.batch_size + np.arange(self.batch_size))[self.rows]
 
     def prepare(self, step, part, arrays):
-        """Decodes the images of some rows; returns messages on broken ones."""
+        """Decodes the images of a part; returns error messages by image index."""
         rows = np.array_split(np.arange(len(arrays["images"])), self.parts)[part]
         indices = np.minimum(self.positions(step)[rows], len(self.labels) - 1)
         if self.in_memory:
@@ -145,31 +146,33 @@ class Batches(_Batches):
 
 
 class TrainingBatches(_Batches):
-    """Shuffled batches with what is drawn for their augmentation.
+    """Shuffled batches of augmented images, labels, and random numbers for mixing.
 
-    What a batch holds follows from the seed and the number of the step alone, so
-    training can go on at any step. Every batch is full: an epoch leaves out the
-    remainder. With `repeats`, a batch has several copies of each image, augmented
-    differently, and an epoch sees that much fewer images (repeated augmentation of
-    Hoffer et al., as in DeiT).
+    A batch depends only on the seed and the step, so training can resume at any step.
+    All batches are full; an epoch drops the remainder. With `repeats`, a batch contains
+    several differently augmented copies of each image, and an epoch covers
+    correspondingly fewer images (repeated augmentation of Hoffer et al., as in DeiT).
 
-    Images are augmented by Pillow; an image is decoded once for all its copies, which
-    are of one part. Noise and mixing happen on the device (`recipes.training.mixing`).
+    Pillow augments the images. An image is decoded once for all its copies, which
+    belong to the same part. Noise and mixing are applied on the device
+    (`recipes.training.mixing`).
 
     Args:
-        split: a `recipes.data.pictures.Split`.
-        classes: how many there are.
-        batch_size: images of a step over all processes.
+        split: a `recipes.data.images.Split`.
+        classes: number of classes.
+        batch_size: images per step, summed over all processes.
         augmentation: a `recipes.options.classification.Augmentation`.
-        label_smoothing: share of a label that goes to all classes alike, or, where
-            several may be right, to 1/2.
-        seed: of everything that is drawn.
-        part: number of this process, and of how many; it gets its part of each batch.
-        strict: whether a broken image is an error; otherwise the next one that is
-            not takes its place, and it is counted in `broken`.
+        label_smoothing: label smoothing, towards uniform probabilities, or for
+            multi-label targets towards 1/2.
+        seed: seed of all random numbers.
+        part: index of this process and number of processes; each process gets its
+            part of every batch.
+        strict: whether a broken image is an error; otherwise the next intact image
+            replaces it, and it is recorded in `broken`.
 
     Raises:
-        ValueError: on labels that are no classes, or too large a batch.
+        ValueError: if a label is out of range, or the batch is larger than the data
+            set.
     """
 
     def __init__(
@@ -186,10 +189,10 @@ class TrainingBatches(_Batches):
         super().__init__(split, classes, batch_size, part, strict)
         if len(split) < batch_size:
             raise ValueError(
-                f"global_batch_size={batch_size} is more than the {len(split)} "
-                "training images; use a smaller one."
+                f"global_batch_size={batch_size} exceeds the number of training "
+                f"images, {len(split)}; use a smaller batch."
             )
-        # Not the options, whose module imports Keras, which workers do not.
+        # Copied since workers cannot import the module of the options, nor Keras.
         self.augmentation = types.SimpleNamespace(**vars(augmentation))
         self.label_smoothing = label_smoothing
         rows = self.arrays["images"][0][0]
@@ -202,61 +205,61 @@ class TrainingBatches(_Batches):
         return len(self.labels) // self.batch_size
 
     def indices(self, step):
-        """The images of a step, over all processes."""
+        """Returns the indices of a step's images, for all processes."""
         epoch, step = divmod(step, self.steps_per_epoch)
-        order = shuffled(len(self.labels), self.seed, epoch)
+        order = image_order(len(self.labels), self.seed, epoch)
         repeats = self.augmentation.repeats
         different = -(-self.batch_size // repeats)
         first = step * different
-        # Copies stand far from each other, so that mixing hardly ever pairs them.
+        # Copies are far apart, so that mixing rarely pairs them.
         return np.tile(order[first : first + different], repeats)[: self.batch_size]
 
     def prepare(self, step, part, arrays):
-        """Augments the images of some rows, and smooths their labels.
+        """Augments the images of a part, and smooths their labels.
 
         Returns:
-            Messages on broken images by their indices.
+            Dict from the index of each broken image to its error message.
         """
         indices = self.indices(step)[self.rows]
         broken = {}
-        drawn = self.drawn(step)
+        drawn = self.draw(step)
         for index in np.unique(indices)[part :: self.parts]:
-            replacement, picture = self._picture(index, broken)
+            replacement, image = self._image(index, broken)
             rows = np.flatnonzero(indices == index)
             for row in rows.tolist():
                 numbers = {name: values[row] for name, values in drawn.items()}
-                arrays["images"][row] = augment(picture, self.size, numbers)
+                arrays["images"][row] = augment(image, self.size, numbers)
             label = self.targets(np.array([replacement]))
-            arrays["labels"][rows] = self.smoothed(label)
+            arrays["labels"][rows] = self.smooth(label)
         return broken
 
     def join(self, step, arrays, found):
-        """A dict for `recipes.training.mixing.mix`, and the smoothed labels."""
+        """Returns a dict for `recipes.training.mixing.mix`, and the smoothed labels."""
         for broken in found:
             self.note_broken(broken)
-        drawn = self.drawn(step)
+        drawn = self.draw(step)
         batch = {name: drawn[name] for name in ON_DEVICE if name in drawn}
         return batch | {"images": arrays["images"]}, arrays["labels"]
 
-    def smoothed(self, targets):
-        """Labels of shape `(images, classes)` with label smoothing.
+    def smooth(self, targets):
+        """Smooths targets of shape `(images, classes)`.
 
-        Towards all classes alike, or, where several may be right, towards 1/2 each.
+        The limit is the uniform distribution, or 1/2 per class for multi-label targets.
         """
         alike = 1 / self.classes if self.labels.ndim == 1 else 0.5
         return targets * (1 - self.label_smoothing) + self.label_smoothing * alike
 
-    def drawn(self, step):
-        """What is drawn for a step: arrays with a row for each of its images here."""
+    def draw(self, step):
+        """Returns the random numbers of a step, one row per image of this process."""
         last = self._last
-        if last[0] != step:  # the parts of a step share it
+        if last[0] != step:  # cached for the other parts of the step
             random = np.random.default_rng((self.seed, step))
             drawn = self._draw(random).items()
             last = self._last = step, {name: rows[self.rows] for name, rows in drawn}
         return last[1]
 
     def _draw(self, random):
-        """What is drawn for a batch: arrays with a row for each image."""
+        """Draws the random numbers of a batch, arrays with one row per image."""
         policy, number, (height, width) = self.augmentation, self.batch_size, self.size
         batch = {}
         if policy.random_resized_crop:
@@ -278,7 +281,7 @@ class TrainingBatches(_Batches):
         return batch | self.draw_mix(random)
 
     def draw_mix(self, random):
-        """What is drawn to mix a batch, of `_draw`; an empty dict for no mixing."""
+        """Draws the random numbers for mixing a batch; an empty dict for no mixing."""
         alphas = self.augmentation.mixup_alpha, self.augmentation.cutmix_alpha
         if not any(alphas):
             return {}
@@ -290,8 +293,8 @@ class TrainingBatches(_Batches):
             "paste": np.tile(np.array(box, "int32"), (self.batch_size, 1)),
         }
 
-    def _picture(self, index, broken):
-        """An image's index and the image, or those of the next that is not broken."""
+    def _image(self, index, broken):
+        """Returns index and image, of the next intact image if this one is broken."""
         if self.in_memory:
             return index, Image.fromarray(self.images[index])
         number = len(self.labels)
@@ -308,5 +311,6 @@ class TrainingBatches(_Batches):
 
 
 @functools.lru_cache(maxsize=2)
-def shuffled(number, seed, epoch):
+def image_order(number, seed, epoch):
+    """Returns the random order of the images in an epoch."""
     return np.random.default_rng((seed, epoch)).permutation(number)

@@ -1,6 +1,6 @@
-"""What classifiers are given for images, under conditions that make it harder.
+"""Inputs for evaluating classifiers on clean, occluded, or attacked images.
 
-Worker processes, which cannot import Keras, import this.
+Worker processes import this module, so it must not import Keras.
 """
 
 import numpy as np
@@ -8,11 +8,11 @@ import numpy as np
 from .batches import Batches
 
 
-def occluded(images):
-    """Images with a black square of half their height and width in the center.
+def occlude(images):
+    """Blackens the center of images, half their height and width.
 
-    The protocol of the paper's Table 8, 112x112 pixels of 224x224 "set to zero". The
-    project's reading: zero is the pixel value, before the model normalizes.
+    This is the protocol of the paper's Table 8: 112x112 of 224x224 pixels "set to
+    zero". The project takes zero as the pixel value before normalization.
     """
     images = images.copy()
     height, width = images.shape[1] // 2, images.shape[2] // 2
@@ -22,10 +22,10 @@ def occluded(images):
 
 
 class Inputs(Batches):
-    """What a model, or an attack on it, takes for each batch of images.
+    """Batches of inputs for a model, or for an attack on it.
 
     Attributes:
-        right: which classes are right, bool of shape `(images, classes)`.
+        right: whether each class is correct, bool of shape `(images, classes)`.
     """
 
     def __init__(self, split, classes, under, batch_size, strict):
@@ -44,7 +44,7 @@ class Inputs(Batches):
         if self.under == "clean":
             return (images,)
         if self.under == "occlusion":
-            return (occluded(images),)
+            return (occlude(images),)
         inputs = {"images": images, "right": right}
         if self.under == "pgd":
             indices = step * self.batch_size + np.arange(len(images))
@@ -54,6 +54,6 @@ class Inputs(Batches):
 
 
 def _start(index, shape):
-    """A random array from -1 to 1, float32, the same for each image at any time."""
+    """Returns a float32 array of random numbers from -1 to 1, fixed for each image."""
     random = np.random.default_rng(index)
     return 2 * random.random(shape, dtype="float32") - 1

@@ -1,9 +1,8 @@
-"""What augmentation draws at random, as numbers.
+"""Random numbers for augmentation.
 
-`recipes.data.augment` and `recipes.training.mixing` apply them.
-
-All of it follows from the generator that is given, whatever the backend. The
-distributions are those of DeiT's recipe, which the paper trains with (section 4).
+`recipes.data.augment` and `recipes.training.mixing` apply them. They depend only on the
+given generator, not on the backend. The distributions are those of DeiT's recipe, which
+the paper uses (section 4).
 """
 
 import numpy as np
@@ -27,25 +26,24 @@ OPERATIONS = (
     "translate_y",
 )
 NO_OPERATION = -1
-ATTEMPTS = 10  # to place a crop or a box before giving up
+ATTEMPTS = 10  # number of attempts to place a crop or a box
 
 
 def rand_augment(random, number, magnitude, count=2, probability=0.5, deviation=0.5):
-    """RandAugment's operations for some images, with repetition.
+    """Draws RandAugment's operations, with replacement.
 
     Args:
         random: a `numpy.random.Generator`.
-        number: of images.
+        number: number of images.
         magnitude: mean of the normal distribution of the magnitudes, which are
             clipped to 0–10.
-        count: operations drawn for an image.
-        probability: of each drawn operation to be applied.
+        count: number of operations per image.
+        probability: probability of applying each operation.
         deviation: standard deviation of the magnitudes.
 
     Returns:
         Two arrays of shape `(number, count)`: int32 indices of `OPERATIONS`, or
-        `NO_OPERATION`; float32 strengths in the operation's own unit, as `strength`
-        gives them.
+        `NO_OPERATION`; and float32 strengths in the units of `strength`.
     """
     shape = (number, count)
     operations = random.integers(len(OPERATIONS), size=shape, dtype="int32")
@@ -56,12 +54,13 @@ def rand_augment(random, number, magnitude, count=2, probability=0.5, deviation=
 
 
 def strength(operations, level, sign):
-    """How strong an operation is at a level of 0–1, stronger with the level.
+    """Returns the strength of operations at levels of 0–1, increasing with the level.
 
-    Degrees counter-clockwise for `rotate`; kept bits for `posterize`; the threshold
-    for `solarize`; what is added to dark values for `solarize_add`; the factor, 1 for
-    no change, of `color`, `contrast`, `brightness` and `sharpness`; the tangent for
-    the shears; shares of the image's side for the translations; 0 for the others.
+    The strength is the counterclockwise angle in degrees for `rotate`; the number of
+    bits to keep for `posterize`; the threshold for `solarize`; the addend of dark
+    values for `solarize_add`; the factor for `color`, `contrast`, `brightness` and
+    `sharpness`, 1 for no change; the tangent for shears; the fraction of the image's
+    side for translations; and 0 for the other operations.
     """
     factor = np.maximum(0.1, 1 + sign * 0.9 * level)
     strengths = {
@@ -80,24 +79,24 @@ def strength(operations, level, sign):
 
 
 def crop_attempts(random, number):
-    """Uniform numbers for `crop_box`, shape `(number, ATTEMPTS, 4)`."""
+    """Draws uniform numbers for `crop_box`, of shape `(number, ATTEMPTS, 4)`."""
     return random.random((number, ATTEMPTS, 4))
 
 
 def crop_box(attempts, height, width, area=(0.08, 1), ratio=(3 / 4, 4 / 3)):
-    """Random resized crop: the first attempt that fits into the image.
+    """Returns the box of a random resized crop: the first attempt inside the image.
 
-    If none does, the largest center crop of an allowed ratio.
+    If no attempt fits, it is the largest center crop with a ratio in range.
 
     Args:
-        attempts: one image's numbers of `crop_attempts`.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        area: range of the share of the image's area, uniform.
-        ratio: range of width over height, uniform in the logarithm.
+        attempts: numbers of one image from `crop_attempts`.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        area: range of the crop's fraction of the image's area, sampled uniformly.
+        ratio: range of width over height, sampled log-uniformly.
 
     Returns:
-        Left, upper, right and lower edge in pixels, as Pillow orders them.
+        Left, upper, right and lower edge in pixels, in Pillow's order.
     """
     for for_area, for_ratio, for_left, for_top in attempts:
         target = (area[0] + (area[1] - area[0]) * for_area) * height * width
@@ -114,11 +113,11 @@ def crop_box(attempts, height, width, area=(0.08, 1), ratio=(3 / 4, 4 / 3)):
 
 
 def erase_boxes(random, number, height, width, probability):
-    """Random erasing: for some images a box of 2–33 % of the area, ratio 0.3–3.3.
+    """Draws boxes for random erasing, of 2–33 % of the area and ratio 0.3–3.3.
 
     Returns:
         An int32 array of shape `(number, 4)`: top, left, bottom, right in pixels; all
-        0 for an image that is not erased.
+        0 for images without a box.
     """
     shape = (number, ATTEMPTS)
     area = random.uniform(0.02, 1 / 3, shape) * height * width
@@ -135,20 +134,20 @@ def erase_boxes(random, number, height, width, probability):
 
 
 def mix(random, height, width, mixup_alpha, cutmix_alpha):
-    """Mixup or CutMix for a batch, each with probability 1/2 if both are wanted.
+    """Draws mixup or CutMix for a batch, each with probability 1/2 if both are enabled.
 
     Args:
         random: a `numpy.random.Generator`.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
-        mixup_alpha: of mixup's Beta distribution; 0 for no mixup.
-        cutmix_alpha: of CutMix's Beta distribution; 0 for no CutMix.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        mixup_alpha: alpha of mixup's Beta distribution; 0 for no mixup.
+        cutmix_alpha: alpha of CutMix's Beta distribution; 0 for no CutMix.
 
     Returns:
-        The share of an image that stays its own, λ; the weight of its own pixels
-        outside of the box; and the box that its partner is pasted into (top, left,
-        bottom, right), empty for mixup. λ of CutMix is that of the box as it is cut
-        off at the image's edge.
+        The fraction λ of an image that remains its own; the weight of its own pixels
+        outside the box; and the box into which its partner is pasted (top, left,
+        bottom, right), empty for mixup. CutMix's λ is that of the box after clipping
+        at the image's edges.
     """
     nothing = (0, 0, 0, 0)
     if cutmix_alpha and (not mixup_alpha or random.random() < 0.5):

@@ -1,4 +1,4 @@
-"""Batches made ahead of their use, by Grain: in threads or in worker processes."""
+"""Prefetching of batches by Grain, in threads or in worker processes."""
 
 import abc
 import contextlib
@@ -23,29 +23,29 @@ from .memory import (
     SHARED_MEMORY,
     USE_THREADS,
     Memory,
-    MemoryOfProcesses,
+    ProcessMemory,
     Shared,
 )
 
-AHEAD = 3  # batches that are prepared while the device computes
-MOST_THREADS = 8  # more do not prepare more: Python's lock
-_STARTING = threading.Lock()  # the main module is another one while workers start
+AHEAD = 3  # number of batches to prepare while the device computes
+MOST_THREADS = 8  # the GIL prevents more threads from preparing more
+_STARTING = threading.Lock()  # held while the main module is replaced to start workers
 
 
 class WorkerError(ChildProcessError):
-    """A worker process ended before its work was done."""
+    """A worker process died."""
 
 
 class Steps(abc.ABC):
-    """Batches by the number of the step, each put together from parts.
+    """Batches by step, each composed of parts.
 
-    A part follows from its numbers alone, so that it may be made in any process.
+    A part depends only on its step and number, so any process can prepare it.
 
     Attributes:
-        parts: how many parts a batch has.
-        arrays: shape and dtype of the arrays of a batch that its parts fill, by their
-            names.
-        images: what the parts are made from; a NumPy array if nothing is decoded.
+        parts: number of parts per batch.
+        arrays: dict from name to shape and dtype of the arrays of a batch, which the
+            parts fill.
+        images: source of the images; a NumPy array if they are already decoded.
     """
 
     parts: int
@@ -54,26 +54,25 @@ class Steps(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, step, part, arrays):
-        """Makes a part of a step.
+        """Prepares a part of a batch.
 
         Args:
             step: number of the step.
             part: number of the part.
-            arrays: those of the batch, of any content, of which the part fills its own
-                rows.
+            arrays: uninitialized arrays of the batch; the part fills its own rows.
 
         Returns:
-            What else `join` has to know, which is pickled.
+            Additional information for `join`, which must be picklable.
         """
 
     @abc.abstractmethod
     def join(self, step, arrays, found):
-        """The batch of a step.
+        """Assembles a batch.
 
         Args:
             step: number of the step.
-            arrays: those of the batch, which the parts have filled.
-            found: what `prepare` has returned for each part.
+            arrays: arrays of the batch, filled by the parts.
+            found: results of `prepare` for each part.
         """
 
     def __getitem__(self, step):
@@ -85,29 +84,28 @@ class Steps(abc.ABC):
 
 
 def default_workers(steps):
-    """How many worker processes are fastest; 0 for threads of this process.
+    """Returns the fastest number of worker processes; 0 for threads.
 
-    A process for each core where images are decoded and there are more cores than
-    threads can use.
+    This is one process per core if images must be decoded and there are more cores
+    than threads can use.
     """
     is_decoded = not isinstance(steps.images, np.ndarray)
     return cores() if is_decoded and cores() > MOST_THREADS else 0
 
 
 class Feed:
-    """Reads batches that are prepared ahead.
+    """Prefetches batches.
 
-    What a batch holds depends neither on the number of workers nor on where reading
-    begins.
+    Batches depend neither on the number of workers nor on the first step.
 
     Args:
         steps: a `Steps`.
-        workers: processes that prepare the parts; 0 for threads of this process,
+        workers: number of processes that prepare parts; 0 for threads of this process,
             `None` for `default_workers`.
 
     Attributes:
-        threads: how many prepare the parts if there are no workers.
-        waited: for how many seconds batches were waited for so far.
+        threads: number of threads that prepare parts if there are no workers.
+        waited: total time spent waiting for batches, in seconds.
     """
 
     def __init__(self, steps, workers=None):
@@ -119,13 +117,13 @@ class Feed:
     def read(
         self, first: int, last: int, place: Callable[[Any], Any] | None = None
     ) -> Generator[Any]:
-        """Yields the batches of the steps from the first on, before the last.
+        """Yields the batches of the steps from `first` to `last - 1`.
 
         Args:
             first: number of the first step.
-            last: number of the step after the last one.
-            place: begins to copy a batch to the device, and returns it there; called
-                ahead, too.
+            last: number of the last step plus one.
+            place: function that starts copying a batch to the device and returns the
+                copy; also called ahead of use.
 
         Raises:
             WorkerError: if a worker process is killed.
@@ -137,31 +135,31 @@ class Feed:
             batches = self._batches(first, last, held)
             if place:
                 batches = map(place, batches)
-            # It ends before the parts do, whose end would leave it waiting for ever.
+            # Shut down before the parts are closed; otherwise it would wait forever.
             joiner = held.enter_context(ThreadPoolExecutor(1))
             waiting = joiner.submit(next, batches)
             for _ in range(first, last):
                 start = time.perf_counter()
                 batch = waiting.result()
                 self.waited += time.perf_counter() - start
-                # One batch ahead, put together while the device computes.
+                # Assemble one batch ahead, while the device computes.
                 waiting = joiner.submit(next, batches, None)
                 yield batch
 
     def _batches(self, first, last, held):
-        """An iterator over the batches, which ends when `held` does."""
+        """Returns an iterator over the batches; closing `held` stops it."""
         memory, start = Memory, self._start_threads
         if self.workers:
             allow_open_files()
-            memory, start = MemoryOfProcesses, self._start_processes
-        with _naming_the_cause():
+            memory, start = ProcessMemory, self._start_processes
+        with _explain_exits():
             memory = held.enter_context(memory(self.steps.arrays, range(first, last)))
             for step in memory.steps[: self.ahead]:
                 memory.add(step)
-            return self._joined(memory, start(memory, held))
+            return self._join_batches(memory, start(memory, held))
 
-    def _joined(self, memory, parts):
-        """Yields the batches of all steps; they get their memory some steps ahead."""
+    def _join_batches(self, memory, parts):
+        """Yields the batches of all steps, allocating memory some steps ahead."""
         for step in memory.steps:
             if step + self.ahead in memory.steps:
                 memory.add(step + self.ahead)
@@ -170,10 +168,10 @@ class Feed:
 
     @property
     def ahead(self):
-        """How many batches are begun at most before one is used."""
+        """Maximum number of batches begun before the first is used."""
         if self.workers:
-            # Of each worker, parts wait there and here; it makes one, and hands one on
-            # there and here.
+            # For each worker: a buffer on both sides, one part in progress, and one in
+            # transit on both sides.
             parts = (2 * self._buffer + 3) * self.workers
         else:
             parts = self._parts_of_threads
@@ -181,16 +179,16 @@ class Feed:
 
     @property
     def _buffer(self):
-        """How many parts wait for their use, of a worker, there and here."""
+        """Size of a worker's buffer of parts, on either side."""
         return -(-AHEAD * self.steps.parts // (2 * self.workers))
 
     @property
     def _parts_of_threads(self):
-        """How many parts threads have begun."""
+        """Number of parts that threads have begun."""
         return max(AHEAD * self.steps.parts, self.threads)
 
     def _start_threads(self, memory, held):
-        """An iterator over the parts of all steps, which ends when `held` does."""
+        """Returns an iterator over the parts of all steps, made in threads."""
         grain = _import_grain()
         options = grain.ReadOptions(self.threads, self._parts_of_threads)
         parts = grain.MapDataset.source(_Parts(self.steps, memory))
@@ -199,7 +197,7 @@ class Feed:
         return parts
 
     def _start_processes(self, memory, held):
-        """The same, of worker processes."""
+        """Returns an iterator over the parts of all steps, made in processes."""
         grain = _import_grain()
         shared = held.enter_context(Shared(_Parts(self.steps, memory)))
         workers = min(self.workers, len(shared))
@@ -207,28 +205,28 @@ class Feed:
         parts = parts.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
             grain.MultiprocessingOptions(workers, self._buffer), _watch_parent
         )
-        # Grain's own shared memory would be fresh for each part.
+        # Grain's shared memory would be newly allocated for each part.
         options = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         parts = grain.experimental.WithOptionsIterDataset(parts, options)
         parts = iter(parts)
         own = set()
-        held.callback(_end, own)
+        held.callback(_terminate, own)
         held.callback(parts.close)
-        # It takes what waits from the queues, and workers would begin further parts.
+        # Closing drains the queues; without this, workers would begin more parts.
         held.callback(memory.stop)
         with _STARTING:
             others = set(multiprocessing.active_children())
             try:
                 with _main_module(Path(__file__).with_name("worker.py")):
-                    # They are there when each has given something.
+                    # All workers have started once each has returned a part.
                     first = list(itertools.islice(parts, workers))
             finally:
                 own |= set(multiprocessing.active_children()) - others
-        return _named(itertools.chain(first, parts))
+        return _explain_errors(itertools.chain(first, parts))
 
 
 class _Parts:
-    """The parts of all steps in a row, for Grain."""
+    """The parts of all steps as one sequence, for Grain."""
 
     def __init__(self, steps, memory):
         self.steps = steps
@@ -241,7 +239,7 @@ class _Parts:
         step, part = divmod(index, self.steps.parts)
         step = self.memory.steps[step]
         with self.memory.fill(step) as arrays:
-            # Not alone: Grain passes over `None`.
+            # A tuple, since Grain skips `None`.
             return (self.steps.prepare(step, part, arrays),)
 
 
@@ -250,18 +248,18 @@ def _import_grain():
     import absl.logging
 
     verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)  # it warns where JAX is not there
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns if JAX is missing
     try:
         import grain
     finally:
         absl.logging.set_verbosity(verbosity)
-    # Else worker processes fail.
+    # Required by worker processes.
     absl.flags.FLAGS.mark_as_parsed()
     return grain
 
 
 def _watch_parent(*_):
-    """Has a worker process end with its parent, however that ends."""
+    """Makes a worker process exit when its parent exits for any reason."""
 
     def watch():
         multiprocessing.parent_process().join()
@@ -270,8 +268,8 @@ def _watch_parent(*_):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end(processes):
-    """Ends worker processes, of which Grain ends only those that it has used."""
+def _terminate(processes):
+    """Terminates worker processes; Grain terminates only those that it has used."""
     for process in processes:
         process.terminate()
         process.join()
@@ -279,7 +277,7 @@ def _end(processes):
 
 @contextlib.contextmanager
 def _main_module(path):
-    """Within it, new processes run a file in the place of the main module."""
+    """Makes new processes run a file instead of the main module."""
     main = sys.modules["__main__"]
     names = ("__spec__", "__file__")
     before = {name: getattr(main, name) for name in names if hasattr(main, name)}
@@ -291,22 +289,22 @@ def _main_module(path):
         vars(main).update(before)
 
 
-def _named(parts):
-    with _naming_the_cause():
+def _explain_errors(parts):
+    with _explain_exits():
         yield from parts
 
 
 @contextlib.contextmanager
-def _naming_the_cause():
-    """Says in a sentence why worker processes ended, or could not start."""
+def _explain_exits():
+    """Explains in the error message why worker processes died or did not start."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
         raise OSError(
-            "Worker processes need more open files than the system allows; raise the "
-            "hard limit (ulimit -Hn), or use fewer --workers."
+            "Worker processes require more open files than the system allows; raise "
+            "the hard limit (ulimit -Hn), or use fewer --workers."
         ) from None
     except RuntimeError as error:
         code = str(error).partition("terminated unexpectedly with exit code ")[2]
@@ -318,9 +316,9 @@ def _naming_the_cause():
             f"{SHARED_MEMORY} is full; make it larger (docker run --shm-size=8g), or "
             f"{USE_THREADS}"
             if name == "SIGBUS"
-            else "too little memory ends processes, too; use fewer --workers then, or "
+            else "if the machine ran out of memory, use fewer --workers, or "
             f"{USE_THREADS}"
         )
         raise WorkerError(
-            f"A worker process that prepares images ended ({name}): {advice}."
+            f"A worker process that prepares images died ({name}): {advice}."
         ) from None

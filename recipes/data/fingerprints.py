@@ -1,8 +1,9 @@
-"""A short description of a run's data, so that it is not resumed with other data.
+"""Fingerprints of data sets, to refuse resuming a run with different data.
 
-A file counts by its name and size, an array by its pixels, a record of TFDS by its
-label, since TFDS has versions. So a folder may be moved or copied, and ImageNet takes
-half a minute; an image that is edited in its place and keeps its size is not noticed.
+A fingerprint includes the names and sizes of files, the pixels of arrays, and only the
+labels of TFDS records, since TFDS data sets have versions. Folders may therefore be
+moved or copied, and ImageNet takes half a minute. Editing an image in place without
+changing its file size goes undetected.
 """
 
 import hashlib
@@ -25,15 +26,15 @@ _SPLIT = {
     "left_out": int,
 }
 FORM = {"description": str, "class_names": [str], "train": _SPLIT, "test": _SPLIT}
-"""Of what `of_dataset` gives, for `recipes.files.check_form`."""
+"""Form of the result of `dataset_fingerprint`, for `recipes.files.check_form`."""
 
 
-def of_dataset(dataset):
-    """The data of a training run, as `config.json` has them.
+def dataset_fingerprint(dataset):
+    """Describes the data of a training run, for `config.json`.
 
     Args:
-        dataset: has `class_names` and `description`, and `train` and `test`, each with
-            a function `fingerprint()`.
+        dataset: data set with `class_names` and `description`, and `train` and `test`,
+            which have a method `fingerprint()`.
     """
     return {
         "description": dataset.description,
@@ -44,16 +45,18 @@ def of_dataset(dataset):
 
 
 def fingerprint(marks, labels, left_out=0):
-    """What tells some images from others.
+    """Computes the fingerprint of a split.
 
     Args:
-        marks: bytes for each image, see `marks_of`.
-        labels: the class of each; `NO_CLASS`, or of two axes, if it has no single one.
-        left_out: how many of them are, because they cannot be decoded.
+        marks: bytes that identify each image, see `image_marks`.
+        labels: the class of each image, `NO_CLASS` for segmentation, or multi-label
+            targets of two axes.
+        left_out: number of images skipped because they cannot be decoded.
 
     Returns:
-        A dict of the `classes` that occur, the number of `images` of each, `digests`
-        of the marks of these, `order`, a digest of all labels, and `left_out`.
+        A dict of the `classes` that occur, the number of `images` of each class, a
+        digest of the marks of each class (`digests`), a digest of all labels
+        (`order`), and `left_out`.
     """
     order = None
     if labels.ndim != 1:
@@ -74,18 +77,19 @@ def fingerprint(marks, labels, left_out=0):
     }
 
 
-def marks_of(encoded, indices):
-    """What tells each of some images from others, an iterable of bytes.
+def image_marks(encoded, indices):
+    """Returns an iterable of bytes that identify each image.
 
     Args:
-        encoded: a sequence of paths, of uint8 arrays, or of what TFDS has.
-        indices: which of them.
+        encoded: a sequence of paths, of uint8 arrays, of bytes, or `Records` or
+            `Objects`.
+        indices: indices of the images.
     """
-    if isinstance(encoded, Records):  # which would be read
+    if isinstance(encoded, Records):  # avoid reading them
         return [b""] * len(indices)
     if isinstance(encoded, np.ndarray):
         return (_pixels(encoded[i]) for i in indices)
-    if isinstance(encoded, Objects):  # which would be read, too
+    if isinstance(encoded, Objects):  # avoid reading them
         encoded = encoded.urls
     chosen = [encoded[i] for i in indices]
     if chosen and isinstance(chosen[0], str | os.PathLike):
@@ -98,12 +102,12 @@ def _pixels(array):
 
 
 def _names_and_sizes(paths):
-    """Of files, from the folder on that all of them are in."""
-    # A folder in a store has the fingerprint of one on a disk.
+    """Returns the sizes of files with their paths relative to their common folder."""
+    # The scheme is removed so that a copy on disk has the same fingerprint.
     places = [path.rpartition("://")[2] for path in paths]
     ends = min(places), max(places)
     folder = os.path.commonpath([os.path.dirname(place) for place in ends])
-    # Some at once: disks in a network answer late, but many together.
+    # In parallel, since network disks have a high latency but serve many requests.
     some = [paths[i : i + 1000] for i in range(0, len(paths), 1000)]
     with ThreadPoolExecutor(32) as pool:
         sizes = pool.map(lambda part: [size(path) for path in part], some)
@@ -114,43 +118,43 @@ def _names_and_sizes(paths):
     ]
 
 
-def differences_of(before, now):
-    """Yields in words what of the data of a run is not as it was.
+def describe_differences(before, now):
+    """Yields descriptions of the differences between the data of two runs.
 
     Args:
-        before: what `of_dataset` gave, in the form `FORM`.
-        now: what it gives.
+        before: earlier result of `dataset_fingerprint`, in the form `FORM`.
+        now: current result of `dataset_fingerprint`.
     """
     if before["description"] != now["description"]:
         yield f"{before['description']:.80}, now {now['description']:.80}"
     if before["class_names"] != now["class_names"]:
-        yield _other_classes(before["class_names"], now["class_names"])
+        yield _compare_classes(before["class_names"], now["class_names"])
     for split, kind in (("train", "training"), ("test", "test")):
         one, other = before[split], now[split]
         if sum(one["images"]) != sum(other["images"]):
             yield f"{sum(one['images'])} {kind} images, now {sum(other['images'])}"
         elif before["class_names"] == now["class_names"] and one != other:
-            yield from _other_images(one, other, kind, now["class_names"])
+            yield from _compare_images(one, other, kind, now["class_names"])
 
 
-def _other_classes(before, now):
+def _compare_classes(before, now):
     known, found = set(before), set(now)
     gone = [name for name in before if name not in found]
     new = [name for name in now if name not in known]
     if len(gone) == len(new) == 1:
         return f"class {gone[0]!r:.40} is now {new[0]!r:.40}"
-    parts = [f"without {_named(gone)}"] if gone else []
-    parts += [f"with the new {_named(new)}"] if new else []
-    return " and ".join(parts) or "the classes are in another order"
+    parts = [f"without {_list_classes(gone)}"] if gone else []
+    parts += [f"with the new {_list_classes(new)}"] if new else []
+    return " and ".join(parts) or "the classes are in a different order"
 
 
-def _named(names):
+def _list_classes(names):
     shown = ", ".join(f"{name!r:.40}" for name in names[:5])
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
 
 
-def _other_images(before, now, kind, class_names):
+def _compare_images(before, now, kind, class_names):
     one, other = (
         {label: each for label, *each in zip(*map(split.get, _LISTS), strict=False)}
         for split in (before, now)
@@ -159,12 +163,12 @@ def _other_images(before, now, kind, class_names):
         number, digest = one.get(label, (0, ""))
         count, found = other.get(label, (0, ""))
         name = class_names[label : label + 1]
-        of = "" if label == NO_CLASS else f" of {_named(name)}"
+        of = "" if label == NO_CLASS else f" of {_list_classes(name)}"
         if number != count:
             yield f"{number} {kind} images{of}, now {count}"
         elif digest != found:
-            yield f"{number} {kind} images{of} with other names, sizes or pixels"
+            yield f"{number} {kind} images{of} with different names, sizes or pixels"
     if before["left_out"] != now["left_out"]:
-        yield f"{before['left_out']} {kind} images left out, now {now['left_out']}"
+        yield f"{before['left_out']} {kind} images skipped, now {now['left_out']}"
     elif one == other:
-        yield f"the {kind} images in another order"
+        yield f"the {kind} images in a different order"

@@ -1,4 +1,4 @@
-"""What a data set's folders hold: the images, and by kind what is not used."""
+"""Image folders: finds the images, and reports files that are not used."""
 
 import collections
 import os
@@ -10,25 +10,25 @@ from keras_cbvit.images import endings
 from .storage import entries, is_url, path_of
 
 _IMAGE, _FOLDER = "image", "folder"
-_SHOWN = 8  # kinds, in a message
+_SHOWN = 8  # maximum number of kinds in a message
 
 
 class MissingDatasetError(FileNotFoundError):
-    """A data set is not where it was looked for; the message says how to get it."""
+    """A data set was not found; the message explains how to get it."""
 
 
 class Contents:
-    """What a data set's folder holds: lists the images, counts everything else.
+    """Contents of a data set's folder: lists images and counts all other entries.
 
-    Each file and folder is used or counted. A folder that is not used is counted as
-    one, whatever is in it.
+    Every file and folder is either used or counted. An unused folder counts once,
+    regardless of its contents.
 
     Args:
-        tops: the data set's folder, or those of it that all this is about.
+        tops: the data set's folder, or the relevant subfolders.
 
     Attributes:
-        unused: a `Counter` by kind: the ending of files that are not images, "hidden",
-            "linked to nothing" and so on.
+        unused: a `Counter` of unused entries by kind: the extension of files that are
+            not images, "hidden", "broken (link)" and so on.
     """
 
     def __init__(self, *tops):
@@ -37,23 +37,24 @@ class Contents:
         self.used = set()
 
     def use(self, path):
-        """Has a file or folder not be counted."""
+        """Marks a file or folder as used."""
         self.used.add(_absolute(path))
 
     def images_in(self, folder, walked=None):
-        """Paths of the images in a folder and its folders, in order, as strings.
+        """Lists the images in a folder and its subfolders, as sorted path strings.
 
-        Images are the files whose names end as those of a format that Pillow decodes.
-        Linked folders are followed, each folder once, none above the link.
+        Images are files with an extension of a format that Pillow decodes. Links to
+        folders are followed, except to parents of the link; each folder is visited
+        once.
 
         Args:
-            folder: its path.
-            walked: for folders of which no two may share a folder, a dict, which is
-                filled and given again: real paths to the folders given here.
+            folder: path of the folder.
+            walked: dict to pass to several calls whose folders must not overlap; it
+                is updated and maps real paths to the given folders.
 
         Raises:
-            MissingDatasetError: if there is no such folder, or no image in it.
-            ValueError: if a folder is part of two that share none.
+            MissingDatasetError: if the folder does not exist or contains no images.
+            ValueError: if two folders overlap.
             OSError: if a folder cannot be read.
         """
         if not path_of(folder).is_dir():
@@ -61,26 +62,25 @@ class Contents:
         found, unused = [], collections.Counter()
         for path, kind in _walk(str(folder), {} if walked is None else walked):
             if kind == _IMAGE:
-                # Strings: ImageNet's as `Path` objects would take a gigabyte.
+                # `Path` objects would take a gigabyte for ImageNet.
                 found.append(path)
             else:
                 unused[kind] += 1
-        if _absolute(folder) not in self.used:  # or all of it is counted
+        if _absolute(folder) not in self.used:  # count only once
             self.unused += unused
         self.use(folder)
         if not found:
-            holds = f" It holds {_listed(unused)}." if unused else ""
+            holds = f" It contains {_list_kinds(unused)}." if unused else ""
             raise MissingDatasetError(
-                f"{folder} has no images, that is files that end in .jpg, .png, .tif "
-                f"or as another format that Pillow decodes.{holds}"
+                f"{folder} contains no images, that is, files with the extension .jpg, "
+                f".png, .tif or that of another format that Pillow decodes.{holds}"
             )
         return sorted(found, key=lambda path: path.split(os.sep))
 
     def warn(self):
-        """Warns of what is not used, in one sentence; call it once, at the end.
+        """Warns about all unused files and folders; call it once, at the end.
 
-        What lies beside the folders that are used, from the `tops` down to them, is
-        counted now.
+        This also counts entries next to the used folders, from the `tops` down.
         """
         on_the_way = {parent for path in self.used for parent in path.parents}
         waiting = [top for top in self.tops if top in on_the_way - self.used]
@@ -97,23 +97,25 @@ class Contents:
                 if kind == _FOLDER:
                     kind = f"folder {entry.name:.40}"
                 elif kind == _IMAGE:
-                    kind = f"{_ending(entry)} beside the folders of images"
+                    kind = f"{_ending(entry)} outside the image folders"
                 self.unused[kind] += 1
         if self.unused:
             where = " and ".join(map(str, self.tops))
-            warnings.warn(f"Not used in {where}: {_listed(self.unused)}.", stacklevel=2)
+            warnings.warn(
+                f"Not used in {where}: {_list_kinds(self.unused)}.", stacklevel=2
+            )
 
 
 def is_above(link, folder):
-    """Whether a link leads to a folder or to one that holds it, at any depth."""
+    """Returns whether a link points to a folder or to one of its parents."""
     target = os.path.realpath(link).rstrip(os.sep) + os.sep
     return f"{os.path.realpath(folder)}{os.sep}".startswith(target)
 
 
 def _walk(top, walked):
-    """Yields path and kind of all that a folder and its folders hold.
+    """Yields path and kind of all entries of a folder and its subfolders.
 
-    What is linked comes after what is not. For `walked` see `Contents.images_in`.
+    Linked folders come last. For `walked` see `Contents.images_in`.
     """
     inside, linked = [top], collections.deque()
     while inside or linked:
@@ -122,10 +124,10 @@ def _walk(top, walked):
         if in_full in walked:
             if walked[in_full] != top:
                 raise ValueError(
-                    f"{here} and {walked[in_full]} are or share one folder, whose "
-                    "images cannot be of both."
+                    f"{here} and {walked[in_full]} overlap; an image cannot belong to "
+                    "both."
                 )
-            yield here, "linked again"
+            yield here, "repeated (link)"
             continue
         walked[in_full] = top
         for entry in entries(here):
@@ -135,7 +137,7 @@ def _walk(top, walked):
             elif not entry.is_symlink():
                 inside.append(entry.path)
             elif is_above(entry.path, here) or is_above(entry.path, top):
-                yield entry.path, "linked to a folder above"
+                yield entry.path, "recursive (link)"
             else:
                 linked.append(entry.path)
 
@@ -145,11 +147,11 @@ def _absolute(path):
 
 
 def _kind(entry):
-    """What an entry of a folder is; a kind that is not used in words."""
+    """Returns the kind of an entry of a folder."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink() and not os.path.exists(entry.path):
-        return "linked to nothing"
+        return "broken (link)"
     if entry.is_dir():
         return _FOLDER
     if not entry.is_file():
@@ -159,11 +161,11 @@ def _kind(entry):
 
 
 def _ending(entry):
-    return os.path.splitext(entry.name)[1].lower()[:20] or "without an ending"
+    return os.path.splitext(entry.name)[1].lower()[:20] or "without an extension"
 
 
-def _listed(kinds):
-    """Kinds with their numbers, the most frequent first."""
+def _list_kinds(kinds):
+    """Lists kinds with their counts, the most frequent first."""
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     named = [f"{number} {kind}" for kind, number in ordered[:_SHOWN]]
     rest = sum(number for _, number in ordered[_SHOWN:])

@@ -1,6 +1,6 @@
-"""Memory for batches, used again as soon as nothing refers to a batch.
+"""Memory for batches, reused once a batch is no longer referenced.
 
-The system takes longer to give fresh memory for each batch than it takes to fill it.
+Allocating new memory for each batch takes longer than filling it.
 """
 
 import collections
@@ -23,17 +23,15 @@ USE_THREADS = (
     "use threads (--workers 0; where there is no such option, the environment variable "
     "PYTHON_CPU_COUNT=8)"
 )
-ALIGNMENT = 64  # bytes; JAX and TensorFlow take such arrays without a copy
+ALIGNMENT = 64  # bytes; JAX and TensorFlow use aligned arrays without a copy
 
 
 class Memory:
-    """The arrays of batches that threads of this process fill.
-
-    A context manager.
+    """Context manager of the arrays of batches that threads of this process fill.
 
     Args:
-        arrays: shape and dtype of each array of a batch, by their names.
-        steps: a range, the steps that have a batch.
+        arrays: dict from name to shape and dtype of the arrays of a batch.
+        steps: range of the steps.
     """
 
     def __init__(self, arrays, steps):
@@ -50,24 +48,24 @@ class Memory:
         return self
 
     def __exit__(self, *_):
-        """Batches that are still referred to stay."""
+        """Does nothing; batches that are still referenced stay valid."""
 
     def add(self, step):
-        """Makes room for the batch of a step."""
+        """Allocates or reuses memory for the batch of a step."""
         block = self.free.pop() if self.free else self._allocate()
         whole = np.ndarray(self.size, "uint8", block.buf)
-        # Every view of the array keeps it, and so its memory.
+        # All views refer to this array, so it is finalized after the last of them.
         weakref.finalize(whole, self.free.append, block).atexit = False
         self.batches[step] = self._views(whole)
         return block
 
     def take(self, step):
-        """The arrays of a step, by their names, which are forgotten here."""
+        """Returns the arrays of a step by name, and drops the references to them."""
         return self.batches.pop(step)
 
     @contextlib.contextmanager
     def fill(self, step):
-        """A context that gives the arrays of a step, to fill a part of them."""
+        """Context manager of the arrays of a step, for filling a part of them."""
         yield self.batches[step]
 
     def _views(self, whole):
@@ -82,17 +80,17 @@ class Memory:
 
 
 class _Block:
-    """Memory of this process, as `SharedMemory` has it."""
+    """Memory of this process, with the attribute `buf` of `SharedMemory`."""
 
     def __init__(self, buf):
         self.buf = buf
 
 
-class MemoryOfProcesses(Memory):
-    """The arrays of batches that worker processes fill.
+class ProcessMemory(Memory):
+    """Context manager of the arrays of batches that worker processes fill.
 
-    A worker has the memory of a batch only while it fills it. It is shared by name; a
-    table, which is shared, too, says for each step which block is its own.
+    Workers open the memory of a batch by name, only while filling it. A shared table
+    contains the number of each step's memory block.
 
     Raises:
         OSError: if there is too little shared memory, here or in `add`.
@@ -117,7 +115,7 @@ class MemoryOfProcesses(Memory):
         while not (number := self._numbers()[step - self.steps.start]):
             time.sleep(0.001)
         if number < 0:
-            raise RuntimeError("Reading has ended.")
+            raise RuntimeError("Reading has stopped.")
         block = SharedMemory(self._name(number))
         try:
             yield self._views(np.ndarray(self.size, "uint8", block.buf))
@@ -125,7 +123,7 @@ class MemoryOfProcesses(Memory):
             block.close()
 
     def stop(self):
-        """Has no worker wait for memory any more, so that it can be ended."""
+        """Stops workers from waiting for memory, so that they can be terminated."""
         numbers = self._numbers()
         numbers[numbers == 0] = -1
 
@@ -134,7 +132,7 @@ class MemoryOfProcesses(Memory):
         return {name: getattr(self, name) for name in names}
 
     def _numbers(self):
-        """The number of each step's block; 0 for none yet."""
+        """Returns the number of each step's block; 0 if not yet allocated."""
         return np.ndarray(len(self.steps), "int32", self.table.buf)
 
     def _name(self, number):
@@ -148,13 +146,13 @@ class MemoryOfProcesses(Memory):
 
 
 class Shared(Sequence):
-    """A sequence that worker processes read from shared memory.
+    """Context manager of a sequence that worker processes read from shared memory.
 
-    It is pickled once, into the memory. Workers unpickle it there, and use its arrays
-    where they are. A context manager.
+    The sequence is pickled once, into shared memory. Workers unpickle it from there
+    without copying its arrays.
 
     Args:
-        values: what is read by index; pickled with all that it refers to.
+        values: the sequence, which must be picklable.
 
     Raises:
         OSError: if there is too little shared memory.
@@ -193,7 +191,7 @@ class Shared(Sequence):
 
     def __setstate__(self, state):
         vars(self).update(state)
-        # Views of an array, unlike those of the buffer, let the memory be closed.
+        # Views of an array, unlike views of the buffer, do not prevent closing it.
         whole = np.ndarray(self.block.size, "uint8", self.block.buf)
         whole.flags.writeable = False
         pickled, *arrays = (whole[place] for place in self.places)
@@ -205,11 +203,11 @@ def _aligned(size):
 
 
 def shared_block(size, name=None):
-    """A new block of shared memory, of zeros.
+    """Allocates a block of shared memory, filled with zeros.
 
     Raises:
-        OSError: if there is no room for it; the system would kill the process that
-            writes there.
+        OSError: if there is too little shared memory; otherwise the system would kill
+            the process that writes to it.
     """
     block = SharedMemory(name, create=True, size=max(size, 1))
     try:
@@ -222,7 +220,7 @@ def shared_block(size, name=None):
         if error.errno != errno.ENOSPC:
             raise
         raise OSError(
-            f"{SHARED_MEMORY} is full: the workers need {(size >> 20) + 1} MB more; "
+            f"{SHARED_MEMORY} is full: the workers require {(size >> 20) + 1} MB more; "
             f"make it larger (docker run --shm-size=8g), or {USE_THREADS}."
         ) from None
     return block

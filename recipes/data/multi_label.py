@@ -1,4 +1,4 @@
-"""Images of which several classes may be right, from CSV files."""
+"""Multi-label data sets from CSV files."""
 
 import csv
 import io
@@ -10,31 +10,30 @@ import numpy as np
 from keras_cbvit.classes import check_names, normalized
 
 from .folders import MissingDatasetError
-from .labels import places, read_text, warn_of_missing
-from .pictures import Pictures
+from .images import Images
+from .labels import class_indices, read_text, warn_of_missing
 from .sources import Dataset
 
 IMAGE, LABELS, SPLIT = "image", "labels", "split"
 
 
-ALL = "."  # as a split: all that a file holds
+ALL = "."  # the split of all rows of a file
 
 
 def load_multi_label(data, train=True, originals=False):
-    """The data set that a `recipes.options.multi_label.Data` names.
+    """Loads the data set of a `recipes.options.multi_label.Data`.
 
-    The classes are the columns, or the names among the labels of the training images
-    (of the test images, if there are no others), sorted. A warning names those that no
-    image is of.
+    The classes are the columns, or the sorted label names of the training images (of
+    the test images, if only these are loaded). Classes without images cause a warning.
 
     Args:
         data: the `Data`.
-        train: whether to load the training images, too.
-        originals: whether the training images stay of their own sizes.
+        train: whether to also load the training images.
+        originals: whether to keep the training images at their original sizes.
 
     Raises:
-        MissingDatasetError: if it is not there.
-        ValueError: if it is there but makes no sense, with the file and the line.
+        MissingDatasetError: if the data set does not exist.
+        ValueError: if a file is invalid; the message names the file and the line.
     """
     path = Path(data.dataset).expanduser()
     if not path.exists() and data.data_dir is not None:
@@ -43,13 +42,13 @@ def load_multi_label(data, train=True, originals=False):
     tables = _tables(path, data, wanted)
     images = [{image for image, _ in table.rows} for table in tables.values()]
     if len(images) == 2 and (both := images[0] & images[1]):
-        raise ValueError(f"{path} has {min(both)} in both splits.")
+        raise ValueError(f"{path} has {min(both)} in both splits; remove it from one.")
     first = tables[wanted[0]]
     names = first.columns or sorted({n for _, found in first.rows for n in found})
     if len(names) < 1 + train:
         raise ValueError(
-            f"The labels in {path} are of {len(names)} classes; there must be "
-            f"{'two' if train else 'one'}."
+            f"The labels in {path} have {len(names)} classes, but at least "
+            f"{'two' if train else 'one'} must occur."
         )
     names = check_names(names)
     splits = {}
@@ -57,30 +56,32 @@ def load_multi_label(data, train=True, originals=False):
         paths = [str(image) for image, _ in table.rows]
         labels = np.zeros((len(paths), len(names)), bool)
         for row, (_, classes) in zip(labels, table.rows, strict=True):
-            index = places(classes, names, f"{path} has", "the training images have")
+            index = class_indices(
+                classes, names, f"{path} has", "the training images have"
+            )
             row[index] = True
         if train:
             warn_of_missing(labels.sum(axis=0), names, split, path)
         kept = originals and split == data.train_split
-        images = Pictures(paths, data, paths.__getitem__, kept)
+        images = Images(paths, data, paths.__getitem__, kept)
         splits[split] = images.split(labels)
     training = splits[data.train_split] if train else None
     return Dataset(training, splits[data.test_split], names, path.name)
 
 
 class _Table(NamedTuple):
-    """Some of the rows of a file."""
+    """Rows of a CSV file."""
 
     rows: list
-    """Pairs of an image's path and the names of its classes."""
+    """Pairs of image path and list of class names."""
     splits: list | None
-    """The split of each, if the file says so."""
+    """Split of each row, or `None` without a column of splits."""
     columns: list | None
-    """The classes, if each has a column."""
+    """Class names, or `None` without columns of classes."""
 
 
 def _tables(path, data, wanted):
-    """The rows of the splits that are wanted, by split."""
+    """Reads the rows of the requested splits, by split."""
     if path.is_dir() and any((path / f"{split}.csv").is_file() for split in wanted):
         return {split: _read(path / f"{split}.csv", data) for split in wanted}
     file = path / "labels.csv" if path.is_dir() else path
@@ -98,20 +99,20 @@ def _tables(path, data, wanted):
             if split in (own, ALL)
         ]
         if not rows:
-            known = ", ".join(sorted(set(splits))) or "none at all"
+            known = ", ".join(sorted(set(splits))) or "none"
             raise ValueError(
-                f"{file} has no image of the split {split!r}, but {known}."
+                f"{file} has no images in the split {split!r}; its splits are {known}."
             )
         found[split] = table._replace(rows=rows)
     return found
 
 
 def _read(file, data):
-    """All of a file, a `_Table`."""
+    """Reads a CSV file as a `_Table`."""
     if not file.is_file():
         raise MissingDatasetError(
-            f"There is no file {file}; it should be a CSV file with the columns "
-            f"{IMAGE} and {LABELS}, or a folder with one for each split."
+            f"There is no file {file}. Give a CSV file with the columns {IMAGE} and "
+            f"{LABELS}, or a folder with one such file per split."
         )
     reader = csv.DictReader(io.StringIO(read_text(file)), strict=True)
     columns = [normalized(column) for column in reader.fieldnames or []]
@@ -120,8 +121,8 @@ def _read(file, data):
         raise ValueError(f"{file} has the column {twice[0]} twice.")
     if IMAGE not in columns or len(columns) < 2:
         raise ValueError(
-            f"{file} has the columns {', '.join(columns)}; it needs {IMAGE} and "
-            f"{LABELS}, or {IMAGE} and a column for each class."
+            f"{file} has the columns {', '.join(columns)}; it must have {IMAGE} and "
+            f"{LABELS}, or {IMAGE} and one column per class."
         )
     classes = [each for each in columns if each not in (IMAGE, LABELS, SPLIT)]
     rows, splits = [], []

@@ -1,4 +1,4 @@
-"""Records of TFDS by index, without TensorFlow."""
+"""Random access to TFDS records without TensorFlow."""
 
 import contextlib
 import copy
@@ -16,28 +16,27 @@ from . import array_records, storage, tfrecords
 
 # Each has `scan(path)` and `read(path, start, length)`.
 _FORMATS = {".tfrecord": tfrecords, ".array_record": array_records}
-# Features of a record that are larger than this are skipped in search of another one.
+# Features of a record larger than this are skipped when scanning for another feature.
 _SMALL_BYTES = 128
 
 
 class Records(Sequence):
-    """One feature of a TFDS split by index: the encoded images.
+    """Sequence of one feature of a TFDS split: the encoded images.
 
-    Where each record is, and its label, is written beside the files, where that is
-    possible, and is read from there as long as the files are as they were.
+    The positions and labels of all records are cached in a file next to the data, if
+    possible, and read from there as long as the data files do not change.
 
     Args:
-        builder: a TFDS builder whose files are there, TFRecord or ArrayRecord.
-        split: the split's name.
-        label: the name of the feature that is the label; `None` if there is none of
-            one number.
-        feature: the name of the feature that indexing gives, of bytes.
+        builder: a TFDS builder with prepared TFRecord or ArrayRecord files.
+        split: name of the split.
+        label: name of the label feature, a single number; `None` for none.
+        feature: name of the bytes feature that indexing returns.
 
     Attributes:
-        labels: the label of each record, int64; 0 if there is none.
+        labels: label of each record, int64; 0 without a label feature.
 
     Raises:
-        ValueError: if the files are of another format, or damaged.
+        ValueError: if the files have another format or are damaged.
     """
 
     def __init__(self, builder, split, label: str | None = "label", feature="image"):
@@ -47,11 +46,13 @@ class Records(Sequence):
         self.format = _format_of(self.paths)
         folder = storage.path_of(builder.data_path)
         cache = folder / f"keras_cbvit-{split}-{label}.npz"
-        self.ends, index = _cached(cache, self.paths, lambda: self._index(label))
+        self.ends, index = _load_or_make(cache, self.paths, lambda: self._index(label))
         self.starts, self.lengths, self.labels = index
         expected = builder.info.splits[split].num_examples
         if len(self) != expected:
-            raise damaged(builder.data_path, f"{len(self)} records, not {expected}")
+            raise damage_error(
+                builder.data_path, f"{len(self)} records, not {expected}"
+            )
 
     def __len__(self):
         return len(self.labels)
@@ -60,20 +61,20 @@ class Records(Sequence):
         from tensorflow_datasets.proto import tf_example_pb2
 
         path, place = self._path(index), (self.starts[index], self.lengths[index])
-        with _naming(path):
+        with _naming_file(path):
             record = _FORMATS[self.format].read(path, *map(int, place))
-            # Ten times faster than `deserialize_example_np` of TFDS.
+            # Ten times as fast as TFDS's `deserialize_example_np`.
             example = tf_example_pb2.Example.FromString(record)
             return example.features.feature[self.feature].bytes_list.value[0]
 
     def of(self, feature):
-        """The same records by another feature of bytes; nothing is read again."""
+        """Returns the same records with another bytes feature, without rereading."""
         records = copy.copy(self)
         records.feature = feature
         return records
 
     def values(self, feature):
-        """The values of another small feature: for each record a tuple."""
+        """Returns the values of another small feature, a tuple per record."""
 
         def of_file(path):
             return [values for *_, values in self._scan(path, feature)]
@@ -82,33 +83,33 @@ class Records(Sequence):
             return list(itertools.chain.from_iterable(pool.map(of_file, self.paths)))
 
     def name(self, index):
-        """Where a record is, for messages."""
+        """Returns the location of a record, for messages."""
         return f"{self._path(index)}, record {index} of the split {self.split!r}"
 
     def _path(self, index):
         return self.paths[np.searchsorted(self.ends, index, side="right")]
 
     def _index(self, label):
-        """The number after each file's last record; all starts, lengths and labels."""
+        """Returns each file's end index, and all starts, lengths and labels."""
 
         def of_file(path):
             found = self._scan(path, label, lambda values: int(values[0]))
-            # Arrays: a million records as tuples would take hundreds of megabytes.
+            # A million tuples would take hundreds of megabytes.
             rows = [(start, length, value or 0) for start, length, value in found]
             return np.array(rows, "int64").reshape(-1, 3)
 
-        with ThreadPoolExecutor() as pool:  # disks answer many at once
+        with ThreadPoolExecutor() as pool:  # disks serve parallel requests
             found = list(pool.map(of_file, self.paths))
         return np.cumsum([len(rows) for rows in found]), np.concatenate(found).T.copy()
 
     def _scan(self, path, feature, convert: Callable = tuple):
-        """Yields of each record in a file start, length and the values of a feature.
+        """Yields start, length and the values of a feature for each record of a file.
 
-        Of a TFRecord file the images' bytes, nearly all of it, are not read.
+        It skips the image data, which is nearly all of a TFRecord file.
         """
         from google.protobuf.message import DecodeError
 
-        with _naming(path):
+        with _naming_file(path):
             records = _FORMATS[self.format].scan(path)
             for number, (start, length, file) in enumerate(records):
                 end = file.tell() + length
@@ -121,9 +122,9 @@ class Records(Sequence):
 
 
 def _format_of(paths):
-    """The ending, among those of `_FORMATS`, that all files have before their number.
+    """Returns the extension, a key of `_FORMATS`, that all file names contain.
 
-    TFDS names them like cifar10-train.tfrecord-00000-of-00002.
+    TFDS uses names such as cifar10-train.tfrecord-00000-of-00002.
     """
     for ending in _FORMATS:
         if all(ending in os.path.basename(path) for path in paths):
@@ -135,32 +136,32 @@ def _format_of(paths):
         )
     if ending == ".array_record" and importlib.util.find_spec("array_record") is None:
         raise ValueError(
-            f"{paths[0]} is read by the package array_record, which is not installed "
-            "(there is none for Windows); prepare the data set with "
-            "file_format='tfrecord'."
+            f"Reading {paths[0]} requires the package array_record, which is not "
+            "installed (it does not support Windows); install it, or prepare the data "
+            "set with file_format='tfrecord'."
         )
     if ending == ".array_record" and storage.is_url(paths[0]):
         raise ValueError(
-            f"{paths[0]} is in an object store, where only TFRecord files are read; "
-            "copy the data set to a disk."
+            f"{paths[0]} is in an object store, where only TFRecord files are "
+            "supported; copy the data set to a disk."
         )
     return ending
 
 
-def _cached(cache, paths, make):
-    """What `make` returns, ends and index, or what it returned before.
+def _load_or_make(cache, paths, make):
+    """Returns the result of `make`, ends and index, from a cache file if possible.
 
     Args:
-        cache: path of the file in which they are kept.
-        paths: the files that they are made from. While all are of the same name, size
-            and time, what is in the cache holds.
-        make: a function without arguments.
+        cache: path of the cache file.
+        paths: paths of the data files. The cache is valid as long as their names,
+            sizes and modification times do not change.
+        make: function without arguments.
     """
     with ThreadPoolExecutor() as pool:
         versions = list(pool.map(storage.version, paths))
     facts = list(map(os.path.basename, paths)), versions
     key = hashlib.sha256(repr(facts).encode()).hexdigest()
-    # Of many kinds of damage, which NumPy notices by checksums: it is made again.
+    # A damaged cache raises various errors; it is then recreated.
     with contextlib.suppress(Exception):
         found = np.load(io.BytesIO(storage.read(cache)))
         if found["key"] == key:
@@ -168,15 +169,15 @@ def _cached(cache, paths, make):
     ends, index = make()
     content = io.BytesIO()
     np.savez(content, key=key, ends=ends, index=index)
-    with contextlib.suppress(OSError):  # a folder or disk that takes no more files
+    with contextlib.suppress(OSError):  # the folder may be read-only, or the disk full
         storage.write(cache, content.getbuffer())
     return ends, index
 
 
 def _read_values(file, end, name) -> tuple:
-    """The values of a feature in the `tf.train.Example` from here to `end`.
+    """Reads the values of a feature in the `tf.train.Example` from here to `end`.
 
-    That is one field with the features, which is one field for each feature.
+    An example is one field of features, which contains one field per feature.
     """
     from tensorflow_datasets.proto import tf_feature_pb2
 
@@ -195,9 +196,9 @@ def _read_values(file, end, name) -> tuple:
 
 
 def _read_field_length(file):
-    """Reads to the content of a protobuf field: a byte of tag, then the length.
+    """Reads the header of a protobuf field, a tag byte and the length.
 
-    Bytes of the length have seven bits each, the lowest first; the last is below 128.
+    Each byte of the length holds seven bits, lowest first; the last is below 128.
     """
     file.read(1)
     length, bits, byte = 0, 0, 128
@@ -209,16 +210,16 @@ def _read_field_length(file):
 
 
 @contextlib.contextmanager
-def _naming(path):
-    """Has whatever a file's content raises name the file."""
+def _naming_file(path):
+    """Adds the path to errors about the content of a file."""
     from google.protobuf.message import DecodeError
 
     try:
         yield
     except (DecodeError, IndexError, RuntimeError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
-def damaged(path, reason):
-    """The error of a data set whose files are not whole."""
+def damage_error(path, reason):
+    """Returns the error for a damaged data set."""
     return ValueError(f"{path} is damaged ({reason}); prepare the data set again.")

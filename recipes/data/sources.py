@@ -1,7 +1,7 @@
-"""Where images come from: TFDS, an image folder, arrays, scikit-learn's digits.
+"""Data sources of classifiers: TFDS, image folders, arrays, scikit-learn's digits.
 
-Every source gives the same: for training and for testing, a sequence of uint8 images
-of one size and their labels. TensorFlow is not needed.
+Every source provides training and test splits, each a sequence of uint8 images of one
+size with labels. TensorFlow is not required.
 """
 
 import dataclasses
@@ -13,58 +13,59 @@ from keras_cbvit.classes import check_names
 
 from .arrays import read_arrays
 from .folders import Contents, MissingDatasetError, is_above
-from .labels import check_occurrence, folders_by_name, places, read_names
-from .pictures import Pictures, Split
-from .storage import encoded, entries, path_of
-from .tfds import prepared, refuse_float_images, split_of
+from .images import Images, Split
+from .labels import check_occurrence, class_indices, folders_by_name, read_names
+from .storage import encoded_images, entries, path_of
+from .tfds import load_split, prepare, refuse_float_images
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and test images with the names of their classes."""
+    """Training and test splits with class names."""
 
     train: Split | None
     test: Split
     class_names: tuple[str, ...]
-    """As `keras_cbvit.classes.check_names` gives them."""
+    """Class names, as returned by `keras_cbvit.classes.check_names`."""
     description: str
 
 
 def load_dataset(data, train=True, originals=False):
-    """The data set that a `recipes.options.classification.Data` names.
+    """Loads the data set of a `recipes.options.classification.Data`.
 
-    Images that cannot be decoded are left out of a split that is kept in memory,
-    with a warning, or are an error if `data.strict`. Classes of which there are no
-    training or no test images are named in a warning.
+    Splits kept in memory skip images that cannot be decoded, with a warning; if
+    `data.strict`, such images are an error. Classes without training or test images
+    cause a warning.
 
     Args:
         data: a `recipes.options.classification.Data`.
-        train: whether to load the training images, too.
-        originals: whether the training images stay `Pictures`, of which random crops
-            can be cut, however small they are.
+        train: whether to also load the training images.
+        originals: whether to keep the training images as `Images`, for random
+            crops, even if they fit into memory.
 
     Raises:
-        MissingDatasetError: if it is not there, with how to get it.
-        ValueError: if it is there but makes no sense, or has training images of fewer
-            than two classes.
+        MissingDatasetError: if the data set does not exist; the message explains how
+            to get it.
+        ValueError: if the data set is invalid, or has training images of fewer than
+            two classes.
     """
-    dataset = _loaded(data, train, originals)
+    dataset = _load(data, train, originals)
     if train:
         labels = dataset.train.labels, dataset.test.labels
         check_occurrence(*labels, dataset.class_names, data.dataset)
     return dataset
 
 
-def _loaded(data, train, originals):
+def _load(data, train, originals):
     folder = path_of(data.dataset)
     is_arrays = data.dataset.endswith(".npz")
-    # "imagenette/320px" is a name of TFDS, not a folder.
+    # "imagenette/320px" is a TFDS name, not a folder.
     is_folder = folder.is_dir() or folder.is_absolute() or data.dataset.startswith(".")
     if is_folder and not is_arrays and data.dataset != "digits":
         return _folder(data, folder, train, originals)
     if data.test_labels is not None:
         raise ValueError(
-            f"test_labels={data.test_labels} goes with a folder of images, which "
+            f"test_labels={data.test_labels} requires a folder of images, which "
             f"{data.dataset} is not."
         )
     if data.dataset == "digits":
@@ -84,8 +85,8 @@ def _digits(data, originals):
         pixels, digits.target, test_size=360, random_state=0, stratify=digits.target
     )
     return Dataset(
-        Pictures(train, data, originals=originals).split(train_labels),
-        Pictures(test, data).split(test_labels),
+        Images(train, data, originals=originals).split(train_labels),
+        Images(test, data).split(test_labels),
         tuple(str(digit) for digit in range(10)),
         "scikit-learn's digits",
     )
@@ -95,7 +96,7 @@ def _arrays(data, originals):
     path = Path(data.dataset)
     if not path.is_file():
         raise MissingDatasetError(
-            f"There is no file {path}. Write it with numpy.savez(..., x_train=..., "
+            f"There is no file {path}. Create it with numpy.savez(..., x_train=..., "
             "y_train=..., x_test=..., y_test=...)."
         )
     splits, names = read_arrays(path, data, originals)
@@ -105,9 +106,8 @@ def _arrays(data, originals):
 def _folder(data, folder, train, originals):
     if not folder.is_dir():
         raise MissingDatasetError(
-            f"There is no folder {folder}. It should hold one folder of images for "
-            f"each class, or such folders in {data.train_split}/ and "
-            f"{data.test_split}/."
+            f"There is no folder {folder}. It must contain one folder of images per "
+            f"class, or such folders in {data.train_split}/ and {data.test_split}/."
         )
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
     if test_folder.is_dir() and (train_folder.is_dir() or not train):
@@ -123,28 +123,28 @@ def _folder(data, folder, train, originals):
     for split, (paths, labels) in parts.items():
         if split == "test" or train:
             kept_as_is = originals and split == "train"
-            images = Pictures(encoded(paths), data, paths.__getitem__, kept_as_is)
+            images = Images(encoded_images(paths), data, paths.__getitem__, kept_as_is)
             splits[split] = images.split(labels)
     return Dataset(splits.get("train"), splits["test"], names, description)
 
 
 def _divided_folder(data, contents, train_folder, test_folder, train):
-    """The class names; paths and labels of the splits."""
-    # The training images' folders say which classes there are, used or not.
+    """Returns the class names, and the paths and labels of the given splits."""
+    # The training folders define the classes, even if only test images are loaded.
     with_names = train_folder if train or _folders(train_folder) else test_folder
-    # No image may be in both, unless this is what was asked for.
+    # The splits must not overlap, unless the same split is given for both.
     walked = None if train_folder == test_folder else {}
     if _folders(test_folder):
         if data.test_labels is not None:
             raise ValueError(
-                f"test_labels={data.test_labels} goes with a folder of images, but "
-                f"{test_folder} has class folders."
+                f"test_labels={data.test_labels} requires a folder without class "
+                f"folders, but {test_folder} has class folders."
             )
         folders = _class_folders(with_names)
         names = tuple(folders)
         of_test = folders_by_name(test_folder, _folders(test_folder))
         found_where = f"{test_folder} has the class folders"
-        places(of_test, names, found_where, "the training images have")
+        class_indices(of_test, names, found_where, "the training images have")
         test = _files_of(contents, test_folder, of_test, names, walked)
     else:
         paths, classes = _flat_files(contents, test_folder, data.test_labels, walked)
@@ -152,7 +152,10 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
         folders = {} if flat else _class_folders(with_names)
         names = tuple(folders) or tuple(sorted(set(classes)))
         found_where = f"{data.test_labels} has the classes"
-        test = paths, places(classes, names, found_where, "the training images have")
+        test = (
+            paths,
+            class_indices(classes, names, found_where, "the training images have"),
+        )
     if not train:
         return names, {"test": test}
     train = _files_of(contents, train_folder, folders, names, walked)
@@ -160,21 +163,21 @@ def _divided_folder(data, contents, train_folder, test_folder, train):
 
 
 def _undivided_folder(data, contents, folder, split_folders):
-    """The class names; paths and labels of the splits."""
+    """Returns the class names, and paths and labels of a random split of a folder."""
     from sklearn.model_selection import train_test_split
 
     for split_folder in split_folders:
-        # Its splits are not classes. A class named "train" holds no folders.
+        # A split with class folders; a class named "train" contains no folders.
         if _folders(split_folder):
             raise MissingDatasetError(
-                f"{folder} has the class folders of a split in {split_folder.name}/, "
-                f"but not both {data.train_split}/ and {data.test_split}/; it has "
+                f"{folder} has class folders in {split_folder.name}/, but not both "
+                f"{data.train_split}/ and {data.test_split}/; its folders are "
                 f"{', '.join(_folders(folder))}. Set --train-split and --test-split."
             )
     if data.test_labels is not None:
         raise ValueError(
-            f"test_labels={data.test_labels} goes with a folder of images, but there "
-            f"is no {split_folders[1]}; set --test-split."
+            f"test_labels={data.test_labels} requires a folder of test images, but "
+            f"there is no {split_folders[1]}; set --test-split."
         )
     folders = _class_folders(folder)
     names = tuple(folders)
@@ -182,9 +185,9 @@ def _undivided_folder(data, contents, folder, split_folders):
     if inside[0] and inside[0] == inside[1]:
         raise MissingDatasetError(
             f"{folder} has neither {data.train_split}/ nor {data.test_split}/, but "
-            f"{names[0]} and {names[1]} hold folders of the same names "
-            f"({', '.join(inside[0][:5])}): if they are the splits, set --train-split "
-            "and --test-split."
+            f"{names[0]} and {names[1]} contain folders of the same names "
+            f"({', '.join(inside[0][:5])}). If they are splits, set --train-split and "
+            "--test-split."
         )
     paths, labels = _files_of(contents, folder, folders, names)
     try:
@@ -193,9 +196,9 @@ def _undivided_folder(data, contents, folder, split_folders):
         )
     except ValueError as error:
         raise ValueError(
-            f"{folder} has {len(paths)} images of {len(names)} classes, too few to "
-            "set every fifth aside for testing with some of each class. Divide "
-            f"them yourself, into {data.train_split}/ and {data.test_split}/."
+            f"{folder} has {len(paths)} images of {len(names)} classes, too few for a "
+            "random test split of one fifth with images of each class. Divide the "
+            f"images manually into {data.train_split}/ and {data.test_split}/."
         ) from error
     return names, {
         "train": (train_paths, train_labels),
@@ -204,9 +207,9 @@ def _undivided_folder(data, contents, folder, split_folders):
 
 
 def _folders(folder):
-    """Names of the folders in a folder, in order; none if it is not there.
+    """Returns the sorted names of subfolders; empty if the folder does not exist.
 
-    Without those that are hidden, or link back to it or to one above.
+    Hidden folders and links to the folder or its parents are omitted.
     """
     if not folder.is_dir():
         return ()
@@ -220,18 +223,18 @@ def _folders(folder):
 
 
 def _class_folders(folder):
-    """The class folders in a folder, by the names of their classes."""
+    """Returns the class folders in a folder, by class name."""
     found = _folders(folder)
     if len(found) < 2:
         raise MissingDatasetError(
-            f"{folder} has {len(found)} class folders; put the images of each class "
-            "into a folder of its own there, at least two."
+            f"{folder} has {len(found)} class folders, but at least two are required; "
+            "put the images of each class into a separate folder."
         )
     return folders_by_name(folder, found)
 
 
 def _files_of(contents, folder, folders, names, walked=None):
-    """Paths and labels of the images in class folders, by the names of classes."""
+    """Returns the paths and labels of the images in class folders."""
     paths, labels = [], []
     walked = {} if walked is None else walked
     numbers = {name: number for number, name in enumerate(names)}
@@ -243,15 +246,15 @@ def _files_of(contents, folder, folders, names, walked=None):
 
 
 def _flat_files(contents, folder, labels_file, walked):
-    """Paths of the images in a folder, and the class of each by its name."""
+    """Returns the paths of the images in a folder, and the class name of each."""
     if labels_file is None:
         raise MissingDatasetError(
             f"{folder} has no class folders. Put the images of each class into a "
-            "folder of its own there, or give --test-labels FILE: a text file with "
-            "the name of each image's class folder, one per line, in the order of the "
-            "images' names. TFDS brings that of ImageNet along, "
-            "tensorflow_datasets/datasets/imagenet2012/validation_labels.txt; "
-            "TensorFlow has it as imagenet_2012_validation_synset_labels.txt."
+            "separate folder, or give --test-labels FILE: a text file with the class "
+            "folder name of each image, one per line, in the order of the image file "
+            "names. For ImageNet, use TFDS's "
+            "tensorflow_datasets/datasets/imagenet2012/validation_labels.txt or "
+            "TensorFlow's imagenet_2012_validation_synset_labels.txt."
         )
     if not Path(labels_file).is_file():
         raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
@@ -260,7 +263,8 @@ def _flat_files(contents, folder, labels_file, walked):
     classes = read_names(labels_file)
     if len(classes) != len(paths):
         raise ValueError(
-            f"{labels_file} has {len(classes)} lines, but {folder} {len(paths)} images."
+            f"{labels_file} has {len(classes)} lines, but {folder} has {len(paths)} "
+            "images."
         )
     return paths, classes
 
@@ -269,23 +273,23 @@ def _tfds(data, train, originals):
     import tensorflow_datasets as tfds
 
     splits = (data.train_split, data.test_split) if train else (data.test_split,)
-    builder = prepared(data, *splits)
+    builder = prepare(data, *splits)
     info = builder.info
     features = dict(info.features)
-    # Features of these names may still be boxes or several labels.
+    # Features of these names may have other types, such as boxes or label sequences.
     if not (
         isinstance(features.get("image"), tfds.features.Image)
         and isinstance(features.get("label"), tfds.features.ClassLabel)
     ):
         found = (f"{key} ({type(features[key]).__name__})" for key in sorted(features))
         raise ValueError(
-            f"{data.dataset} has no image (Image) and label (ClassLabel), but "
-            f"{', '.join(found)}; classification needs both."
+            f"{data.dataset} has the features {', '.join(found)}; classification "
+            "requires image (Image) and label (ClassLabel)."
         )
     refuse_float_images(builder, "image")
     return Dataset(
-        split_of(builder, data.train_split, data, originals) if train else None,
-        split_of(builder, data.test_split, data),
+        load_split(builder, data.train_split, data, originals) if train else None,
+        load_split(builder, data.test_split, data),
         check_names(features["label"].names, what=f"{data.dataset}: class_names"),
         f"{data.dataset} (TFDS {info.version})",
     )

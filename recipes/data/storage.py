@@ -1,7 +1,8 @@
-"""Files on disks and in object stores, by paths and URLs such as gs://bucket/folder.
+"""Files on disk and in object stores, by path or by URL such as gs://bucket/folder.
 
-Stores are read by fsspec and etils, which come with Grain, and what fsspec asks for:
-gcsfs for gs://, s3fs for s3://, adlfs for az://, huggingface_hub for hf://.
+Object stores are read by fsspec and etils, which are dependencies of Grain, and by the
+packages that fsspec requires: gcsfs for gs://, s3fs for s3://, adlfs for az://, and
+huggingface_hub for hf://.
 """
 
 import contextlib
@@ -13,23 +14,23 @@ from pathlib import Path
 from keras_cbvit import files
 
 SCHEMES = ("gs", "s3", "az", "hf")
-"""Of the URLs that `etils.epath` and TFDS take."""
-_BLOCK = 8 << 20  # bytes that are asked for at once where a whole file is read
-# Where TensorFlow is installed, etils would read by it; worker processes have none.
+"""Schemes of the URLs that `etils.epath` and TFDS support."""
+_BLOCK = 8 << 20  # bytes per request when reading a whole file
+# Prevents etils from using TensorFlow, which worker processes cannot import.
 os.environ.setdefault("EPATH_USE_TF", "false")
 
 
 def is_url(path):
-    """Whether a path is of an object store."""
+    """Returns whether a path is the URL of an object store."""
     return "://" in os.fspath(path)
 
 
 def path_of(text):
-    """The path that a text is, pathlib's, or of a URL etils's, which is used like it.
+    """Converts text to a `pathlib.Path`, or a URL to an `etils.epath.Path`.
 
     Raises:
-        ValueError: if it is a URL of another kind of store.
-        OSError: if a package is missing that reads it.
+        ValueError: if the URL has an unsupported scheme.
+        OSError: if the package for the URL is not installed.
     """
     if not is_url(text):
         return Path(text).expanduser()
@@ -41,9 +42,9 @@ def path_of(text):
 
 @contextlib.contextmanager
 def _store(url, deed="read"):
-    """The file system of a URL, which fsspec keeps, and the URL as a string.
+    """Context manager of a URL's file system, which fsspec caches, and the URL string.
 
-    What it raises, which is of its own kind, becomes an OSError with the URL.
+    Errors of the file system become an OSError that names the URL.
     """
     import fsspec
 
@@ -51,7 +52,7 @@ def _store(url, deed="read"):
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
-        raise ValueError(f"{url} cannot be {deed}; URLs begin with {known}.")
+        raise ValueError(f"{url} cannot be {deed}; URLs must begin with {known}.")
     try:
         yield fsspec.filesystem(scheme), url
     except Exception as error:
@@ -60,7 +61,7 @@ def _store(url, deed="read"):
 
 
 def open_file(path, buffering):
-    """A file to read; of a disk with a buffer of so many bytes."""
+    """Opens a file for reading; `buffering` is the buffer size in bytes on disk."""
     if not is_url(path):
         return open(path, "rb", buffering=buffering)
     with _store(path) as (store, url):
@@ -68,7 +69,7 @@ def open_file(path, buffering):
 
 
 def read(path, start=0, length=None):
-    """The bytes of a file; with a length, so many of them from the start on."""
+    """Returns the bytes of a file, or `length` bytes from `start`."""
     if is_url(path):
         limits = {} if length is None else {"start": start, "end": start + length}
         with _store(path) as (store, url):
@@ -79,7 +80,7 @@ def read(path, start=0, length=None):
 
 
 def size(path):
-    """The bytes in a file. Of a store, a listing of its folder has told them."""
+    """Returns the size of a file in bytes; for URLs, from the cached folder listing."""
     if is_url(path):
         with _store(path) as (store, url):
             return store.size(url)
@@ -87,7 +88,7 @@ def size(path):
 
 
 def version(path):
-    """What changes as soon as a file does: its size and the time of its last change."""
+    """Returns a file's size and modification time, which change with its content."""
     if is_url(path):
         with _store(path) as (store, url):
             return store.size(url), str(store.modified(url))
@@ -96,10 +97,10 @@ def version(path):
 
 
 def write(path, content):
-    """Writes a file, which is there as a whole or not at all.
+    """Writes a file atomically.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     if not is_url(path):
         return files.write(Path(path), content)
@@ -109,7 +110,7 @@ def write(path, content):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What a folder of a store holds, in the way of `os.DirEntry`."""
+    """Entry of a folder in an object store, with the interface of `os.DirEntry`."""
 
     name: str
     path: str
@@ -126,7 +127,7 @@ class Entry:
 
 
 def entries(folder):
-    """What a folder holds, by name, as `os.DirEntry` or the like."""
+    """Returns the entries of a folder, sorted by name, as `os.DirEntry` or `Entry`."""
     if not is_url(folder):
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -135,14 +136,14 @@ def entries(folder):
     found = {
         info["name"].rstrip("/").rpartition("/")[2]: info["type"]
         for info in infos
-        # Some stores hold an empty object for the folder itself.
+        # Some stores contain an empty object for the folder itself.
         if not url.endswith(info["name"].strip("/"))
     }
     return [Entry(n, f"{url}/{n}", kind) for n, kind in sorted(found.items())]
 
 
 class Objects(Sequence):
-    """Encoded images in a store by index, each read when it is asked for."""
+    """Sequence of encoded images in an object store, read on access."""
 
     def __init__(self, urls):
         self.urls = urls
@@ -154,6 +155,6 @@ class Objects(Sequence):
         return read(self.urls[index])
 
 
-def encoded(paths):
-    """The images of paths as `recipes.data.pictures.Pictures` takes them."""
+def encoded_images(paths):
+    """Converts paths to encoded images for `recipes.data.images.Images`."""
     return Objects(paths) if is_url(paths[0]) else paths

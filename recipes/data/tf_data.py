@@ -1,11 +1,11 @@
-"""Training batches by tf.data and KerasCV, for those who live in TensorFlow.
+"""Training batches from tf.data and KerasCV, for users of TensorFlow.
 
-From the files to the batch, all is TensorFlow's C++, in this process or in the workers
-of a tf.data service. Batches have the form of `recipes.data.batches`. TensorFlow
-draws what is drawn, and RandAugment is KerasCV's: ten of DeiT's fifteen operations,
-some of them weaker or stronger.
+TensorFlow's C++ code does all the work from files to batches, in this process or in the
+workers of a tf.data service. Batches have the structure of `recipes.data.batches`, but
+TensorFlow draws the random numbers, and KerasCV's RandAugment has ten of DeiT's fifteen
+operations, some of them weaker or stronger.
 
-It is imported where it is used, since it imports TensorFlow.
+This module imports TensorFlow, so it is imported only on use.
 """
 
 import contextlib
@@ -27,41 +27,41 @@ from .tf_decoding import decode
 
 index_shuffle = tf.random.experimental.index_shuffle  # type: ignore  # not in stubs
 WITHOUT_END = np.iinfo("int64").max
-SERVICE_BYTES = 2**31 - 2**24  # of images in what a service is sent, a protobuf
-NAMED = 5  # broken images, in a message
+SERVICE_BYTES = 2**31 - 2**24  # maximum size of images in a service's protobuf
+NAMED = 5  # maximum number of broken images in a message
 
 
 class TensorFlowFeed:
     """Training batches as a `tf.data.Dataset`.
 
-    Which images a batch has, and how they are cropped, mirrored, erased and mixed,
-    follows from the seed and the number of the step. RandAugment draws other numbers in
-    each start. A picture that cannot be decoded is an error.
+    The images of a batch, and how they are cropped, mirrored, erased and mixed, depend
+    only on the seed and the step. RandAugment draws different numbers in each process.
+    An image that cannot be decoded is an error.
 
     Args:
-        batches: a `recipes.data.batches.TrainingBatches`, which says what they hold.
-        service: `grpc://HOST:PORT`, the dispatcher of a tf.data service. Each of its
-            workers makes whole batches, each batch is made once, and they come in
-            nearly their order. `None` to make them in this process.
+        batches: a `recipes.data.batches.TrainingBatches` that defines the batches.
+        service: `grpc://HOST:PORT`, the dispatcher of a tf.data service. Its workers
+            make whole batches, each exactly once, which arrive approximately in
+            order. `None` to make the batches in this process.
 
     Raises:
-        ValueError: on what is not done by tf.data here.
-        ConnectionError: if there is no service at the address.
+        ValueError: if tf.data does not support an option.
+        ConnectionError: if no service listens at the address.
     """
 
-    waited = None  # TensorFlow does not say for how long it waits
+    waited = None  # TensorFlow does not report how long it waits
 
     def __init__(self, batches, service=None):
         policy = batches.augmentation
         if policy.shift:
             raise ValueError(
-                f"shift={policy.shift}: --feed tf.data does not shift images; give "
+                f"shift={policy.shift} is not supported by --feed tf.data; use "
                 "--shift 0, or --feed grain."
             )
         if not (batches.in_memory or policy.random_resized_crop):
             raise ValueError(
-                "--feed tf.data takes images that do not fit into memory only with "
-                "--random-resized-crop; give that, or --feed grain."
+                "--feed tf.data requires --random-resized-crop for images that do not "
+                "fit into memory; add it, or use --feed grain."
             )
         self.batches = batches
         self.policy = policy
@@ -74,9 +74,9 @@ class TensorFlowFeed:
         self.rand_augment = _rand_augment(policy.rand_augment)
 
     def dataset(self, first):
-        """The batches of the steps from the first on, without end.
+        """Returns an infinite data set of the batches, starting at the given step.
 
-        Each is a dict for `recipes.training.mixing.mix`, and the smoothed labels.
+        Elements are a dict for `recipes.training.mixing.mix`, and the smoothed labels.
         """
         parallel = tf.data.AUTOTUNE
         steps = tf.data.Dataset.range(first, WITHOUT_END)
@@ -84,13 +84,13 @@ class TensorFlowFeed:
         images = images.map(self._prepare, parallel)
         batches = images.batch(self.different, drop_remainder=True).map(self._join)
         if self.service is not None:
-            # The elements of the source are dealt out: the steps.
+            # The steps, which are the elements of the source, are distributed.
             dealt_out = tf.data.experimental.service.ShardingPolicy.DYNAMIC
             batches = batches.apply(
                 tf.data.experimental.service.distribute(dealt_out, self.service)
             )
         if mix := self._mix(first):
-            # Of a batch there are so few numbers that NumPy draws them, on the host.
+            # These few numbers per batch are drawn by NumPy.
             signature = {
                 name: tf.TensorSpec(rows.shape, rows.dtype)
                 for name, rows in mix.items()
@@ -106,7 +106,7 @@ class TensorFlowFeed:
 
     @contextlib.contextmanager
     def naming(self):
-        """Within it, an error of a picture that cannot be decoded names all of them."""
+        """Converts decoding errors into one that lists all broken images."""
         try:
             yield
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
@@ -117,28 +117,28 @@ class TensorFlowFeed:
             more = ", …" if len(broken) > NAMED else ""
             raise BrokenImageError(
                 f"--feed tf.data cannot decode {len(broken)} of {len(self.labels)} "
-                f"images, as JPEG or PNG: {names}{more}. Remove them, or give --feed "
-                "grain, which reads more formats, and leaves out what is broken."
+                f"images as JPEG or PNG: {names}{more}. Remove them, or use --feed "
+                "grain, which supports more formats and skips broken images."
             ) from error
 
     def broken(self):
-        """The indices of the pictures that cannot be decoded; decodes every one."""
+        """Returns the indices of all broken images; decodes the whole data set."""
         if self.batches.in_memory:
             return []
         rows = tf.data.Dataset.range(len(self.labels)).map(lambda index: (index, index))
         decoded = self.read(rows).map(
-            lambda place, index, picture: (index, tf.shape(decode(picture))),
+            lambda place, index, image: (index, tf.shape(decode(image))),
             tf.data.AUTOTUNE,
         )
         good = {int(index) for index, _ in decoded.ignore_errors().as_numpy_iterator()}
         return sorted(set(range(len(self.labels))) - good)
 
     def _mix(self, step):
-        """What is drawn to mix a batch; an empty dict for no mixing."""
+        """Draws the random numbers for mixing a batch; an empty dict for no mixing."""
         return self.batches.draw_mix(np.random.default_rng((self.batches.seed, step)))
 
     def _places(self, step):
-        """For the images of a step: places among all that are shown, and indices."""
+        """Returns the sequence numbers and indices of the images of a step."""
         steps = self.batches.steps_per_epoch
         row = tf.range(self.different, dtype="int64")
         epoch, step_of_epoch = step // steps, step % steps
@@ -149,23 +149,23 @@ class TensorFlowFeed:
         )
         return step * self.different + row, index
 
-    def _prepare(self, place, index, picture):
-        """All copies of a picture with their boxes to erase, and its label."""
-        picture, repeats = decode(picture), self.policy.repeats
+    def _prepare(self, place, index, image):
+        """Returns all copies of an image, their boxes to erase, and its label."""
+        image, repeats = decode(image), self.policy.repeats
         images, boxes = tf.map_fn(
-            lambda number: self._copy(picture, number),
+            lambda number: self._copy(image, number),
             place * repeats + tf.range(repeats, dtype="int64"),
             fn_output_signature=(tf.uint8, tf.int32),
         )
         images = tf.ensure_shape(images, (repeats, *self.batches.size, 3))
         return images, tf.ensure_shape(boxes, (repeats, 4)), self.labels[index]
 
-    def _copy(self, picture, number):
-        """An augmented image, uint8, and its box to erase."""
+    def _copy(self, image, number):
+        """Returns an augmented image, uint8, and its box to erase."""
         policy = self.policy
         seeds = tf.stack([tf.constant(self.batches.seed, "int64"), number])
         for_crop, for_flip, for_erasing = tf.unstack(tf.random.split(seeds, 3))
-        image = tf.cast(picture, "float32")
+        image = tf.cast(image, "float32")
         if policy.random_resized_crop:
             box = draw_box(tf.shape(image), (0.08, 1), (3 / 4, 4 / 3), for_crop)
             top, left, bottom, right = tf.unstack(box)
@@ -180,7 +180,7 @@ class TensorFlowFeed:
         return erase(image, policy.erasing, for_erasing)
 
     def _join(self, images, boxes, labels):
-        """A batch of pictures with their copies in the order of `TrainingBatches`."""
+        """Arranges images and copies in the order of `TrainingBatches`."""
         size, repeats = self.batches.batch_size, self.policy.repeats
 
         def in_order(copies):
@@ -193,13 +193,13 @@ class TensorFlowFeed:
         labels = tf.tile(labels, [repeats] + [1] * (labels.ndim - 1))[:size]
         if labels.ndim == 1:
             labels = tf.one_hot(labels, self.batches.classes)
-        return batch, self.batches.smoothed(tf.cast(labels, "float32"))
+        return batch, self.batches.smooth(tf.cast(labels, "float32"))
 
 
 def _reader(images, service):
-    """A function that adds the pictures to a dataset of places and indices.
+    """Returns a function that adds images to a data set of positions and indices.
 
-    A picture is encoded bytes, or an array that is decoded.
+    Images are encoded bytes, or decoded arrays.
     """
     if isinstance(images, np.ndarray):
         return _of_tensor(images, service)
@@ -208,8 +208,8 @@ def _reader(images, service):
         return _of_records(encoded)
     if isinstance(encoded, Objects):
         raise ValueError(
-            "--feed tf.data reads images from disks; give --feed grain, which reads "
-            "object stores."
+            "--feed tf.data does not support object stores; use --feed grain, or copy "
+            "the images to a disk."
         )
     first = encoded[0]
     if isinstance(first, np.ndarray):
@@ -229,9 +229,9 @@ def _of_tensor(values, service):
     number = values.nbytes if is_array else sum(map(len, values))
     if service is not None and number > SERVICE_BYTES:
         raise ValueError(
-            f"--data-service is sent the images that lie in memory, at most "
-            f"{SERVICE_BYTES >> 20} MB; these have {number >> 20} MB. Give a folder, "
-            "or --feed tf.data without a service."
+            f"--data-service supports at most {SERVICE_BYTES >> 20} MB of images in "
+            f"memory, but these have {number >> 20} MB; use a folder of images, or "
+            "--feed tf.data without a service."
         )
     with tf.device("CPU"):
         values = tf.constant(values)
@@ -239,11 +239,11 @@ def _of_tensor(values, service):
 
 
 def _of_records(records):
-    """Reads each record by its place, as `Records` does."""
+    """Returns a function that reads records by position, as `Records` does."""
     if records.format != ".tfrecord" or storage.is_url(records.paths[0]):
         raise ValueError(
-            f"--feed tf.data reads TFRecord files on a disk, not {records.paths[0]}; "
-            "give --feed grain."
+            f"--feed tf.data supports only TFRecord files on disk, not "
+            f"{records.paths[0]}; use --feed grain."
         )
     paths = tf.constant(records.paths)
     sizes = tf.constant([os.path.getsize(path) for path in records.paths], "int64")
@@ -255,7 +255,7 @@ def _of_records(records):
     def read(place, index):
         file, start, length = files[index], starts[index], lengths[index]
         behind = sizes[file] - start - length
-        # Of a file without what stands before and behind, this is the only record.
+        # With everything before and after it skipped, this is the file's only record.
         record = tf.data.FixedLengthRecordDataset(paths[file], length, start, behind)
         return record.map(
             lambda record: (
@@ -272,10 +272,10 @@ def draw_box(shape, area, ratio, seed):
     """Draws a box in an image: top, left, bottom, right, int32.
 
     Args:
-        shape: of the image, `(height, width, 3)`.
-        area: range of the share of the image's area.
+        shape: shape of the image, `(height, width, 3)`.
+        area: range of the box's fraction of the image's area.
         ratio: range of width over height.
-        seed: of two int64.
+        seed: two int64 numbers.
     """
     start, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -289,7 +289,7 @@ def draw_box(shape, area, ratio, seed):
 
 
 def resize(image, size):
-    """Resizes a float image as Pillow does, bicubic with antialiasing."""
+    """Resizes a float image like Pillow: bicubic with antialiasing."""
     method = tf.image.ResizeMethod.BICUBIC
     return _round(tf.image.resize(image, size, method, antialias=True))
 
@@ -299,16 +299,16 @@ def _round(image):
 
 
 def erase(image, probability, seed):
-    """Fills a box with random bytes, of which `recipes.training.mixing` makes noise.
+    """Fills a box with random bytes, which `recipes.training.mixing` turns into noise.
 
     Args:
         image: uint8 of shape `(height, width, 3)`.
-        probability: with which there is a box.
-        seed: of two int64.
+        probability: probability of erasing a box.
+        seed: two int64 numbers.
 
     Returns:
-        The image, and the box: top, left, bottom, right, int32; it is empty if nothing
-        is erased.
+        The image, and the box: top, left, bottom, right, int32; empty if nothing is
+        erased.
     """
     for_choice, for_box, for_noise = tf.unstack(tf.random.split(seed, 3))
 
@@ -331,18 +331,18 @@ def erase(image, probability, seed):
 
 
 def _rand_augment(magnitude):
-    """KerasCV's layer of a magnitude of 0–10; `None` for 0."""
+    """Creates KerasCV's layer for a magnitude of 0–10; returns `None` for 0."""
     if not magnitude:
         return None
     try:
         import keras_cv
     except ImportError as error:
         raise ValueError(
-            f"--feed tf.data takes RandAugment from KerasCV, which is missing "
-            f"({error}): pip install keras-cv, or give --rand-augment 0."
+            f"--feed tf.data requires KerasCV for RandAugment ({error}): pip install "
+            "keras-cv, or use --rand-augment 0."
         ) from error
-    # Its layers draw from the global generator, whose state would be a variable of each
-    # device, which no service can be sent. Operations that draw have no variable.
+    # KerasCV's layers draw from the global generator, whose state is a variable per
+    # device, which cannot be sent to a service. Stateful ops have no variable.
     generator = types.SimpleNamespace(uniform=tf.random.uniform)
     tf.random.set_global_generator(generator)  # pyright: ignore[reportArgumentType]
     try:
@@ -354,12 +354,12 @@ def _rand_augment(magnitude):
             rate=0.5,
         )
     finally:
-        # Whoever asks for it gets a new one.
+        # TensorFlow creates a new generator on demand.
         tf.random.set_global_generator(None)  # pyright: ignore[reportArgumentType]
 
 
 def _check_service(address):
-    """Raises an error unless something listens; TensorFlow would wait for it."""
+    """Raises an error if no service listens; TensorFlow would wait for it."""
     if not re.fullmatch(r"grpc://.+:\d+", address):
         raise ValueError(f"data_service={address!r} must be grpc://HOST:PORT.")
     check_listens(address, "tf.data service", "start its dispatcher first")

@@ -1,19 +1,19 @@
-"""TFRecord files without TensorFlow.
+"""TFRecord files, read without TensorFlow.
 
-A file is a row of: length of the record (8 bytes), checksum of the length (4), record,
-checksum of the record (4).
+A file is a sequence of records, each stored as its length (8 bytes), a checksum of the
+length (4 bytes), the data, and a checksum of the data (4 bytes).
 """
 
 from . import storage
 
 
 def scan(path):
-    """Finds the records in a file; of them only what is asked for is read.
+    """Finds the records in a file without reading their data.
 
     Yields:
-        Start and length of a record, and a file that stands at its start.
+        Start and length of a record, and the file positioned at its start.
     """
-    # The small buffer holds what is wanted of a record, and little of its image.
+    # A small buffer, to read features of a record without much of its image.
     with storage.open_file(path, buffering=512) as file:
         size = file.seek(0, 2)
         start = 0
@@ -28,7 +28,7 @@ def scan(path):
 
 
 def read(path, start, length):
-    """The bytes of a record."""
-    # Opened each time: that takes microseconds, is safe in threads, and ImageNet has
+    """Returns the bytes of a record."""
+    # Opening the file each time takes microseconds and is thread-safe; ImageNet has
     # more files than a process may keep open.
     return storage.read(path, start, length)

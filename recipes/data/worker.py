@@ -1,9 +1,9 @@
-"""What a worker process of `recipes.data.feed` runs first, by the path of this file.
+"""Main module of the worker processes of `recipes.data.feed`, run by its path.
 
-multiprocessing would run the parent's main module here, and with it Keras and its
-backend. Grain would import JAX where there is JAX, an installed package imports Keras
-before any of its modules, and TFDS TensorFlow, or prints that it is not there. A worker
-needs none of them, and must not take a GPU.
+It prevents imports that workers do not require and that might occupy a GPU:
+multiprocessing would import the parent's main module and with it Keras and its backend;
+Grain would import JAX; `keras_cbvit` would import Keras; and TFDS would import
+TensorFlow, or print that it is missing.
 """
 
 import importlib.util
@@ -15,15 +15,15 @@ from multiprocessing import resource_tracker
 import absl.logging
 from PIL import Image
 
-absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns where it finds no JAX
-# An image of too many pixels is refused by its name.
+absl.logging.set_verbosity(absl.logging.ERROR)  # Grain warns if JAX is missing
+# Decoding raises an error that names an image with too many pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# Shared memory is the parent's, who removes it.
+# The parent owns and removes the shared memory.
 resource_tracker.register = lambda *_: None
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent terminates its workers
 for name in ("jax", "keras", "tensorflow", "torch"):
     sys.modules[name] = None  # type: ignore  # importing it is an error
-# Packages whose `__init__` is not run; their modules can be imported.
+# Packages whose modules can be imported without running `__init__`.
 for name in ("keras_cbvit", "tensorflow_datasets"):
     if spec := importlib.util.find_spec(name):
         sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -10,7 +10,7 @@ from keras_cbvit.classes import listed
 from keras_cbvit.models.logits import gives_logits
 from keras_cbvit.pretrained import imagenet
 
-from ..data.labels import places, such
+from ..data.labels import class_indices, select
 from .classifiers import Classifier
 from .metrics import Among
 from .sets import protocol
@@ -28,8 +28,8 @@ def matched(classifier, on, dataset):
             model that it has no test image of.
 
     Returns:
-        The test images, with labels that are the model's; the model; what the set is
-        called.
+        The test images, with labels that are the model's; the model; the names of its
+        classes; what the set is called.
 
     Raises:
         ValueError: on classes that the model does not know, with their names.
@@ -38,7 +38,7 @@ def matched(classifier, on, dataset):
     set_protocol = protocol(on)[0] if on is not None else None
     of_set = found if set_protocol is None else imagenet.synsets()
     names = _names(classifier, of_set, description)
-    index = places(
+    index = class_indices(
         found, names, f"{description} has the classes", f"{classifier.name} has"
     )
     if split.labels.ndim == 1:
@@ -54,14 +54,15 @@ def matched(classifier, on, dataset):
         classes, labels = np.unique(labels, return_inverse=True)
         among = Among(classes, gives_logits(model))
         model = keras.Model(model.inputs, among(model.outputs[0]))
+        names = tuple(names[number] for number in classes)
         description += f", among its {len(classes)} classes"
-    elif missing := such(names, counts == 0):
+    elif missing := select(names, counts == 0):
         warnings.warn(
             f"{description} has no image of {len(missing)} of the {len(names)} classes "
             f"of {classifier.name}: {listed(missing)}.",
             stacklevel=2,
         )
-    return dataclasses.replace(split, labels=labels), model, description
+    return dataclasses.replace(split, labels=labels), model, names, description
 
 
 def matched_pairs(name, model, pairs, class_names):
@@ -79,7 +80,9 @@ def matched_pairs(name, model, pairs, class_names):
     """
     network = Classifier(name, model, getattr(model, "class_names", None))
     names = _names(network, class_names, "The data set")
-    index = places(class_names, names, "The labels are of the classes", f"{name} has")
+    index = class_indices(
+        class_names, names, "The labels are of the classes", f"{name} has"
+    )
     return pairs.renumbered(index, len(names)), names
 
 

@@ -1,5 +1,9 @@
 """From a classifier and images to numbers, under conditions that make it harder."""
 
+import dataclasses
+
+import numpy as np
+
 from keras_cbvit.models.logits import gives_logits
 
 from ..data.conditions import Inputs
@@ -9,6 +13,23 @@ from .metrics import measures
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
 CONDITIONS = ("clean", "occlusion", *ATTACKS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a classifier predicts of the images that count."""
+
+    values: np.ndarray
+    """Logits or probabilities, float32 of shape `(images, classes)`."""
+    right: np.ndarray
+    """Which classes are right, bool of this shape."""
+    logits: bool
+    indices: np.ndarray
+    """Of these images in their split."""
+
+    def measures(self):
+        """See `recipes.evaluation.metrics.measures`."""
+        return measures(self.values, self.right, self.logits)
 
 
 def measure(
@@ -29,7 +50,7 @@ def measure(
         model: a Keras model that takes images of values 0-255 and gives probabilities
             or logits; `keras_cbvit.models.logits` decides which. To measure on several
             devices, build it and call this in `recipes.training.devices.distribute`.
-        split: a `recipes.data.pictures.Split`. Its labels are classes, or bool of shape
+        split: a `recipes.data.images.Split`. Its labels are classes, or bool of shape
             `(images, classes)` where several may be right, as in ReaL.
         under: "clean"; "occlusion", see `occluded`; "fgsm" or "pgd", see
             `recipes.evaluation.attacks`.
@@ -47,6 +68,20 @@ def measure(
             model.
         FloatingPointError: if a prediction is NaN or infinite.
     """
+    found = predictions_of(model, split, under, epsilon, batch_size, strict, progress)
+    return found.measures()
+
+
+def predictions_of(
+    model,
+    split,
+    under="clean",
+    epsilon=1.0,
+    batch_size=256,
+    strict=False,
+    progress=False,
+):
+    """The `Predictions` that are measured; for the arguments see `measure`."""
     if under not in CONDITIONS:
         raise ValueError(f"under={under!r} must be one of {', '.join(CONDITIONS)}.")
     if not epsilon >= 0:
@@ -58,4 +93,5 @@ def measure(
     predictions = predict(model, batches, verbose=int(progress))
     counts = batches.right.any(axis=1)
     counts[list(batches.broken)] = False
-    return measures(predictions[counts], batches.right[counts], logits)
+    right = batches.right[counts]
+    return Predictions(predictions[counts], right, logits, np.flatnonzero(counts))

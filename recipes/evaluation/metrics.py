@@ -57,8 +57,30 @@ def expected_calibration_error(confidences, hits):
         hits: whether that class is right.
     """
     confidences = np.asarray(confidences, "float64")
-    bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
+    bins = _bins(confidences)
     return float(np.abs(np.bincount(bins, hits - confidences)).sum() / len(bins))
+
+
+def reliability(confidences, hits):
+    """Confidence and accuracy of the bins of `expected_calibration_error`.
+
+    For the arguments see there.
+
+    Returns:
+        Three arrays of shape `(15,)`: how many images there are in each bin, the mean
+        of their confidences, and the share of them whose predicted class is right. Both
+        are NaN for an empty bin.
+    """
+    bins = _bins(confidences)
+    images = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, each, BINS) for each in (confidences, hits)]
+    with np.errstate(invalid="ignore"):
+        return images, *(each / images for each in sums)
+
+
+def _bins(confidences):
+    confidences = np.asarray(confidences, "float64")
+    return np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
 
 
 def measures(predictions, right, logits):

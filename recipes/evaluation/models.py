@@ -7,7 +7,7 @@ import keras_cbvit
 from keras_cbvit.pretrained import formats
 from keras_cbvit.pretrained.sources import find_record, is_name
 
-from ..files import read_object
+from ..files import read_json
 from ..training.run_folder import model_file
 
 
@@ -45,17 +45,24 @@ def recorded_evaluation(name, task):
     return found[0] if found else None
 
 
-def run_data(name):
-    """The options of the data in the config.json beside a file, or in a run folder.
+def run_data(name, keys):
+    """Options of the data in the config.json beside a file, or in a run folder.
 
-    Empty if there is none.
+    Args:
+        name: of the file or folder.
+        keys: the names of these options.
+
+    Returns:
+        A dict of those that it has; empty if there is no such file.
     """
     try:
-        found = read_object(model_file(name).with_name("config.json"))
+        found = read_json(model_file(name).with_name("config.json"))
         data = found["experiment"]["data"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        return {}
+    return {key: data[key] for key in keys if key in data}
 
 
 def recorded_task(name):
@@ -64,7 +71,7 @@ def recorded_task(name):
         evaluations = find_record(name).evaluations
         return evaluations[0].task if evaluations else None
     try:
-        return read_object(model_file(name).with_name("config.json")).get("task")
+        return read_json(model_file(name).with_name("config.json")).get("task")
     except (OSError, ValueError, json.JSONDecodeError):
         return None
 

@@ -18,7 +18,7 @@ def measure(model, split, batch_size=256, strict=False):
 
     Args:
         model: a Keras model of images of values 0-255, of probabilities or logits.
-        split: a `recipes.data.pictures.Split` with labels of shape `(images, classes)`.
+        split: a `recipes.data.images.Split` with labels of shape `(images, classes)`.
         batch_size: images that are predicted at once.
         strict: whether an image that cannot be decoded is an error.
 

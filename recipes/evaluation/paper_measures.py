@@ -81,7 +81,7 @@ def measure(name, model, dataset, data):
     if on is not None:
         dataset = _load_imagenet_set(on, data)
     classifier = Classifier("the model", model, getattr(model, "class_names", None))
-    split, model, _ = matched(classifier, on, dataset)
+    split, model, *_ = matched(classifier, on, dataset)
     under = CONDITIONS.get(name, "clean")
     return 100 * measure_classifier(model, split, under)["top1"]
 

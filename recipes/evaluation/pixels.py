@@ -14,9 +14,9 @@ from keras_cbvit.models.inference import patch_size_of
 
 from ..data.augment import FILL
 from ..data.feed import Feed
-from ..data.segmentation.augment import padded, resized
+from ..data.segmentation.augment import pad, resize
 from ..data.segmentation.pairs import IGNORED
-from ..data.segmentation.whole import WholePictures, fitted
+from ..data.segmentation.whole import WholeImages, fit_to_canvas
 
 BATCH_SIZE = 8
 DRAWN = 4  # images of a set
@@ -115,7 +115,7 @@ def left_out(found, names):
     return None
 
 
-def measure(model, pairs, scale, batch_size=BATCH_SIZE):
+def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
     """Measures a segmentation model on whole images, each pixel exactly once.
 
     The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
@@ -132,6 +132,8 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
         scale: the short and the long side, see `scaled`.
         batch_size: images of one size that are predicted at once; the devices divide
             it.
+        examine: a function that gets each image's index, labels, prediction and
+            confusion matrix.
 
     Returns:
         A dict of `images` and what `measures` gives.
@@ -142,8 +144,11 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE):
     """
     classes = pairs.classes
     confusion = np.zeros((classes, classes), "int64")
-    for _, labels, prediction in predicted(model, pairs, scale, batch_size):
-        confusion += confusion_matrix(labels, prediction, classes)
+    for index, labels, prediction in predicted(model, pairs, scale, batch_size):
+        of_image = confusion_matrix(labels, prediction, classes)
+        confusion += of_image
+        if examine is not None:
+            examine(index, labels, prediction, of_image)
     return {"images": len(pairs), **measures(confusion)}
 
 
@@ -155,7 +160,7 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
-    whole = WholePictures(pairs, scale, _divisor(model))
+    whole = WholeImages(pairs, scale, _divisor(model))
     waiting = {}
     with contextlib.closing(Feed(whole).read(0, len(pairs))) as pictures:
         for index, (image, labels, canvas) in enumerate(pictures):
@@ -188,8 +193,8 @@ def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
 def first_input(model, pairs, scale):
     """What a model is given for the first image, float32 and a batch of its own."""
     picture, _ = pairs[0]
-    image, canvas = fitted(picture, scale, _divisor(model))
-    return padded(image, canvas, FILL)[None].astype("float32")
+    image, canvas = fit_to_canvas(picture, scale, _divisor(model))
+    return pad(image, canvas, FILL)[None].astype("float32")
 
 
 def _divisor(model):
@@ -200,7 +205,7 @@ def _divisor(model):
 
 def _predicted(model, canvas, group, batch_size):
     """Index, labels and prediction of the images of one canvas."""
-    images = [padded(image, canvas, FILL) for _, image, _ in group]
+    images = [pad(image, canvas, FILL) for _, image, _ in group]
     # Every batch is full: one shape to compile, one that the devices divide.
     images += images[:1] * (batch_size - len(images))
     logits = model.predict(np.stack(images), batch_size=batch_size, verbose=0)
@@ -228,7 +233,7 @@ def largest(logits, shape):
     found = np.zeros(shape, "uint8")
     for number in range(logits.shape[-1]):
         plane = Image.fromarray(np.ascontiguousarray(logits[..., number], "float32"))
-        plane = np.asarray(resized(plane, tuple(shape)[::-1]))
+        plane = np.asarray(resize(plane, tuple(shape)[::-1]))
         found[plane > best] = number
         best = np.maximum(best, plane)
     return found

@@ -10,12 +10,13 @@ import numpy as np
 
 from ..data.segmentation.pairs import load_pairs
 from ..figures import draw_segmentations, short_titles
-from ..files import check_form, read_object
+from ..files import check_form, read_json
 from ..options.segmentation import Data
 from ..training.run_folder import model_file
 from .matching import matched_pairs
 from .models import recorded_evaluation
 from .pixels import left_out, measure, predicted_pictures
+from .sections import Worst, segmentation
 
 # What of the `Data` decides what a model is measured on, beside the folder.
 MEASURED = ("test_split", "class_names", "ignored_label", "scale")
@@ -30,7 +31,7 @@ _FORM = {
 }
 
 
-def measure_segmenters(models, on, options, batch_size, report=lambda row: None):
+def measure_segmenters(models, on, options, batch_size, report=lambda *_: None):
     """Measures segmentation models on whole images.
 
     Args:
@@ -39,7 +40,8 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
             the model's own.
         options: see `data_of`.
         batch_size: images of one size that are predicted at once.
-        report: a function that is called with each result as soon as it is there.
+        report: a function that is called with each result as soon as it is there, and
+            with a function that gives its sections of a report.
 
     Returns:
         A dict for each data set and model: `model`, `on`, `folder` (of the data set),
@@ -58,7 +60,8 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
             data = data_of(name, {**options, "dataset": dataset})
             loaded = load(data)
             pairs, names = matched_pairs(name, model, loaded.test, loaded.class_names)
-            found = measure(model, pairs, data.scale, batch_size)
+            worst = Worst()
+            found = measure(model, pairs, data.scale, batch_size, worst.add)
             if few := left_out(found, names):
                 warnings.warn(f"{name}: {few}.", stacklevel=2)
             row = {
@@ -71,7 +74,7 @@ def measure_segmenters(models, on, options, batch_size, report=lambda row: None)
             }
             for kind in ("not_labeled", "never_predicted"):
                 row[kind] = [names[number] for number in found[kind]]
-            report(row)
+            report(row, functools.partial(segmentation, found, worst, pairs, names))
             rows.append(row)
     return rows
 
@@ -155,7 +158,7 @@ def _folder(data):
 def _data_of_run(file):
     """The `Data` that a run's config.json has."""
     try:
-        found = read_object(file)
+        found = read_json(file)
         check_form(found, {"experiment": {"data": _FORM}})
         return _data(found["experiment"]["data"])
     except (ValueError, TypeError) as error:

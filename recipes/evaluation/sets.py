@@ -12,11 +12,11 @@ from keras_cbvit.classes import check_names
 from keras_cbvit.pretrained import imagenet
 
 from ..data.folders import Contents, MissingDatasetError
+from ..data.images import Images
 from ..data.labels import read_text
-from ..data.pictures import Pictures
 from ..data.records import Records
 from ..data.sources import Dataset, load_dataset
-from ..data.tfds import prepared
+from ..data.tfds import prepare
 from ..options.classification import Data
 
 # The TFDS data set and its split.
@@ -122,13 +122,13 @@ def _real(data, folder, real_labels):
         contents = Contents(test_folder)
         paths = contents.images_in(test_folder)
         contents.warn()
-        pictures, description = Pictures(paths, data, paths.__getitem__), folder
+        pictures, description = Images(paths, data, paths.__getitem__), folder
         file_names = paths
     else:
-        builder = prepared(data, data.test_split)
+        builder = prepare(data, data.test_split)
         label = "label" if real_labels else "original_label"
         records = Records(builder, data.test_split, label)
-        pictures = Pictures(records, data, records.name)
+        pictures = Images(records, data, records.name)
         description = f"{data.dataset} (TFDS {builder.info.version})"
         if real_labels:
             file_names = [name.decode() for (name,) in records.values("file_name")]
@@ -167,7 +167,7 @@ def read_real_labels(path):
         labels = json.loads(text)
         reason = _wrong_real_labels(labels, known)
     except (ValueError, RecursionError) as error:
-        reason = f"is not such a file ({error!s:.200})"
+        reason = f"is not valid ({error!s:.200})"
     if reason is None:
         return labels
     raise ValueError(f"{path} should hold a list of lists of classes, but {reason}.")
@@ -175,10 +175,10 @@ def read_real_labels(path):
 
 def _wrong_real_labels(labels, known):
     if not isinstance(labels, list):
-        return f"is not such a file (it holds {reprlib.repr(labels)})"
+        return f"is not valid (it contains {reprlib.repr(labels)})"
     for place, classes in enumerate(labels):
         if not isinstance(classes, list):
-            return f"is not such a file (number {place} is {reprlib.repr(classes)})"
+            return f"is not valid (element {place} is {reprlib.repr(classes)})"
         if not all(type(label) is int and label in known for label in classes):
             return (
                 f"has classes that are not from 0 to {known[-1]} (number {place} is "

@@ -12,25 +12,26 @@ __all__ = ["Augmentation", "Data", "Training"]
 
 @dataclasses.dataclass(frozen=True)
 class Data(experiment.Data):
-    """The images and their labels: where they come from, and how they are fed."""
+    """The images and labels, and their preprocessing."""
 
     dataset: str = "labels.csv"
-    """A CSV file of image paths and labels, or a folder with SPLIT.csv, or with
-    labels.csv. Paths are relative to the file. A column is called image; the labels
-    are in a column called labels, by name, or in a column of 0 and 1 for each class. A
-    column called split divides a file; without it one in five images is the split test
-    and the others train. A split called . is all of a file."""
+    """A CSV file, or a folder with SPLIT.csv files or labels.csv. Image paths are in
+    the column image, relative to the file; label names are in the column labels, or
+    each class has a column of 0 and 1. The optional column split assigns rows to
+    splits; without it, one in five images is in the split test and the rest are in
+    train. The split . selects all rows of a file."""
     separator: str = "|"
-    """Between the names in the column labels."""
+    """Separator of the names in the column labels."""
     crop_fraction: float = 1.0
-    """The centered share of the side that is kept."""
+    """Fraction of each side that the center crop of test images keeps, 0 to 1."""
     strict: bool = False
-    """Whether an image that cannot be decoded stops the run; otherwise it is left
-    out, named and counted."""
+    """Whether to stop at an image that cannot be decoded; otherwise the image is
+    skipped with a warning and counted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Training(classification.Training):
-    """The optimization: AdamW, linear warm-up, cosine; the loss is of each class."""
+    """The optimizer, AdamW, and its schedule: linear warmup, then cosine decay."""
 
     label_smoothing: Share = 0.0
+    """Label smoothing, 0 to 1."""

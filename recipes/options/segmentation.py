@@ -1,7 +1,6 @@
 """The options of training segmentation models.
 
-The defaults are those of ADE20K (XCiT's recipe for UperNet, which the paper trains
-with).
+The defaults are XCiT's recipe for UperNet on ADE20K, which the paper uses.
 """
 
 import dataclasses
@@ -12,38 +11,40 @@ from ..experiment import AtLeast0, Share, WholeNumber
 
 @dataclasses.dataclass(frozen=True)
 class Data(experiment.Data):
-    """The images and the class of each pixel: where from, and how they are fed."""
+    """The images and segmentation maps, and their preprocessing."""
 
     dataset: str = "scene_parse150"
-    """A folder with SPLIT/images and SPLIT/labels, or with images/SPLIT and
-    annotations/SPLIT as ADE20K has; or a TFDS name. It may be in data_dir."""
+    """Data set: a folder with SPLIT/images and SPLIT/labels, or with images/SPLIT and
+    annotations/SPLIT as in ADE20K; or a TFDS name. The folder may be relative to
+    --data-dir."""
     test_split: str = "val"
+    """Test split of the TFDS data set, or test subfolder."""
     image_size: tuple[int, int] = (512, 512)
-    """Height and width of the crops in training; test images are predicted whole."""
+    """Height and width of the training crops in pixels; test images are not cropped."""
     class_names: tuple[str, ...] = ()
-    """In the order of the labels, without the one that is ignored."""
+    """Names of the classes in the order of their labels, without the ignored label."""
     ignored_label: int = 255
-    """The label of pixels that do not count; labels above it are one more than their
-    class, so that with 0 (ADE20K) label 1 is the first class."""
+    """Label of ignored pixels. Labels above it are shifted down by one: with 0, as in
+    ADE20K, label 1 is the first class."""
     scale: tuple[int, int] = (512, 2048)
-    """Images are resized to this short side, or this long side if that is smaller;
-    their proportions are kept."""
+    """Short and long side in pixels. Images are resized, keeping their aspect ratio,
+    to the largest size that exceeds neither."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(experiment.Augmentation):
-    """What is done to training images, in this order."""
+    """Augmentation of the training images, applied in this order."""
 
     resize: tuple[float, float] = (0.5, 2.0)
-    """Range of the factor on `scale`, uniform."""
+    """Range of the random factor on `scale`, uniformly distributed."""
     most_of_one_class: Share = 0.75
-    """A crop whose counted pixels are of one class to this share or more is drawn
-    again, up to ten times; 1 for any crop."""
+    """Maximum fraction of one class among the labeled pixels of a crop, 0 to 1; other
+    crops are redrawn, up to ten times. 1 accepts any crop."""
     flip: bool = True
-    """Whether to mirror each image with probability 1/2."""
+    """Whether to mirror images horizontally with probability 1/2."""
     photometric: bool = True
-    """Whether to change brightness, contrast, saturation and hue, each with probability
-    1/2."""
+    """Whether to randomly change brightness, contrast, saturation and hue, each with
+    probability 1/2."""
 
 
 NO_AUGMENTATION = Augmentation((1.0, 1.0), 1.0, False, False)
@@ -51,24 +52,27 @@ NO_AUGMENTATION = Augmentation((1.0, 1.0), 1.0, False, False)
 
 @dataclasses.dataclass(frozen=True)
 class Training(experiment.Training):
-    """The optimization: AdamW, linear warm-up, polynomial decay of power 1 to 0."""
+    """The optimizer, AdamW, and its schedule: linear warmup, then linear decay to 0."""
 
     iterations: WholeNumber = 160_000
+    """Number of iterations."""
     global_batch_size: WholeNumber = 16
-    """Images of one iteration over all devices."""
+    """Images per iteration, summed over all devices."""
     learning_rate: AtLeast0 = 6e-5
+    """Peak learning rate."""
     warmup_iterations: AtLeast0 = 1500
+    """Number of iterations of linear warmup."""
     warmup_ratio: Share = 1e-6
-    """Share of the learning rate that the first iteration has."""
+    """Learning rate of the first iteration as a fraction of the peak, 0 to 1."""
     weight_decay: AtLeast0 = 0.01
-    """Of kernels; not of norms, biases and position embedding."""
+    """Weight decay of the kernels; norms, biases and position embeddings have none."""
     auxiliary_weight: AtLeast0 = 0.4
-    """Of the auxiliary head's loss."""
+    """Weight of the auxiliary head's loss."""
     evaluation_iterations: WholeNumber = 4000
-    """The model is evaluated, logged and saved after so many iterations, which are an
-    epoch of the log; they divide the iterations."""
+    """Number of iterations between evaluations and checkpoints, one epoch of the log;
+    must divide --iterations."""
 
     @property
     def epochs(self) -> int:
-        """Of the log."""
+        """Number of epochs in the log."""
         return self.iterations // self.evaluation_iterations

@@ -1,1 +1,1 @@
-"""The training runs, tables and figures of the paper."""
+"""Reproduction of the paper's tables and figures."""

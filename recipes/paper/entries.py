@@ -1,38 +1,38 @@
-"""What each of the paper's tables and figures compares.
+"""The comparisons in the paper's tables and figures.
 
-Of the paper we have the text without its tables and pictures: `stated` is all that it
-states of them.
+The project has the paper's text without its tables and figures; `stated` is what the
+text says about their results.
 """
 
 import dataclasses
 from collections.abc import Callable
 
-from . import pictures
+from . import charts
 from .models import HEADS
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A table or a figure."""
+    """A table or figure."""
 
     title: str
     models: dict[str, str]
-    """Names of the rows, with the model of each."""
+    """Models by title of their row."""
     measures: tuple[str, ...] = ("top1",)
-    """Of `recipes.evaluation.paper_measures`."""
+    """Names in `recipes.evaluation.paper_measures`."""
     task: str = "classification"
-    """In `recipes.tasks.TASKS`."""
-    draw: Callable = pictures.bars
-    """Draws the result into a file."""
+    """Name in `recipes.tasks.TASKS`."""
+    draw: Callable = charts.bars
+    """Function that draws the result to a file."""
     sizes: tuple[str, ...] = ("s",)
-    """The sizes of ViT on the paper's data set."""
+    """Sizes of the ViTs on the paper's data set."""
     stated: str = ""
-    """What the paper's text states, in percentage points over plain if not said."""
+    """Results in the paper's text, by default in percentage points over plain."""
     baselines: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Of rows that are not compared with the first one: the name of the other."""
+    """Titles of the baselines of rows that are not compared with the first row."""
 
     def baseline_of(self, row):
-        """The name of the row that a row is compared with."""
+        """Returns the title of a row's baseline."""
         return self.baselines.get(row, next(iter(self.models)))
 
 
@@ -55,11 +55,11 @@ ENTRIES = {
         stated="Replc +0.2, Comp. +0.4, Att. +0.7",
     ),
     "table2": Entry(
-        "Table 2: what CB and squeeze-and-excitation cost",
+        "Table 2: the cost of CB and squeeze-and-excitation",
         PLAIN | CB | CBS | {"SE": "squeeze_excitation"},
         measures=(),
         sizes=("ti", "s", "b"),
-        draw=pictures.costs,
+        draw=charts.costs,
     ),
     "table3": Entry(
         "Table 3: CB and squeeze-and-excitation",
@@ -71,7 +71,7 @@ ENTRIES = {
         stated="MLP 0.4 above MSA and above both; all beat plain",
     ),
     "table5": Entry(
-        "Table 5: where in the MLP",
+        "Table 5: places of CB in the MLP",
         PLAIN | {"Front": "cb_front", "Mid": "cb_mid", "End": "cb"},
         stated="ViT-S: Mid +0.6, End +0.6",
     ),
@@ -120,24 +120,24 @@ ENTRIES = {
         },
     ),
     "figure3": Entry(
-        "Figure 3: the entropy of a plain ViT's attention",
+        "Figure 3: attention entropy of a plain ViT",
         PLAIN,
         measures=("entropy",),
-        draw=pictures.along,
+        draw=charts.along,
         stated="plain ViTs reach 4.4 nats of 5.28",
     ),
     "figure5": Entry(
-        "Figure 5: entropy and relative distance of attention",
+        "Figure 5: attention entropy and relative distance",
         PLAIN | CB | CBS,
         measures=("entropy", "distance"),
-        draw=pictures.along,
+        draw=charts.along,
         stated="CB lowers the entropy, most in deep layers",
     ),
     "figure6": Entry(
         "Figure 6: Λ of CB_S",
         CBS | FROM_ONE,
         measures=("scale_ratio", "scale_mean"),
-        draw=pictures.along,
+        draw=charts.along,
         stated="both rise with depth",
     ),
     "figure7": Entry(
@@ -147,7 +147,7 @@ ENTRIES = {
             for heads in HEADS
             for title, model in (("plain", "plain"), ("CB", "cb"))
         },
-        draw=pictures.over_heads,
+        draw=charts.over_heads,
         sizes=("ti",),
         stated="CB's gain shrinks as heads are added",
         baselines={
@@ -157,22 +157,22 @@ ENTRIES = {
         },
     ),
     "comparison": Entry(
-        "Comparison, not in the paper: CB and CB_S beside the plain ViT",
+        "Comparison (not in the paper): plain ViT, CB and CB_S",
         PLAIN | CB | CBS | FROM_ONE | UPPER,
         measures=("top1", "occlusion", "fgsm"),
     ),
     "curves": Entry(
-        "Training curves, not in the paper: of the comparison's models",
+        "Training curves (not in the paper) of the comparison's models",
         PLAIN | CB | CBS | FROM_ONE | UPPER,
         measures=("training_loss", "test_loss", "test_top1"),
-        draw=pictures.along,
+        draw=charts.along,
     ),
     "table7_curves": Entry(
-        "Training curves, not in the paper: of Table 7's models",
+        "Training curves (not in the paper) of Table 7's models",
         PLAIN | CB | CBS,
         measures=("training_loss", "test_mean_iou"),
         task="segmentation",
-        draw=pictures.along,
+        draw=charts.along,
         sizes=("ti", "s", "b"),
     ),
 }

@@ -1,7 +1,7 @@
-"""The models that the paper compares, as changes to the network of a recipe."""
+"""The models in the paper's comparisons, as changes to the network of a recipe."""
 
 PLAIN = {"broadcast": "none"}
-EIGHT = {"depth": 8, "mlp_ratio": 2.0}  # an MLP of this ratio is as large as an MSA
+EIGHT = {"depth": 8, "mlp_ratio": 2.0}  # the MLP then has as many weights as the MSA
 HEADS = (1, 2, 4, 8)  # the project's choice
 
 MODELS = {

@@ -1,4 +1,4 @@
-"""A table or figure as numbers, and as Markdown."""
+"""Results of a table or figure, as numbers and as Markdown."""
 
 import sys
 from itertools import product
@@ -7,23 +7,23 @@ from math import isnan, nan
 import numpy as np
 
 from ..evaluation.paper_measures import ALONG, FIRST, IMAGENET_SETS, IMAGES, TITLES
-from ..machine import run_on
+from ..machine import machine_info
 from ..tables import markdown_table
 from .cluster import train_on_ray
-from .tasks import PAPER_DATASETS, counted_by, task_of_dataset
+from .tasks import PAPER_DATASETS, axis_label, task_of_dataset
 
 
-def measured(name, entry, runs, sizes, seeds, ray=None):
-    """Measures the models of an entry; returns what its JSON file has.
+def run_entry(name, entry, runs, sizes, seeds, ray=None):
+    """Trains and evaluates the models of an entry; returns the dict of its JSON file.
 
     Args:
-        name: of the entry.
+        name: name of the entry.
         entry: a `recipes.paper.entries.Entry`.
         runs: a `recipes.paper.runs.Runs`.
-        sizes: of the models.
-        seeds: of the runs.
-        ray: address of a Ray cluster that trains, see `train_on_ray`; `None` to train
-            in this process, one model after the other.
+        sizes: sizes of the models.
+        seeds: seeds of the runs.
+        ray: address of a Ray cluster, see `train_on_ray`; `None` to train one model
+            after the other in this process.
     """
     measures = [
         each
@@ -31,7 +31,7 @@ def measured(name, entry, runs, sizes, seeds, ray=None):
         if runs.dataset == "imagenet" or each not in IMAGENET_SETS
     ]
     seeds = seeds if measures else ()
-    # What would stop the last of these is said before the first is trained.
+    # Raises errors about all runs before training the first.
     missing = [
         (model, size, seed)
         for size, model, seed in product(sizes, entry.models.values(), seeds)
@@ -56,26 +56,26 @@ def measured(name, entry, runs, sizes, seeds, ray=None):
         "dataset": runs.dataset,
         "measures": measures,
         "rows": rows,
-        **(runs.settings(model, size, seed) if measures else run_on()),
+        **(runs.settings(model, size, seed) if measures else machine_info()),
     }
 
 
 def mean_and_spread(values):
-    """Mean and standard deviation of a sample, over the seeds; one seed has none."""
+    """Returns mean and sample standard deviation over seeds; NaN for a single seed."""
     values = np.array(values, float)
     spread = values.std(0, ddof=1) if len(values) > 1 else np.full_like(values[0], nan)
     return values.mean(0), spread
 
 
 def _text(values, form):
-    """The mean, and behind it, if there are several seeds, the spread."""
+    """Formats the mean, followed by the spread if there are several seeds."""
     mean, spread = mean_and_spread(values)
     text = format(mean, form)
     return text if isnan(spread) else f"{text} ± {format(spread, form.lstrip('+'))}"
 
 
 def over_baseline(rows, row, measure):
-    """The differences to the row's baseline of the same size, seed by seed."""
+    """Returns the differences to the row's baseline of the same size, by seed."""
     base = _baseline(rows, row)
     return [row["seeds"][s][measure] - base["seeds"][s][measure] for s in row["seeds"]]
 
@@ -86,14 +86,14 @@ def _baseline(rows, row):
 
 
 def markdown(result):
-    """The result as tables, with what it was measured on."""
+    """Formats the result as tables with the conditions of the measurement."""
     lines = [f"**{result['title']}**, {result['dataset']}", ""]
     numbers = [each for each in result["measures"] if each not in ALONG]
     if numbers or not result["measures"]:
         lines += [_table(result, numbers), ""]
     for measure in result["measures"]:
         if measure in ALONG:
-            along = f"By {counted_by(measure, result)}, {TITLES[measure]}:"
+            along = f"By {axis_label(measure, result)}, {TITLES[measure]}:"
             lines += [along, "", _table_along(result, measure), ""]
     if result["stated"]:
         on = PAPER_DATASETS[task_of_dataset(result["dataset"]).name]
@@ -109,7 +109,7 @@ def _table(result, measures):
     if has_macs:
         titles.append("Multiply-accumulates")
     if not measures:
-        titles += ["of CB or SE", "in all over plain"]
+        titles += ["of CB or SE", "total over plain"]
     for measure in measures:
         titles += [TITLES[measure], f"{over}, points"]
     rows = []
@@ -132,7 +132,7 @@ def _table(result, measures):
 
 
 def _table_along(result, measure):
-    """A column for each block, or each epoch."""
+    """Formats a table with one column per block or epoch."""
     rows = []
     for row in result["rows"]:
         values = [values[measure] for values in row["seeds"].values()]
@@ -156,13 +156,15 @@ def _made_with(result):
     if others:
         seeds = (
             "Mean ± standard deviation over the seeds "
-            f"{', '.join(map(str, (first, *others)))}; differences are of the same "
-            "seed. "
+            f"{', '.join(map(str, (first, *others)))}; differences are between runs of "
+            "the same seed. "
         )
     smoke = (
-        "A smoke run of few images, which shows nothing. " if result["smoke"] else ""
+        "A smoke run on a few images; the results are meaningless. "
+        if result["smoke"]
+        else ""
     )
-    attention = f"Attention is that to the first {IMAGES} test images. "
+    attention = f"Attention is measured on the first {IMAGES} test images. "
     return (
         f"{smoke}{seeds}{trained}. "
         f"{attention if set(result['measures']) & {'entropy', 'distance'} else ''}"

@@ -1,4 +1,4 @@
-"""The training runs behind the tables: each model, size and seed once."""
+"""The training runs of the tables and figures: one per model, size and seed."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import keras_cbvit
 
 from ..evaluation.paper_measures import BY_EPOCH, by_epoch
 from ..experiment import with_changes
-from ..files import read_object, write_object
+from ..files import read_json, write_json
 from ..train import train
 from ..training import run_folder
 from .tasks import RECIPES, config_of, network_of, task_of_dataset
@@ -18,44 +18,45 @@ from .tasks import RECIPES, config_of, network_of, task_of_dataset
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """Trains models as the recipe of a data set does, or takes them from before."""
+    """Trains models with the recipe of a data set, or reuses completed runs."""
 
     folder: Path
-    """Of all run folders, `DATASET/SIZE/MODEL/seed_N`."""
+    """Folder of all run folders, `DATASET/SIZE/MODEL/seed_N`."""
     dataset: str
-    """A key of `recipes.paper.tasks.RECIPES`."""
+    """Name of the data set, a key of `recipes.paper.tasks.RECIPES`."""
     options: dict
-    """Other settings of all runs, `{"training": {"epochs": 6}, ...}`, by the groups of
-    the task's `Experiment`."""
+    """Other settings of all runs, by group of the task's `Experiment`, such as
+    `{"training": {"epochs": 6}}`."""
 
     @property
     def task(self):
-        """What the models of this data set are trained for."""
+        """The task of the data set."""
         return task_of_dataset(self.dataset)
 
     def experiment(self, name, size, seed):
-        """What trains a model.
+        """Returns the experiment that trains a model.
 
         Args:
-            name: of `recipes.paper.models.MODELS`.
+            name: a key of `recipes.paper.models.MODELS`.
             size: `"mini"`, `"ti"`, `"s"` or `"b"`.
-            seed: of weights, order and augmentation.
+            seed: seed of the weights, the order of images, and augmentation.
         """
         experiment = config_of(self.dataset, size)
         folder = self.folder / self.dataset / size / name / f"seed_{seed}"
         own = {
             "network": network_of(self.dataset, name, size),
-            "run": {"seed": seed, "run_dir": folder},
+            # The measures are those of the entry.
+            "run": {"seed": seed, "run_dir": folder, "report": False},
         }
         return with_changes(with_changes(experiment, **self.options), **own)
 
     def cost(self, name, size):
-        """What a model costs, by kind."""
+        """Returns the cost of a model, by kind."""
         experiment = self.experiment(name, size, seed=0)
         return self.task.cost(experiment, RECIPES[self.dataset].classes)
 
     def settings(self, name, size, seed):
-        """How a model was trained: settings, backend, versions, machine of its run."""
+        """Returns settings, backend, versions and machine of a model's run."""
         experiment = self.task.as_run(self.experiment(name, size, seed))
         config = run_folder.read_config(experiment.run.folder)
         groups = ("data", "augmentation", "training")
@@ -67,43 +68,43 @@ class Runs:
         }
 
     def is_complete(self, name, size, seed, measures):
-        """Whether `values` has nothing to train or measure.
+        """Returns whether `values` has nothing to train or evaluate.
 
-        Raises what would stop it before training.
+        Raises the errors that `values` would raise before training.
         """
-        known, missing = self._found(self.experiment(name, size, seed), measures)
+        known, missing = self._find_values(self.experiment(name, size, seed), measures)
         return known is not None and not missing
 
     def values(self, name, size, seed, measures):
-        """What was measured of a model, by measure; trains it if it is not yet.
+        """Returns the values of a model, by measure, and trains the model if necessary.
 
-        A run folder's config.json, log.csv and measures.json are enough for what was
-        measured before.
+        Values that were measured before require only config.json, log.csv and
+        measures.json in the run folder.
         """
         experiment = self.experiment(name, size, seed)
         folder = experiment.run.folder
-        known, missing = self._found(experiment, measures)
+        known, missing = self._find_values(experiment, measures)
         if missing or known is None:
             known = known or {}
-            model = self._trained(experiment)
+            model = self._trained_model(experiment)
             if missing:
                 dataset = _test_images(self.task, experiment.data)
                 as_run = self.task.as_run(experiment)
-                if not as_run.run.smoke:  # which evaluates on some of them
+                if not as_run.run.smoke:  # smoke runs use only some test images
                     run_folder.refuse_other_test_data(folder, dataset)
                 known |= self.task.measure(missing, model, dataset, as_run)
-            write_object(folder / "measures.json", known)
+            write_json(folder / "measures.json", known)
         curves = [each for each in measures if each in BY_EPOCH]
         if curves:
             known |= by_epoch(curves, folder / "log.csv")
         return {each: known[each] for each in measures}
 
-    def _found(self, experiment, measures):
-        """What is known of a model, `None` if nothing was measured, and what is not.
+    def _find_values(self, experiment, measures):
+        """Returns known values of a model, `None` if there are none, and missing names.
 
         Raises:
-            ValueError: if its run folder is of another experiment, or lacks the model
-                that something is to be measured of.
+            ValueError: if the run folder belongs to another experiment, or lacks the
+                model for missing values.
         """
         folder = experiment.run.folder
         file = folder / "measures.json"
@@ -115,31 +116,33 @@ class Runs:
         if is_measured and missing and not is_trained:
             raise ValueError(
                 f"{folder} has measures.json, but no model.keras to measure "
-                f"{', '.join(missing)} of; give another --runs."
+                f"{', '.join(missing)}; restore the model, or set another --runs."
             )
         if is_trained:
             backend = keras.backend.backend()
             run_folder.refuse_others(self.task.as_run(experiment), backend)
-        elif is_measured:  # any backend can print it
+        elif is_measured:  # any backend can print the values
             run_folder.refuse_others(self.task.as_run(experiment))
         else:
             self.task.require(missing, experiment)
         return known, missing
 
-    def _trained(self, experiment):
-        """The model of an experiment, trained now if it is not yet."""
+    def _trained_model(self, experiment):
+        """Returns the model of an experiment, and trains it if necessary."""
         folder = experiment.run.folder
         if (folder / "model.keras").exists():
             return keras_cbvit.load_model(folder / "model.keras")
-        keras.utils.clear_session()  # of the model before
+        keras.utils.clear_session()  # drop the previous model
         return train(experiment, f"recipes.paper, into {folder}")[0]
 
 
 def _read(file):
     try:
-        return read_object(file)
+        return read_json(file)
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it.") from error
+        raise ValueError(
+            f"{file} is damaged ({error}); remove it, and repeat the command."
+        ) from error
 
 
 @functools.cache

@@ -1,7 +1,6 @@
-"""What models are trained for: the registry that all commands ask.
+"""The registry of tasks, which all commands use.
 
-A task is a class with the methods of `recipes.tasks.base.Task`, in a file of its own,
-and a line in `TASKS`.
+To add a task, implement `recipes.tasks.base.Task` in a new file and add it to `TASKS`.
 """
 
 from .base import Task
@@ -15,15 +14,15 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(experiment):
-    """The task of an experiment, by the kind of its training."""
+    """Returns the task of an experiment, by the type of its training options."""
     return next(t for t in TASKS.values() if type(experiment.training) is t.training)
 
 
 def task_of_model(name, model):
-    """The task that a model was trained for: as its record or run says, or its kind.
+    """Returns the task of a model, from its record or run, or else from its type.
 
     Args:
-        name: of published weights, a file or a run folder.
+        name: name of published weights, or path of a file or run folder.
         model: the model.
     """
     from ..evaluation.models import recorded_task

@@ -1,4 +1,4 @@
-"""The task of classifying images."""
+"""The task of image classification."""
 
 import dataclasses
 import functools
@@ -15,10 +15,11 @@ from ..data.sources import load_dataset
 from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier, size_of
 from ..evaluation.matching import Classifier, matched
-from ..evaluation.measuring import measure
-from ..evaluation.models import recorded_dataset, recorded_evaluation
+from ..evaluation.measuring import measure, predictions_of
+from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..evaluation.probes import probe
 from ..evaluation.reports import classification_table, condition_name
+from ..evaluation.sections import classification as sections_of
 from ..evaluation.sets import data_of, load_set, with_options
 from ..network import build_classifier
 from ..options.classification import Augmentation, Data, Training
@@ -31,11 +32,13 @@ from ..training.optimizer import build_optimizer
 from ..training.schedule import WarmupCosine
 from .base import Task
 
-BATCH_SIZE = 256  # images that are classified at once
+BATCH_SIZE = 256  # images per batch in evaluation
+# Data options of a run that are defaults for evaluating its model.
+FROM_RUN = ("dataset", "data_dir", "test_split", "crop_fraction", "test_labels")
 
 
 class Classification(Task):
-    """One class for each image; the loss is the cross-entropy."""
+    """One class per image; the loss is the cross-entropy."""
 
     name = "classification"
     data, augmentation, training = Data, Augmentation, Training
@@ -59,7 +62,7 @@ class Classification(Task):
         parts = training.accumulation_steps
         if training.global_batch_size % parts:
             raise ValueError(
-                f"accumulation_steps={parts} must divide the global_batch_size="
+                f"accumulation_steps={parts} must divide global_batch_size="
                 f"{training.global_batch_size}."
             )
 
@@ -93,13 +96,13 @@ class Classification(Task):
         return train_batches, Batches(dataset.test, classes, batch_size, part, strict)
 
     def compile(self, model, experiment, batches):
-        """The model mixes its batches itself."""
+        """Returns the compiled model, which also mixes its batches."""
         training, steps_per_epoch = experiment.training, batches[0].steps_per_epoch
         updates = training.epochs * steps_per_epoch // training.accumulation_steps
         if (training.anneal_context or 0) > updates:
             raise ValueError(
-                f"anneal_context={training.anneal_context} is more than the {updates} "
-                "updates of the training; Λ would not come to 1."
+                f"anneal_context={training.anneal_context} exceeds the {updates} "
+                "updates of the training run, so Λ would not reach 1."
             )
         schedule = WarmupCosine.of(training, steps_per_epoch)
         trainer = MixingModel(model)
@@ -108,8 +111,7 @@ class Classification(Task):
             loss=self.loss(),
             weighted_metrics=list(self.metrics),
         )
-        # `fit` would look for the shapes of loss and metrics in a batch that is not
-        # mixed yet.
+        # `fit` would infer the shapes of loss and metrics from a batch before mixing.
         states.build(trainer, keras.ops.zeros((1, *model.output_shape[1:])))
         return trainer
 
@@ -125,6 +127,12 @@ class Classification(Task):
     def finish(self, model):
         return in_float32(model, classifier_activation="softmax")
 
+    def examine(self, model, dataset, experiment):
+        predictions = predictions_of(model, dataset.test, strict=experiment.data.strict)
+        found = predictions.measures()
+        names = dataset.class_names
+        return found, sections_of(found, predictions, dataset.test, names)
+
     def length(self, training):
         return f"{training.epochs} epochs"
 
@@ -133,36 +141,38 @@ class Classification(Task):
 
     def evaluate(self, models, options, report):
         if options.figure is not None:
-            raise ValueError("figure= is for segmentation models.")
+            raise ValueError("figure= applies only to segmentation models.")
         if options.probe:
             return self._probe(models, options, report)
         if options.probe_blocks:
-            raise ValueError(f"probe_blocks={options.probe_blocks} is for --probe.")
+            raise ValueError(
+                f"probe_blocks={options.probe_blocks} requires --probe knn or linear."
+            )
         classifiers = [
             as_classifier(name, model, options.normalize, options.image_size)
             for name, model in models
         ]
         results = []
-        load = functools.lru_cache(maxsize=1)(load_set)  # once for models of one size
+        load = functools.lru_cache(maxsize=1)(load_set)  # models of one size share it
         for on in options.on or (None,):
             rows = []
             for classifier in classifiers:
                 data = self.data_to_evaluate(options, on, classifier)
                 dataset = load(on or data.dataset, data, options.real_labels)
-                for row in self._rows(options, classifier, on, dataset):
-                    report(row)
+                for row, sections in self._rows(options, classifier, on, dataset):
+                    report(row, sections)
                     rows.append(row)
-            # Models side by side: by condition first.
+            # Sort by condition first, to list models side by side.
             number = len(rows) // len(classifiers)
             results += [row for i in range(number) for row in rows[i::number]]
         return results
 
     def _probe(self, models, options, report):
-        """The results of `evaluate` with probes."""
+        """Returns the results of `evaluate` with probes."""
         for name in ("under", "real_labels"):
             value, default = getattr(options, name), getattr(type(options), name)
             if value != default:
-                raise ValueError(f"{name}={value!r} does not go with --probe.")
+                raise ValueError(f"{name}={value!r} cannot be combined with --probe.")
         rows = []
         for on in options.on or (None,):
             for name, model in models:
@@ -180,30 +190,32 @@ class Classification(Task):
         return rows
 
     def data_to_evaluate(self, options, on, classifier):
-        """The data that are asked for, or those of the model's record."""
+        """Returns the requested data, or those of the model's record."""
         if on is not None:
             data = data_of(on, options.real_labels)
-        elif (found := recorded_evaluation(classifier.name, self.name)) is None:
-            raise ValueError(
-                f"{classifier.name} does not say what to measure it on; give --on."
-            )
-        else:
+        elif found := recorded_evaluation(classifier.name, self.name):
             data = Data(
                 dataset=recorded_dataset(found, options.data_dir),
                 test_split=found.split,
                 crop_fraction=find_record(classifier.name).preprocessing.crop_fraction,
+            )
+        elif of_run := run_data(classifier.name, FROM_RUN):
+            data = Data(**of_run)
+        else:
+            raise ValueError(
+                f"{classifier.name} has no record of its test data; set --on."
             )
         data = dataclasses.replace(data, strict=options.strict)
         size = size_of(classifier.name, classifier.model, options.image_size)
         return with_options(data, options, size)
 
     def _rows(self, options, classifier, on, dataset):
-        """The results of a classifier on a set."""
+        """Yields the results of a classifier on a set, with functions of sections."""
         try:
-            split, model, description = matched(classifier, on, dataset)
+            split, model, names, description = matched(classifier, on, dataset)
         except ValueError as error:
             raise ValueError(
-                f"{error} `--probe knn linear` measures features on any classes."
+                f"{error} `--probe knn linear` evaluates features on any classes."
             ) from error
         labeled = len(split) if split.labels.ndim == 1 else split.labels.any(1).sum()
         for under, epsilon in options.conditions():
@@ -211,7 +223,7 @@ class Classification(Task):
             if progress:
                 condition = condition_name(under, epsilon)
                 print(f"{classifier.name} on {description}, {condition}")
-            found = measure(
+            predictions = predictions_of(
                 model,
                 split,
                 under,
@@ -220,18 +232,20 @@ class Classification(Task):
                 options.strict,
                 progress,
             )
+            found = predictions.measures()
             row = {"model": classifier.name, "on": description}
             if left_out := split.broken + int(labeled) - found["images"]:
                 row["on"] += f", without {left_out} that cannot be decoded"
             row |= {"under": under, "epsilon": epsilon}
-            yield row | {"backend": keras.backend.backend()} | found
+            sections = functools.partial(sections_of, found, predictions, split, names)
+            yield row | {"backend": keras.backend.backend()} | found, sections
 
     def sentence(self, row):
         on = row["on"]
         if row["under"] != "clean":
             on += f", {condition_name(row['under'], row['epsilon'])}"
         return (
-            f"{row['model']}: {row['right']} of {row['images']} test images right, "
+            f"{row['model']}: {row['right']} of {row['images']} test images correct, "
             f"top-1 accuracy {row['top1']:.4f} ({on}; {row['backend']})"
         )
 
@@ -241,19 +255,17 @@ class Classification(Task):
     def data_to_publish(self, model, publication):
         test = publication.test
         if test.dataset is None:
-            raise ValueError(
-                "There is nothing to measure the model on; give --dataset."
-            )
+            raise ValueError("Set --dataset to the data to evaluate the model on.")
         data = Data(dataset=test.dataset, strict=test.strict)
         size = size_of(str(publication.checkpoint), model, test.image_size)
         return with_options(data, test, size)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         names = model.class_names
         split, *_ = matched(Classifier(name, model, names), None, dataset)
-        found = measure(model, split)
+        found = found or measure(model, split)
         right, total = found["right"], found["images"]
-        notes = f"{dataset.description}, {right} of {total} test images right"
+        notes = f"{dataset.description}, {right} of {total} test images correct"
         if left_out := split.broken + len(split) - total:
             notes += f", without {left_out} that cannot be decoded"
         metrics = {key: found[key] for key in ("top1", "top5", "loss", "ece")}

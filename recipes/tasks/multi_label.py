@@ -1,4 +1,4 @@
-"""The task of multi-label classification: any number of classes for each image."""
+"""The task of multi-label classification: any number of classes per image."""
 
 import functools
 
@@ -12,20 +12,21 @@ from ..evaluation import multi_label
 from ..evaluation.classifiers import Classifier, size_of
 from ..evaluation.matching import matched
 from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
+from ..evaluation.sections import multi_label as sections_of
 from ..options.multi_label import Augmentation, Data, Training
 from ..training import callbacks
 from ..training.devices import refuse_processes
 from .classification import BATCH_SIZE, Classification
 
-# The options of `recipes.evaluate` that multi-label classifiers have.
+# The options of `recipes.evaluate` that apply to multi-label classifiers.
 OPTIONS = ("models", "on", "data_dir", "test_split", "crop_fraction", "strict")
-OPTIONS += ("image_size", "batch_size", "devices", "json")
-# What of a run's data its model is measured with, unless asked for otherwise.
+OPTIONS += ("image_size", "batch_size", "devices", "json", "html")
+# Data options of a run that are defaults for evaluating its model.
 FROM_RUN = ("separator", "crop_fraction")
 
 
 class MultiLabel(Classification):
-    """Any number of classes for each image; the loss is the binary cross-entropy."""
+    """Any number of classes per image; the loss is the binary cross-entropy."""
 
     name = "multi_label"
     data, augmentation, training = Data, Augmentation, Training
@@ -53,6 +54,10 @@ class MultiLabel(Classification):
     def finish(self, model):
         return in_float32(model, classifier_activation="sigmoid")
 
+    def examine(self, model, dataset, experiment):
+        found = multi_label.measure(model, dataset.test, strict=experiment.data.strict)
+        return found, sections_of(found, dataset.class_names)
+
     def accepts(self, model):
         return (
             isinstance(model, VisionTransformer)
@@ -79,27 +84,29 @@ class MultiLabel(Classification):
                     **found,
                     "average_precision": dict(by_class),
                 }
-                report(row)
+                report(row, functools.partial(sections_of, found, names))
                 rows.append(row)
         return rows
 
     def _data_of(self, name, model, on, options):
-        """The data that are asked for, as a record or the run's config.json has them.
+        """Returns the requested data, with defaults from the record or run.
 
         Args:
-            name: of published weights, a file or a run folder.
+            name: name of published weights, or path of a file or run folder.
             model: the model.
-            on: the data set; that of the record if `None`.
-            options: of `recipes.evaluate` or `recipes.publish`.
+            on: the data set; `None` for that of the record or the run.
+            options: options of `recipes.evaluate` or `recipes.publish`.
         """
-        found = recorded_evaluation(name, self.name)
-        if found is None and on is None:
-            raise ValueError(f"{name} does not say what to measure it on; give --on.")
-        if found is None:
-            own = {k: v for k, v in run_data(name).items() if k in FROM_RUN}
-        else:
+        if found := recorded_evaluation(name, self.name):
             own = {**found.options, "test_split": found.split}
-        own["dataset"] = on or recorded_dataset(found, options.data_dir)
+            own["dataset"] = recorded_dataset(found, options.data_dir)
+        else:
+            of_set = ("dataset", "data_dir", "test_split") if on is None else ()
+            own = run_data(name, (*FROM_RUN, *of_set))
+        if on is not None:
+            own["dataset"] = on
+        if "dataset" not in own:
+            raise ValueError(f"{name} has no record of its test data; set --on.")
         own["image_size"] = size_of(name, model, options.image_size)
         for key in ("data_dir", "test_split", "crop_fraction", "strict"):
             if (value := getattr(options, key)) is not None:
@@ -115,20 +122,18 @@ class MultiLabel(Classification):
     def data_to_publish(self, model, publication):
         test = publication.test
         if test.dataset is None:
-            raise ValueError(
-                "There is nothing to measure the model on; give --dataset."
-            )
+            raise ValueError("Set --dataset to the data to evaluate the model on.")
         if test.test_labels is not None:
-            raise ValueError("test_labels= is for folders of images of one class each.")
+            raise ValueError("test_labels= does not apply to multi-label classifiers.")
         return self._data_of(str(publication.checkpoint), model, test.dataset, test)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         split, names = _matched(name, model, dataset)
-        found = multi_label.measure(model, split)
+        found = found or multi_label.measure(model, split)
         if found["mean_average_precision"] is None:
             raise ValueError(
-                f"No class of {dataset.description} is right in some of the test "
-                "images, but not in all; there is no average precision."
+                "The average precision is undefined: in the test images of "
+                f"{dataset.description}, every class occurs in all images or in none."
             )
         metrics = {key: found[key] for key in ("mean_average_precision", "f1")}
         own = {
@@ -143,13 +148,13 @@ class MultiLabel(Classification):
 
 
 def _matched(name, model, dataset):
-    """The test images with labels that are the model's classes, and their names."""
+    """Returns the test split with labels in the model's classes, and their names."""
     names = getattr(model, "class_names", None)
-    split, _, _ = matched(Classifier(name, model, names), None, dataset)
-    return split, names or dataset.class_names
+    split, _, names, _ = matched(Classifier(name, model, names), None, dataset)
+    return split, names
 
 
 def _left_out(split, found):
-    """How many images were not measured on, in words; nothing if all were."""
+    """Describes how many images were skipped; empty if none were."""
     number = split.broken + len(split) - found["images"]
     return f", without {number} that cannot be decoded" if number else ""

@@ -1,4 +1,4 @@
-"""The task of semantic segmentation: a class for each pixel."""
+"""The task of semantic segmentation: one class per pixel."""
 
 import dataclasses
 
@@ -14,6 +14,8 @@ from ..data.segmentation.pairs import load_pairs
 from ..evaluation import paper_measures, pixels
 from ..evaluation.matching import matched_pairs
 from ..evaluation.reports import segmentation_sentence, segmentation_tables
+from ..evaluation.sections import Worst
+from ..evaluation.sections import segmentation as sections_of
 from ..evaluation.segmenters import (
     data_of,
     draw_segmenters,
@@ -30,13 +32,13 @@ from ..training.pixels import PixelCrossEntropy, Segmenter
 from ..training.schedule import WarmupPolynomial
 from .base import Task
 
-# The options of `recipes.evaluate` that segmentation models have.
+# The options of `recipes.evaluate` that apply to segmentation models.
 OPTIONS = ("models", "on", "data_dir", "test_split", "batch_size", "devices")
-OPTIONS += ("figure", "json")
+OPTIONS += ("figure", "json", "html")
 
 
 class Segmentation(Task):
-    """A class for each pixel; the loss is the cross-entropy of those that count."""
+    """One class per pixel; the loss is the cross-entropy of the labeled pixels."""
 
     name = "segmentation"
     data, augmentation, training = Data, Augmentation, Training
@@ -62,12 +64,13 @@ class Segmentation(Task):
         low, high = experiment.augmentation.resize
         if not 0 < low <= high:
             raise ValueError(
-                f"resize={low, high} must be two factors, the lower first."
+                f"resize={low, high} must be two positive factors, the lower first."
             )
         for name in ("scale", "image_size"):
             if min(getattr(data, name)) < 1:
                 raise ValueError(
-                    f"{name}={getattr(data, name)} must be two sides of at least 1."
+                    f"{name}={getattr(data, name)} must be two sides of at least 1 "
+                    "pixel."
                 )
         refuse_processes("Segmentation")
 
@@ -96,7 +99,7 @@ class Segmentation(Task):
         return crops, dataset.test
 
     def compile(self, model, experiment, batches):
-        """The model with its auxiliary head, each with the same loss."""
+        """Returns the compiled model with its auxiliary head and the same loss."""
         training = experiment.training
         weights = {"predictions": 1.0, "auxiliary": training.auxiliary_weight}
         trainer = Segmenter(model.with_auxiliary_head())
@@ -114,7 +117,7 @@ class Segmentation(Task):
         return trainer
 
     def validation(self, model, experiment, batches):
-        # Whole images are of many sizes, which `fit` cannot evaluate.
+        # `fit` cannot evaluate whole images, whose sizes vary.
         scale = experiment.data.scale
         batch_size = experiment.training.global_batch_size
 
@@ -137,6 +140,17 @@ class Segmentation(Task):
         file = experiment.run.folder / "predictions.png"
         draw_segmentations(rows, dataset.class_names, file)
 
+    def examine(self, model, dataset, experiment):
+        worst = Worst()
+        found = pixels.measure(
+            model,
+            dataset.test,
+            experiment.data.scale,
+            experiment.training.global_batch_size,
+            worst.add,
+        )
+        return found, sections_of(found, worst, dataset.test, dataset.class_names)
+
     def length(self, training):
         return f"{training.iterations} iterations"
 
@@ -148,7 +162,7 @@ class Segmentation(Task):
         given = {"data_dir": options.data_dir, "test_split": options.test_split}
         batch_size = options.batches_of(pixels.BATCH_SIZE)
         on = options.on or (None,)
-        # What cannot be drawn is an error before anything is measured.
+        # Raises errors about the figure before the evaluation.
         drawn = drawn_data(models, on[0], given) if options.figure else None
         rows = measure_segmenters(models, on, given, batch_size, report)
         if drawn is not None:
@@ -170,14 +184,15 @@ class Segmentation(Task):
         own = ("dataset", "data_dir", "test_split")
         if others := [key for key in given if key not in own]:
             raise ValueError(
-                f"{others[0]}={given[others[0]]!r} is not for segmentation models."
+                f"{others[0]}={given[others[0]]!r} does not apply to segmentation "
+                "models."
             )
         return data_of(str(publication.checkpoint), given)
 
-    def measure_to_publish(self, name, model, dataset, data):
+    def measure_to_publish(self, name, model, dataset, data, found=None):
         scale = data.scale
         pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
-        found = pixels.measure(model, pairs, scale)
+        found = found or pixels.measure(model, pairs, scale)
         notes = (
             f"whole images at the scale {scale[0]}×{scale[1]}, {found['pixels']:,} "
             "labeled pixels"
@@ -197,8 +212,8 @@ class Segmentation(Task):
     def cost(self, experiment, classes):
         network = experiment.network
         if network.model is not None:
-            # Of the paper's sizes, which need no weights to be counted; without them
-            # what was measured elsewhere can be printed.
+            # Counting does not require the weights, which may be missing when results
+            # from another machine are printed.
             network = dataclasses.replace(network, weights=None)
         model = build_segmenter(network, experiment.data, classes, "float32")
         return paper_measures.parameters(model)

@@ -3,25 +3,20 @@
 import contextlib
 import math
 import re
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
-import tqdm
 
 from keras_cbvit.internals import moving_averages
 
 from . import states
-from .logs import (
-    Scalars,
-    draw_curves,
-    read_log,
-    write_log,
-    write_table,
-)
+from .logs import draw_curves, read_log, write_log, write_table
+from .progress import Wait
+
+SECONDS_BETWEEN_CURVES = 30
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -257,68 +252,10 @@ def averaged(model):
             variable.assign(value)
 
 
-class Progress(keras.callbacks.Callback):
-    """A bar with images per second and the time left of the whole training.
-
-    `data` is the share of the time in which data were waited for, so far.
-    """
-
-    def __init__(self, first_step, steps_per_epoch, epochs, images_per_step, feed):
-        super().__init__()
-        self.first_step = first_step
-        self.steps_per_epoch = steps_per_epoch
-        self.epochs = epochs
-        self.images_per_step = images_per_step
-        self.feed = feed
-        self.bar = None
-
-    def on_train_begin(self, logs=None):
-        if self.bar is None:
-            self.wait = Wait(self.feed)
-            self.bar = tqdm.tqdm(
-                total=self.epochs * self.steps_per_epoch * self.images_per_step,
-                initial=self.first_step * self.images_per_step,
-                unit=" images",
-                unit_scale=True,
-                # A log file gets a line a minute.
-                mininterval=0.5 if sys.stderr.isatty() else 60,
-                dynamic_ncols=True,
-            )
-
-    def on_train_batch_end(self, batch, logs=None):
-        shown, wait = {"loss": f"{float(logs['loss']):.4f}"}, self.wait.share()
-        if wait is not None:
-            shown["data"] = f"{wait:.0%}"
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(self.images_per_step)
-
-    def on_epoch_end(self, epoch, logs=None):
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
-        self.bar.write(f"Epoch {epoch + 1} of {self.epochs}: {numbers}")
-
-    def on_train_end(self, logs=None):
-        if self.bar.n >= self.bar.total:
-            self.bar.close()
-
-
-class Wait:
-    """What share of the time since its creation a feed's batches were waited for."""
-
-    def __init__(self, feed):
-        self.feed = feed
-        self.waited = feed.waited
-        self.start = time.perf_counter()
-
-    def share(self):
-        """A number of 0–1; `None` if the feed does not know."""
-        if self.feed.waited is None:
-            return None
-        seconds = time.perf_counter() - self.start
-        return min((self.feed.waited - self.waited) / seconds, 1.0)
-
-
 class EpochLog(keras.callbacks.Callback):
-    """After each epoch: log.jsonl, log.csv, TensorBoard's scalars, and the curves.
+    """After each epoch: log.jsonl, log.csv and the trackers; often the curves.
+
+    curves.png is drawn at most every 30 seconds, and at the end.
 
     Put it before `Checkpoints`: an epoch that was logged but not saved is repeated
     and logged again, one that was saved but not logged would be missing for ever.
@@ -329,17 +266,21 @@ class EpochLog(keras.callbacks.Callback):
         images_per_step: how many are trained on in a step.
         broken_images: function that counts the images left out since the last start.
         feed: of the training batches.
+        trackers: which get the epochs, too, such as `recipes.training.logs.Scalars`.
 
     Raises:
         ValueError: if the log of the epochs before is damaged.
     """
 
-    def __init__(self, folder, first_epoch, images_per_step, broken_images, feed):
+    def __init__(
+        self, folder, first_epoch, images_per_step, broken_images, feed, trackers=()
+    ):
         super().__init__()
         self.folder = Path(folder)
         self.images_per_step = images_per_step
         self.broken_images = broken_images
         self.feed = feed
+        self.trackers = trackers
         self.file = self.folder / "log.jsonl"
         # An epoch that is repeated after an interruption is logged once.
         self.epochs = [
@@ -347,9 +288,9 @@ class EpochLog(keras.callbacks.Callback):
         ]
 
     def on_train_begin(self, logs=None):
-        self.scalars = Scalars(self.folder / "tensorboard")
-        for entry in self.epochs:
-            self.scalars.add(entry)
+        self.drawn = time.perf_counter()
+        for tracker in self.trackers:
+            tracker.begin(self.epochs)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -372,5 +313,15 @@ class EpochLog(keras.callbacks.Callback):
         self.epochs.append({"epoch": epoch, **values})
         write_log(self.epochs, self.file)
         write_table(self.epochs, self.folder / "log.csv")
-        self.scalars.add(self.epochs[-1])
+        for tracker in self.trackers:
+            tracker.add(self.epochs[-1])
+        # Short epochs would wait longer for the curves than for their steps.
+        if time.perf_counter() - self.drawn > SECONDS_BETWEEN_CURVES:
+            self._draw_curves()
+
+    def on_train_end(self, logs=None):
+        self._draw_curves()
+
+    def _draw_curves(self):
         draw_curves(self.epochs, self.folder / "curves.png")
+        self.drawn = time.perf_counter()

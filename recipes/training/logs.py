@@ -1,8 +1,10 @@
-"""What a training run leaves of its epochs: a log, a table, scalars, curves."""
+"""What a training run leaves of its epochs: a log, a table, curves; what follows it."""
 
 import csv
 import io
 import json
+import os
+import secrets
 import socket
 import struct
 import time
@@ -10,7 +12,7 @@ import time
 from keras_cbvit.files import write
 
 from ..figures import new_figure, save
-from ..files import append, check_form
+from ..files import append, check_form, read_json
 
 
 def read_log(file):
@@ -67,15 +69,21 @@ class Scalars:
     """
 
     def __init__(self, folder):
+        self.folder = folder
+
+    def begin(self, epochs):
+        """Begins a file with the epochs so far."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         start = f"{time.time():.0f}.{socket.gethostname()}"
-        self.file = folder / f"events.out.tfevents.{start}"
+        self.file = self.folder / f"events.out.tfevents.{start}"
         # TensorBoard forgets the files of earlier starts, which may lack an epoch or
         # have one too many.
         start = Event(session_log=SessionLog(status=SessionLog.START))
         self._write(Event(file_version="brain.Event:2"), start)
+        for entry in epochs:
+            self.add(entry)
 
     def add(self, entry):
         """Adds the numbers of an epoch."""
@@ -91,6 +99,61 @@ class Scalars:
 
     def _write(self, *events):
         append(self.file, b"".join(map(_record, events)))
+
+
+class WeightsAndBiases:
+    """A context in which Weights & Biases gets a run's epochs; a resumed run is one.
+
+    The project is `keras_cbvit` unless the environment variable WANDB_PROJECT names
+    another; WANDB_MODE=offline needs no account.
+
+    Args:
+        folder: of the run, where `wandb_id` keeps the id.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        from wandb import Error, init
+
+        file = self.folder / "wandb_id"
+        if not file.exists():
+            write(file, secrets.token_hex(8).encode())
+        try:
+            self.run = init(
+                project=os.environ.get("WANDB_PROJECT", "keras_cbvit"),
+                name=self.folder.name,
+                dir=self.folder,
+                config=read_json(self.folder / "config.json"),
+                id=file.read_text(),
+                resume="allow",
+            )
+        except Error as error:  # no account, no connection
+            raise ValueError(f"Weights & Biases: {error}") from error
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.run.finish(exit_code=0 if error is None else 1)
+
+    def begin(self, epochs):
+        """The run has the epochs so far."""
+
+    def add(self, entry):
+        """Logs the numbers of an epoch."""
+        numbers = {name: value for name, value in entry.items() if name != "epoch"}
+        self.run.log(numbers, step=entry["epoch"])
+
+
+def require_wandb():
+    """Raises an ImportError if the package is missing."""
+    try:
+        from wandb import init  # noqa: F401 - a folder called wandb has none
+    except ImportError as error:
+        raise ImportError(
+            "--wandb needs the package wandb, which is not installed: "
+            'pip install "keras_cbvit[wandb]"'
+        ) from error
 
 
 def _record(event):
@@ -114,23 +177,34 @@ _TITLES = {
 
 def draw_curves(epochs, path):
     """Draws the loss and what is measured of test images over the epochs of a log."""
-    numbers = [entry["epoch"] + 1 for entry in epochs]
-    marker = "o" if len(epochs) < 3 else None
+    names = curves_of(epochs)
+    figure = new_figure(4.5 * len(names), 3.6)
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        draw_curve(axis, epochs, name)
+    save(figure, path)
+
+
+def curves_of(epochs):
+    """What has a curve: the loss, and what is measured of test images."""
     measured = [name[4:] for name in epochs[0] if name.startswith("val_")]
     measured = [name for name in measured if not name.startswith("ema_")]
-    drawn = list(dict.fromkeys(["loss", *measured]))
-    figure = new_figure(4.5 * len(drawn), 3.6)
-    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axis, name in zip(axes, drawn, strict=True):
-        for key, style, kind in (
-            (name, "--", "training"),
-            (f"val_{name}", "-", "test"),
-        ):
-            if key in epochs[0]:
-                values = [entry[key] for entry in epochs]
-                axis.plot(numbers, values, style, marker=marker, label=kind)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save(figure, path)
+    return list(dict.fromkeys(["loss", *measured]))
+
+
+def draw_curve(axis, epochs, name):
+    """Draws a number of training and test images, one of `curves_of`."""
+    numbers = [entry["epoch"] + 1 for entry in epochs]
+    marker = "o" if len(epochs) < 3 else None
+    for key, style, kind in (
+        (name, "--", "training"),
+        (f"val_{name}", "-", "test"),
+    ):
+        if key in epochs[0]:
+            values = [entry[key] for entry in epochs]
+            axis.plot(numbers, values, style, marker=marker, label=kind)
+    axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_ylabel(_TITLES.get(name, name.replace("_", " ")))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)

@@ -10,11 +10,13 @@ import keras
 
 from keras_cbvit.pretrained.publishing import check_publishable
 
-from ..data.fingerprints import of_dataset
+from ..data.fingerprints import dataset_fingerprint
 from ..publishing import measure_and_publish
-from . import callbacks, fine_tuning, run_folder
+from . import callbacks, fine_tuning, logs, run_folder
 from .devices import distribute, this_process
 from .hand_over import build_feed, check_feed, hand_over
+from .progress import Progress
+from .summary import summary
 
 
 def train(task, experiment, command):
@@ -51,6 +53,8 @@ def _train(task, experiment, command, held):
         task.check(experiment)
         fine_tuning.check(experiment)
         check_feed(run)
+        if run.wandb:
+            logs.require_wandb()
         # The network says what is wrong with its arguments; the classes come with the
         # data.
         task.build(experiment.network, experiment.data, 2, run.precision)
@@ -76,7 +80,7 @@ def _train(task, experiment, command, held):
         trainer = task.compile(model, experiment, batches)
         if is_first:
             held.enter_context(run_folder.locked(run.folder))
-            run_folder.claim(task, experiment, command, of_dataset(dataset))
+            run_folder.claim(task, experiment, command, dataset_fingerprint(dataset))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
                 f"{len(dataset.test)} test images of {len(dataset.class_names)} "
@@ -91,13 +95,13 @@ def _train(task, experiment, command, held):
         )
         held.enter_context(checkpoints.noted())
         evaluating = task.validation(model, experiment, batches)
-        _fit(trainer, batches, feed, evaluating, checkpoints, training, run)
+        trackers = _trackers(run, held) if is_first else []
+        _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, run)
     if broken := _broken_images(batches):
         print(f"{broken} images could not be decoded and were left out.")
     finished = fine_tuning.result(task.finish(model), training)
     if is_first:
         run_folder.save(finished, run.folder / "model.keras")
-        print(f"The model is in {run.folder / 'model.keras'}.")
     if training.ema_decay is not None:
         with callbacks.averaged(trainer):
             fine_tuning.complete(model, training)
@@ -106,13 +110,18 @@ def _train(task, experiment, command, held):
             run_folder.save(averages, run.folder / "model_ema.keras")
     if is_first:
         task.draw(finished, dataset, experiment)
-    if run.publish and is_first:
-        publish_run(task, finished, dataset, experiment, command)
+        found = None
+        if run.report:
+            found, sections = task.examine(finished, dataset, experiment)
+            task.write_report(dataset, experiment, sections)
+        if run.publish:
+            publish_run(task, finished, dataset, experiment, command, found)
+        print(summary(run))
     return finished, dataset
 
 
-def publish_run(task, model, dataset, experiment, command):
-    """Measures the model of a run and publishes it."""
+def publish_run(task, model, dataset, experiment, command, found):
+    """Publishes the model of a run with what was measured of it."""
     run = experiment.run
     measure_and_publish(
         task,
@@ -121,6 +130,7 @@ def publish_run(task, model, dataset, experiment, command):
         run.weights_dir,
         dataset,
         experiment.data,
+        found,
         trained_on=f"{dataset.description}, {len(dataset.train)} images",
         recipe=command,
         license=run.license,
@@ -139,7 +149,15 @@ def _notes(task, experiment):
     )
 
 
-def _fit(trainer, batches, feed, evaluating, checkpoints, training, run):
+def _trackers(run, held):
+    """What gets the epochs beside the run's own log, while `held` holds it."""
+    found = [logs.Scalars(run.folder / "tensorboard")] if run.tensorboard else []
+    if run.wandb:
+        found.append(held.enter_context(logs.WeightsAndBiases(run.folder)))
+    return found
+
+
+def _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, run):
     """Trains to the end, from the last checkpoint in the run folder if there is one."""
     is_first = this_process()[0] == 0
     train_batches = batches[0]
@@ -147,15 +165,20 @@ def _fit(trainer, batches, feed, evaluating, checkpoints, training, run):
     step = checkpoints.restore(trainer)
     epoch, done = divmod(step, steps_per_epoch)
     if is_first and 0 < step < training.epochs * steps_per_epoch:
-        print(f"Going on after step {done} of epoch {epoch + 1} in {run.folder}.")
+        print(f"Resuming after step {done} of epoch {epoch + 1} in {run.folder}.")
         run_folder.warn_elsewhere(run.folder)
     watching = [*evaluating, callbacks.StopOnNonFiniteLoss(checkpoints)]
     if is_first:
         images, epochs = train_batches.batch_size, training.epochs
         watching += [
-            callbacks.Progress(step, steps_per_epoch, epochs, images, feed),
+            Progress(step, steps_per_epoch, epochs, images, feed),
             callbacks.EpochLog(
-                run.folder, epoch, images, lambda: _broken_images(batches), feed
+                run.folder,
+                epoch,
+                images,
+                lambda: _broken_images(batches),
+                feed,
+                trackers,
             ),
         ]
     watching.append(checkpoints)

@@ -16,9 +16,9 @@ import keras
 from keras_cbvit.files import InMemory, write
 from keras_cbvit.pretrained.sources import locate
 
-from ..data.fingerprints import FORM, differences_of
-from ..files import check_form, read_object, write_object
-from ..machine import run_on
+from ..data.fingerprints import FORM, describe_differences
+from ..files import check_form, read_json, write_json
+from ..machine import machine_info
 from .devices import device, thread_variables, threads
 
 
@@ -48,8 +48,8 @@ def claim(task, experiment, command, data=None):
         task: of the experiment.
         experiment: whose run folder it is.
         command: what it is run by.
-        data: what `recipes.data.fingerprints.of_dataset` gives, which must be the
-            same, too; `None` for a run that will not be resumed.
+        data: what `recipes.data.fingerprints.dataset_fingerprint` gives, which must be
+            the same, too; `None` for a run that will not be resumed.
 
     Raises:
         ValueError: if the folder is of another run.
@@ -72,14 +72,14 @@ def claim(task, experiment, command, data=None):
         "backend": keras.backend.backend(),
         "versions": versions(),
         "commit": git_commit(),
-        **run_on(),
+        **machine_info(),
         "device": device(),
         "threads": threads(),
         "thread_variables": thread_variables(),
     }
     if data is not None:
         config["data"] = data
-    write_object(folder / "config.json", config)
+    write_json(folder / "config.json", config)
 
 
 def read_config(folder):
@@ -90,7 +90,7 @@ def read_config(folder):
     """
     file = folder / "config.json"
     try:
-        found = read_object(file)
+        found = read_json(file)
         check_form(found, _FORM)
         if "data" in found:  # else it is only printed
             check_form(found, _TO_GO_ON)
@@ -138,7 +138,7 @@ def _refuse_other_data(folder, data):
             f"{folder / 'config.json'} does not say what data the run was trained on; "
             "give another folder, or remove it."
         )
-    differences = list(differences_of(found["data"], data))
+    differences = list(describe_differences(found["data"], data))
     _refuse(folder, "on other data", differences, "; ")
 
 
@@ -169,7 +169,11 @@ def warn_elsewhere(folder):
     now |= {"commit": git_commit(), "device": device()}
     before = found | found["versions"]
     if now["device"] == found["device"] == "CPU":
-        now |= {"cpu": run_on()["cpu"], "threads": threads(), **thread_variables()}
+        now |= {
+            "cpu": machine_info()["cpu"],
+            "threads": threads(),
+            **thread_variables(),
+        }
         before |= found["thread_variables"]
     differences = [
         f"{key} {before.get(key)!s:.80}, now {value!s:.80}"
@@ -204,6 +208,9 @@ _FREE = (
     "data_dir",
     "workers",
     "data_service",
+    "tensorboard",
+    "wandb",
+    "report",
 )
 
 

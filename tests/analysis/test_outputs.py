@@ -76,7 +76,7 @@ def test_a_path_of_several_layers_is_refused():
         x = keras.Model(inner, keras.layers.Dense(4, name="d")(inner), name=name)(x)
     other = keras.Model(inputs, keras.layers.Dense(3, name="last")(x), name="other")
     x = np.ones((2, 4), "float32")
-    with pytest.raises(ValueError, match="other has several layers of the path d."):
+    with pytest.raises(ValueError, match="other has several layers with the path d."):
         layer_outputs(other, x, "d")
     assert list(layer_outputs(other, x, "last")) == ["last"]
 

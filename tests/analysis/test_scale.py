@@ -52,5 +52,5 @@ def test_both_places_have_a_scale():
 
 @pytest.mark.parametrize("broadcast", [None, "cb"])
 def test_a_model_without_scale_is_refused(broadcast):
-    with pytest.raises(ValueError, match="has no Λ: only CB_S models"):
+    with pytest.raises(ValueError, match="has no Λ; only CB_S models"):
         analysis.scale_statistics(tiny(broadcast=broadcast))

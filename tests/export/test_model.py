@@ -53,6 +53,7 @@ def watched(monkeypatch, change):
 
 @exports
 @pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.any_backend
 def test_predictions_that_are_no_numbers_are_refused(number, tmp_path, monkeypatch):
     """Of any batch: the greatest of 0 and NaN is either, by their order."""
     watched(monkeypatch, lambda x, y: y * (np.nan if len(x) == number else 1))
@@ -71,6 +72,7 @@ def test_random_images_are_as_the_model_takes_them(tmp_path, monkeypatch):
 
 
 @exports
+@pytest.mark.any_backend
 def test_a_file_that_predicts_something_else_is_not_left_behind(tmp_path, monkeypatch):
     """The difference is real: the file is that of another model."""
     model, other = fill(tiny(depth=1)), fill(tiny(depth=1), seed=1)
@@ -121,10 +123,13 @@ def test_metadata_say_how_to_feed_and_name(tmp_path):
     [
         ({"format": "coreml"}, "format='coreml' is unknown"),
         ({"format": "torch", "quantize": "int4"}, "quantize='int4' is unknown"),
-        ({"format": "torch", "quantize": "int8"}, "format='torch' has no int8"),
+        (
+            {"format": "torch", "quantize": "int8"},
+            "does not support int8; use",
+        ),
         (
             {"format": "torch", "images": np.zeros((2, 8, 12, 3))},
-            r"images are of shape (2, 8, 12, 3), but must be of (None, 8, 12, 3), 3 at",
+            r"images must have shape (None, 8, 12, 3), at least 3 of them, not (2, 8",
         ),
         (
             {"format": "torch", "crop_fraction": 7},
@@ -150,7 +155,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path):
 @pytest.mark.any_backend
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="give a folder that does not"):
+    with pytest.raises(FileExistsError, match="use a folder that does not"):
         keras_cbvit.export_model(tiny(depth=1), tmp_path, "torch")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -170,7 +175,7 @@ def test_several_outputs_are_refused(tmp_path):
 def test_models_that_keras_has_quantized_are_refused(mode, tmp_path):
     model = tiny(depth=1)
     model.quantize(mode)
-    with pytest.raises(ValueError, match="before it is quantized"):
+    with pytest.raises(ValueError, match="before quantization"):
         keras_cbvit.export_model(model, tmp_path / "export", "torch")
 
 
@@ -184,6 +189,6 @@ def test_a_process_that_is_killed_says_so(tmp_path, monkeypatch):
         subprocess, "run", lambda command, **how: run([command[0], "-c", code], **how)
     )
     monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)
-    with pytest.raises(ValueError, match="was ended by SIGKILL; too little memory"):
+    with pytest.raises(ValueError, match="was killed by SIGKILL, perhaps for lack"):
         keras_cbvit.export_model(tiny(depth=1), tmp_path / "export", OWN)
     assert not [*tmp_path.iterdir()]

@@ -26,7 +26,7 @@ def test_the_size_may_be_unknown():
 
 
 def test_a_map_that_cannot_be_halved_is_refused():
-    with pytest.raises(ValueError, match="maps of 1x3 places cannot be halved: images"):
+    with pytest.raises(ValueError, match="maps of 1x3 patches are too small; images"):
         FeatureScales()([np.zeros((1, 1, 3, 2), "float32")] * 4)
 
 

@@ -48,7 +48,7 @@ def test_the_kernel_starts_uniform_as_pytorchs_convolutions():
 
 @pytest.mark.parametrize("height, width", [(8, 10), (10, 8)])
 def test_a_patch_size_that_does_not_divide_the_sides_is_refused(height, width):
-    message = f"patch_size=4 does not divide images of {height}x{width} pixels"
+    message = f"patch_size=4 does not divide the size of the images, {height}x{width}"
     with pytest.raises(ValueError, match=message):
         PatchEmbedding(4, 5)(np.zeros((1, height, width, 3), "float32"))
 

@@ -34,7 +34,7 @@ def test_anything_else_is_refused(value):
 @pytest.mark.parametrize("place", ["msa_end", "mlp_front", "mlp_mid", "mlp_end"])
 def test_a_layer_that_makes_another_shape_is_refused_at_any_place(place):
     block = EncoderBlock(2, 6, **{place: [LayerScale(), keras.layers.Flatten()]})
-    with pytest.raises(ValueError, match="has to keep their shape at its place"):
+    with pytest.raises(ValueError, match="must keep the shape of its inputs"):
         block(np.zeros((2, 3, 4), "float32"))
 
 

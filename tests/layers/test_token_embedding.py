@@ -141,6 +141,7 @@ def test_on_its_own_grid_it_adds_what_was_learned(model, weights):
 
 # More, fewer, more and fewer, as many patches as in the grid but not its grid.
 @pytest.mark.parametrize("grid", [(6, 5), (2, 3), (7, 2), (4, 3), (1, 1)])
+@pytest.mark.any_backend
 def test_on_another_grid_it_is_what_weights_loaded_for_it_are(model, weights, grid):
     tokens, images = inputs(*grid)
     prefix, position, (registers, positioned) = weights
@@ -169,9 +170,9 @@ def test_a_resampled_output_is_of_the_compute_dtype():
 def test_tokens_that_are_not_those_of_the_images_are_refused():
     layer = TokenEmbedding(2, (3, 4), name="tokens")
     tokens, images = inputs(3, 4)
-    with pytest.raises(ValueError, match="tokens was given 11 tokens of patches, but"):
+    with pytest.raises(ValueError, match="tokens got 11 patch tokens, but"):
         layer(tokens[:, 1:], images)
-    with pytest.raises(ValueError, match="patch_size=2 does not divide images of 5x8"):
+    with pytest.raises(ValueError, match="patch_size=2 does not divide .* 5x8"):
         layer(tokens, images[:, 1:])
     with pytest.raises(ValueError, match=r"grid=\(3,\) must be \(rows, columns\)"):
         TokenEmbedding(2, (3,))

@@ -51,6 +51,7 @@ def called(monkeypatch):
         {"input_shape": (None, None, 3)},
     ],
 )
+@pytest.mark.any_backend
 def test_a_block_is_one_call(changes, options, called):
     counts = called(tiny(depth=3, **changes), **options)
     assert [counts[f"block_{i}"] for i in range(3)] == [1, 1, 1]

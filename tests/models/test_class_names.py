@@ -7,7 +7,7 @@ import pytest
 import keras_cbvit
 from keras_cbvit.pretrained.publishing import in_float32
 from tests.models.test_segmentation import pixels, upernet
-from tests.tiny import QUANTIZED_FILES, fill, predict, tiny
+from tests.tiny import QUANTIZED_FILES, fill, first_on_each_backend, predict, tiny
 
 NAMES = ("cat", "dog", "eel")
 
@@ -17,7 +17,7 @@ def named(model):
     return model
 
 
-@pytest.mark.parametrize("build", [tiny, upernet])
+@pytest.mark.parametrize("build", first_on_each_backend([tiny, upernet]))
 def test_names_come_back_from_a_file(build, tmp_path):
     model = build()
     assert model.class_names is None
@@ -33,6 +33,7 @@ def test_names_come_back_from_a_file(build, tmp_path):
 
 
 @pytest.mark.parametrize("build", [tiny, upernet])
+@pytest.mark.any_backend
 def test_names_are_checked(build):
     model = build()
     model.class_names = np.array(["cat", "dog ", "e\u0301"])
@@ -51,6 +52,7 @@ def test_a_model_without_a_head_has_no_names():
         named(tiny(include_top=False, classes=None))
 
 
+@pytest.mark.any_backend
 def test_names_come_along_with_the_head_and_not_without(tmp_path):
     named(fill(tiny())).save(tmp_path / "model.keras")
 
@@ -66,7 +68,7 @@ def test_names_come_along_with_the_head_and_not_without(tmp_path):
         assert load(**changes).class_names is None
 
 
-@pytest.mark.parametrize("build", [tiny, upernet])
+@pytest.mark.parametrize("build", first_on_each_backend([tiny, upernet]))
 def test_a_copy_by_the_configuration_is_of_the_same_class(build):
     model = named(build())
     copy = type(model).from_config(model.get_config())

@@ -4,7 +4,7 @@ import pytest
 
 import keras_cbvit
 from keras_cbvit.analysis import scale_layers
-from tests.tiny import tiny
+from tests.tiny import first_on_each_backend, tiny
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 12, 3)).astype("float32")
 
@@ -21,17 +21,19 @@ def with_scale(value=1.0, **options):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"broadcast_place": "mlp_front"},
-        {"broadcast_place": "mlp_mid"},
-        {"broadcast_place": "msa_end"},
-        {"broadcast_place": "both", "layer_scale": 0.5, "squeeze_excitation": True},
-        {"broadcast_blocks": "upper", "context": "max"},
-        {"broadcast_blocks": (0,), "context": "token"},
-        {"broadcast_place": "mlp_mid", "activation": "swiglu"},
-        {"broadcast_place": "msa_end", "uniform_head": "replaced"},
-    ],
+    first_on_each_backend(
+        [
+            {},
+            {"broadcast_place": "mlp_front"},
+            {"broadcast_place": "mlp_mid"},
+            {"broadcast_place": "msa_end"},
+            {"broadcast_place": "both", "layer_scale": 0.5, "squeeze_excitation": True},
+            {"broadcast_blocks": "upper", "context": "max"},
+            {"broadcast_blocks": (0,), "context": "token"},
+            {"broadcast_place": "mlp_mid", "activation": "swiglu"},
+            {"broadcast_place": "msa_end", "uniform_head": "replaced"},
+        ]
+    ),
     ids=str,
 )
 def test_the_cb_model_predicts_the_same(options):

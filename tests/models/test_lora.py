@@ -200,7 +200,7 @@ CONDITIONS = {
         pytest.param(
             name,
             marks=[
-                *([] if name in ("Λ", "int8") else [pytest.mark.any_backend]),
+                *([] if name == "int8" else [pytest.mark.any_backend]),
                 *([QUANTIZED_FILES] if name.startswith("int") else []),
             ],
         )
@@ -309,15 +309,15 @@ REFUSED = {
     "has no Λ": (tiny, {"train_scale": True}),
     "other has no encoder blocks": (other_model, {}),
     "model='vit' must be a keras.Model": (lambda: "vit", {}),
-    "has LoRA of rank=3, alpha=3, targets=('fc1', 'fc2', 'projection', 'qkv') and "
-    "blocks=(0, 1) already": (lambda: with_lora(rank=3), {}),
+    "has LoRA with rank=3, alpha=3, targets=('fc1', 'fc2', 'projection', 'qkv') and "
+    "blocks=(0, 1); call merge_lora": (lambda: with_lora(rank=3), {}),
     "alpha=4": (lambda: with_lora(alpha=4), {}),
-    "blocks=(0,) already": (lambda: with_lora(blocks=[0]), {}),
-    "LoRA that keras_cbvit.enable_lora does not give, for instance that of": (
+    "blocks=(0,); call": (lambda: with_lora(blocks=[0]), {}),
+    "LoRA that was not added by keras_cbvit.enable_lora, for instance in": (
         with_lora_of_the_head,
         {},
     ),
-    "is quantized to float8, with which Keras has no LoRA": (in_float8, {}),
+    "is quantized to float8, for which Keras does not support LoRA": (in_float8, {}),
 }
 
 
@@ -346,7 +346,7 @@ def test_what_cannot_be_merged_stays():
     model.quantize("int8")
     keras_cbvit.enable_lora(model, 2)
     before = predict(fill_lora(model))
-    with pytest.raises(ValueError, match="qkv is quantized to int8, so its kernel"):
+    with pytest.raises(ValueError, match="qkv is quantized to int8, so LoRA"):
         keras_cbvit.merge_lora(model)
     np.testing.assert_array_equal(predict(model), before)
 

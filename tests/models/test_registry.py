@@ -50,6 +50,7 @@ def test_a_registered_model_of_one_of_the_sizes_has_a_upernet(monkeypatch):
     ]
 
 
+@pytest.mark.any_backend
 def test_names_of_models_are_those_of_their_specs_and_upernets_own():
     assert architecture_of(tiny()) is None
     vit = tiny(depth=4, input_shape=(16, 16, 3))

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from keras_cbvit.pretrained.formats import hugging_face
 from tests.peers.beside import assert_same_content, images_for, our_outputs
+from tests.tiny import first_on_each_backend
 
 TOLERANCE = 1e-5
 WIDE = {"image_size": (32, 48)}
@@ -173,7 +174,7 @@ def files_of(model, folder):
     return load_file(folder / "model.safetensors"), config
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", first_on_each_backend(CASES))
 def test_a_model_and_its_files_give_what_it_gives(case, tmp_path):
     kind, options, compare, (mean, std), expected = CASES[case]
     model = build(kind, **options)
@@ -191,6 +192,7 @@ def test_a_model_and_its_files_give_what_it_gives(case, tmp_path):
     assert_same_content(hugging_face.read(arrays, config, "its files"), content)
 
 
+@pytest.mark.any_backend
 def test_images_and_texts_of_clip(tmp_path):
     model = build_of_texts("CLIPModel", {}, patch_size=8)
     content = hugging_face.from_model(model)
@@ -206,12 +208,14 @@ def test_images_and_texts_of_clip(tmp_path):
     assert_same_content(hugging_face.read(arrays, config, "its files"), content)
 
 
+@pytest.mark.any_backend
 def test_images_and_texts_of_siglip():
     model = build_of_texts("SiglipModel", {})
     tower = hugging_face.from_model(model.vision_model)
     assert_same_content(hugging_face.from_model(model), tower)
 
 
+@pytest.mark.any_backend
 def test_classifier_of_siglip():
     model = build_of_texts("SiglipForImageClassification", {})
     content = hugging_face.from_model(model)
@@ -220,6 +224,7 @@ def test_classifier_of_siglip():
     np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
 
 
+@pytest.mark.any_backend
 def test_what_belongs_to_pretraining_is_left_out():
     mae = build(
         "ViTMAEForPreTraining",
@@ -234,6 +239,7 @@ def test_what_belongs_to_pretraining_is_left_out():
     )
 
 
+@pytest.mark.any_backend
 def test_the_image_processor_says_how_images_are_normalized():
     model = build("ViTModel")
     arrays, config = model.state_dict(), model.config.to_dict()
@@ -249,6 +255,7 @@ def test_the_image_processor_says_how_images_are_normalized():
         assert (list(spec.mean), list(spec.std)) == expected
 
 
+@pytest.mark.any_backend
 def test_images_of_other_channels_are_taken_as_they_are():
     model = build("ViTModel", num_channels=1)
     content = hugging_face.from_model(model)
@@ -258,6 +265,7 @@ def test_images_of_other_channels_are_taken_as_they_are():
     np.testing.assert_allclose(our_outputs(content, images), theirs, atol=TOLERANCE)
 
 
+@pytest.mark.any_backend
 def test_names_of_classes_that_are_words():
     names = {0: "crane", 1: "boat"}
     model = build("ViTForImageClassification", id2label=names)
@@ -283,17 +291,21 @@ def test_without_a_config_the_kind_of_model_tells(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("ViTModel", {"hidden_act": "relu"}, "hidden_act='relu', which no model"),
+        (
+            "ViTModel",
+            {"hidden_act": "relu"},
+            "hidden_act='relu', which is not",
+        ),
         ("ViTModel", {"patch_size": (8, 16)}, "patches of 8x16 pixels"),
-        ("BeitModel", {}, "the model type 'beit' of Hugging Face, which is not read"),
-        ("Data2VecVisionModel", {}, "the model type 'data2vec-vision'"),
-        ("YolosModel", {"image_size": (32, 32)}, "the model type 'yolos'"),
+        ("BeitModel", {}, "the model_type 'beit', which is not supported"),
+        ("Data2VecVisionModel", {}, "the model_type 'data2vec-vision'"),
+        ("YolosModel", {"image_size": (32, 32)}, "the model_type 'yolos'"),
         (
             "SwinModel",
             {"depths": [1], "num_attention_heads": [2], "window_size": 2},
-            "the model type 'swin'",
+            "the model_type 'swin'",
         ),
-        ("BertModel", {"vocab_size": 20}, "the BertModel is no model that is read"),
+        ("BertModel", {"vocab_size": 20}, "the BertModel is not supported"),
     ],
 )
 def test_what_our_model_cannot_be_is_refused(kind, options, message):
@@ -306,7 +318,7 @@ def test_what_our_model_cannot_be_is_refused(kind, options, message):
 @pytest.mark.any_backend
 def test_a_classifier_of_clip_is_refused():
     model = build_of_texts("CLIPForImageClassification", {})
-    with pytest.raises(ValueError, match="went through no last norm"):
+    with pytest.raises(ValueError, match="without a last norm"):
         hugging_face.from_model(model)
     assert hugging_face.from_model(model.vision_model).spec.classes is None
 
@@ -323,18 +335,18 @@ def without(arrays, part):
         (
             lambda found: without(found, "1.layernorm_after"),
             {},
-            "is block_1/norm2 here",
+            "no weights for the layer block_1/norm2",
         ),
         (lambda found: {**found, "lambda_1": found["layernorm.bias"]}, {}, "lambda_1"),
         (
             lambda found: {**found, "layernorm.bias": np.full(32, np.nan, "float32")},
             {},
-            "not finite, in what is norm here",
+            "for the layer norm that are not finite",
         ),
-        (dict, {"image_size": 64}, "positions of 4 patches, not of 4x4"),
+        (dict, {"image_size": 64}, "positions for 4 patches, not for 4x4"),
         (dict, {"image_size": "large"}, "x: image_size='large' must be a whole number"),
         (dict, {"hidden_size": 64}, "tokens of 32 channels, but its config"),
-        (dict, {"num_attention_heads": 5}, "x is of no model .* num_heads=5"),
+        (dict, {"num_attention_heads": 5}, "x is not a valid model: num_heads=5"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arrays, config, message, tmp_path):
@@ -346,7 +358,7 @@ def test_what_does_not_go_together_is_refused(arrays, config, message, tmp_path)
 @pytest.mark.any_backend
 def test_the_number_of_heads_is_not_guessed():
     arrays = build("ViTModel").state_dict()
-    with pytest.raises(ValueError, match="without its config.json"):
+    with pytest.raises(ValueError, match="has no config.json"):
         hugging_face.read({name: arrays[name].numpy() for name in arrays}, None, "x")
 
 

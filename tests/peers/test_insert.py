@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
+from tests.tiny import first_on_each_backend
 
 SIZES = {"image_shape": (32, 32, 3), "patch_size": 16, "num_layers": 2}
 SIZES |= {"num_heads": 2, "hidden_dim": 8}
@@ -61,7 +62,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", MODELS)
+@pytest.mark.parametrize("case", first_on_each_backend(MODELS))
 def test_predicts_the_same_trains_and_is_loaded(case, images, tmp_path):
     make, after, count = MODELS[case]
     model = make()

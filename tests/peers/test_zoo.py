@@ -39,12 +39,14 @@ def test_a_live_model_is_one_of_cbs_that_predicts_as_it_does():
         (lambda: torchvision.models.mobilenet_v2(), "a convolutional network"),
     ],
 )
+@pytest.mark.any_backend
 def test_weights_of_other_networks_are_called_by_their_names(make, kind):
     arrays = {name: tensor.numpy() for name, tensor in make().state_dict().items()}
     with pytest.raises(ValueError, match=f"weights of the file are those of {kind}"):
         read_state_dict(arrays, None, "the file")
 
 
+@pytest.mark.any_backend
 def test_the_names_of_imagenets_classes_are_those_of_wordnet():
     """By timm's copy of WordNet; two are lengthened, so that all are different."""
     info = ImageNetInfo("imagenet-1k")

@@ -77,7 +77,7 @@ def assert_weights_of(model, state):
 @pytest.mark.any_backend
 @pytest.mark.slow
 def test_imagenet_weights_are_fine_tuned_on_other_classes_and_sizes(hub, states):
-    with pytest.warns(UserWarning, match=r"those of vit_s\.imagenet, a plain ViT"):
+    with pytest.warns(UserWarning, match=r"loading vit_s\.imagenet, a plain ViT"):
         model = keras_cbvit.ViTCB_S(weights="imagenet")
     assert (model.name, model.spec.broadcast) == ("vitcbs_s", "cbs")
     assert_weights_of(model, states["s"])
@@ -144,7 +144,7 @@ def test_a_full_name_is_that_of_the_plain_model(hub, recwarn):
     ],
 )
 def test_cb_in_words_is_an_error_that_names_the_two_ways(build, hub):
-    message = "no published weights 'vitcb_s.imagenet'"
+    message = "no weights 'vitcb_s.imagenet' are published"
     with pytest.raises(ValueError, match=message) as error:
         build()
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal "):
@@ -202,7 +202,7 @@ def test_the_records_are_those_of_the_published_files():
     assert record.preprocessing.crop_fraction == pytest.approx(224 / 248)
     (evaluation,) = record.evaluations
     assert evaluation.metrics == {"top1": 0.799, "top5": 0.95}
-    assert "was not measured" in evaluation.notes
+    assert "not measured" in evaluation.notes
 
 
 @any_backend

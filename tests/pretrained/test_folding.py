@@ -30,6 +30,7 @@ def save(tmp_path):
         {"broadcast": "cbs", "context": "token"},
     ],
 )
+@pytest.mark.any_backend
 def test_a_model_without_layer_scale_predicts_the_same(changes, save):
     model, path = save(**changes)
     folded = keras_cbvit.ViTCB(weights=path, fold_layer_scale=True)
@@ -62,10 +63,10 @@ def test_the_maximum_is_of_positive_factors(save):
 
 def test_what_cannot_be_folded_is_refused(save, tmp_path):
     _, path = save(squeeze_excitation=True)
-    with pytest.raises(ValueError, match="after squeeze-and-excitation"):
+    with pytest.raises(ValueError, match="follows squeeze-and-excitation"):
         keras_cbvit.ViTCB(weights=path, fold_layer_scale=True)
     tiny().save(tmp_path / "plain.keras")
-    with pytest.raises(ValueError, match="has no LayerScale; leave out fold_layer"):
+    with pytest.raises(ValueError, match="has no LayerScale; remove fold_layer"):
         keras_cbvit.ViTCB(weights=tmp_path / "plain.keras", fold_layer_scale=True)
     with pytest.raises(ValueError, match="fold_layer_scale"):
         tiny(fold_layer_scale=True)

@@ -60,7 +60,7 @@ def test_cb_in_words_is_refused_with_the_two_ways(is_ours, path):
     if is_ours:
         model, path = keras_cbvit.load_model(path), path.with_name("plain.keras")
         model.save(path)
-    message = "are of a plain ViT; with broadcast='cb'"
+    message = "are from a plain ViT; with broadcast='cb'"
     with pytest.raises(ValueError, match=message) as error:
         keras_cbvit.ViTCB(weights=path, broadcast="cb")
     for way in ("broadcast='cbs'", "`keras-cbvit train imagenet_anneal`", "--anneal-c"):
@@ -74,7 +74,7 @@ def test_heads_come_and_go(path, tmp_path):
     assert predict(features).shape == (4, 64)
     headless = tmp_path / "headless.safetensors"
     save_file(HEADLESS, headless)
-    with pytest.raises(ValueError, match=r"has no classification head: give classes="):
+    with pytest.raises(ValueError, match=r"has no classification head; pass classes="):
         keras_cbvit.ViTCB(weights=headless)
     assert predict(keras_cbvit.ViTCB(weights=headless, classes=5)).shape == (4, 5)
     backbone = keras_cbvit.ViTCB(weights=headless, include_top=False, pooling="token")
@@ -115,7 +115,7 @@ def test_weights_of_another_network_are_called_by_its_name(name, kind, tmp_path)
 def test_unknown_names_are_counted_not_listed(tmp_path):
     others = {f"other.{i}.weight": np.zeros(1) for i in range(144)}
     save_file(others, tmp_path / "other.safetensors")
-    message = r"names of no Vision Transformer that is known: 144 arrays, the first"
+    message = r"match no supported Vision Transformer; the first of 144"
     with pytest.raises(ValueError, match=message) as error:
         keras_cbvit.ViTCB(weights=tmp_path / "other.safetensors")
     assert len(str(error.value)) < 300
@@ -135,12 +135,12 @@ def test_a_live_model_of_this_package(path):
     tuned = keras_cbvit.ViTCB(weights=model, classes=5)
     assert tuned.output_shape == (None, 5)
     keras_cbvit.enable_lora(model, 2)
-    with pytest.raises(ValueError, match="has LoRA; give a model in floats"):
+    with pytest.raises(ValueError, match="has LoRA; pass a model"):
         keras_cbvit.ViTCB(weights=model)
 
 
 def test_what_is_assumed_of_a_file_without_a_configuration_is_said(path):
-    with pytest.warns(UserWarning, match=r"so num_heads=1, mean=.* are assumed"):
+    with pytest.warns(UserWarning, match=r"assuming num_heads=1, mean="):
         keras_cbvit.ViTCB(weights=path)
     half = (0.5, 0.5, 0.5)
     with warnings.catch_warnings():

@@ -39,7 +39,7 @@ def test_names_are_those_of_a_model():
     assert best == [[("dog", 0.625)], [("cat", 0.5)]]
     assert keras_cbvit.class_names(model) == NAMES
     for nameless in (tiny(name="mine"), keras.Sequential(name="mine")):
-        with pytest.raises(ValueError, match="mine does not know the names of its cl"):
+        with pytest.raises(ValueError, match="mine has no class names"):
             keras_cbvit.class_names(nameless)
 
 
@@ -64,7 +64,7 @@ def test_unknown_weights_and_weights_without_classes_are_refused(weights, own_fo
     write_catalog(own_folder, entry("vitcb_s.headless", class_names=[]), entry())
     message = (
         f"'{weights}' is not the name of published weights with "
-        "classes. Known weights: vitcb_s.headless, vitcb_s.toy"
+        "class names. Known weights: vitcb_s.headless, vitcb_s.toy"
     )
     with pytest.raises(ValueError, match=message):
         keras_cbvit.decode_predictions([[0.25, 0.75]], weights)
@@ -72,6 +72,6 @@ def test_unknown_weights_and_weights_without_classes_are_refused(weights, own_fo
 
 @pytest.mark.parametrize("shape", [(2, 4), (3,), (1, 2, 3)])
 def test_predictions_of_another_shape_are_refused(shape):
-    message = r"cannot be named with 3 class names; they must be of shape \(batch, 3\)"
+    message = r"predictions must have shape \(batch, 3\) for 3 class names"
     with pytest.raises(ValueError, match=message):
         keras_cbvit.decode_predictions(np.zeros(shape), NAMES)

@@ -63,9 +63,9 @@ def without(field):
         ('{"version": "2", "weights": []}', "its version is '2', not 2"),
         ("[]", "list indices must be integers"),
         ('{"version": 2, "weights": null}', "'NoneType' object is not iterable"),
-        ('{"version": 2, "weights": [3]}', "every record needs a name, but one is 3"),
-        ('{"version": 2, "weights": {"a.b": {}}}', "every record needs a name"),
-        ([without("name")], "every record needs a name, but one is {'sha256'"),
+        ('{"version": 2, "weights": [3]}', "a record has no name: 3"),
+        ('{"version": 2, "weights": {"a.b": {}}}', "a record has no name"),
+        ([without("name")], "a record has no name: {'sha256'"),
         ([without("sha256")], "record 'vitcb_s.toy' has no field 'sha256'"),
         ([entry(size=3)], "record 'vitcb_s.toy' has the unknown field 'size'"),
         ([entry(bytes="3")], "field 'bytes' of the record 'vitcb_s.toy' is '3', not a"),
@@ -105,9 +105,9 @@ def without(field):
         ([entry(input_shape=[8, 8.5, 3])], "field 'input_shape' .* 8.5, not a int"),
         ([entry(input_shape=[None, "8", 3])], "field 'input_shape' .* '8', not a int"),
         ([entry(class_names=["cat", 1])], "field 'class_names' .* 1, not a str"),
-        ([entry("../../x.y")], "field 'name' .*which does not match"),
-        ([entry("a.b\n")], "field 'name' .*which does not match"),
-        ([entry(sha256="../../../../..")], "field 'sha256' .*which does not match"),
+        ([entry("../../x.y")], "field 'name' .*and does not match"),
+        ([entry("a.b\n")], "field 'name' .*and does not match"),
+        ([entry(sha256="../../../../..")], "field 'sha256' .*and does not match"),
         ([entry(bytes=10**30)], "file of the record 'vitcb_s.toy' has 1000"),
         ([entry(bytes=-1)], "file of the record 'vitcb_s.toy' has -1 bytes"),
         ("[" * 100_000, "recursion"),
@@ -130,9 +130,12 @@ def test_a_measured_value_may_be_a_whole_number():
 def test_a_record_is_checked_before_it_is_kept():
     check_record(record())
     for changes, message in (
-        ({"license": 5}, "cannot be published: the field 'license' .* is 5, not a str"),
-        ({"trained_on": {1, 2}}, "cannot be published: .* not JSON serializable"),
-        ({"bytes": 0}, "cannot be published: .* has 0 bytes"),
+        (
+            {"license": 5},
+            "record is not valid: the field 'license' .* is 5, not a str",
+        ),
+        ({"trained_on": {1, 2}}, "The record is not valid: .* not JSON serializable"),
+        ({"bytes": 0}, "The record is not valid: .* has 0 bytes"),
     ):
         with pytest.raises(ValueError, match=message):
             check_record(dataclasses.replace(record(), **changes))
@@ -141,7 +144,7 @@ def test_a_record_is_checked_before_it_is_kept():
 def test_a_large_catalog_on_the_disk_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(records_module, "LARGEST_CATALOG", 1000)
     (tmp_path / "catalog.json").write_bytes(b" " * 1001)
-    with pytest.raises(ValueError, match=r"catalog\.json has more than 1,000 bytes"):
+    with pytest.raises(ValueError, match=r"catalog\.json is larger than 1,000 bytes"):
         read_catalog_file(tmp_path / "catalog.json")
 
 

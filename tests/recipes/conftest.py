@@ -29,6 +29,7 @@ def finished(tmp_path_factory):
     experiment = small(
         folder / "run",
         depth=2,
+        report=True,
         drop_path_rate=0.5,
         publish=NAME,
         weights_dir=folder / "weights",

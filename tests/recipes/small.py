@@ -22,7 +22,7 @@ SMALL = Experiment(
     Data(dataset="digits", image_size=(8, 8)),
     dataclasses.replace(NO_AUGMENTATION, shift=1),
     Training(epochs=3, global_batch_size=256, base_learning_rate=4e-2, warmup_epochs=1),
-    Run(checkpoint_steps=3),
+    Run(checkpoint_steps=3, report=False),
 )
 STEPS_PER_EPOCH = 5
 

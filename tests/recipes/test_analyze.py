@@ -75,6 +75,7 @@ def test_a_run_and_its_published_weights_are_analyzed(
     assert not (out / "scales.png").exists()
 
 
+@pytest.mark.any_backend
 def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     for name in ("start", "trained"):
         (tmp_path / name).mkdir()
@@ -101,6 +102,7 @@ def test_scales_are_analyzed_without_a_data_set(tmp_path, capsys):
     assert not (tmp_path / "attention.png").exists()
 
 
+@pytest.mark.any_backend
 def test_a_model_of_the_ablations_is_analyzed(tmp_path, capsys):
     options = {"broadcast": "none", "squeeze_excitation": True}
     file = tmp_path / "se.keras"
@@ -113,7 +115,7 @@ def test_a_model_of_the_ablations_is_analyzed(tmp_path, capsys):
 
 def test_a_photograph_stands_upright_at_the_models_size(photo):
     model = tiny()
-    image, maps, grid = analyze._photo(model, photo)
+    image, maps, grid = analyze._load_photo(model, photo)
     assert image.shape == (8, 12, 3) and grid == (2, 3)
     assert np.all(image[:, :4, 0] > 200) and np.all(image[:, 8:, 0] < 50)
     assert [m.shape for m in maps] == [(1, 2, 7, 7)] * 2
@@ -122,11 +124,11 @@ def test_a_photograph_stands_upright_at_the_models_size(photo):
 def test_a_photograph_is_decoded_as_the_images_of_a_data_set(tmp_path):
     ramp = np.tile(np.arange(12, dtype="uint16") * 20, (8, 1))
     Image.fromarray(ramp * 257).save(tmp_path / "x.png")
-    image, _, _ = analyze._photo(tiny(), tmp_path / "x.png")
+    image, _, _ = analyze._load_photo(tiny(), tmp_path / "x.png")
     np.testing.assert_array_equal(image, np.stack([ramp] * 3, axis=-1))
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ValueError, match=r"pipe\.png is not a regular file"):
-        analyze._photo(tiny(), tmp_path / "pipe.png")
+        analyze._load_photo(tiny(), tmp_path / "pipe.png")
 
 
 def test_a_scale_is_drawn_at_its_block():
@@ -148,6 +150,7 @@ def test_a_scale_is_drawn_at_its_block():
     np.testing.assert_array_equal(curves["CB_S, MLP"], [[nan, 2, 3]])
 
 
+@pytest.mark.any_backend
 def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
     x = keras.Input((4, 4, 3))
     keras.Model(x, keras.layers.Flatten()(x), name="flat").save(tmp_path / "f.keras")
@@ -157,16 +160,16 @@ def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
     tiny().save_weights(tmp_path / "tiny.weights.h5")
     (tmp_path / "broken.keras").write_bytes(b"not a model")
     for arguments, message in (
-        ([], "There is no model to look at"),
+        ([], "at least one model"),
         ([tmp_path / "f.keras"], "flat has no EncoderBlock"),
         ([tmp_path / "t.keras", tmp_path / "u.keras"], r"u\.keras is a segmentation m"),
-        ([tmp_path / "tiny.weights.h5"], r"weights\.h5 holds weights alone"),
+        ([tmp_path / "tiny.weights.h5"], r"weights\.h5 has weights but no model"),
         ([tmp_path / "broken.keras"], r"broken\.keras is not a \.keras file"),
-        ([tmp_path / "none.keras"], "there is no such file"),
-        ([tmp_path], r"model\.keras': there is no such file"),
+        ([tmp_path / "none.keras"], "does not exist"),
+        ([tmp_path], r"model\.keras' does not exist"),
         ([tmp_path / "t.keras", "--photo", tmp_path / "none.png"], "No such file"),
         ([tmp_path / "t.keras", "--on", tmp_path / "none"], "There is no folder"),
-        (["vitcb_ti.nothing"], "no published weights 'vitcb_ti.nothing'"),
+        (["vitcb_ti.nothing"], "no weights 'vitcb_ti.nothing'"),
         ([tmp_path / "f.keras", "--images", "0"], "images=0 must be at least 1"),
     ):
         with pytest.raises(SystemExit, match=message):

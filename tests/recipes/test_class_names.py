@@ -38,6 +38,7 @@ def images(finished):
     return test.images, test.labels, said == test.labels
 
 
+@pytest.mark.any_backend
 def test_a_runs_model_knows_its_classes(finished, model_file):
     assert keras_cbvit.load_model(model_file).class_names == DIGITS
     (record,) = records_in(finished.run.weights_dir).values()
@@ -182,6 +183,7 @@ def test_the_head_of_the_same_classes_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, DISTILLED])
+@pytest.mark.any_backend
 def test_the_head_of_classes_in_another_order_is_put_into_it(tmp_path, options):
     source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"], **options)
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
@@ -214,6 +216,7 @@ def test_the_head_of_other_classes_is_reinitialized(tmp_path, options):
     assert_same_values(*({name: v[name] for name in rest} for v in (found, before)))
 
 
+@pytest.mark.any_backend
 def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
     fill(tiny()).save(tmp_path / "a.keras")
     fill(tiny(include_top=False, classes=None)).save(tmp_path / "b.keras")

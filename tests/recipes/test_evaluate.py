@@ -16,6 +16,7 @@ from recipes.evaluation.segmenters import MEASURED, data_of
 from recipes.tasks import TASKS
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import model_that_answers
+from tests.recipes.html import Page
 from tests.recipes.printed import without_padding
 from tests.recipes.small import read_log
 from tests.tiny import fill, tiny
@@ -78,7 +79,7 @@ def published(tmp_path, monkeypatch):
 def test_classes_are_matched_by_name(published, folder, capsys, class_names, right):
     name = published(class_names)
     evaluate.main([name, "--on", str(folder)])
-    assert f"{name}: {right} of 10 test images right" in capsys.readouterr().out
+    assert f"{name}: {right} of 10 test images correct" in capsys.readouterr().out
 
 
 @pytest.mark.any_backend
@@ -87,7 +88,7 @@ def test_classes_that_the_model_does_not_know_are_refused(published, folder):
     with pytest.raises(
         SystemExit,
         match="the classes white, but vitcb_toy.shades has only black, gray, blue\\. "
-        "`--probe knn linear` measures features on any classes\\.",
+        "`--probe knn linear` evaluates features on any classes\\.",
     ):
         evaluate.main([name, "--on", str(folder)])
 
@@ -98,11 +99,54 @@ def test_published_weights_are_measured_as_their_record_says(
     evaluate.main([published_digits, "--batch-size", "100"])
     accuracy = read_log(finished.run.run_dir)[-1]["val_accuracy"]
     assert capsys.readouterr().out.splitlines()[0] == (
-        f"vitcb_tests.digits: {accuracy * 360:.0f} of 360 test images right, top-1 "
+        f"vitcb_tests.digits: {accuracy * 360:.0f} of 360 test images correct, top-1 "
         f"accuracy {accuracy:.4f} (scikit-learn's digits; {keras.backend.backend()})"
     )
 
 
+def test_a_run_folder_is_measured_on_its_own_data_and_reported(
+    finished, tmp_path, capsys
+):
+    folder, file = finished.run.run_dir, tmp_path / "reports" / "run.html"
+    evaluate.main([str(folder), "--html", str(file)])
+    right = round(read_log(folder)[-1]["val_accuracy"] * 360)
+    assert f"{folder}: {right} of 360 test images" in capsys.readouterr().out
+    report = file.read_text()
+    found, of_run = Page(report), Page((folder / "report.html").read_text())
+    assert found.tables == of_run.tables
+    assert found.captions == of_run.captions
+    assert found.images == of_run.images
+    assert found.numbers["right"] == str(right)
+    assert report.count("<svg") == 3  # the calibration and two curves
+
+
+@pytest.mark.any_backend
+def test_a_report_of_models_and_conditions(published, folder, tmp_path):
+    name = published(["black", "gray", "white"])
+    arguments = [name, "--on", str(folder), "--under", "clean", "occlusion"]
+    evaluate.main([*arguments, "--html", str(tmp_path / "a.html")])
+    found = Page((tmp_path / "a.html").read_text())
+    about = [each for each in found.headings if "5 of 10 test images correct" in each]
+    assert len(about) == 2 and "occlusion" in about[1]
+    assert found.tables["Confusion matrix"][1:] == [
+        ["black", "5", "0", "0"],
+        ["gray", "3", "0", "0"],
+        ["white", "2", "0", "0"],
+    ]
+    # The file names of a folder.
+    assert found.captions[0].startswith("is gray\npredicted black, 100%\n0.png")
+
+
+@pytest.mark.any_backend
+def test_a_report_is_an_html_file_in_a_folder(tmp_path):
+    with pytest.raises(SystemExit, match=r"html=a\.txt must be a \.html file"):
+        evaluate.main(["vit_mini.cifar10", "--html", "a.txt"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file"):
+        evaluate.main(["nothing", "--html", str(tmp_path / "file" / "a.html")])
+
+
+@pytest.mark.any_backend
 def test_a_record_says_the_set_the_split_and_the_crop(published):
     measured = Evaluation(
         task="classification",
@@ -147,9 +191,10 @@ def test_the_packages_own_weights_are_measured_as_they_were_trained(family):
     assert Path(found.data_dir, found.dataset) == Path("place", config.dataset)
 
 
+@pytest.mark.any_backend
 def test_a_record_that_says_nothing_needs_a_data_set(published):
     name = published(["a", "b", "c"])
-    with pytest.raises(SystemExit, match="vitcb_toy.shades does not say what to mea"):
+    with pytest.raises(SystemExit, match="vitcb_toy.shades has no record of its test"):
         evaluate.main([name])
 
 
@@ -160,7 +205,7 @@ def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):
     with pytest.warns(UserWarning, match=r"0\.png is not a readable image"):
         evaluate.main([name, "--on", str(folder)])
     printed = capsys.readouterr().out
-    assert "4 of 9 test images right" in printed
+    assert "4 of 9 test images correct" in printed
     assert "without 1 that cannot be decoded" in printed
     with pytest.raises(SystemExit, match=r"0\.png is not a readable image"):
         evaluate.main([name, "--on", str(folder), "--strict"])
@@ -168,7 +213,7 @@ def test_a_broken_picture_is_left_out_and_said_to_be(published, folder, capsys):
 
 def test_a_file_needs_a_data_set(tmp_path):
     tiny().save(tmp_path / "model.keras")
-    with pytest.raises(SystemExit, match="give --on"):
+    with pytest.raises(SystemExit, match="set --on"):
         evaluate.main([str(tmp_path / "model.keras")])
 
 
@@ -187,12 +232,12 @@ def test_a_folder_of_another_zoo_is_measured_as_a_file_is(tmp_path, folder, caps
     for name in ("model.keras", "zoo"):
         evaluate.main([str(tmp_path / name), "--on", str(folder)])
         printed = capsys.readouterr().out
-        found.append(re.search(r"\d+ of 10 test images right", printed)[0])
+        found.append(re.search(r"\d+ of 10 test images correct", printed)[0])
     assert found[0] == found[1]
 
 
 def test_unknown_weights_are_said_to_be_unknown():
-    with pytest.raises(SystemExit, match=r"no published weights 'vitcb_ti\.nothing'"):
+    with pytest.raises(SystemExit, match=r"no weights 'vitcb_ti\.nothing'"):
         evaluate.main(["vitcb_ti.nothing"])
     with pytest.raises(SystemExit, match="no model to measure"):
         evaluate.main([])
@@ -253,13 +298,14 @@ def test_models_sets_and_conditions_side_by_side(
     assert f"({folder.name}, test, fgsm ε=2.5; " in printed
 
 
+@pytest.mark.any_backend
 def test_the_protocols_are_sets_of_the_command(tmp_path, capsys):
     labels = dict(enumerate(imagenet.VALIDATION_LABELS))
     model_that_answers(labels).save(tmp_path / "a.keras")
     arguments = [str(tmp_path / "a.keras"), "--data-dir", str(imagenet.FOLDER)]
     evaluate.main([*arguments, "--on", "imagenet", "real", "imagenet-v2", "imagenet-a"])
     printed = capsys.readouterr().out.splitlines()
-    assert "5 of 5 test images right" in printed[0]
-    assert "4 of 4 test images right" in printed[1]
-    assert "0 of 4 test images right" in printed[2]
+    assert "5 of 5 test images correct" in printed[0]
+    assert "4 of 4 test images correct" in printed[1]
+    assert "0 of 4 test images correct" in printed[2]
     assert "(imagenet_a (TFDS 0.1.0), among its 3 classes; " in printed[3]

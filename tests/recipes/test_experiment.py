@@ -60,12 +60,12 @@ def test_a_network_of_another_size_is_not_called_by_the_name_that_it_began_with(
     network = Network(model="vitcb_ti", depth=3)
     model = build_classifier(network, Data(), 10, "float32")
     assert (model.spec.depth, model.spec.hidden_dim) == (3, 192)
-    with pytest.raises(ValueError, match="of none of the paper's sizes"):
+    with pytest.raises(ValueError, match="not a registered one"):
         check_publishable(model, "vitcb_ti.digits", "weights")
 
 
 def test_an_image_size_that_does_not_fit_the_patches_is_refused():
-    with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) does not split"):
+    with pytest.raises(ValueError, match=r"input_shape=\(8, 10, 3\) must have"):
         build_classifier(SMALL.network, Data(image_size=(8, 10)), 10, "float32")
 
 

@@ -49,8 +49,8 @@ def test_published_weights_are_exported_with_what_their_record_says(
     [
         (["--images", "nowhere"], "nowhere"),
         (["--limit", "0", "--images", "."], "limit=0 must be at least 1"),
-        (["--quantize", "int8"], "'torch' has no int8"),
-        (["--to"], "--to needs a format"),
+        (["--quantize", "int8"], "'torch' does not support int8"),
+        (["--to"], "--to requires a format"),
     ],
 )
 def test_what_cannot_work_ends_in_a_sentence(options, message, tmp_path, monkeypatch):

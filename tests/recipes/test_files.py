@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from recipes.files import append, check_form, read_object, write_object
+from recipes.files import append, check_form, read_json, write_json
 from tests.full_disk import files_in, no_file_over
 
 pytestmark = pytest.mark.any_backend
@@ -23,8 +23,8 @@ def test_what_does_not_fit_leaves_the_file_as_it_was(tmp_path):
 
 
 def test_an_object_is_read_as_it_was_written(tmp_path):
-    write_object(tmp_path / "a.json", {"é": [1, None]})
-    assert read_object(tmp_path / "a.json") == {"é": [1, None]}
+    write_json(tmp_path / "a.json", {"é": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"é": [1, None]}
 
 
 def huge(path):
@@ -53,7 +53,7 @@ def test_what_is_no_object_is_said_in_short(tmp_path, content, message):
     path = tmp_path / "config.json"
     content(path) if callable(content) else path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
-        read_object(path)
+        read_json(path)
     assert len(str(caught.value)) < 200
 
 

@@ -16,6 +16,7 @@ from recipes.experiment import Experiment, Run
 from recipes.options.classification import NO_AUGMENTATION
 from recipes.options.multi_label import Augmentation, Data, Training
 from recipes.train import train
+from tests.recipes.html import Page
 from tests.recipes.printed import without_padding
 from tests.recipes.published import records_in
 from tests.recipes.small import SMALL, interrupted, read_log
@@ -134,7 +135,7 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
     [
         (
             "picture,labels\na.png,x\n",
-            "has the columns picture, labels; it needs image",
+            "has the columns picture, labels; it must have image",
         ),
         ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
@@ -146,9 +147,9 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
         ),
         (
             "image,labels,split\n0.png,a,train\n1.png,a,test\n",
-            "own.csv are of 1 classes; there must be two",
+            "own.csv have 1 classes, but at least two",
         ),
-        ("image,labels,split\n0.png,a|b,train\n", "no image of the split 'test', but"),
+        ("image,labels,split\n0.png,a|b,train\n", "no images in the split 'test'; its"),
         (
             "image,labels,split\n0.png,a|b,train\n1.png,a|c,test\n",
             "has c, but the training images have only a, b",
@@ -170,7 +171,9 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
         load_multi_label(Data(dataset=str(tmp_path), image_size=(8, 8)))
     file.write_text(text.replace(",train", ",test"))
     data = Data(dataset=str(file), image_size=(8, 8))
-    with pytest.raises(ValueError, match="no image of the split 'train', but test"):
+    with pytest.raises(
+        ValueError, match="no images in the split 'train'; its splits are test"
+    ):
         load_multi_label(data)
     assert len(load_multi_label(data, train=False).test) == 10
 
@@ -196,12 +199,12 @@ def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
     assert found.class_names == ("cat", "dog", "eel")
     np.testing.assert_array_equal(found.test.labels, [[True, False, True]])
     messages = [str(warning.message) for warning in caught]
-    assert any("no train image of 1 of its 3 classes: eel" in m for m in messages)
-    assert any("no test image of 1 of its 3 classes: dog" in m for m in messages)
+    assert any("no train images for 1 of its 3 classes: eel" in m for m in messages)
+    assert any("no test images for 1 of its 3 classes: dog" in m for m in messages)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv; it should be a CSV file"):
+    with pytest.raises(FileNotFoundError, match="none.csv. Give a CSV file"):
         load_multi_label(Data(dataset=str(tmp_path / "none.csv")))
 
 
@@ -234,7 +237,7 @@ def test_training_learns_and_logs_the_mean_average_precision(trained):
 @pytest.mark.any_backend
 def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
     ran, model = trained
-    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2)
+    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2, report=False)
     again = dataclasses.replace(ran, run=run)
     with interrupted(step=7):
         train(again)
@@ -246,7 +249,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
 def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
     ran, _ = trained
     file = write_set(tmp_path / "set")
-    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2)
+    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2, report=False)
     again = dataclasses.replace(
         ran, run=run, data=dataclasses.replace(ran.data, dataset=str(file))
     )
@@ -258,7 +261,10 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
         train(again)
 
 
-def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, capsys):
+@pytest.mark.any_backend
+def test_it_is_evaluated_by_its_name_and_its_run(
+    trained, tmp_path, monkeypatch, capsys
+):
     ran, _ = trained
     monkeypatch.setenv(PLACE_VARIABLE, str(ran.run.weights_dir))
     folder = str(ran.data.dataset).removesuffix("/labels.csv")
@@ -268,11 +274,13 @@ def test_it_is_evaluated_by_its_name_its_file_and_its_run(trained, monkeypatch, 
     assert f"vitcb_tests.colors: mean average precision {log:.4f}" in printed
     printed = without_padding(printed)
     assert "| blue |" in printed and "| threshold | precision % |" in printed
-    (row,) = evaluate.evaluate(
-        evaluate.Evaluation((str(ran.run.run_dir),), on=(ran.data.dataset,))
-    )
-    assert row["task"] == "multi_label"
-    assert row["mean_average_precision"] == pytest.approx(log, abs=1e-4)
+    evaluate.main([str(ran.run.run_dir), "--html", str(tmp_path / "report.html")])
+    assert f"run: mean average precision {log:.4f}" in capsys.readouterr().out
+    found = Page((tmp_path / "report.html").read_text())
+    of_run = Page((ran.run.run_dir / "report.html").read_text())
+    assert found.numbers["mean average precision"] == f"{log:.4f}"
+    assert found.tables == of_run.tables
+    assert len(found.tables["Thresholds"]) == 10
 
 
 @pytest.mark.any_backend
@@ -304,17 +312,20 @@ def test_a_run_with_another_separator_is_measured_and_published(trained, tmp_pat
     assert measured.options["separator"] == ";"
     mean = pytest.approx(row["mean_average_precision"], abs=1e-4)
     assert measured.metrics["mean_average_precision"] == mean
-    with pytest.raises(SystemExit, match="test_labels= is for folders"):
+    with pytest.raises(SystemExit, match="test_labels= does not apply to multi"):
         publish.main([*options, "--overwrite", "--test-labels", "none.txt"])
 
 
 @pytest.mark.any_backend
 def test_what_is_for_other_tasks_is_refused(trained, monkeypatch):
     monkeypatch.setenv(PLACE_VARIABLE, str(trained[0].run.weights_dir))
-    with pytest.raises(SystemExit, match="under=.* is not for multi-label classifiers"):
+    with pytest.raises(
+        SystemExit, match="under=.* does not apply to multi-label classifiers"
+    ):
         evaluate.main(["vitcb_tests.colors", "--under", "fgsm"])
 
 
+@pytest.mark.any_backend
 def test_the_published_model_gives_each_class_its_own_probability(trained, monkeypatch):
     ran, model = trained
     monkeypatch.setenv(PLACE_VARIABLE, str(ran.run.weights_dir))

@@ -13,7 +13,7 @@ from recipes.network import (
     Network,
     build_classifier,
     build_segmenter,
-    given,
+    given_fields,
     without_defaults,
 )
 from recipes.options.segmentation import Data
@@ -39,7 +39,7 @@ def test_the_options_are_the_fields_of_the_spec_and_what_training_adds():
     own = {"model", "weights", "initial_scale", "channels", "blocks"}
     options = {field.name for field in dataclasses.fields(Network)}
     assert options == fields - decided | own
-    assert given(Network()) == {}
+    assert given_fields(Network()) == {}
     assert set(dataclasses.asdict(Network()).values()) == {None}
 
 
@@ -80,6 +80,7 @@ def asked(monkeypatch):
         ("--depth None", {"depth": None}),
     ],
 )
+@pytest.mark.any_backend
 def test_every_field_is_an_option(asked, options, expected):
     network = digits.config().network
     assert asked("digits", *options.split()) == dataclasses.replace(network, **expected)
@@ -89,6 +90,7 @@ def test_the_plain_vit_is_asked_for_by_none_in_segmentation_too(asked):
     assert asked("camvid_mini", "--broadcast", "None").broadcast == "none"
 
 
+@pytest.mark.any_backend
 def test_what_is_typed_stays_also_where_the_config_says_the_same(asked):
     network = asked("digits", "--model", "vitcb_ti", "--depth", "4")
     assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 4, None)
@@ -137,21 +139,31 @@ def test_what_is_not_given_is_the_specs_default():
     )
 
 
+@pytest.mark.any_backend
 def test_a_network_that_is_not_of_the_task_is_refused():
     for network, message in (
-        (Network(model="upernet_vitcb_s"), "model='upernet_vitcb_s' is no classifier"),
+        (
+            Network(model="upernet_vitcb_s"),
+            "model='upernet_vitcb_s' is not a classifier",
+        ),
         (
             Network(model="vit_xl"),
-            "model='vit_xl' is no classifier; use one of vit_b, ",
+            "model='vit_xl' is not a classifier; use one of vit_b, ",
         ),
-        (Network(channels=8), "channels=8 is for UperNets"),
-        (Network(blocks=(0, 1, 2, 3)), r"blocks=\(0, 1, 2, 3\) is for UperNets"),
+        (Network(channels=8), "channels=8 applies only to UperNet"),
+        (
+            Network(blocks=(0, 1, 2, 3)),
+            r"blocks=\(0, 1, 2, 3\) applies only to UperNet",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             build_classifier(network, SMALL.data, 10, "float32")
     for network, message in (
-        (Network(model="vitcb_s"), "model='vitcb_s' is no segmentation model; use one"),
-        (Network(), "needs --channels; the paper takes 192, 384, 512"),
+        (
+            Network(model="vitcb_s"),
+            "model='vitcb_s' is not a segmentation model; use one",
+        ),
+        (Network(), "requires --channels; the paper uses 192, 384, 512"),
         (
             Network(**UPERNET, channels=4, blocks=(0, 1, 2)),
             r"blocks=\(0, 1, 2\) must be indices of four blocks, not 3",
@@ -161,6 +173,7 @@ def test_a_network_that_is_not_of_the_task_is_refused():
             build_segmenter(network, PICTURES, 3, "float32")
 
 
+@pytest.mark.any_backend
 def test_lambda_of_a_segmentation_model_starts_from_what_is_asked_for():
     network = Network(
         **UPERNET,

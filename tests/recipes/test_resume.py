@@ -14,7 +14,7 @@ from PIL import Image
 
 import keras_cbvit
 from recipes.commands import report_errors
-from recipes.data.fingerprints import of_dataset
+from recipes.data.fingerprints import dataset_fingerprint
 from recipes.data.sources import load_dataset
 from recipes.tasks import task_of
 from recipes.train import train
@@ -53,7 +53,7 @@ def of_images(folder, run_dir):
 
 def claim(experiment):
     """What training does in the run folder before its first step."""
-    data = of_dataset(load_dataset(experiment.data))
+    data = dataset_fingerprint(load_dataset(experiment.data))
     run_folder.claim(task_of(experiment), experiment, "the command", data)
 
 
@@ -131,6 +131,7 @@ def test_a_start_before_the_first_checkpoint_is_not_recorded(tmp_path):
     assert read_config(tmp_path)["threads"] == 99
 
 
+@pytest.mark.any_backend
 def test_checkpoints_without_a_configuration_are_refused(tmp_path):
     with interrupted(step=4):
         train(small(tmp_path))
@@ -157,6 +158,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("text", CONFIGS)
+@pytest.mark.any_backend
 def test_a_configuration_of_another_form_is_damaged(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     message = r"config\.json is missing or damaged \(.+\); remove .*, or give another"
@@ -178,12 +180,14 @@ def test_a_configuration_of_another_form_is_damaged(tmp_path, text):
         ("experiment", {"network": {}, "data": {}, "augmentation": {}, "run": {}}),
     ],
 )
+@pytest.mark.any_backend
 def test_a_configuration_with_a_wrong_value_is_damaged(finished, tmp_path, key, value):
     experiment = with_config(finished, tmp_path, **{key: value})
     with pytest.raises(ValueError, match=f"is missing or damaged .*'{key}|training'"):
         claim(experiment)
 
 
+@pytest.mark.any_backend
 def test_what_differs_is_said_in_short(finished, tmp_path):
     found = read_config(finished.run.run_dir)["experiment"]
     for group in found.values():

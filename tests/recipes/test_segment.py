@@ -17,6 +17,7 @@ from recipes.network import Network, build_segmenter
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation, Data, Training
 from recipes.tasks import segmentation
 from recipes.training.callbacks import NonFiniteLossError
+from tests.recipes.html import Page
 from tests.recipes.small import interrupted, read_log
 from tests.tiny import assert_same_values, values
 
@@ -31,7 +32,7 @@ NETWORK = Network(
     blocks=(0, 1, 2, 3),
     channels=8,
 )
-COLOURS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
+COLORS = np.array([[230, 30, 30], [30, 230, 30], [30, 30, 230]])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def write_pictures(folder):
         for i in range(number):
             coarse = random.integers(0, 3, (3, 4 + i % 2))
             truth = np.kron(coarse, np.ones((8, 8), int))
-            pixels = COLOURS[truth] + random.integers(-20, 20, (*truth.shape, 3))
+            pixels = COLORS[truth] + random.integers(-20, 20, (*truth.shape, 3))
             truth[:, -1] = 11
             image = Image.fromarray(pixels.astype("uint8"))
             image.save(folder / split / f"images/{i}.png")
@@ -76,7 +77,7 @@ def small(folder, run_dir, **changes):
             evaluation_iterations=4,
         ),
         augmentation=Augmentation(most_of_one_class=0.9, photometric=False),
-        run=Run(run_dir=run_dir, checkpoint_steps=2),
+        run=Run(run_dir=run_dir, checkpoint_steps=2, report=False),
     )
     for group in dataclasses.fields(experiment):
         values = getattr(experiment, group.name)
@@ -90,7 +91,8 @@ def small(folder, run_dir, **changes):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     """The experiment, the model and the data set of a run."""
-    experiment = small(folder, tmp_path_factory.mktemp("finished") / "run")
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    experiment = small(folder, run_dir, report=True)
     return experiment, *recipe.train(experiment, "the command")
 
 
@@ -126,8 +128,15 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     )
     # The ignored edge of each of five pictures does not count.
     assert found["pixels"] == 24 * (31 * 3 + 39 * 2)
+    shown = Page((experiment.run.run_dir / "report.html").read_text())
+    assert shown.numbers["mean IoU"] == f"{found['mean_iou']:.4f}"
+    _, *rows = shown.tables["IoU of each class"]
+    ious = [f"{100 * iou:.2f}" for iou in found["class_iou"]]
+    assert rows == [list(row) for row in zip(model.class_names, ious, strict=True)]
+    assert len(shown.images) == 3 * 5
 
 
+@pytest.mark.any_backend
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_path):
     experiment, whole, _ = finished
     parts = small(folder, tmp_path / "run")
@@ -143,6 +152,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_p
     assert numbers(tmp_path / "run") == numbers(experiment.run.run_dir)
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_other_settings_is_refused(finished, folder):
     experiment = small(folder, finished[0].run.run_dir, learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"\(learning_rate=0\.02, not 0\.001\)"):
@@ -196,7 +206,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ),
         ({"iterations": 0}, "iterations=0 must be a whole number of at least 1"),
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
-        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two factors"),
+        ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two positive factors"),
         ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
         ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
         ({"dataset": "./none"}, "There is no folder none"),
@@ -204,6 +214,7 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ({"class_names": ("red", "green", "red")}, "--class-names has 'red' twice"),
     ],
 )
+@pytest.mark.any_backend
 def test_settings_that_cannot_work_end_with_a_sentence(
     folder, tmp_path, changes, message
 ):
@@ -212,6 +223,7 @@ def test_settings_that_cannot_work_end_with_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
     for split in ("train", "val"):
         for place in ("images", "labels"):
@@ -225,7 +237,7 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
             Image.fromarray(mask).save(tmp_path / split / f"labels/{i}.png")
     masks = {"class_names": ("background", "object"), "ignored_label": 255}
     message = (
-        r"none of the 4 training images has a pixel of object \(label 1\); the "
+        r"none of the 4 training images has pixels of object \(label 1\); the "
         r"labels found are 0, 255 \(ignored\)"
     )
     with pytest.raises(ValueError, match=message):
@@ -254,6 +266,7 @@ def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.9
 
 
+@pytest.mark.any_backend
 def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     asked = []
     monkeypatch.setattr(recipe, "train", lambda experiment, _: asked.append(experiment))
@@ -267,6 +280,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     assert weights == [None, None, "vitcb_mini.cifar10"]
 
 
+@pytest.mark.any_backend
 def test_ade20k_is_trained_as_xcit_does():
     config = importlib.import_module("recipes.configs.ade20k").config()
     assert len(set(config.data.class_names)) == 150
@@ -283,6 +297,7 @@ def test_ade20k_is_trained_as_xcit_does():
     assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
 
 
+@pytest.mark.any_backend
 def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
     short, full = (
         importlib.import_module(f"recipes.configs.{name}").config()
@@ -294,6 +309,7 @@ def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
 
 
 @pytest.mark.parametrize("name", ["ade20k", "ade20k_40k", "camvid", "camvid_mini"])
+@pytest.mark.any_backend
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"recipes.configs.{name}")
     assert f"python -m recipes.train {name}" in module.__doc__

@@ -1,7 +1,9 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -18,6 +20,8 @@ from recipes.evaluation import measure
 from recipes.network import build_classifier
 from recipes.train import train
 from recipes.training.callbacks import Checkpoints, EpochLog, NonFiniteLossError
+from recipes.training.summary import summary
+from tests.recipes.html import Page
 from tests.recipes.published import published_file, records_in
 from tests.recipes.small import interrupted, network_options, read_log, small
 from tests.tiny import assert_same_values, values
@@ -38,7 +42,7 @@ def test_smoke_runs_the_whole_command(tmp_path):
     # The card tells how little it was, and what to type.
     card = published_file(tmp_path, "vitcb_toy.smoke", ".md").read_text()
     assert "2 epochs in batches of 16" in card
-    assert "of 100 test images right" in card
+    assert "of 100 test images correct" in card
     assert "scikit-learn's digits, 32 images" in card
     assert (
         f"python -m recipes.train digits --smoke --run-dir {tmp_path / 'run'}" in card
@@ -53,6 +57,7 @@ def asked(monkeypatch):
     return experiments
 
 
+@pytest.mark.any_backend
 def test_options_replace_the_fields_of_a_config(asked):
     recipe.main(["cifar10", "--epochs", "7", "--image-size", "32", "48", "--no-flip"])
     (experiment,) = asked
@@ -71,6 +76,7 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(asked):
     assert network.hidden_dim is network.depth is network.num_heads is None
 
 
+@pytest.mark.any_backend
 def test_help_names_the_configs(capsys):
     recipe.main(["--help"])
     assert "Configs: ade20k, ade20k_40k, camvid" in capsys.readouterr().out
@@ -107,17 +113,58 @@ def test_a_run_folder_tells_its_story(finished):
     classifier = keras_cbvit.ViTCB(weights=folder / "model.keras")
     measured = measure(classifier, load_dataset(finished.data).test)
     assert log[-1]["val_accuracy"] == pytest.approx(measured["top1"], abs=1e-6)
+    report = (folder / "report.html").read_text()
+    shown = Page(report)
+    assert shown.numbers["right"] == f"{measured['right']}"
+    assert shown.numbers["ECE"] == f"{measured['ece']:.4f}"
+    _, *counts = shown.tables["Confusion matrix"]
+    assert sum(int(row[i]) for i, row in enumerate(counts, 1)) == measured["right"]
+    assert shown.numbers["command"] == "python -m recipes.train some options"
+    assert report.count("<svg") == 3  # two curves and the calibration
+
+
+def test_a_run_ends_with_where_everything_is(finished):
+    folder = finished.run.run_dir
+    last = read_log(folder)[-1]
+    first, *lines, command = summary(finished.run).splitlines()
+    assert first == (
+        f"Trained 3 epochs: loss {last['loss']:.4f}, val_accuracy "
+        f"{last['val_accuracy']:.4f}, val_loss {last['val_loss']:.4f}."
+    )
+    found = dict(re.split(" {2,}", line.strip()) for line in lines)
+    assert found.pop("published") == (
+        f"vitcb_tests.digits in {finished.run.weights_dir}"
+    )
+    names = ["model.keras", "report.html", "log.csv", "curves.png", "tensorboard"]
+    names += ["checkpoints"]
+    assert list(found.values()) == [str(folder / name) for name in names]
+    assert command == f"Evaluate it: python -m recipes.evaluate {folder}"
+
+
+@pytest.mark.any_backend
+def test_a_run_without_tensorboard_and_report_has_neither(tmp_path):
+    recipe.train(small(tmp_path / "run", epochs=1, tensorboard=False))
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.any_backend
+def test_a_missing_wandb_stops_before_any_data_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(SystemExit, match="--wandb needs the package wandb"):
+        recipe.main(["digits", "--wandb", "--dataset", str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "There is no config 'nonsense'; there are ade20k, ade20k_40k"),
+        (["nonsense"], "Unknown config 'nonsense'; use one of ade20k, ade20k_40k"),
         (["digits", "--lerning-rate", "1"], "2"),
         (["digits", "--epochs", "many"], "2"),
         (["digits", "--precision", "float8"], "2"),
     ],
 )
+@pytest.mark.any_backend
 def test_what_is_not_known_is_refused(arguments, message, capsys):
     with pytest.raises(SystemExit, match=message):
         recipe.main(arguments)
@@ -127,25 +174,30 @@ def test_what_is_not_known_is_refused(arguments, message, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--image-size", "16", "18"], r"input_shape=\(16, 18, 3\) does not split"),
-        (["--num-heads", "5"], "num_heads=5 does not divide hidden_dim=64"),
+        (["--image-size", "16", "18"], r"input_shape=\(16, 18, 3\) must have"),
+        (["--num-heads", "5"], "num_heads=5 must divide hidden_dim=64"),
         (["--devices", "0"], "devices=0 must be at least 1"),
         (["--erasing", "2"], "erasing=2.0 must be between 0 and 1"),
         (["--rand-augment", "11"], "rand_augment=11.0 must be between 0 and 10"),
         (["--weight-decay", "-1"], "weight_decay=-1.0 must be at least 0"),
         (["--ema-decay", "1.5"], "ema_decay=1.5 must be between 0 and 1"),
         (["--epochs", "0"], "epochs=0 must be a whole number of at least 1"),
-        (["--global-batch-size", "1438"], "is more than the 1437 training images"),
+        (
+            ["--global-batch-size", "1438"],
+            "exceeds the number of training images, 1437",
+        ),
         (["--dataset", "./none"], "There is no folder none"),
-        (["--weights", "none.keras"], "weights='none.keras': there is no such file"),
+        (["--weights", "none.keras"], "weights='none.keras' does not exist"),
     ],
 )
+@pytest.mark.any_backend
 def test_settings_that_cannot_work_end_with_a_sentence(tmp_path, options, message):
     with pytest.raises(SystemExit, match=message):
         recipe.main(["digits", "--run-dir", str(tmp_path / "run"), *options])
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_imagenet_that_is_absent_says_how_to_get_it(tmp_path):
     with pytest.raises(SystemExit) as exit:
         recipe.main(["imagenet", "--data-dir", str(tmp_path)])
@@ -160,6 +212,7 @@ def test_a_model_of_a_known_size_keeps_what_is_given_beside_it(asked):
     assert (network.model, network.depth, network.hidden_dim) == ("vitcb_ti", 3, None)
 
 
+@pytest.mark.any_backend
 def test_every_step_trains_on_a_batch_of_its_own(tmp_path, monkeypatch):
     asked = []
     original = TrainingBatches.join
@@ -202,6 +255,7 @@ def with_run(experiment, **changes):
     return dataclasses.replace(experiment, run=run)
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_other_settings_is_refused(finished):
     training = dataclasses.replace(finished.training, weight_decay=0.1)
     other = dataclasses.replace(with_run(finished, seed=1), training=training)
@@ -211,12 +265,14 @@ def test_a_folder_of_other_settings_is_refused(finished):
         recipe.train(other)
 
 
+@pytest.mark.any_backend
 def test_what_changes_no_weight_may_change(finished):
     log = (finished.run.run_dir / "log.jsonl").read_bytes()
     recipe.train(with_run(finished, checkpoint_steps=7))
     assert (finished.run.run_dir / "log.jsonl").read_bytes() == log
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_another_backend_is_refused(finished, tmp_path):
     config = json.loads((finished.run.run_dir / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "backend": "other"}))
@@ -240,6 +296,7 @@ def test_three_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
     assert before.name < last.name
 
 
+@pytest.mark.any_backend
 def test_a_finished_run_is_not_trained_again(finished):
     log = (finished.run.run_dir / "log.jsonl").read_bytes()
     before = keras_cbvit.ViTCB(weights=finished.run.run_dir / "model.keras")
@@ -288,7 +345,7 @@ def test_training_starts_from_weights_with_their_network(finished, tmp_path, ask
     still = ["--epochs", "1", "--warmup-epochs", "0", "--base-learning-rate", "0"]
     still += ["--minimum-learning-rate", "0", "--image-size", "8", "8"]
     options = ["--weights", str(weights), "--run-dir", str(tmp_path / "run"), *still]
-    recipe.main(["digits", *options])
+    recipe.main(["digits", *options, "--no-report"])
     recipe.main(["digits", *options, "--depth", "3"])
     experiment, other = asked
     trained, _ = train(experiment)
@@ -306,7 +363,7 @@ def test_the_card_has_the_accuracy_that_the_published_file_is_evaluated_to(
     assert record.evaluations[0].metrics["top1"] == right / 360
     assert measured["images"] == 360
     card = published_file(finished.run.weights_dir, published_digits, ".md").read_text()
-    assert f"{right} of 360 test images right" in card
+    assert f"{right} of 360 test images correct" in card
     assert "3 epochs in batches of 256, float32, seed 0, on" in card
 
 
@@ -322,7 +379,7 @@ def test_published_weights_are_those_that_were_trained(finished, published_digit
 
 @pytest.mark.any_backend
 def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
-    with pytest.raises(FileExistsError, match=r"lists vitcb_tests\.digits already"):
+    with pytest.raises(FileExistsError, match=r"already lists vitcb_tests\.digits"):
         recipe.train(finished)
     run = dataclasses.replace(
         finished.run, publish="vitcb_other.digits", weights_dir=tmp_path
@@ -331,13 +388,15 @@ def test_a_finished_run_can_be_published_under_another_name(finished, tmp_path):
     assert records_in(tmp_path).keys() == {"vitcb_other.digits"}
 
 
+@pytest.mark.any_backend
 def test_a_name_that_does_not_fit_is_refused_before_training(tmp_path):
     experiment = small(tmp_path / "run", publish="vitcb_s.digits", weights_dir=tmp_path)
-    with pytest.raises(ValueError, match="of none of the paper's sizes"):
+    with pytest.raises(ValueError, match="not a registered one"):
         recipe.train(experiment)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_an_absent_data_set_stops_before_the_run_folder_is_made(tmp_path):
     experiment = small(tmp_path / "run", dataset=str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="There is no folder"):

@@ -1,9 +1,8 @@
-"""What files and objects of weights say: one module for each kind.
+"""Reads files and objects of weights, with one module per format.
 
-Each gives a `Content`: what the weights are of, and the weights by our names. The
-modules of other zoos own all that is known of them, by two functions each for state
-dicts, `recognize(names)` and `read(arrays, config, source, given)`, and one for live
-models, `from_model(model)`.
+Each module returns a `Content`: the spec, and the weights by this package's names. A
+module for another library's state dicts defines `recognize(names)` and `read(arrays,
+config, source, given)`, and for live models `from_model(model)`.
 """
 
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.formats import (
     hugging_face,
@@ -26,12 +25,12 @@ from keras_cbvit.pretrained.formats import (
 from keras_cbvit.pretrained.formats.content import Content
 
 SUFFIXES = (*keras_files.SUFFIXES, *state_dicts.SUFFIXES)
-"""What the names of files of weights end in."""
+"""Suffixes of weights files."""
 STATE_DICTS = (timm, hugging_face)
-"""The modules that know a zoo's names of weights, in the order in which they look."""
-# The modules that read live models, by the package that has the models' classes.
+"""The modules that read state dicts, in the order in which they are tried."""
+# The modules that read live models, by the package of the models' classes.
 _PACKAGES = {"timm": timm, "transformers": hugging_face, "keras_hub": keras_hub}
-# What state dicts are of that no module reads, by a part of one of their names.
+# Unsupported networks, by a part of a name in their state dicts.
 _OTHERS = {
     "relative_position_bias_table": "a Swin Transformer",
     "layer1.0.conv1.": "a ResNet",
@@ -43,8 +42,8 @@ _OTHERS = {
     "features.0.0.": "a convolutional network of torchvision",
     "blocks.0.0.conv_pw": "an EfficientNet or MobileNet",
     "blocks.0.0.conv_dw": "an EfficientNet or MobileNet",
-    "attention.self.query": "a BERT or another model of text",
-    "wte.weight": "a GPT or another model of text",
+    "attention.self.query": "a BERT or another text model",
+    "wte.weight": "a GPT or another text model",
     "model.layers.0.self_attn": "a language model",
     "text_model.encoder": "a CLIP with its text tower",
     "lora_A": "a LoRA adapter without its model",
@@ -52,38 +51,39 @@ _OTHERS = {
 
 
 def is_own(source: Any) -> bool:
-    """Whether a source is of this package, and says itself whether it broadcasts."""
+    """Returns whether a source is a file or model of this package."""
     is_path = isinstance(source, str | os.PathLike)
     is_file = is_path and str(source).endswith(keras_files.SUFFIXES)
     return is_file or isinstance(source, VisionTransformer)
 
 
 def recognize_folder(path: Path) -> bool:
-    """Whether a folder has weights in the layout of Hugging Face or KerasHub."""
+    """Returns whether a folder has weights in Hugging Face's or KerasHub's layout."""
     names = state_dicts.FILES
     return keras_hub.recognize_folder(path) or any((path / n).is_file() for n in names)
 
 
 def read(source: Any, given: Mapping[str, Any] | None = None) -> Content:
-    """What a source of weights says.
+    """Reads a source of weights.
 
     Args:
         source: the path of a `.keras`, `.weights.h5`, `.safetensors`, `.pth`, `.pt` or
-            `.bin` file or of a folder in Hugging Face's or KerasHub's layout, a state
-            dict, or a live model, of another zoo or a `VisionTransformer`.
-        given: fields of `ViTSpec` that the user gives, for what the source does not
-            say, such as the number of heads of a state dict without its configuration.
+            `.bin` file or of a folder in Hugging Face's or KerasHub's layout; a state
+            dict; or a live model of another library or a `VisionTransformer`.
+        given: fields of `ViTSpec` from the user, for what the source does not specify,
+            such as the number of heads of a state dict without its configuration.
 
     Raises:
-        ValueError: if the source is damaged, or of a kind that is not read, with what
-            it is.
-        ImportError: if a package is missing that reads it.
-        OSError: if it cannot be read.
+        ValueError: if the source is damaged or not supported.
+        ImportError: if a package that reads it is not installed.
+        OSError: if the source cannot be read.
     """
     if isinstance(source, Mapping):
         arrays = state_dicts.unwrap(state_dicts.with_arrays(source))
         if not arrays:
-            raise ValueError(f"weights={shown(source)} has no weights by name.")
+            raise ValueError(
+                f"weights={format_value(source)} contains no named weights."
+            )
         return read_state_dict(arrays, None, "the state dict", given)
     if not isinstance(source, str | os.PathLike):
         return _read_model(source)
@@ -102,38 +102,38 @@ def read_state_dict(
     source: str,
     given: Mapping[str, Any] | None = None,
 ) -> Content:
-    """What a state dict says, of whatever zoo it is.
+    """Reads a state dict of any supported library.
 
     Args:
-        arrays: the NumPy arrays by their zoo's names.
-        config: their zoo's configuration, or `None`.
-        source: what messages call it.
-        given: as of `read`.
+        arrays: NumPy arrays by the library's names.
+        config: the library's configuration, or `None`.
+        source: name of the state dict in messages.
+        given: as for `read`.
 
     Raises:
-        ValueError: if no module knows the names, with what they seem to be of.
+        ValueError: if no module recognizes the names.
     """
-    for zoo in STATE_DICTS:
-        if zoo.recognize(arrays.keys()):
-            content = zoo.read(arrays, config, source, given)
+    for library in STATE_DICTS:
+        if library.recognize(arrays.keys()):
+            content = library.read(arrays, config, source, given)
             if config is None:
                 _warn_of_assumptions(content, given or {})
             return content
     for part, kind in _OTHERS.items():
         if any(part in name for name in arrays):
             raise ValueError(
-                f"The weights of {source} are those of {kind}, not of a Vision "
-                "Transformer that can be built here."
+                f"The weights of {source} are those of {kind}, not of a supported "
+                "Vision Transformer."
             )
     first = next(iter(arrays))
     raise ValueError(
-        f"The weights of {source} have the names of no Vision Transformer that is "
-        f"known: {len(arrays)} arrays, the first of them {shown(first)}."
+        f"The names of the weights of {source} match no supported Vision Transformer; "
+        f"the first of {len(arrays)} is {format_value(first)}."
     )
 
 
 def _warn_of_assumptions(content, given):
-    """Says what weights without a configuration are taken to be of."""
+    """Warns of the fields that are assumed for weights without a configuration."""
     assumed = {
         field: getattr(content.spec, field)
         for field in ("num_heads", "mean", "std")
@@ -142,8 +142,8 @@ def _warn_of_assumptions(content, given):
     if assumed:
         values = ", ".join(f"{field}={value}" for field, value in assumed.items())
         warnings.warn(
-            f"{content.source} has no configuration, so {values} are assumed; give "
-            "those that differ.",
+            f"{content.source} has no configuration; assuming {values}. Pass the "
+            "arguments that differ.",
             stacklevel=2,
         )
 
@@ -157,6 +157,6 @@ def _read_model(model):
             return _PACKAGES[package].from_model(model)
     known = ", ".join(_PACKAGES)
     raise ValueError(
-        f"weights={shown(model)} must be None, a name, a handle such as "
+        f"weights={format_value(model)} must be None, a name, a handle such as "
         f"'hf://owner/name', a path, a state dict, or a model of {known}."
     )

@@ -1,4 +1,4 @@
-"""What a source of weights says: what they are of, and the weights by our names."""
+"""The content of a source of weights: its spec, and the weights by our names."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from keras_cbvit.models.spec import ViTSpec
 
 @dataclasses.dataclass
 class Content:
-    """Weights of a Vision Transformer, and what is known of it."""
+    """Weights of a Vision Transformer, with its spec and class names."""
 
     source: str
-    """What messages call it."""
+    """Name of the source in messages."""
     weights: Mapping[str, Sequence[np.ndarray | None]]
-    """By the path of their layer, in the order in which the layer creates them:
-    `{"block_0/mlp/fc1": [kernel, bias], ...}`; `None` where one is missing."""
+    """Arrays by layer path, in the order in which the layer creates them:
+    `{"block_0/mlp/fc1": [kernel, bias], ...}`; `None` for a missing one."""
     spec: ViTSpec | None = None
-    """What they are of; `None` if that is not known."""
+    """The spec of the model; `None` if unknown."""
     class_names: tuple[str, ...] | None = None
-    """Of the head, in order; `None` if they are not known."""
+    """Class names of the head, in order; `None` if unknown."""
     names: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    """What the source calls the weights, by the path of their layer, if not as we."""
+    """The source's names of the weights by layer path, if they differ from ours."""

@@ -1,4 +1,4 @@
-"""From the layers of another zoo to a content: names by tables, sizes by shapes."""
+"""Converts the layers of another library: names by tables, sizes by shapes."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import shown
+from keras_cbvit.arguments import format_value
 from keras_cbvit.models.spec import ViTSpec
 from keras_cbvit.models.vision_transformer import HEAD, PATCHES, TOKENS
 from keras_cbvit.pretrained.formats.content import Content
@@ -16,10 +16,10 @@ PROJECTION = f"{PATCHES}/projection"
 _OPTIONAL = ("pre_norm", "head", "layer_scale")  # ends of paths
 
 Layers = dict[str, list[np.ndarray]]
-"""Weights by the name of their layer, with Keras's axes: `[kernel, bias]` and so on."""
+"""Weights by layer name, with Keras's axes: `[kernel, bias]` and so on."""
 Names = Mapping[str, Sequence[str | Sequence[str]]]
-"""What a zoo calls our layers, by our paths. A layer has one of several names; where a
-name is a sequence, it stands for layers whose outputs are side by side in ours."""
+"""Alternative names of another library's layers, by our paths. A sequence of names
+stands for layers whose outputs ours concatenates."""
 
 
 def rename(
@@ -29,22 +29,22 @@ def rename(
     block: re.Pattern,
     depth: int | None,
     source: str,
-    zoo: str,
+    supported: str,
 ) -> Layers:
-    """The layers of another zoo by our paths.
+    """Renames the layers of another library to our paths.
 
     Args:
-        layers: by the zoo's names.
-        names: the zoo's names of the layers outside of the blocks.
-        block_names: those of the layers of a block.
-        block: what the names of a block's layers begin with, with the number of the
-            block as its only group.
-        depth: how many blocks there are; `None` if only their numbers, from 0, tell.
-        source: what messages call it.
-        zoo: the models that are read, for messages.
+        layers: layers by the library's names.
+        names: the library's names of the layers outside of the blocks.
+        block_names: the library's names of the layers of a block.
+        block: pattern of the prefix of a block's layers; its only group is the index of
+            the block.
+        depth: number of blocks; `None` to infer it from the indices.
+        source: name of the source in messages.
+        supported: the supported models, for messages.
 
     Raises:
-        ValueError: if a layer is left over, missing, or has weights that are not
+        ValueError: if a layer is unexpected or missing, or has weights that are not
             finite.
     """
     left = dict(layers)
@@ -54,8 +54,8 @@ def rename(
         depth = 1 + max(numbers.values(), default=0)
     if len(blocks) != depth:
         raise ValueError(
-            f"{source} has the weights of {len(blocks)} blocks, but should have those "
-            f"of {shown(depth)}."
+            f"{source} has the weights of {len(blocks)} blocks, but must have those of "
+            f"{format_value(depth)}."
         )
     found = {path: _take(left, "", choices) for path, choices in names.items()}
     for i, start in enumerate(blocks):
@@ -63,21 +63,21 @@ def rename(
             found[f"block_{i}/{path}"] = _take(left, start, choices)
     if left:
         raise ValueError(
-            f"{source} has {min(left):.80}, which is no layer of a model that is read; "
-            f"{zoo} are."
+            f"{source} has {min(left):.80}, which is not a layer of a supported model; "
+            f"supported are {supported}."
         )
     for path, arrays in found.items():
         if not arrays and not path.endswith(_OPTIONAL):
-            raise ValueError(f"{source} has no weights of what is {path} here.")
+            raise ValueError(f"{source} has no weights for the layer {path}.")
         if not all(np.isfinite(array).all() for array in arrays):
             raise ValueError(
-                f"{source} has weights that are not finite, in what is {path} here."
+                f"{source} has weights for the layer {path} that are not finite."
             )
     return {path: arrays for path, arrays in found.items() if arrays}
 
 
 def _take(left, start, choices):
-    """Takes out the layer that has one of some names; empty if there is none."""
+    """Removes and returns the layer with one of the names; empty if none matches."""
     for choice in choices:
         names = [choice] if isinstance(choice, str) else choice
         parts = [left.pop(f"{start}{name}", []) for name in names]
@@ -97,27 +97,27 @@ def make_content(
     class_names: tuple[str, ...] | None = None,
     **fields: Any,
 ) -> Content:
-    """The content of weights that are a plain Vision Transformer's.
+    """Makes the content of a plain Vision Transformer from renamed weights.
 
     Args:
-        source: what messages call it.
-        weights: by our names, but those of the tokens; the kernel of the patches is of
+        source: name of the source in messages.
+        weights: weights by our names, without those of the tokens. The patch kernel has
             shape `(patch_size, patch_size, channels, hidden_dim)`.
-        tokens: `"class_token"`, `"distillation_token"` and `"register_tokens"`, as far
-            as there are such, and `"position_embedding"`, of all tokens but the
-            registers; each with any number of axes, the last of `hidden_dim`.
-        image_size: `(height, width)` in pixels; that of a square if not given.
+        tokens: optional `"class_token"`, `"distillation_token"` and
+            `"register_tokens"`, and `"position_embedding"` of all tokens but the
+            registers; each of any rank, with `hidden_dim` as its last axis.
+        image_size: `(height, width)` in pixels. Defaults to a square.
         class_names: the names of the classes.
-        **fields: those of `ViTSpec` that no shape tells.
+        **fields: fields of `ViTSpec` that cannot be inferred from shapes.
 
     Raises:
-        ValueError: if the shapes do not go together, or the fields cannot be.
+        ValueError: if the shapes are inconsistent or a field is invalid.
     """
     kernel, *bias = weights[PROJECTION]
     if kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(
-            f"{source} has patches of {'x'.join(map(str, kernel.shape[:-2]))} pixels; "
-            "those of a ViT are squares."
+            f"{source} has patches of {'x'.join(map(str, kernel.shape[:-2]))} pixels, "
+            "but they must be square."
         )
     side, _, channels, dim = kernel.shape
     grid = image_size and [size // side for size in image_size]
@@ -143,7 +143,7 @@ def make_content(
     try:
         spec = ViTSpec(**found, **fields)
     except ValueError as error:
-        raise ValueError(f"{source} is of no model that can be: {error}") from error
+        raise ValueError(f"{source} is not a valid model: {error}") from error
     weights = {
         **weights,
         PROJECTION: [kernel.reshape(-1, dim), *bias],
@@ -153,7 +153,7 @@ def make_content(
 
 
 def _embed(source, tokens, dim, grid):
-    """The weights of the token embedding, and the grid of patches they are for."""
+    """Returns the weights of the token embedding, and its grid of patches."""
     arrays = {
         name: array.reshape(1, -1, dim) for name, array in tokens.items() if array.size
     }
@@ -163,12 +163,12 @@ def _embed(source, tokens, dim, grid):
     rows, columns = grid or [math.isqrt(max(patches, 0))] * 2
     if not rows * columns == patches > 0:
         raise ValueError(
-            f"{source} has positions of {max(patches, 0)} patches, not of "
+            f"{source} has positions for {max(patches, 0)} patches, not for "
             f"{rows}x{columns}."
         )
     if "register_tokens" in arrays:
-        # A register has no position, and in our model then no prefix token has: the
-        # class token takes up its own, which is the same sum.
+        # Registers have no position, so in our model no prefix token has one: the
+        # position of the class token is added to the token itself.
         arrays["class_token"] = arrays["class_token"] + position[:, :prefix]
         position = position[:, prefix:]
     order = ("class_token", "distillation_token", "register_tokens")

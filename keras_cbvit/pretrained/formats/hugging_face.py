@@ -1,7 +1,8 @@
-"""Vision Transformers of Hugging Face's transformers, by the names of their weights.
+"""Reads Vision Transformers of Hugging Face's transformers.
 
-Names differ between a file, `encoder.layer.0.attention.attention.query.weight`, and a
-model in memory since transformers 5, `layers.0.attention.q_proj.weight`; both are read.
+Since transformers 5, names differ between a file
+(`encoder.layer.0.attention.attention.query.weight`) and a model in memory
+(`layers.0.attention.q_proj.weight`); both are supported.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.arguments import items, shown, whole_number
+from keras_cbvit.arguments import format_value, items, whole_number
 from keras_cbvit.classes import check_names
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
 from keras_cbvit.models.vision_transformer import DISTILLATION_HEAD, HEAD
@@ -26,16 +27,16 @@ from keras_cbvit.pretrained.formats.conversion import (
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
-    """What a kind of model is where its config does not say."""
+    """Defaults of a model type, for what its config does not specify."""
 
     epsilon: float
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     activation: str = "gelu"
     pooling: str = "token"
-    """Of the model without a classifier."""
+    """Pooling of the model without a classifier."""
     classifier_pooling: str | None = "token"
-    """What the classifier sees; `None` if our model cannot."""
+    """Pooling before the classifier; `None` if not supported."""
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -63,11 +64,11 @@ _FAMILIES = {
         classifier_pooling="avg",
     ),
 }
-_READ = (
-    "ViT, DeiT, DINOv2 (with registers, too), ViT-MAE, ViT-MSN and the image towers of "
-    "CLIP and SigLIP"
+_SUPPORTED = (
+    "ViT, DeiT, DINOv2 (with or without registers), ViT-MAE, ViT-MSN and the image "
+    "towers of CLIP and SigLIP"
 )
-_IMAGE_PROJECTION = "visual_projection"  # CLIP's, into the space of images and texts
+_IMAGE_PROJECTION = "visual_projection"  # CLIP's projection to the shared space
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -76,11 +77,11 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
 }
-# The heads of models whose channels are not 64 a head, by the channels of the tokens:
-# ViT-H, the SigLIP model of 400 million weights, CLIP's g and bigG.
+# Heads of models without 64 channels per head, by `hidden_dim`: ViT-H, SigLIP So400m,
+# CLIP's g and bigG.
 _HEADS = {1280: 16, 1152: 16, 1408: 16, 1664: 16}
 
-# What the layers are called: in files, then in memory; those of CLIP and SigLIP last.
+# Names of the layers: in files, then in memory; those of CLIP and SigLIP last.
 _LAYERS = {
     PROJECTION: [
         "embeddings.patch_embeddings.projection",
@@ -123,9 +124,9 @@ _TOKENS = {
     "embeddings.position_embeddings": "position_embedding",
     "embeddings.position_embedding": "position_embedding",
 }
-# What our model does not have, and what changes nothing of its outputs: the pooler and
-# its tanh, masks and decoders of pretraining, texts, SigLIP's attention pooling.
-_LEFT_OUT = re.compile(
+# Ignored weights: the pooler with its tanh, masks and decoders of pretraining, text
+# towers, SigLIP's attention pooling.
+_IGNORED = re.compile(
     r"pooler\.|embeddings\.(mask_token|position_ids)$|decoder\.|head\.|"
     r"text_|logit_(scale|bias)$"
 )
@@ -134,15 +135,15 @@ _BLOCK = re.compile(r"(?:encoder\.)?layers?\.(\d+)\.")
 
 
 def recognize(names: Iterable[str]) -> bool:
-    """Whether names of weights are those of a Vision Transformer of transformers."""
+    """Returns whether the names are those of a Vision Transformer of transformers."""
     return any(_PATCHES.fullmatch(name) for name in names)
 
 
 def from_model(model: Any) -> Content:
-    """The content of a live model of transformers, such as a `ViTModel`.
+    """Reads a live model of transformers, such as a `ViTModel`.
 
     Raises:
-        ValueError: if it is of a kind that is not read.
+        ValueError: if the model is not supported.
     """
     arrays = {
         name: tensor.detach().cpu().float().numpy()
@@ -150,7 +151,7 @@ def from_model(model: Any) -> Content:
     }
     source = f"the {type(model).__name__}"
     if not recognize(arrays):
-        raise ValueError(f"{source} is no model that is read; {_READ} are.")
+        raise ValueError(f"{source} is not supported; supported are {_SUPPORTED}.")
     return read(arrays, model.config.to_dict(), source)
 
 
@@ -160,38 +161,37 @@ def read(
     source: str,
     given: Mapping[str, Any] | None = None,
 ) -> Content:
-    """The content of weights by the names of transformers.
+    """Reads weights with the names of transformers.
 
-    The pooler of a ViT, a decoder, the text tower of CLIP and the attention pooling of
-    SigLIP are left out. CLIP's projection of images becomes the head.
+    Ignores the pooler of a ViT, a decoder, the text tower of CLIP and the attention
+    pooling of SigLIP. CLIP's image projection becomes the head.
 
     Args:
-        arrays: the weights.
+        arrays: the weights by name.
         config: the `config.json` of the model, with that of its image processor under
-            `"preprocessor"`. Without one, images are square, each head of the attention
-            has 64 channels, and the rest is as the kind of model has it.
-        source: what messages call it.
-        given: fields of `ViTSpec` that the user gives. Without a config, `num_heads` is
-            taken from here.
+            `"preprocessor"`. Without it, the defaults are square images, 64 channels
+            per attention head, and otherwise those of the model type.
+        source: name of the source in messages.
+        given: fields of `ViTSpec` from the user, which provide `num_heads` without a
+            config.
 
     Raises:
-        ValueError: if it is of a kind that is not read, or has what the model of this
-            package cannot have.
+        ValueError: if the model, or a setting of it, is not supported.
     """
     layers, tokens = _layers(arrays)
     config = _image_config(config)
     kind = config.get("model_type", _guess_type(layers, tokens))
     if kind not in _FAMILIES:
         raise ValueError(
-            f"{source} is of the model type {kind!r:.80} of Hugging Face, which is not "
-            f"read; {_READ} are."
+            f"{source} has the model_type {kind!r:.80}, which is not supported; "
+            f"supported are {_SUPPORTED}."
         )
     family = _FAMILIES[kind]
     is_gated = any(name.endswith(_GATES) for name in layers)
     activation = "swiglu" if is_gated else _activation(config, family, source)
     projects = _IMAGE_PROJECTION in layers
     depth = config.get("num_hidden_layers")
-    weights = rename(layers, _LAYERS, _BLOCK_LAYERS, _BLOCK, depth, source, _READ)
+    weights = rename(layers, _LAYERS, _BLOCK_LAYERS, _BLOCK, depth, source, _SUPPORTED)
     for path, lacks_bias in ((PROJECTION, kind == "clip"), (HEAD, projects)):
         if lacks_bias:
             weights[path] += [np.zeros(weights[path][0].shape[-1], "float32")]
@@ -199,7 +199,7 @@ def read(
     if config.get("hidden_size", dim) != dim:
         raise ValueError(
             f"{source} has tokens of {dim} channels, but its config has hidden_size="
-            f"{shown(config['hidden_size'])}: it is that of another model."
+            f"{format_value(config['hidden_size'])}; use the config of this model."
         )
     return make_content(
         source,
@@ -222,7 +222,7 @@ def read(
 
 
 def _layers(arrays):
-    """The layers and the tokens of the Vision Transformer, by their names within it."""
+    """Returns the layers and the tokens by their names in the Vision Transformer."""
     prefix = next(filter(None, map(_PATCHES.fullmatch, arrays)))[1]
     layers, tokens = {}, {}
     for name in sorted(arrays, reverse=True):  # weights before biases
@@ -230,18 +230,18 @@ def _layers(arrays):
         layer = re.sub(r"\.(weight|bias|lambda1)$", "", name)
         if layer in _TOKENS:
             tokens[_TOKENS[layer]] = array
-        elif not _LEFT_OUT.match(name):
+        elif not _IGNORED.match(name):
             layers.setdefault(layer, []).append(_with_keras_axes(array))
     return layers, tokens
 
 
 def _with_keras_axes(array):
-    """A kernel of PyTorch, `(out, in)` or `(out, in, height, width)`, as Keras's."""
+    """Transposes a PyTorch kernel, `(out, in)` or `(out, in, height, width)`."""
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def _image_config(config):
-    """A config, with that of the images in one of images and texts."""
+    """Returns the config of the image tower, or the config itself."""
     config = dict(config or {})
     config |= config.get("vision_config") or {}
     if "model_type" in config:
@@ -250,7 +250,7 @@ def _image_config(config):
 
 
 def _guess_type(layers, tokens):
-    """The type of a model without a config."""
+    """Guesses the model type from the names of the weights."""
     if "embeddings.patch_embedding" in layers:
         return "clip" if "class_token" in tokens else "siglip"
     if any("layer_scale1" in name for name in layers):
@@ -264,14 +264,14 @@ def _activation(config, family, source):
         return family.activation
     if str(name) not in _ACTIVATIONS:
         raise ValueError(
-            f"{source} has hidden_act={shown(name)}, which no model of this package "
-            f"has; {', '.join(_ACTIVATIONS)} are read."
+            f"{source} has hidden_act={format_value(name)}, which is not supported; "
+            f"supported are {', '.join(_ACTIVATIONS)}."
         )
     return _ACTIVATIONS[name]
 
 
 def _image_size(config, source):
-    """`(height, width)`, or `None` if the config does not say."""
+    """Returns `(height, width)` from the config, or `None`."""
     size = config.get("image_size")
     if size is None:
         return None
@@ -287,8 +287,8 @@ def _num_heads(config, given, dim, source):
     heads = _HEADS.get(dim, dim // 64)
     if dim not in _HEADS and dim % 64:
         raise ValueError(
-            f"{source} comes without its config.json, so the number of heads of its "
-            f"attention is not known; put the file beside it, or give num_heads."
+            f"{source} has no config.json, so its number of heads is unknown; put the "
+            f"file beside it or pass num_heads."
         )
     return heads
 
@@ -302,14 +302,14 @@ def _pooling(weights, family, projects, source):
         return "token"
     if family.classifier_pooling is None:
         raise ValueError(
-            f"{source} classifies the mean of tokens that went through no last norm, "
-            "which no model of this package does; give it without its classifier."
+            f"{source} classifies the mean of tokens without a last norm, which is not "
+            "supported; load it without its classifier."
         )
     return family.classifier_pooling
 
 
 def _normalization(config, family, channels) -> dict[str, Any]:
-    """How images of values 0-1 are normalized, as fields of a spec."""
+    """Returns the normalization of images of values 0-1 as fields of a spec."""
     processor = config.get("preprocessor") or {}
     mean, std = (processor.get(f"image_{each}") for each in ("mean", "std"))
     if processor.get("do_normalize") is False:
@@ -329,7 +329,7 @@ def _normalization(config, family, channels) -> dict[str, Any]:
 
 
 def _class_names(config, weights):
-    """The names of the classes, if all have one of their own."""
+    """Returns the class names if they are distinct, else `None`."""
     labels = config.get("id2label")
     if HEAD not in weights or not isinstance(labels, dict):
         return None

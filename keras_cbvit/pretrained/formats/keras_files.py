@@ -1,7 +1,7 @@
-"""Files that Keras writes: `.keras`, a whole model, and `.weights.h5`.
+"""Reads Keras's files: `.keras`, a complete model, and `.weights.h5`.
 
-A file may be damaged, or made to take all memory: its sizes are checked before anything
-is built or allocated.
+Files may be damaged or malicious, so sizes are checked before anything is built or
+allocated.
 """
 
 import contextlib
@@ -26,22 +26,22 @@ from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained.formats.content import Content
 
 SUFFIXES = (".keras", ".weights.h5")
-LARGEST_CONFIG = 16 << 20  # bytes; that of a UperNet takes 100,000
-MOST_PER_BYTE = 4  # weights; int4 has two
+LARGEST_CONFIG = 16 << 20  # bytes; a UperNet's config takes 100,000
+MOST_PER_BYTE = 4  # weights per byte; int4 has two
 LARGEST_WEIGHT = 1e8
-"""No trained weight is as large; of damaged ones, nearly every second is."""
+"""Trained weights are smaller; nearly half of random bit patterns are larger."""
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _VIT = keras.saving.get_registered_name(VisionTransformer)
 
 
 def read(path: Path) -> Content:
-    """The content of a `.keras` or `.weights.h5` file of a `VisionTransformer`.
+    """Reads a `.keras` or `.weights.h5` file of a `VisionTransformer`.
 
-    A `.weights.h5` file does not say what it is of.
+    The content of a `.weights.h5` file has no spec.
 
     Raises:
-        ValueError: if the file is damaged, or of another kind of model.
-        OSError: if it cannot be read.
+        ValueError: if the file is damaged or has another kind of model.
+        OSError: if the file cannot be read.
     """
     if path.name.endswith(".weights.h5"):
         hdf5.check(path)
@@ -49,7 +49,7 @@ def read(path: Path) -> Content:
         content = Content(str(path), weights)
     else:
         config, file = _open(path)
-        spec, names = _vit_of(path, config, file)
+        spec, names = _read_vit_config(path, config, file)
         with zipfile.ZipFile(file) as archive:
             weights = _weights(path, io.BytesIO(archive.read(_WEIGHTS)))
         content = Content(str(path), weights, spec, names)
@@ -61,32 +61,32 @@ def read(path: Path) -> Content:
 
 
 def from_model(model: VisionTransformer) -> Content:
-    """The content of a live model.
+    """Reads a live model.
 
     Raises:
-        ValueError: if it is quantized or has LoRA, which its weights do not say.
+        ValueError: if the model is quantized or has LoRA.
     """
     weights = {}
     for name, weight in model.weights_by_name().items():
-        # A copy: JAX deletes arrays that a step of training has used up.
+        # Copied: JAX deletes arrays that a training step has donated.
         array = np.array(keras.ops.convert_to_numpy(weight))
         weights.setdefault(name.rpartition("/")[0], []).append(array)
     for layer in layers_within(model):
         if layer.quantization_mode or getattr(layer, "lora_enabled", False):
             raise ValueError(
-                f"{layer.path} of the model is quantized or has LoRA; give a model in "
-                "floats, after merge_lora(model)."
+                f"{layer.path} of the model is quantized or has LoRA; pass a model "
+                "that is not quantized, after merge_lora(model)."
             )
     return Content(model.name, weights, model.spec, model.class_names)
 
 
 def load(path: Path) -> keras.Model:
-    """The whole model in a `.keras` file, not compiled.
+    """Loads the model in a `.keras` file, not compiled.
 
     Raises:
-        ValueError: if the file is damaged or has no model, or has parts that Keras does
-            not know or would not load.
-        OSError: if it cannot be read.
+        ValueError: if the file is damaged or has no model, or Keras cannot or will not
+            load a part of it.
+        OSError: if the file cannot be read.
     """
     config, file = _open(path)
     if config.get("registered_name") == _VIT:
@@ -97,17 +97,16 @@ def load(path: Path) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # of many kinds, by whatever is built of the file
+    except Exception as error:  # building layers raises many types
         if "Could not locate" in str(error):
             raise ValueError(
-                f"{path} has parts that are neither Keras's nor this package's "
-                f"({_cause(error)}); register them, or load it with "
-                "keras.saving.load_model(..., custom_objects=...)."
+                f"{path} has custom objects ({_cause(error)}); register them, or load "
+                "it with keras.saving.load_model(..., custom_objects=...)."
             ) from error
         if "safe_mode" in str(error):
             raise ValueError(
-                f"{path} has a Lambda layer, which would run code of the file; if you "
-                "trust it, load it with keras.saving.load_model(..., safe_mode=False)."
+                f"{path} has a Lambda layer, which would run code from the file; if "
+                "you trust it, use keras.saving.load_model(..., safe_mode=False)."
             ) from error
         raise damaged(path, error) from error
     for weight in model.trainable_weights:
@@ -117,17 +116,14 @@ def load(path: Path) -> keras.Model:
 
 
 def check_values(path: Path, name: str, values: np.ndarray, most: float) -> None:
-    """Raises a ValueError unless values can be those of a trained weight.
-
-    Those of a `.keras` file, which has checksums, only have to be finite.
-    """
+    """Raises a ValueError unless all values are finite and at most `most`."""
     least, largest = float(values.min(initial=0)), float(values.max(initial=0))
     if not -most <= least <= largest <= most:
-        raise damaged(path, f"{name} has values that no training gives")
+        raise damaged(path, f"{name} has values that are not finite or too large")
 
 
 def _open(path):
-    """The configuration in a `.keras` file, and the checked file in memory."""
+    """Reads and checks a `.keras` file; returns its configuration and the file."""
     file = InMemory(path.name, path.read_bytes())
     try:
         with zipfile.ZipFile(file) as archive:
@@ -136,25 +132,24 @@ def _open(path):
             hdf5.check_sizes(io.BytesIO(archive.read(_WEIGHTS)))
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, by zipfile, zlib, json and h5py
+    except Exception as error:  # zipfile, zlib, json and h5py raise many types
         raise damaged(path, error) from error
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise damaged(path, f"{_CONFIG} does not describe a model")
     return found, file
 
 
-def _vit_of(path, config, file):
-    """The spec and the class names of a Vision Transformer's configuration."""
+def _read_vit_config(path, config, file):
+    """Returns the spec and the class names of a Vision Transformer's configuration."""
     if config.get("registered_name") != _VIT:
         raise ValueError(
-            f"{path} holds a model of the class {config.get('class_name')!s:.80}, not "
-            "the VisionTransformer that ViTCB builds; load it with "
-            "keras_cbvit.load_model."
+            f"{path} has a {config.get('class_name')!s:.80}, not a VisionTransformer; "
+            "load it with keras_cbvit.load_model."
         )
     config = config["config"]
     if "quantized" in config:
         raise ValueError(
-            f"{path} holds a quantized model; load it with keras_cbvit.load_model."
+            f"{path} has a quantized model; load it with keras_cbvit.load_model."
         )
     names = config.get("class_names")
     return _check_spec(path, config, file), None if names is None else tuple(names)
@@ -169,15 +164,15 @@ def _check_spec(path, config, file):
     try:
         spec = ViTSpec(**config["spec"])
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"of its model, {error}") from error
+        raise damaged(path, f"its spec is not valid: {error}") from error
     _check_count(path, file, count_weights(spec))
     return spec
 
 
 def _count_weights(config):
-    """How many weights a model has; 0 if it cannot be built, which the loader says.
+    """Counts the weights of a model without allocating them.
 
-    Nothing is allocated to count them.
+    Returns 0 if the model cannot be built; loading it reports the error.
     """
 
     def count():
@@ -199,15 +194,15 @@ def _check_count(path, file, weights):
 
 
 def _check_parts(archive, size):
-    """Checks the sizes and the checksums of what is in an archive of so many bytes."""
+    """Checks the sizes and checksums of the parts of an archive of `size` bytes."""
     parts = archive.infolist()
     if len({part.filename for part in parts}) < len(parts):
-        raise ValueError("it has two parts of one name")
+        raise ValueError("it has two parts with one name")
     sizes = {part.filename: part.file_size for part in parts}
     if sizes[_CONFIG] > LARGEST_CONFIG:
         raise ValueError(f"{_CONFIG} has {sizes[_CONFIG]:,} bytes")
     if (total := sum(sizes.values())) > hdf5.EXPANSION * size:
-        raise ValueError(f"it has {size:,} bytes, and its parts have {total:,}")
+        raise ValueError(f"it has {size:,} bytes, but its parts have {total:,}")
     if (name := archive.testzip()) is not None:
         raise ValueError(f"the checksum of {name:.80} is wrong")
 
@@ -217,11 +212,11 @@ def _weights(path, file):
         return hdf5.read_weights(file)
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, by h5py
+    except Exception as error:  # h5py raises many types
         raise damaged(path, error) from error
 
 
 def _cause(error):
-    """The innermost of Keras's sentences, without the configuration that follows."""
+    """Returns the innermost error of Keras's message, without the configuration."""
     cause = str(error).rpartition("Exception encountered: ")[2]
     return cause.partition("\n")[0].partition(". ")[0]

@@ -1,6 +1,6 @@
-"""Vision Transformers of KerasHub: live models, and folders of its presets.
+"""Reads Vision Transformers of KerasHub: live models and preset folders.
 
-Such a folder has `config.json` and `model.weights.h5` of a backbone, `task.json` and
+A preset folder has `config.json` and `model.weights.h5` of a backbone, `task.json` and
 `task.weights.h5` of a classifier, and `image_converter.json` of its preprocessing.
 """
 
@@ -22,16 +22,16 @@ from keras_cbvit.pretrained.formats.conversion import PROJECTION, make_content, 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _TASK, _TASK_WEIGHTS = "task.json", "task.weights.h5"
 _CONVERTER = "image_converter.json"
-_READ = "ViT, DeiT, DINOv2 (with registers, too) and their image classifiers"
+_SUPPORTED = "ViT, DeiT, DINOv2 (with or without registers) and image classifiers"
 _HALF = (0.5, 0.5, 0.5)
-# How images are normalized where there is no image converter, by the backbone.
+# Default normalization without an image converter, by backbone.
 _NORMALIZATIONS = {
     "ViTBackbone": (_HALF, _HALF),
     "DeiTBackbone": (IMAGENET_MEAN, IMAGENET_STD),
     "DINOV2Backbone": (IMAGENET_MEAN, IMAGENET_STD),
 }
 _CLASSIFIERS = ("ViTImageClassifier", "DeiTImageClassifier")
-# What the layers are called: in ViT and DeiT, then in DINOv2.
+# Names of the layers: in ViT and DeiT, then in DINOv2.
 _LAYERS = {
     PROJECTION: [
         "patching_and_embedding/patch_embedding",
@@ -61,7 +61,7 @@ _BLOCK_LAYERS = {
     "mlp/fc2": ["mlp/dense_2", "output_layer/output", "mlp/fc2", "mlp/weights_out"],
     "mlp/layer_scale": ["layer_scale2"],
 }
-# The name of the family, or of the backbone, in front of the names of its parts.
+# The name of the family or backbone as a prefix of its layers.
 _PREFIX = re.compile(
     r"^[^/]*?_(?=(patching_and_embedding|embeddings|encoder|layernorm)\b)"
 )
@@ -69,13 +69,13 @@ _BLOCK = re.compile(r"encoder/(?:transformer_block|layers)_(\d+)/")
 
 
 def from_model(model: keras.Model) -> Content:
-    """The content of a live backbone or image classifier of KerasHub.
+    """Reads a live backbone or image classifier of KerasHub.
 
     Raises:
-        ValueError: if it is of a kind that is not read.
+        ValueError: if the model is not supported.
     """
     layers = {}
-    for weight in model.weights:  # those of a layer in the order of its creation
+    for weight in model.weights:  # in order of creation
         layer = weight.path.rpartition("/")[0]
         layers.setdefault(layer, []).append(keras.ops.convert_to_numpy(weight))
     backbone = getattr(model, "backbone", None)
@@ -90,16 +90,16 @@ def from_model(model: keras.Model) -> Content:
 
 
 def recognize_folder(path: Path) -> bool:
-    """Whether a folder has the layout of KerasHub's presets."""
+    """Returns whether a folder has the layout of KerasHub's presets."""
     return (path / _CONFIG).is_file() and (path / _WEIGHTS).is_file()
 
 
 def read_folder(path: Path) -> Content:
-    """The content of a folder that `save_to_preset` of KerasHub has written.
+    """Reads a folder that KerasHub's `save_to_preset` has written.
 
     Raises:
-        ValueError: if it is of a kind that is not read, or damaged.
-        OSError: if it cannot be read.
+        ValueError: if the model is not supported or a file is damaged.
+        OSError: if a file cannot be read.
     """
     backbone = _read_json(path / _CONFIG)
     task, converter = (_read_json(path / name) for name in (_TASK, _CONVERTER))
@@ -109,16 +109,16 @@ def read_folder(path: Path) -> Content:
     try:
         return _read(layers, backbone, task, converter, str(path))
     except KeyError as error:
-        raise damaged(path, f"its configuration does not say {error}") from error
+        raise damaged(path, f"its configuration has no key {error}") from error
 
 
 def _description(instance):
-    """What a file says of a layer or a model: its class and its arguments."""
+    """Returns the class and the arguments of a layer or model, as in a file."""
     return {"class_name": type(instance).__name__, "config": instance.get_config()}
 
 
 def _read_json(path):
-    """The description in a file; `None` if there is no such file."""
+    """Reads the description in a file; `None` if the file does not exist."""
     if not path.exists():
         return None
     try:
@@ -129,13 +129,14 @@ def _read_json(path):
 
 
 def _read(layers, backbone, task, converter, source):
-    """The content of layers by KerasHub's names, and of what it says of its objects."""
+    """Reads layers by KerasHub's names, with the descriptions of its objects."""
     kind, config = backbone["class_name"], backbone["config"]
     classifier = None if task is None else task["class_name"]
     for name, known in ((kind, _NORMALIZATIONS), (classifier, (None, *_CLASSIFIERS))):
         if name not in known:
             raise ValueError(
-                f"{source} is KerasHub's {name:.80}, which is not read; {_READ} are."
+                f"{source} is KerasHub's {name:.80}, which is not supported; supported "
+                f"are {_SUPPORTED}."
             )
     layers = {
         (short := _PREFIX.sub("", name)): _flatten(short, arrays)
@@ -143,7 +144,7 @@ def _read(layers, backbone, task, converter, source):
     }
     tokens = _take_tokens(layers, kind, config, source)
     weights = rename(
-        layers, _LAYERS, _BLOCK_LAYERS, _BLOCK, config["num_layers"], source, _READ
+        layers, _LAYERS, _BLOCK_LAYERS, _BLOCK, config["num_layers"], source, _SUPPORTED
     )
     for path, arrays in weights.items():
         is_dense = arrays[0].ndim > 1
@@ -157,7 +158,7 @@ def _read(layers, backbone, task, converter, source):
         tokens,
         image_size=sides[:2] if sides[-1] == channels else sides[1:],
         num_heads=config["num_heads"],
-        epsilon=config.get("layer_norm_epsilon", 1e-6),  # DINOv2 has it as a constant
+        epsilon=config.get("layer_norm_epsilon", 1e-6),  # a constant in DINOv2
         activation="swiglu" if config.get("use_swiglu_ffn") else "gelu",
         layer_scale=config.get("layer_scale_init_value"),
         pooling=_pooling(task, tokens, source),
@@ -167,7 +168,7 @@ def _read(layers, backbone, task, converter, source):
 
 
 def _flatten(name, arrays):
-    """The weights of a layer, with one axis for the heads and their channels."""
+    """Merges the axes of heads and their channels in a layer's weights."""
     if name.endswith(("/query", "/key", "/value")):
         kernel, *bias = arrays
         return [kernel.reshape(len(kernel), -1), *(each.reshape(-1) for each in bias)]
@@ -178,12 +179,12 @@ def _flatten(name, arrays):
 
 
 def _take_tokens(layers, kind, config, source):
-    """Takes out the tokens and the position embedding."""
+    """Removes and returns the tokens and the position embedding."""
     arrays = [array for name in _TOKEN_LAYERS for array in layers.pop(name, [])]
-    # In the order in which KerasHub creates them, with whether they are there. DINOv2
-    # adds the positions for its size of images, which it resamples from others.
+    # In KerasHub's order of creation, with whether they exist. DINOv2 has a second
+    # position embedding, resampled from the original to its image size.
     is_dino = kind == "DINOV2Backbone"
-    there = {
+    exists = {
         "class_token": config.get("use_class_token", True),
         "mask_token": config.get("use_mask_token", False),
         "distillation_token": kind == "DeiTBackbone",
@@ -191,9 +192,11 @@ def _take_tokens(layers, kind, config, source):
         "position_embedding": True,
         "original_position_embedding": is_dino,
     }
-    names = [name for name, is_there in there.items() if is_there]
+    names = [name for name, used in exists.items() if used]
     if len(names) != len(arrays):
-        raise ValueError(f"{source} has {len(arrays)} weights of tokens, not {names}.")
+        raise ValueError(
+            f"{source} has {len(arrays)} token weights, but must have {names}."
+        )
     tokens = dict(zip(names, arrays, strict=True))
     for unused in ("mask_token", "original_position_embedding"):
         tokens.pop(unused, None)
@@ -209,14 +212,14 @@ def _pooling(task, tokens, source):
     if pooling == "gap" and tokens.keys() == {"position_embedding"}:
         return "avg"
     raise ValueError(
-        f"{source} classifies with pooling={pooling!r:.80}, for which a model of this "
-        "package would need 'token' and a class token, or 'gap' and none: KerasHub's "
-        "'gap' is the mean of all tokens, that of the class too."
+        f"{source} classifies with pooling={pooling!r:.80}; supported are 'token' with "
+        "a class token, and 'gap' without one, since KerasHub's 'gap' averages all "
+        "tokens, the class token included."
     )
 
 
 def _normalization(converter, kind, channels) -> dict[str, Any]:
-    """How images of values 0-1 are normalized, as fields of a spec."""
+    """Returns the normalization of images of values 0-1 as fields of a spec."""
     if converter is None:
         mean, std = _NORMALIZATIONS[kind]
         if len(mean) != channels:

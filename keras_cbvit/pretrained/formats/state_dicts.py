@@ -1,6 +1,6 @@
-"""State dicts in files: named arrays, as PyTorch and safetensors keep them.
+"""Reads state dicts from PyTorch and safetensors files.
 
-Nothing in a file is run. What it says of its sizes is checked before it is believed.
+Code in a file is never run, and its sizes are checked before allocation.
 """
 
 import collections
@@ -19,7 +19,7 @@ from keras_cbvit.hdf5 import damaged
 SAFETENSORS, PICKLES = (".safetensors",), (".pth", ".pt", ".bin")
 SUFFIXES = (*SAFETENSORS, *PICKLES)
 INDEX = ".index.json"
-"""What the name of a file ends in that lists the parts of a state dict."""
+"""Suffix of a file that lists the parts of a state dict."""
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 FILES = (
     "model.safetensors",
@@ -27,20 +27,20 @@ FILES = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
 )
-"""The weights of a folder in Hugging Face's layout; the first that is there counts."""
-LARGEST_JSON = 16 << 20  # bytes; an index of the largest models has less than one
-# Keys under which training keeps a state dict, averaged weights first, as timm does.
+"""Weights files in Hugging Face's layout; the first that exists is used."""
+LARGEST_JSON = 16 << 20  # bytes; indices of the largest models have less than a MB
+# Keys of the state dict in a checkpoint, averaged weights first, as in timm.
 _WRAPPERS = (
     "state_dict_ema",
     "model_ema",
     "state_dict",
     "model",
-    "teacher",  # DINO's, which is the one that is evaluated
+    "teacher",  # DINO evaluates the teacher
 )
-# What parallel training, compilation and DINO's pair of backbone and head put in front.
+# Prefixes from parallel training, compilation and DINO.
 _PREFIXES = ("module.", "_orig_mod.", "backbone.")
 
-# By safetensors' names. NumPy has no bfloat16: the upper half of a float32.
+# By safetensors' names. NumPy has no bfloat16, the upper half of a float32.
 _BFLOAT16 = "BF16"
 _DTYPES = {
     "F64": "f8",
@@ -69,28 +69,28 @@ _STORAGES = {
 
 
 class _ForeignObjectError(Exception):
-    """A pickle asks for something that no state dict needs."""
+    """A pickle requires an object that is not part of a state dict."""
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
-    """The arrays of a state dict by name, and the configuration beside it.
+    """Reads a state dict and the configuration beside it.
 
-    Wrappers such as `{"model": ...}` and prefixes such as `module.` are taken off.
-    float16 and bfloat16 become float32.
+    Removes wrappers such as `{"model": ...}` and prefixes such as `module.`, and
+    converts float16 and bfloat16 to float32.
 
     Args:
-        path: of a `.safetensors`, `.pth`, `.pt` or `.bin` file, of an index of such
-            files, or of a folder in Hugging Face's layout.
+        path: path of a `.safetensors`, `.pth`, `.pt` or `.bin` file, of an index of
+            such files, or of a folder in Hugging Face's layout.
 
     Returns:
-        The arrays, and the content of a `config.json` of timm or transformers in the
-        same folder, with that of `preprocessor_config.json` under `"preprocessor"`;
-        `None` if there is none.
+        The arrays by name, and the content of a `config.json` of timm or transformers
+        in the same folder, with that of `preprocessor_config.json` under
+        `"preprocessor"`, or `None`.
 
     Raises:
-        ValueError: if the file is damaged, would run code, or holds no state dict.
-        ImportError: if a package is missing that reads it.
-        OSError: if it cannot be read.
+        ValueError: if the file is damaged, would run code, or has no state dict.
+        ImportError: if a package that reads the file is not installed.
+        OSError: if the file cannot be read.
     """
     if path.is_dir():
         path = _weights_in(path)
@@ -100,16 +100,16 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
     found = {}
     for part in parts:
         if not part.is_file():
-            raise FileNotFoundError(f"{path} lists {part.name}, which is not there.")
+            raise FileNotFoundError(f"{path} lists {part.name}, which does not exist.")
         found |= _read_safetensors(part) if _is_safetensors(part) else _unpickle(part)
     arrays = unwrap(found)
     if not arrays:
-        raise ValueError(f"{path} holds no weights by name, as a state dict has them.")
+        raise ValueError(f"{path} contains no named weights, so no state dict.")
     return arrays, read_config(path.parent)
 
 
 def unwrap(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a state dict within a checkpoint, by their own names."""
+    """Returns the arrays of the state dict in a checkpoint, without prefixes."""
     while inner := next(filter(_is_wrapped, map(found.get, _WRAPPERS)), None):
         found = inner
     arrays = {
@@ -127,12 +127,12 @@ def unwrap(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of a folder in Hugging Face's layout, with its preprocessor.
+    """Reads the configuration and preprocessor of a folder in Hugging Face's layout.
 
-    `None` if there is none, or another program's.
+    Returns `None` if the folder has none, or one from another program.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if a file is damaged.
     """
     config = read_json(folder / CONFIG)
     if config is None or not config.keys() & {"architecture", "model_type"}:
@@ -142,26 +142,26 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; `None` if there is no such file.
+    """Reads the object in a JSON file; `None` if the file does not exist.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     if not path.is_file():
         return None
     if path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"{path} has more than {LARGEST_JSON:,} bytes.")
+        raise ValueError(f"{path} is larger than {LARGEST_JSON:,} bytes.")
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if not isinstance(found, dict):
-        raise damaged(path, "it is no object of JSON")
+        raise damaged(path, "it is not a JSON object")
     return found
 
 
 def listed_parts(index: Path) -> list[str]:
-    """The names of the files beside an index that hold the weights.
+    """Returns the names of the weights files that an index lists.
 
     Raises:
         ValueError: if the index is damaged.
@@ -169,9 +169,9 @@ def listed_parts(index: Path) -> list[str]:
     listed = (read_json(index) or {}).get("weight_map")
     names = list(listed.values()) if isinstance(listed, dict) else []
     for name in names:
-        # Not a file elsewhere on the disk, whatever the index says.
+        # Only files in the same folder.
         if not isinstance(name, str) or Path(name).name != name:
-            raise damaged(index, f"it lists {name!r:.80}, which is no name of a file")
+            raise damaged(index, f"it lists {name!r:.80}, which is not a file name")
     if not names:
         raise damaged(index, "it lists no files")
     return list(dict.fromkeys(names))
@@ -194,7 +194,8 @@ def _weights_in(folder):
         if (folder / name).is_file():
             return folder / name
     raise ValueError(
-        f"{folder} has no weights in Hugging Face's layout: none of {', '.join(FILES)}."
+        f"{folder} has no weights in Hugging Face's layout; it has none of the files "
+        f"{', '.join(FILES)}."
     )
 
 
@@ -203,7 +204,7 @@ def _read_safetensors(path):
         import safetensors
     except ImportError as error:
         raise ImportError(
-            f"{path} needs the package safetensors: pip install safetensors."
+            f"{path} requires the package safetensors; run pip install safetensors."
         ) from error
     try:
         parts = safetensors.deserialize(path.read_bytes())
@@ -213,15 +214,15 @@ def _read_safetensors(path):
     for name, part in parts:
         if part["dtype"] not in _DTYPES:
             raise ValueError(
-                f"{path}: {name:.80} is of the dtype {part['dtype']}, which is not "
-                "that of unquantized weights."
+                f"{path}: {name:.80} has the dtype {part['dtype']}, which is not "
+                "supported; only unquantized weights are."
             )
         arrays[name] = _decode(part["data"], part["dtype"]).reshape(part["shape"])
     return arrays
 
 
 def _decode(data, dtype, order="<"):
-    """The numbers in bytes."""
+    """Decodes bytes to an array."""
     values = np.frombuffer(data, f"{order}{_DTYPES[dtype]}")
     if dtype == _BFLOAT16:
         return (values.astype("uint32") << 16).view("float32")
@@ -229,34 +230,32 @@ def _decode(data, dtype, order="<"):
 
 
 def _unpickle(path):
-    """What PyTorch has saved, with arrays for tensors."""
+    """Loads a PyTorch file with arrays in place of tensors."""
     with open(path, "rb") as file:
         is_archive = file.read(2) == b"PK"
     try:
         found = _read_archive(path) if is_archive else _read_legacy(path)
     except _ForeignObjectError as error:
         raise ValueError(
-            f"{path} holds more than weights: unpickling it would call {error!s:.200}, "
-            "so it was not read. If you trust it, load it with torch and save its "
-            "state dict alone."
+            f"{path} contains more than weights: unpickling it would call "
+            f"{error!s:.200}, so it was not read. If you trust it, load it with torch "
+            "and save only its state dict."
         ) from error
     except (MemoryError, ImportError, PermissionError):
         raise
-    except Exception as error:  # of many kinds, by zipfile, pickle and torch
+    except Exception as error:  # zipfile, pickle and torch raise many types
         raise damaged(path, error) from error
     if not isinstance(found, Mapping):
-        raise ValueError(
-            f"{path} holds a {type(found).__name__}, not a state dict: weights by name."
-        )
+        raise ValueError(f"{path} contains a {type(found).__name__}, not a state dict.")
     return found
 
 
 def _read_archive(path):
-    """A file of PyTorch 1.6 or later: a zip archive with a pickle and the numbers."""
+    """Reads a file of PyTorch 1.6 or later, a zip archive of a pickle and arrays."""
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise ValueError("its parts have more bytes than it has")
+            raise ValueError("its parts are larger than the file")
         (name,) = (p.filename for p in parts if p.filename.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         with archive.open(name) as file:
@@ -264,9 +263,9 @@ def _read_archive(path):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays of PyTorch's tensors, and nothing but what a state dict needs.
+    """Unpickles only tensors, as arrays, and the containers of a state dict.
 
-    Hand-written, so that files are read without PyTorch; each part's checksum is, too.
+    Needs no PyTorch, and verifies the checksum of each part.
     """
 
     def __init__(self, file, archive, root):
@@ -290,12 +289,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage, offset, shape, strides, *_):
-    """An array of some of the numbers in a storage."""
+    """Returns a strided view of a storage as an array."""
     if min(shape, default=1) < 0 or min(strides, default=0) < 0 or offset < 0:
         raise ValueError("a tensor has a negative size")
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if math.prod(shape) > storage.size or (math.prod(shape) and last >= storage.size):
-        raise ValueError("a tensor has more numbers than the file has for it")
+        raise ValueError("a tensor is larger than its storage")
     strides = [stride * storage.itemsize for stride in strides]
     view = np.lib.stride_tricks.as_strided(storage[offset:], shape, strides)
     return np.ascontiguousarray(view).reshape(shape)
@@ -306,7 +305,7 @@ def _parameter(tensor, *_):
 
 
 class _Ignored:
-    """In the place of what training keeps beside weights: its options."""
+    """Stands in for training options, which are ignored."""
 
     def __setstate__(self, state):
         pass
@@ -321,27 +320,27 @@ _GLOBALS = {
 
 
 def _read_legacy(path):
-    """A file from before PyTorch 1.6, which only PyTorch reads."""
+    """Reads a file from before PyTorch 1.6, with PyTorch."""
     try:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{path} is in the format that PyTorch had before version 1.6, or no file "
-            "of weights; reading it needs torch: pip install torch."
+            f"{path} is in the format of PyTorch before 1.6, or not a weights file; "
+            "reading it requires torch; run pip install torch."
         ) from error
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        _, asked, rest = str(error).partition("GLOBAL ")
-        if asked:
+        _, separator, rest = str(error).partition("GLOBAL ")
+        if separator:
             raise _ForeignObjectError(rest.split()[0].rstrip(".")) from error
-        # Its own words advise to run what is in the file.
+        # PyTorch's own message suggests to run the code in the file.
         raise ValueError("PyTorch cannot read it") from error
     return with_arrays(found)
 
 
 def with_arrays(found: Any) -> Any:
-    """A checkpoint with arrays for tensors."""
+    """Converts the tensors in a checkpoint to arrays."""
     if isinstance(found, Mapping):
         return {key: with_arrays(value) for key, value in found.items()}
     if hasattr(found, "detach"):  # NumPy has no bfloat16

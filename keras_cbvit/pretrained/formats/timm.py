@@ -1,11 +1,11 @@
-"""Vision Transformers of timm and DeiT: named arrays with a configuration, live models.
+"""Reads Vision Transformers of timm and DeiT: state dicts and live models.
 
-Names and shapes of the weights tell most of what they are of; the configuration of
-timm's hub, or the live model, tells the rest. Weights alone do not: then the user's
-word counts, or else DeiT's conventions.
+Most of the spec follows from the names and shapes of the weights; the rest comes from
+the configuration on timm's hub or from the live model. For weights without either, the
+rest comes from the user's arguments, or else from DeiT's conventions.
 
-Left out, since no model of this package has them: the attention pooling of SigLIP's
-models, with the head behind it, and the decoder and mask token of self-supervised ones.
+Not supported and ignored: the attention pooling of SigLIP's models with its head, and
+the decoder and mask token of self-supervised models.
 """
 
 import math
@@ -30,19 +30,20 @@ from keras_cbvit.pretrained.formats.timm_others import OTHERS, OTHERS_BY_NAME
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _FC1, _FC2 = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"
 
-# What DeiT-III's and DINOv2's own files call weights, and timm's names of them.
+# Names in the original files of DeiT-III and DINOv2, and timm's names.
 _ORIGINALS = {
     r"\.gamma_(\d)$": r".ls\1.gamma",
     r"\.mlp\.w12\.": ".mlp.fc1.",
     r"\.mlp\.w3\.": ".mlp.fc2.",
 }
-_LEFT_OUT = re.compile(r"mask_token$|decoder_|attn_pool\.")
-_MEAN_OF_ALL = "a mean over all tokens, those before the patches included"
+_IGNORED = re.compile(r"mask_token$|decoder_|attn_pool\.")
+_MEAN_OF_ALL = "a mean over all tokens, prefix tokens included"
 
-# What timm's entry points set and no shape tells. Heads of 64 channels are the rule.
+# Settings of timm's entry points that shapes do not reveal. Most have 64 channels per
+# head.
 _HEAD_CHANNELS = {1152: 72, 1280: 80, 1408: 88, 1664: 104}  # by `hidden_dim`
 _HEAD_CHANNELS_BY_NAME = {"test_vit": 32, "base_patch16_gap_224": 48, "giantopt": 96}
-# Of entry points whose width is another one by an argument.
+# Of entry points whose width an argument overrides.
 _HEADS_BY_NAME = {"tiny": 3, "small": 6, "base": 12, "large|huge|gigantic|giant": 16}
 _EPSILON, _EPSILON_BY_NAME = 1e-6, {"_clip_": 1e-5}
 _ACTIVATIONS_BY_NAME = {
@@ -50,7 +51,7 @@ _ACTIVATIONS_BY_NAME = {
     "base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
     "so400m_patch16_siglip|giantopt": "gelu_tanh",
 }
-# What timm calls its activations, and their classes.
+# timm's names and classes of activations.
 _ACTIVATIONS = {
     **{name: name for name in ("gelu", "gelu_tanh", "quick_gelu", "swiglu")},
     "silu": "swiglu",
@@ -60,12 +61,12 @@ _ACTIVATIONS = {
     "SiLU": "swiglu",
 }
 _POOLINGS = {"token": "token", "avg": "avg", "": None}
-# What the user may say where the source does not.
+# Fields that the user may set if the source does not.
 _OPEN = ("num_heads", "epsilon", "activation", "mean", "std")
 
 
 def recognize(names: Iterable[str]) -> bool:
-    """Whether weights have timm's names of a Vision Transformer or a relative of it."""
+    """Returns whether the names are those of a Vision Transformer, or similar."""
     names = set(names)
     return KERNEL in names and any(name.startswith("blocks.0.") for name in names)
 
@@ -76,37 +77,36 @@ def read(
     source: str,
     given: Mapping[str, Any] | None = None,
 ) -> Content:
-    """The weights and the spec of named arrays.
+    """Reads a state dict.
 
     Args:
-        arrays: by timm's names, such as `"blocks.0.attn.qkv.weight"`, or those in the
-            files of DeiT, DINO, DINOv2 and MAE: NumPy arrays or torch tensors.
+        arrays: NumPy arrays or torch tensors by timm's names, such as
+            `"blocks.0.attn.qkv.weight"`, or by those in the files of DeiT, DINO, DINOv2
+            and MAE.
         config: the `config.json` of timm's hub, or `None`.
-        source: what messages call them.
-        given: fields of `ViTSpec` that the user gives. Where the configuration does
-            not say them, `num_heads`, `epsilon`, `activation`, `mean`, `std` and the
-            grid of patches are taken from here.
+        source: name of the source in messages.
+        given: fields of `ViTSpec` from the user. `num_heads`, `epsilon`, `activation`,
+            `mean`, `std` and the grid of patches are used if the configuration does not
+            specify them.
 
     Raises:
-        ValueError: if the weights are of a network that no `VisionTransformer` of this
-            package computes, one is not finite, or the number of heads or the grid of
-            patches cannot be told.
+        ValueError: if the network is not supported, a weight is not finite, or the
+            number of heads or the grid of patches is unknown.
     """
     arrays = _timm_names(arrays, source)
-    said = _said(config or {}, arrays, source)
-    said = {key: value for key, value in said.items() if value is not None}
-    told = _told_by_user(given or {}, arrays) | said
-    return _content(arrays, told, source)
+    settings = _config_settings(config or {}, arrays, source)
+    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = _user_settings(given or {}, arrays) | settings
+    return _content(arrays, settings, source)
 
 
 def from_model(model: Any) -> Content:
-    """The weights and the spec of a live `timm.models.VisionTransformer`.
+    """Reads a live `timm.models.VisionTransformer`.
 
     Raises:
-        ValueError: if it is another model, or computes what no `VisionTransformer` of
-            this package does.
+        ValueError: if the model, or a setting of it, is not supported.
     """
-    # A model that `timm.create_model` has not built has no such attribute.
+    # Only models from `timm.create_model` have the attribute.
     kind, pretrained = (
         type(model).__name__,
         getattr(model, "pretrained_cfg", None) or {},
@@ -117,15 +117,15 @@ def from_model(model: Any) -> Content:
     arrays = _timm_names(model.state_dict(), source)
     block = model.blocks[0]
     if type(block).__name__ != "Block":
-        raise _refusal(source, f"blocks of the kind {type(block).__name__}")
+        raise _unsupported(source, f"blocks of the class {type(block).__name__}")
     if model.pool_include_prefix and model.global_pool == "avg":
-        raise _refusal(source, _MEAN_OF_ALL)
+        raise _unsupported(source, _MEAN_OF_ALL)
     activation = type(block.mlp.act).__name__
     if getattr(block.mlp.act, "approximate", "none") == "tanh":
         activation = "GELUTanh"
     if getattr(block.mlp, "gate_last", False):
-        raise _refusal(source, "a gated MLP that is not SwiGLU")
-    told = {
+        raise _unsupported(source, "a gated MLP that is not SwiGLU")
+    settings = {
         **_preprocessing(pretrained),
         "num_heads": block.attn.num_heads,
         "epsilon": block.norm1.eps,
@@ -133,29 +133,29 @@ def from_model(model: Any) -> Content:
         "global_pool": model.global_pool,
         "img_size": model.patch_embed.img_size,
     }
-    return _content(arrays, told, source)
+    return _content(arrays, settings, source)
 
 
 def _timm_names(arrays, source):
-    """The weights by timm's names, without those that are left out.
+    """Returns the weights by timm's names, without ignored ones.
 
-    Raises a ValueError if they are of another network.
+    Raises a ValueError if the network is not supported.
     """
     for pattern, what in OTHERS.items():
         if any(re.search(pattern, name) for name in arrays):
-            raise _refusal(source, what)
-    left_out = {name for name in arrays if _LEFT_OUT.match(name)}
-    if any(name.startswith("attn_pool.") for name in left_out):
-        left_out |= {name for name in arrays if name.startswith("head.")}
+            raise _unsupported(source, what)
+    ignored = {name for name in arrays if _IGNORED.match(name)}
+    if any(name.startswith("attn_pool.") for name in ignored):
+        ignored |= {name for name in arrays if name.startswith("head.")}
     found = {}
-    for name in arrays.keys() - left_out:
+    for name in arrays.keys() - ignored:
         array = _to_numpy(arrays[name])
         if not np.isfinite(array).all():
             raise ValueError(f"{name} of {source} is not finite.")
         for pattern, replacement in _ORIGINALS.items():
             name = re.sub(pattern, replacement, name)
         found[name] = array
-    if "register_tokens" in found:  # DINOv2's own, whose class token has a position
+    if "register_tokens" in found:  # DINOv2, whose class token has a position
         found["reg_token"] = found.pop("register_tokens")
         found["cls_token"] = found["cls_token"] + found[POSITION][:, :1]
         found[POSITION] = found[POSITION][:, 1:]
@@ -164,24 +164,22 @@ def _timm_names(arrays, source):
 
 
 def _check_parts(arrays, source):
-    """Raises a ValueError unless weights have what every ViT of this package has."""
+    """Raises a ValueError if weights that every ViT has are missing."""
     if POSITION not in arrays:
-        raise _refusal(source, "no position embedding, but perhaps a rotary one")
+        raise _unsupported(source, "no learned position embedding")
     if not {"norm.weight", "fc_norm.weight"} & arrays.keys():
-        raise _refusal(source, "no norm after the last block")
+        raise _unsupported(source, "no norm after the last block")
     if "blocks.0.norm1.bias" not in arrays:
-        raise _refusal(source, "norms without bias (RMSNorm)")
+        raise _unsupported(source, "norms without bias (RMSNorm)")
     for name, rank in {KERNEL: 4, POSITION: 3, _FC1: 2, _FC2: 2}.items():
         if np.ndim(arrays.get(name, 0)) != rank:
-            raise ValueError(f"{source} has no {name} with {rank} axes, as every ViT.")
+            raise ValueError(f"{source} has no {name} with {rank} axes.")
     if len(set(arrays[KERNEL].shape[2:])) > 1:
-        raise _refusal(source, f"patches of {arrays[KERNEL].shape[2:]} pixels")
+        raise _unsupported(source, f"patches of {arrays[KERNEL].shape[2:]} pixels")
 
 
-def _refusal(source, what):
-    return ValueError(
-        f"{source} has {what}, which no VisionTransformer of this package has."
-    )
+def _unsupported(source, what):
+    return ValueError(f"{source} has {what}, which VisionTransformer does not support.")
 
 
 def _to_numpy(array):
@@ -190,34 +188,36 @@ def _to_numpy(array):
     return np.asarray(array)
 
 
-def _told_by_user(given, arrays):
-    """What the user's fields tell of the weights, unless they are of another width."""
+def _user_settings(given, arrays):
+    """Returns the user's settings, unless they are for another width."""
     hidden_dim, _, patch_size, _ = arrays[KERNEL].shape
     if given.get("hidden_dim", hidden_dim) != hidden_dim:
         return {}
-    told = {key: field_value(ViTSpec, key, given[key]) for key in _OPEN if key in given}
+    settings = {
+        key: field_value(ViTSpec, key, given[key]) for key in _OPEN if key in given
+    }
     if "position_grid" in given:
         grid = field_value(ViTSpec, "position_grid", given["position_grid"])
-        told["img_size"] = [side * patch_size for side in grid]
+        settings["img_size"] = [side * patch_size for side in grid]
     elif "input_shape" in given:
         wanted = field_value(ViTSpec, "input_shape", given["input_shape"])
-        told["wanted_size"] = wanted[:2]
-    return told
+        settings["wanted_size"] = wanted[:2]
+    return settings
 
 
-def _said(config, arrays, source):
-    """What a configuration and the name of its architecture tell."""
+def _config_settings(config, arrays, source):
+    """Returns the settings in a configuration and of its architecture."""
     pretrained = config.get("pretrained_cfg") or config
     labels = config.get("label_names") or pretrained.get("label_names")
-    said = _preprocessing({**pretrained, "label_names": labels})
+    settings = _preprocessing({**pretrained, "label_names": labels})
     name, arguments = config.get("architecture"), config.get("model_args") or {}
     if name is None:
-        return said
+        return settings
     if (other := _by_name(OTHERS_BY_NAME, name, None)) is not None:
-        raise _refusal(source, other)
+        raise _unsupported(source, other)
     if arguments.get("pool_include_prefix"):
-        raise _refusal(source, _MEAN_OF_ALL)
-    said |= {
+        raise _unsupported(source, _MEAN_OF_ALL)
+    settings |= {
         "num_heads": (
             _by_name(_HEADS_BY_NAME, name, None)
             if "embed_dim" in arguments
@@ -234,7 +234,7 @@ def _said(config, arrays, source):
         "img_size": "img_size",
         "init_values": "init_values",
     }
-    return said | {
+    return settings | {
         key: arguments[argument]
         for key, argument in theirs.items()
         if arguments.get(argument) is not None
@@ -242,7 +242,7 @@ def _said(config, arrays, source):
 
 
 def _preprocessing(pretrained):
-    """What a `pretrained_cfg` tells of images and classes."""
+    """Returns the settings of images and classes in a `pretrained_cfg`."""
     size, labels = pretrained.get("input_size"), pretrained.get("label_names")
     found = {
         "mean": pretrained.get("mean"),
@@ -263,41 +263,41 @@ def _usual_activation(arrays):
 
 
 def _usual_heads(arrays, name=""):
-    """How many heads there are by the width; `None` if it has no whole number."""
+    """Returns the usual number of heads for the width; `None` if not a whole number."""
     hidden_dim = arrays[KERNEL].shape[0]
     by_width = _HEAD_CHANNELS.get(hidden_dim, 64)
     channels = _by_name(_HEAD_CHANNELS_BY_NAME, name, by_width)
     return None if hidden_dim % channels else hidden_dim // channels
 
 
-def _content(arrays, told, source):
-    spec = _spec(arrays, told, source)
-    if spec.pre_norm:  # timm's patches have no bias then
+def _content(arrays, settings, source):
+    spec = _spec(arrays, settings, source)
+    if spec.pre_norm:  # timm's patch embedding has no bias then
         arrays.setdefault(BIAS, np.zeros(spec.hidden_dim, "float32"))
     names = layer_names(spec)
     known = {name for theirs in names.values() for name in theirs}
     if unknown := sorted(arrays.keys() - known):
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise _refusal(source, f"the weights {unknown[0]:.80}{more}")
+        raise _unsupported(source, f"the weights {unknown[0]:.80}{more}")
     weights = {}
     for path, theirs in names.items():
         found = [arrays.get(name) for name in theirs]
         if any(array is not None for array in found):
             weights[path] = [None if x is None else from_timm(x) for x in found]
-    labels = told.get("class_names") or ()
+    labels = settings.get("class_names") or ()
     are_names = len({*labels}) == len(labels) == spec.classes
     return Content(source, weights, spec, tuple(labels) if are_names else None, names)
 
 
-def _spec(arrays, told, source):
-    """What the weights are of: their names and shapes tell most of it."""
+def _spec(arrays, settings, source):
+    """Returns the spec, mostly from the names and shapes of the weights."""
     hidden_dim, channels, patch_size, _ = arrays[KERNEL].shape
     tokens = {
         "class_token": "cls_token" in arrays,
         "distillation_token": "dist_token" in arrays,
         "num_register_tokens": np.shape(arrays.get("reg_token", [[]]))[1],
     }
-    (rows, columns), positioned = _grid(arrays, told, sum(tokens.values()), source)
+    (rows, columns), positioned = _grid(arrays, settings, sum(tokens.values()), source)
     fc_norm, pre_norm = "fc_norm.weight" in arrays, "norm_pre.weight" in arrays
     has_scale = "blocks.0.ls1.gamma" in arrays
     return ViTSpec(
@@ -305,7 +305,7 @@ def _spec(arrays, told, source):
         patch_size=patch_size,
         hidden_dim=hidden_dim,
         depth=1 + max(int(m[1]) for m in map(_BLOCK.match, arrays) if m),
-        num_heads=_num_heads(arrays, told, source),
+        num_heads=_num_heads(arrays, settings, source),
         mlp_ratio=arrays[_FC2].shape[1] / hidden_dim,
         **tokens,
         prefix_position_embedding=positioned,
@@ -313,58 +313,61 @@ def _spec(arrays, told, source):
         fc_norm=fc_norm,
         qkv_bias="blocks.0.attn.qkv.bias" in arrays,
         qk_norm="blocks.0.attn.q_norm.weight" in arrays,
-        activation=_activation(arrays, told, source),
-        layer_scale=told.get("init_values", 1e-5) if has_scale else None,
-        epsilon=told.get("epsilon", 1e-5 if pre_norm else _EPSILON),  # as CLIP's
+        activation=_activation(arrays, settings, source),
+        layer_scale=settings.get("init_values", 1e-5) if has_scale else None,
+        epsilon=settings.get("epsilon", 1e-5 if pre_norm else _EPSILON),  # as in CLIP
         broadcast="none",
-        mean=_colors(told.get("mean", IMAGENET_MEAN), channels),
-        std=_colors(told.get("std", IMAGENET_STD), channels),
-        pooling=_pooling(tokens, fc_norm, told, source),
+        mean=_colors(settings.get("mean", IMAGENET_MEAN), channels),
+        std=_colors(settings.get("std", IMAGENET_STD), channels),
+        pooling=_pooling(tokens, fc_norm, settings, source),
         classes=arrays["head.weight"].shape[0] if "head.weight" in arrays else None,
     )
 
 
-def _num_heads(arrays, told, source):
+def _num_heads(arrays, settings, source):
     hidden_dim = arrays[KERNEL].shape[0]
     if "blocks.0.attn.q_norm.weight" in arrays:
         return hidden_dim // arrays["blocks.0.attn.q_norm.weight"].shape[0]
-    found = told.get("num_heads") or _usual_heads(arrays)
+    found = settings.get("num_heads") or _usual_heads(arrays)
     if found is None:
         raise ValueError(
-            f"{source} does not tell its number of heads, and hidden_dim={hidden_dim} "
-            "is no multiple of the usual 64 channels; give num_heads=...."
+            f"{source} does not specify its number of heads, and "
+            f"hidden_dim={hidden_dim} is not a multiple of the usual 64 channels; pass "
+            "num_heads."
         )
     return found
 
 
-def _activation(arrays, told, source) -> Any:  # one of the spec's literals
+def _activation(arrays, settings, source) -> Any:  # one of the spec's literals
     usual = _usual_activation(arrays)
-    found = _ACTIVATIONS.get(told.get("activation", usual))
+    found = _ACTIVATIONS.get(settings.get("activation", usual))
     if found is None or (found == "swiglu") != (usual == "swiglu"):
-        raise _refusal(source, f"the activation {told['activation']} in its MLPs")
+        raise _unsupported(
+            source, f"the activation {settings['activation']} in its MLPs"
+        )
     return found
 
 
-def _pooling(tokens, fc_norm, told, source):
+def _pooling(tokens, fc_norm, settings, source):
     if tokens["distillation_token"]:
         return "distilled"
-    found = told.get("global_pool")
-    if found in (None, "map", "prr"):  # not said, or left out
+    found = settings.get("global_pool")
+    if found in (None, "map", "prr"):  # not specified, or ignored
         return "token" if tokens["class_token"] and not fc_norm else "avg"
     if found not in _POOLINGS:
-        raise _refusal(source, f"the pooling {found}")
+        raise _unsupported(source, f"the pooling {found}")
     return _POOLINGS[found]
 
 
 def _colors(values, channels):
-    """One number for each channel: as they are, or the mean of the colors."""
+    """Returns one number per channel: the values, or their mean for each."""
     return values if len(values) == channels else (float(np.mean(values)),) * channels
 
 
-def _grid(arrays, told, prefix, source):
-    """`(rows, columns)` of patches, and whether the prefix tokens have positions, too.
+def _grid(arrays, settings, prefix, source):
+    """Returns `(rows, columns)`, and whether the prefix tokens have positions.
 
-    The size of the images tells it, or else the patches make a square.
+    From the size of the images, or else a square.
     """
     positions, patch_size = arrays[POSITION].shape[1], arrays[KERNEL].shape[-1]
 
@@ -373,14 +376,14 @@ def _grid(arrays, told, prefix, source):
         known = None not in sides
         return [tuple(side // patch_size for side in sides)] if known else []
 
-    said = grid_of(told.get("img_size")) + grid_of(told.get("usual_size"))
-    wanted = grid_of(told.get("wanted_size"))
+    known = grid_of(settings.get("img_size")) + grid_of(settings.get("usual_size"))
+    wanted = grid_of(settings.get("wanted_size"))
     counts = (positions - prefix, positions)
     sides = [math.isqrt(max(count, 0)) for count in counts]
-    # Not 1x1, which the prefix tokens would make of too many others.
+    # Not 1x1, which would match too many counts.
     squares = [[(side, side)] if side > 1 else [] for side in sides]
-    for grids, fitting in (
-        (said, counts),
+    for grids, allowed in (
+        (known, counts),
         (squares[0], counts[:1]),
         (wanted, counts[:1]),
         (squares[1], counts[1:]),
@@ -388,9 +391,9 @@ def _grid(arrays, told, prefix, source):
         ([(1, 1)], counts),
     ):
         for rows, columns in grids:
-            if rows * columns in fitting:
+            if rows * columns in allowed:
                 return (rows, columns), rows * columns == counts[0]
     raise ValueError(
-        f"{source} has {positions} positions, which are no square of patches; give "
-        "the input_shape that it was trained on."
+        f"{source} has {positions} positions, which do not form a square of patches; "
+        "pass the input_shape that it was trained on."
     )

@@ -1,4 +1,4 @@
-"""timm's names of the weights of a plain Vision Transformer, and its order of axes."""
+"""timm's names and axes of the weights of a plain Vision Transformer."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from keras_cbvit.models.vision_transformer import (
     TOKENS,
 )
 
-# timm's modules by the paths of our layers; those of a block follow `blocks.0.`.
+# timm's modules within a block (`blocks.0.`), by our layer paths.
 _BLOCK_LAYERS = {
     "norm1": "norm1",
     "attention/qkv": "attn.qkv",
@@ -28,9 +28,9 @@ POSITION = "pos_embed"
 
 
 def layer_names(spec: ViTSpec) -> dict[str, list[str]]:
-    """timm's names of the weights of a plain model, by the paths of our layers.
+    """Returns timm's names of the weights of a plain model, by our layer paths.
 
-    The names of a layer are in the order in which it creates its weights.
+    The names are in the order in which a layer creates its weights.
     """
     tokens = {
         "cls_token": spec.class_token,
@@ -40,7 +40,7 @@ def layer_names(spec: ViTSpec) -> dict[str, list[str]]:
     }
     names = {
         f"{PATCHES}/projection": [KERNEL, BIAS],
-        TOKENS: [name for name, there in tokens.items() if there],
+        TOKENS: [name for name, exists in tokens.items() if exists],
     }
     if spec.pre_norm:
         names["pre_norm"] = _parameters("norm_pre")
@@ -57,14 +57,14 @@ def layer_names(spec: ViTSpec) -> dict[str, list[str]]:
 
 
 def from_timm(array: np.ndarray) -> np.ndarray:
-    """A weight of timm's as ours: kernels are (in, out), images channels last."""
+    """Converts a weight from timm: kernels to (in, out), images to channels last."""
     if array.ndim == 4:
         return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
     return array.T if array.ndim == 2 else array
 
 
 def to_timm(name: str, array: np.ndarray, patch_size: int) -> np.ndarray:
-    """A weight of ours as timm's of this name: `from_timm` backwards."""
+    """Converts a weight to timm's of this name; the inverse of `from_timm`."""
     if name == KERNEL:
         array = array.reshape(patch_size, patch_size, -1, array.shape[-1])
         return array.transpose(3, 2, 0, 1)

@@ -1,6 +1,6 @@
-"""Networks of timm that look like its Vision Transformer, and compute other things."""
+"""Networks of timm that resemble its Vision Transformer but are not supported."""
 
-# Names by which networks are known that have blocks, too, but compute something else.
+# Names of weights that reveal networks with similar blocks but another function.
 OTHERS = {
     r"relative_position|rel_pos": "relative position biases, as BEiT and SAM",
     r"attn\.(q_proj|q_bias)": "queries, keys and values apart, as EVA and BEiT",
@@ -14,7 +14,7 @@ OTHERS = {
     r"patch_embed\.norm": "a norm after the projection of patches, as AIMv2",
     r"pre_logits": "a representation layer before the head (pre_logits)",
 }
-# Networks whose weights have the names and shapes of a plain ViT's.
+# Architectures whose weights have the names and shapes of a plain ViT.
 OTHERS_BY_NAME = {
     "_rpn_": "norms after the branches (res-post-norm)",
     "rope|vit_pe_": "a rotary position embedding",

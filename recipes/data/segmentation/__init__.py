@@ -1,1 +1,1 @@
-"""Images with a class for each pixel: sources, augmentation, batches."""
+"""Segmentation data: sources, augmentation, batches."""

@@ -1,4 +1,4 @@
-"""The 150 classes of ADE20K's scene parsing, labels 1 to 150 of its files, in order."""
+"""The 150 classes of ADE20K scene parsing, in the order of their labels, 1 to 150."""
 
 _NAMES = """
 wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet,

@@ -1,8 +1,8 @@
-"""What is done to a training image and its labels on the host.
+"""Augmentation of a training image and its labels on the host.
 
-mmsegmentation's pipeline for ADE20K, which XCiT's recipe uses: random resize, random
-crop, mirror, photometric distortion, padding. As in `recipes.data.draws`, what is
-random is drawn as numbers for a whole batch, and applied to one image.
+This is mmsegmentation's pipeline for ADE20K, which XCiT's recipe uses: random resize,
+random crop, flip, photometric distortion, padding. As in `recipes.data.draws`, random
+numbers are drawn for a whole batch and applied to each image.
 """
 
 import numpy as np
@@ -11,26 +11,26 @@ from PIL import Image
 from ..augment import FILL
 from .pairs import IGNORED
 
-ATTEMPTS = 10  # to find a crop with enough classes; after them any is taken
-BRIGHTNESS = 32  # at most added to or taken from values of 0–255
-FACTORS = (0.5, 1.5)  # of contrast and of saturation
-HUE = 36  # degrees to either side, 18 in OpenCV's unit
+ATTEMPTS = 10  # number of attempts to find a crop with enough classes
+BRIGHTNESS = 32  # maximum change of values of 0–255
+FACTORS = (0.5, 1.5)  # range for contrast and saturation
+HUE = 36  # maximum rotation in degrees, 18 in OpenCV's unit
 
 
 def draw(random, number, policy):
-    """What is drawn for some pictures: arrays with a row for each.
+    """Draws the random numbers of images, arrays with one row per image.
 
     Args:
         random: a `numpy.random.Generator`.
-        number: of images.
+        number: number of images.
         policy: a `recipes.options.segmentation.Augmentation`.
 
     Returns:
         A dict of `"ratio"`, the factor on the scale, `(number,)`; `"corners"`, uniform
-        numbers of 0–1 for the crops to try, `(number, ATTEMPTS + 1, 2)`; if wanted
-        `"flip"`, bool `(number,)`, and `"photometric"`, `(number, 5)`: what is added to
-        the values, the factors of contrast and saturation, by how many degrees to turn
-        the hue, and 1 where contrast comes before the colors, else 0.
+        numbers of 0–1 for the crops to try, `(number, ATTEMPTS + 1, 2)`; if enabled,
+        `"flip"`, bool `(number,)`; and, if enabled, `"photometric"`, `(number, 5)`: the
+        addend of the values, the factors of contrast and saturation, the rotation of
+        the hue in degrees, and 1 if contrast precedes saturation and hue, else 0.
     """
     low, high = policy.resize
     drawn = {
@@ -56,76 +56,75 @@ def draw(random, number, policy):
     return drawn
 
 
-def augment(picture, labels, size, scale, most_of_one_class, drawn):
-    """Resizes, crops, mirrors, distorts and pads an image and its labels.
+def augment(image, labels, size, scale, most_of_one_class, drawn):
+    """Resizes, crops, flips, distorts and pads an image and its labels.
 
     Args:
-        picture: a `PIL.Image` in RGB.
-        labels: its classes, uint8 of shape `(height, width)`.
-        size: the wanted `(height, width)`.
-        scale: the short and the long side for a ratio of 1, see `scaled`.
+        image: a `PIL.Image` in RGB.
+        labels: classes of the pixels, uint8 of shape `(height, width)`.
+        size: the output `(height, width)`.
+        scale: the short and the long side for a ratio of 1, see `scaled_size`.
         most_of_one_class: see `crop_box`.
-        drawn: the image's rows of what `draw` draws.
+        drawn: the image's random numbers from `draw`.
 
     Returns:
-        uint8 arrays of shapes `(height, width, 3)` and `(height, width)`. What is
-        padded, at the right and below, has ImageNet's mean, which is zero for the
-        network, and does not count.
+        uint8 arrays of shapes `(height, width, 3)` and `(height, width)`. Padding at
+        the right and bottom has ImageNet's mean, which the network normalizes to zero,
+        and ignored labels.
     """
     scale = tuple(int(side * drawn["ratio"]) for side in scale)
-    picture = resized(picture, scaled(picture.size, scale))
-    labels = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
+    image = resize(image, scaled_size(image.size, scale))
+    labels = Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST)
     labels = np.asarray(labels)
     box = crop_box(labels, size, drawn["corners"], most_of_one_class)
     left, top, right, bottom = box
-    picture, labels = picture.crop(box), labels[top:bottom, left:right]
+    image, labels = image.crop(box), labels[top:bottom, left:right]
     if drawn.get("flip"):
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         labels = labels[:, ::-1]
     if "photometric" in drawn:
-        picture = distort(picture, *drawn["photometric"])
-    return padded(np.asarray(picture), size, FILL), padded(labels, size, IGNORED)
+        image = distort(image, *drawn["photometric"])
+    return pad(np.asarray(image), size, FILL), pad(labels, size, IGNORED)
 
 
-def scaled(size, scale):
-    """The size that an image gets: as large as the scale's two sides let it be.
+def scaled_size(size, scale):
+    """Returns the largest size of an image within a scale, keeping the aspect ratio.
 
     Args:
-        size: of the image, `(width, height)`.
-        scale: the longest that the short and the long side may become.
+        size: size of the image, `(width, height)`.
+        scale: maximum of the short and of the long side.
 
     Returns:
-        `(width, height)` of the same proportions, in whole pixels.
+        `(width, height)` in whole pixels.
     """
     factor = min(min(scale) / min(size), max(scale) / max(size))
     return tuple(max(int(side * factor + 0.5), 1) for side in size)
 
 
-def resized(picture, size):
-    """A `PIL.Image` of another `(width, height)`, bilinear; antialiased if smaller."""
-    if picture.size == size:
-        return picture
-    return picture.resize(size, Image.Resampling.BILINEAR)
+def resize(image, size):
+    """Resizes a `PIL.Image` to `(width, height)`, bilinear with antialiasing."""
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def crop_box(labels, size, corners, most_of_one_class):
-    """The first crop in which no class has too much, or else the last.
+    """Returns the first crop that no class dominates, or else the last.
 
-    A crop of a single class has too much of it; pixels that do not count are of no
-    class. (mmsegmentation's `RandomCrop` with `cat_max_ratio`: ten crops are looked at,
-    an eleventh is taken as it is.)
+    Crops of a single class are rejected; ignored pixels belong to no class. This is
+    mmsegmentation's `RandomCrop` with `cat_max_ratio`, which checks ten crops and
+    accepts the eleventh unchecked.
 
     Args:
-        labels: uint8 of shape `(height, width)`, `IGNORED` where a pixel does not
-            count.
-        size: the wanted `(height, width)`; the crop is smaller where the image is.
-        corners: numbers of 0–1 for the upper and left edge of each crop to try, the
-            last without a look at it, of shape `(crops, 2)`.
-        most_of_one_class: a crop's largest class has less than this share of the pixels
-            that count; 1 to take the first crop, whatever is in it.
+        labels: uint8 of shape `(height, width)`, `IGNORED` for ignored pixels.
+        size: `(height, width)` of the crop, which is smaller if the image is.
+        corners: numbers of 0–1 for the upper and left edge of each crop to try, of
+            shape `(crops, 2)`; the last is not checked.
+        most_of_one_class: upper bound, exclusive, of the largest class's fraction of
+            the labeled pixels; 1 accepts the first crop unchecked.
 
     Returns:
-        Left, upper, right and lower edge in pixels, as Pillow orders them.
+        Left, upper, right and lower edge in pixels, in Pillow's order.
     """
     height, width = (min(a, b) for a, b in zip(size, labels.shape, strict=True))
     boxes = []
@@ -143,41 +142,41 @@ def crop_box(labels, size, corners, most_of_one_class):
     return boxes[-1]
 
 
-def distort(picture, brightness, contrast, saturation, hue, contrast_first):
+def distort(image, brightness, contrast, saturation, hue, contrast_first):
     """mmsegmentation's `PhotoMetricDistortion`, in Pillow's colors.
 
     Args:
-        picture: a `PIL.Image` in RGB.
-        brightness: what is added to the values.
+        image: a `PIL.Image` in RGB.
+        brightness: addend of the values.
         contrast: factor of the values.
         saturation: factor of the saturation.
-        hue: degrees that the hue is turned by.
-        contrast_first: whether contrast comes before saturation and hue, or after.
+        hue: rotation of the hue in degrees.
+        contrast_first: whether contrast precedes saturation and hue.
     """
-    picture = _with_values(picture, 1, brightness)
+    image = _with_values(image, 1, brightness)
     if contrast_first:
-        picture = _with_values(picture, contrast, 0)
-    turn = round(hue * 256 / 360)  # a circle of hues has 256 steps
+        image = _with_values(image, contrast, 0)
+    turn = round(hue * 256 / 360)  # Pillow's hue has 256 steps
     if saturation != 1 or turn:
-        hues, saturations, values = picture.convert("HSV").split()
+        hues, saturations, values = image.convert("HSV").split()
         hues = hues.point([(value + turn) % 256 for value in range(256)])
         saturations = _with_values(saturations, saturation, 0)
-        picture = Image.merge("HSV", (hues, saturations, values)).convert("RGB")
+        image = Image.merge("HSV", (hues, saturations, values)).convert("RGB")
     if not contrast_first:
-        picture = _with_values(picture, contrast, 0)
-    return picture
+        image = _with_values(image, contrast, 0)
+    return image
 
 
-def _with_values(picture, factor, addend):
-    """Whole values of 0–255, cut off behind the point as mmsegmentation's are."""
+def _with_values(image, factor, addend):
+    """Scales and shifts values of 0–255, and truncates them like mmsegmentation."""
     if (factor, addend) == (1, 0):
-        return picture
+        return image
     table = [int(min(max(value * factor + addend, 0), 255)) for value in range(256)]
-    return picture.point(table * len(picture.getbands()))
+    return image.point(table * len(image.getbands()))
 
 
-def padded(array, size, fill):
-    """An array with a border at the right and below, up to a `(height, width)`."""
+def pad(array, size, fill):
+    """Pads an array at the right and bottom to a size `(height, width)`."""
     if array.shape[:2] == tuple(size):
         return array
     result = np.empty((*size, *array.shape[2:]), array.dtype)

@@ -1,4 +1,4 @@
-"""Whether every class has pixels to learn from and to be measured on."""
+"""Check that every class has pixels in the training and test images."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,28 +10,28 @@ from keras_cbvit.classes import listed
 from ...machine import cores
 from .pairs import IGNORED
 
-AT_ONCE = 64  # files that are read before looking whether every class was seen
+AT_ONCE = 64  # number of files read between checks
 
 
 def check_occurrence(dataset, where):
-    """Names the classes that no pixel is of, in training or in test images.
+    """Warns about classes without pixels in the training or test images.
 
-    Files of labels are read, in threads, until every class was seen: a few where all
-    are there, all of them where one is not.
+    Label files are read, in threads, until all classes have been found: usually a few,
+    but all files if a class is missing.
 
     Args:
         dataset: a `recipes.data.segmentation.pairs.Dataset`.
-        where: what messages call it.
+        where: name of the data set, for messages.
 
     Raises:
-        ValueError: if fewer than two classes occur in training, so that there is
-            nothing to learn, or none in test; on labels that are wrong.
+        ValueError: if fewer than two classes occur in the training images, or none in
+            the test images, or a label is invalid.
     """
     for pairs, split, least in (
         (dataset.train, "training", min(2, len(dataset.class_names))),
         (dataset.test, "test", 1),
     ):
-        labels = labels_found(pairs)
+        labels = find_labels(pairs)
         classes = pairs.table[labels]
         missing = np.setdiff1d(np.arange(len(dataset.class_names)), classes)
         if not missing.size:
@@ -43,24 +43,24 @@ def check_occurrence(dataset, where):
             for label, number in zip(labels, classes, strict=True)
         ]
         message = (
-            f"{where}: none of the {len(pairs)} {split} images has a "
-            f"pixel of {listed(names)}; the labels found are {listed(found, 20)}."
+            f"{where}: none of the {len(pairs)} {split} images has pixels of "
+            f"{listed(names)}; the labels found are {listed(found, 20)}."
         )
         if len(dataset.class_names) - len(missing) < least:
             raise ValueError(f"{message} Set --class-names and --ignored-label.")
         if pairs is dataset.test:
-            message += " The mean IoU leaves out those that are not predicted either."
+            message += " The mean IoU omits classes that are not predicted either."
         warnings.warn(message, stacklevel=2)
 
 
-def labels_found(pairs):
-    """The labels in files, ascending; all of them unless every class is there before.
+def find_labels(pairs):
+    """Returns the labels in files, ascending, reading until all classes are found.
 
     Args:
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
     """
     found = np.zeros(256, bool)
-    # At random, since files of one place may lie together.
+    # In random order, since neighboring files may show the same scene.
     order = np.random.default_rng(0).permutation(len(pairs))
     with ThreadPoolExecutor(cores()) as pool:
         for first in range(0, len(order), AT_ONCE):

@@ -1,8 +1,8 @@
-"""Images and their labels by index, from folders or from TFDS.
+"""Images and their segmentation maps, from folders or TFDS, without TensorFlow.
 
-TensorFlow is not needed. Nothing is passed over: a file without its partner, a label
-that is no class or another size stops the run with the file's name, since a model
-trained on what is left would not be the one that was asked for.
+No invalid file is skipped: an unpaired file, an unknown label or a size mismatch is an
+error that names the file, since training on the remaining files would give a different
+model.
 """
 
 import copy
@@ -15,29 +15,29 @@ import numpy as np
 from keras_cbvit.classes import check_names
 from keras_cbvit.images import decode, decode_samples
 
-from ..fingerprints import NO_CLASS, fingerprint, marks_of
+from ..fingerprints import NO_CLASS, fingerprint, image_marks
 from ..folders import Contents, MissingDatasetError
 from ..records import Records
-from ..tfds import UnknownDatasetError, prepared, refuse_float_images
+from ..tfds import UnknownDatasetError, prepare, refuse_float_images
 
 IGNORED = 255
-"""What labels of pixels that do not count become, whatever they are in the files."""
+"""The label of ignored pixels, whatever it is in the files."""
 _UNKNOWN = 254
 LAYOUTS = (
     ("{split}/images", "{split}/labels"),
     ("images/{split}", "annotations/{split}"),
 )
-"""Where the images of a split and their labels are: any data set's, ADE20K's own."""
+"""Folders of a split's images and labels: the general layout and ADE20K's."""
 _OF_TFDS = (
-    "TFDS's scene_parse150 may hold the masks of instances, of 100 classes; download "
-    "ADEChallengeData2016 from http://sceneparsing.csail.mit.edu and give its folder "
+    "TFDS's scene_parse150 may contain instance masks of 100 classes; download "
+    "ADEChallengeData2016 from http://sceneparsing.csail.mit.edu and use its folder "
     "as --dataset."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and test images with the names of their classes."""
+    """Training and test splits with class names."""
 
     train: "Pairs"
     test: "Pairs"
@@ -46,20 +46,20 @@ class Dataset:
 
 
 class Pairs(Sequence):
-    """Images with the class of each pixel, decoded when they are asked for.
+    """Images and their segmentation maps, decoded on access.
 
     Args:
         images: a sequence of paths, of encoded bytes or of uint8 arrays.
-        labels: the same for the labels: PNG files of one channel, whose samples, or
-            indices of a palette, are used as they are, whatever their depth.
-        classes: how many there are, at most 253.
-        ignored_label: the label of pixels that do not count.
-        image_name: a function from the index to what messages call the image.
+        labels: the same for the labels: PNG files of one channel, whose samples or
+            palette indices are used unchanged, whatever their bit depth.
+        classes: number of classes, at most 253.
+        ignored_label: label of ignored pixels.
+        image_name: function from index to the name of the image in messages.
         label_name: the same for its labels.
-        advice: a sentence that ends the message on labels of several channels.
+        advice: advice to append to the error about labels with several channels.
     """
 
-    broken_images = 0  # one that cannot be decoded stops the run
+    broken_images = 0  # an image that cannot be decoded is an error
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class Pairs(Sequence):
         return len(self.indices)
 
     def __getitem__(self, index):
-        """An image and its labels.
+        """Decodes an image and its labels.
 
         Returns:
-            A `PIL.Image` in RGB, and a uint8 array of shape `(height, width)` of
-            classes, `IGNORED` where a pixel does not count.
+            A `PIL.Image` in RGB, and a uint8 array of classes of shape
+            `(height, width)`, `IGNORED` for ignored pixels.
 
         Raises:
-            ValueError: if one of the two cannot be decoded (`BrokenImageError`), they
-                are of different sizes, or a label is no class.
+            ValueError: if one of the two cannot be decoded (`BrokenImageError`), their
+                sizes differ, or a label is unknown.
         """
         labels = self._labels(index)
         index = self.indices[index]
@@ -102,21 +102,21 @@ class Pairs(Sequence):
         if image.size != (width, height):
             raise ValueError(
                 f"{self.image_name(index)} has {image.width}x{image.height} pixels, "
-                f"its labels {name} have {width}x{height}; they must be of one size, "
-                "that of the image upright, as its EXIF orientation says."
+                f"but its labels {name} have {width}x{height}; the sizes must match, "
+                "after applying the image's EXIF orientation."
             )
         return image, self.table[labels]
 
     def label_counts(self, index):
-        """How many pixels of an image have each label of 0–255.
+        """Counts the pixels of each label of 0–255, without decoding the image.
 
         Raises:
-            ValueError: as for the image and its labels, which this does not decode.
+            ValueError: if the labels cannot be decoded, or a label is unknown.
         """
         return np.bincount(self._labels(index).ravel(), minlength=256)
 
     def _labels(self, index):
-        """The labels of an image as they are in the file, all of them known."""
+        """Decodes the labels of an image, unchanged, and checks that all are known."""
         index = self.indices[index]
         name = self.label_name(index)
         labels = decode_samples(self.labels[index], name)
@@ -127,25 +127,25 @@ class Pairs(Sequence):
             known = np.flatnonzero(self.table < self.classes)
             ignored = np.flatnonzero(self.table == IGNORED)[0]
             raise ValueError(
-                f"{name} has the labels {', '.join(map(str, found[:5]))}; the "
-                f"{len(known)} classes are {known[0]} to {known[-1]}, and {ignored} "
-                "is ignored. A model of other classes is trained with --class-names "
+                f"{name} has the unknown labels {', '.join(map(str, found[:5]))}; the "
+                f"{len(known)} classes have the labels {known[0]} to {known[-1]}, and "
+                f"{ignored} is ignored. To train with other classes, set --class-names "
                 "and --ignored-label."
             )
         return labels
 
     def fingerprint(self):
-        """What tells these from others; see `recipes.data.fingerprints`."""
-        marks = (marks_of(each, self.indices) for each in (self.images, self.labels))
+        """Returns the fingerprint of the pairs; see `recipes.data.fingerprints`."""
+        marks = (image_marks(each, self.indices) for each in (self.images, self.labels))
         pairs = (b"\n".join(pair) for pair in zip(*marks, strict=True))
         return fingerprint(pairs, np.full(len(self), NO_CLASS))
 
     def first(self, number):
-        """The first so many images, at most all."""
+        """Returns the first pairs, at most `number`."""
         return self._of(self.indices[:number])
 
     def spread(self, number):
-        """So many images, at most all, evenly from the first to the last."""
+        """Returns at most `number` pairs, taken at even intervals."""
         places = np.linspace(0, len(self) - 1, min(number, len(self)))
         return self._of([self.indices[place] for place in places.round().astype(int)])
 
@@ -155,11 +155,11 @@ class Pairs(Sequence):
         return pairs
 
     def renumbered(self, numbers, classes):
-        """The same with other numbers for the classes.
+        """Returns the same pairs with renumbered classes.
 
         Args:
-            numbers: the new number of each class, int64 of shape `(classes,)`.
-            classes: how many classes the new numbers are of, at most 253.
+            numbers: new index of each class, int64 of shape `(classes,)`.
+            classes: new number of classes, at most 253.
         """
         check_classes(classes)
         pairs = copy.copy(self)
@@ -171,9 +171,9 @@ class Pairs(Sequence):
 
 
 def class_of_label(classes, ignored_label):
-    """The class of each label of 0–255, as a uint8 table.
+    """Returns the class of each label of 0–255, as a uint8 table.
 
-    Labels above the ignored one are one more than their class.
+    Labels above the ignored label are shifted down by one.
     """
     check_classes(classes)
     if not 0 <= ignored_label <= 255:
@@ -186,37 +186,38 @@ def class_of_label(classes, ignored_label):
 
 
 def check_classes(number):
-    """Raises a ValueError if labels have no room for so many classes."""
+    """Raises a ValueError if 8-bit labels cannot represent the number of classes."""
     if not 0 < number < _UNKNOWN:
         raise ValueError(
-            f"There are {number} class names; labels of 8 bits take 1 to "
+            f"There are {number} class names, but 8-bit labels support 1 to "
             f"{_UNKNOWN - 1} classes. Set --class-names."
         )
 
 
 def _one_channel(labels, name, advice):
-    """Labels of 0–255; TFDS may have written one channel three times."""
+    """Checks and returns labels of 0–255; TFDS may repeat their channel three times."""
     if labels.ndim == 3 and (labels == labels[..., :1]).all():
         labels = labels[..., 0]
     if labels.ndim != 2:
         raise ValueError(
-            f"{name} has {labels.shape[2]} channels that differ; labels are one "
-            f"channel, the class of each pixel.{advice and f' {advice}'}"
+            f"{name} has {labels.shape[2]} channels that differ; labels must have one "
+            f"channel, with the class of each pixel.{advice and f' {advice}'}"
         )
     if labels.max() > 255:
         raise ValueError(
-            f"{name} has the label {labels.max()}; labels go from 0 to 255, "
-            f"{IGNORED - 1} classes at most."
+            f"{name} has the label {labels.max()}; labels must range from 0 to 255, "
+            f"with at most {_UNKNOWN - 1} classes."
         )
     return labels
 
 
 def load_pairs(data):
-    """The data set that a `recipes.options.segmentation.Data` names.
+    """Loads the data set of a `recipes.options.segmentation.Data`.
 
     Raises:
-        MissingDatasetError: if it is not there, with how to get it.
-        ValueError: if it is there but makes no sense.
+        MissingDatasetError: if the data set does not exist; the message explains how
+            to get it.
+        ValueError: if the data set is invalid.
     """
     class_of_label(len(data.class_names), data.ignored_label)
     names = check_names(data.class_names, what="--class-names")
@@ -229,13 +230,12 @@ def load_pairs(data):
         description = folder.name
     else:
         try:
-            builder = prepared(data, data.train_split, data.test_split)
+            builder = prepare(data, data.train_split, data.test_split)
         except UnknownDatasetError as error:
             raise MissingDatasetError(
                 f"There is no folder {folder.absolute()}, and TFDS has no data set "
-                f"{data.dataset!r}. Give a folder as --dataset (--on of "
-                "recipes.evaluate), by its path, or by its name with --data-dir, the "
-                "folder that it is in."
+                f"{data.dataset!r}. Set --dataset (--on of recipes.evaluate) to the "
+                "path of a folder, or to its name and --data-dir to its parent folder."
             ) from error
         train, test = (
             _tfds(data, builder, split) for split in (data.train_split, data.test_split)
@@ -245,27 +245,27 @@ def load_pairs(data):
 
 
 def _folder(data, folder):
-    """The training and test pairs in a folder of one of the `LAYOUTS`."""
+    """Returns the training and test pairs in a folder with one of the `LAYOUTS`."""
     splits = data.train_split, data.test_split
     places = [_places(folder, split) for split in splits]
-    # If only one split is wanted, the others are not left out.
+    # If only one split is requested, the others do not count as unused.
     contents = Contents(*places[0]) if splits[0] == splits[1] else Contents(folder)
     if splits[0] == splits[1]:
         pairs = [_folder_pairs(data, contents, *places[0])] * 2
     else:
-        walked = {}  # no image may be in both
+        walked = {}  # the splits must not overlap
         pairs = [_folder_pairs(data, contents, *place, walked) for place in places]
     contents.warn()
     return pairs
 
 
 def _places(folder, split):
-    """Where the images of a split and their labels are."""
+    """Returns the folders of a split's images and labels."""
     if not folder.is_dir():
         raise MissingDatasetError(
-            f"There is no folder {folder}. It should hold {split}/images and "
-            f"{split}/labels, or images/{split} and annotations/{split} as ADE20K "
-            "does, with labels as PNG files of the images' names."
+            f"There is no folder {folder}. It must contain {split}/images and "
+            f"{split}/labels, or images/{split} and annotations/{split} as in ADE20K, "
+            "with labels as PNG files named like the images."
         )
     for places in LAYOUTS:
         images, labels = (folder / place.format(split=split) for place in places)
@@ -277,30 +277,33 @@ def _places(folder, split):
     )
     found = sorted(p.name for p in folder.iterdir() if p.is_dir())
     raise MissingDatasetError(
-        f"{folder} has neither {wanted}, but the folders {', '.join(found)}. Set "
+        f"{folder} has neither {wanted}; its folders are {', '.join(found)}. Set "
         "--train-split and --test-split."
     )
 
 
 def _folder_pairs(data, contents, images, labels, walked=None):
-    """The pairs of a folder of images and one of labels."""
-    pictures = _by_stem(images, contents.images_in(images, walked))
-    masks = _by_stem(labels, _masks_in(labels, contents))
-    for one, other, place in ((pictures, masks, labels), (masks, pictures, images)):
+    """Returns the pairs of a folder of images and a folder of labels."""
+    image_files = _by_stem(images, contents.images_in(images, walked))
+    label_files = _by_stem(labels, _masks_in(labels, contents))
+    for one, other, place in (
+        (image_files, label_files, labels),
+        (label_files, image_files, images),
+    ):
         alone = sorted(one.keys() - other.keys())
         if alone:
             more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise ValueError(
-                f"{one[alone[0]]}{more} has no partner {alone[0]}.* in {place}; labels "
-                "end in .png, images as a format that Pillow decodes."
+                f"{one[alone[0]]}{more} has no counterpart {alone[0]}.* in {place}; "
+                "labels must be .png files, images of a format that Pillow decodes."
             )
-    stems = sorted(pictures)
-    pictures, masks = [pictures[s] for s in stems], [masks[s] for s in stems]
-    return _pairs(data, pictures, masks, pictures.__getitem__, masks.__getitem__)
+    stems = sorted(image_files)
+    images, labels = [image_files[s] for s in stems], [label_files[s] for s in stems]
+    return _pairs(data, images, labels, images.__getitem__, labels.__getitem__)
 
 
 def _masks_in(folder, contents):
-    """Paths of the labels in a folder: PNG, since JPEG would not keep each class."""
+    """Returns the paths of labels: PNG files, since JPEG would alter the classes."""
     try:
         found = contents.images_in(folder)
     except MissingDatasetError as error:
@@ -308,31 +311,32 @@ def _masks_in(folder, contents):
     for path in found:
         if not path.lower().endswith(".png"):
             raise ValueError(
-                f"{path} is not a PNG file; labels must be PNG, which keeps the class "
-                "of each pixel."
+                f"{path} is not a PNG file; labels must be in a lossless format, PNG."
             )
     return found
 
 
 def _by_stem(folder, paths):
-    """The files of a folder by the stems of their names."""
+    """Returns a dict from stem to path of the files in a folder."""
     found = {}
     for path in paths:
         stem = str(Path(path).relative_to(folder).with_suffix(""))
         if stem in found:
-            raise ValueError(f"{found[stem]} and {path} have one stem; remove one.")
+            raise ValueError(
+                f"{found[stem]} and {path} differ only in the extension; remove one."
+            )
         found[stem] = path
     return found
 
 
 def _tfds(data, builder, split):
-    """The pairs of a split of a TFDS data set with an image and an annotation."""
+    """Returns the pairs of a TFDS split with the features image and annotation."""
     missing = {"image", "annotation"} - set(builder.info.features)
     if missing:
         raise ValueError(
-            f"{data.dataset} has no {' and no '.join(sorted(missing))}, but "
-            f"{', '.join(sorted(builder.info.features))}; segmentation needs both "
-            "image and annotation."
+            f"{data.dataset} has no {' and no '.join(sorted(missing))}; its features "
+            f"are {', '.join(sorted(builder.info.features))}, but segmentation "
+            "requires image and annotation."
         )
     refuse_float_images(builder, "image", "annotation")
     images = Records(builder, split, label=None, feature="image")

@@ -1,16 +1,16 @@
-"""Whole images at a scale, to measure segmentation on.
+"""Whole images at a scale, for evaluating segmentation.
 
-Worker processes, which cannot import Keras, import this.
+Worker processes import this module, so it must not import Keras.
 """
 
 import numpy as np
 
 from ..feed import Steps
-from .augment import resized, scaled
+from .augment import resize, scaled_size
 
 
-class WholePictures(Steps):
-    """Images one by one: the image at a scale, its labels, its canvas."""
+class WholeImages(Steps):
+    """Batches of one resized image with its labels and the size of its canvas."""
 
     parts = 1
 
@@ -20,15 +20,15 @@ class WholePictures(Steps):
         self.divisor = divisor
 
     def prepare(self, step, part, arrays):
-        picture, labels = self.pairs[step]
-        return *fitted(picture, self.scale, self.divisor), labels
+        image, labels = self.pairs[step]
+        return *fit_to_canvas(image, self.scale, self.divisor), labels
 
     def join(self, step, arrays, found):
         ((image, canvas, labels),) = found
         return image, labels, canvas
 
 
-def fitted(picture, scale, divisor):
-    """An image as an array at a scale, and the size of its canvas."""
-    image = np.asarray(resized(picture, scaled(picture.size, scale)))
+def fit_to_canvas(image, scale, divisor):
+    """Resizes an image to a scale; returns an array and the size of its canvas."""
+    image = np.asarray(resize(image, scaled_size(image.size, scale)))
     return image, tuple(-(-side // divisor) * divisor for side in image.shape[:2])

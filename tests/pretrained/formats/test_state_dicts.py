@@ -63,7 +63,7 @@ def test_a_file_of_pytorch_from_before_1_6_needs_it(tmp_path, monkeypatch):
     torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
     assert_are_tensors(state_dicts.read(path)[0])
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match=r"before version 1\.6.*pip install torch"):
+    with pytest.raises(ImportError, match=r"PyTorch before 1\.6.*pip install torch"):
         state_dicts.read(path)
 
 
@@ -174,7 +174,7 @@ def test_a_truncated_file_is_damaged(suffix, share, tmp_path):
     torch.save(weights, path) if suffix == ".pth" else save_file(weights, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=f"cut{suffix} is damaged or not a file of"):
+    with pytest.raises(ValueError, match=f"cut{suffix} is damaged or not a weights"):
         state_dicts.read(path)
 
 
@@ -204,7 +204,7 @@ def test_a_tensor_of_more_numbers_than_the_file_has_is_damaged(shape, tmp_path):
     path = tmp_path / "large.pth"
     torch.save({"a": torch.zeros(2, 3)}, path)
     rewrite(path, lambda content: content.replace(b"K\x02K\x03\x86", shape))
-    with pytest.raises(ValueError, match="a tensor has more numbers than the file"):
+    with pytest.raises(ValueError, match="a tensor is larger than its storage"):
         state_dicts.read(path)
 
 
@@ -212,7 +212,7 @@ def test_a_file_that_expands_is_damaged(tmp_path):
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb/data.pkl", bytes(10_000_000))
-    with pytest.raises(ValueError, match="its parts have more bytes than it has"):
+    with pytest.raises(ValueError, match="its parts are larger than the file"):
         state_dicts.read(path)
 
 
@@ -230,7 +230,7 @@ def test_an_index_leads_nowhere_else(name, tmp_path):
     folder.mkdir()
     index = json.dumps({"weight_map": {"one": name}})
     (folder / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(ValueError, match="which is no name of a file"):
+    with pytest.raises(ValueError, match="which is not a file name"):
         state_dicts.read(folder)
 
 
@@ -244,19 +244,19 @@ def test_a_missing_part_is_named(tmp_path):
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(2)], torch.ones(2)])
 def test_what_has_no_weights_by_name_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"weights by name"):
+    with pytest.raises(ValueError, match="state dict"):
         state_dicts.read(tmp_path / "a.pth")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"none of model\.safetensors, "):
+    with pytest.raises(ValueError, match=r"none of the files model\.safetensors, "):
         state_dicts.read(tmp_path)
 
 
 def test_quantized_weights_are_refused(tmp_path):
     weights = {"a": torch.zeros(2).to(torch.float8_e4m3fn)}
     save_file(weights, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="dtype F8_E4M3, which is not that of unquant"):
+    with pytest.raises(ValueError, match="dtype F8_E4M3, which is not supported"):
         state_dicts.read(tmp_path / "a.safetensors")
 
 

@@ -109,7 +109,7 @@ def test_every_weight_is_copied_with_its_axes_in_our_order(state):
 
 
 def test_the_number_of_heads_is_known_where_it_is_usual_or_given(state):
-    with pytest.raises(ValueError, match="does not tell its number of heads"):
+    with pytest.raises(ValueError, match="does not specify its number of heads"):
         keras_cbvit.ViTCB(weights=state, input_shape=(8, 12, 3))
     wide = {"weights": state_of(128, depth=1, patch_size=4, tokens=5, classes=2)}
     assert keras_cbvit.ViTCB(**wide).spec.num_heads == 2
@@ -117,7 +117,7 @@ def test_the_number_of_heads_is_known_where_it_is_usual_or_given(state):
 
 
 def test_a_grid_that_is_no_square_is_given(state):
-    with pytest.raises(ValueError, match="has 7 positions, which are no square"):
+    with pytest.raises(ValueError, match="has 7 positions, which do not form a square"):
         keras_cbvit.ViTCB(weights=state, num_heads=2)
     grid = {"input_shape": (None, None, 3), "position_grid": (2, 3)}
     assert keras_cbvit.ViTCB(weights=state, num_heads=2, **grid).spec.grid == (2, 3)
@@ -144,7 +144,7 @@ def test_what_the_configuration_says_is_not_overruled(state):
         {"std": (0.2,) * 3},
     ):
         model = VisionTransformer(loading.merge(content, change))
-        with pytest.raises(ValueError, match=f"of a model with {next(iter(change))}="):
+        with pytest.raises(ValueError, match=f"a model with {next(iter(change))}="):
             loading.assign(model, content)
 
 
@@ -155,9 +155,9 @@ def test_what_the_configuration_says_is_not_overruled(state):
             {"cls_token": None, "pos_embed": (1, 6, 16)},
             "have class_token=False, not True",
         ),
-        ({"cls_token": None}, "has 7 positions, which are no square"),
-        ({"dist_token": (1, 1, 16)}, "has 7 positions, which are no square"),
-        ({"reg_token": (1, 1, 16)}, "has 7 positions, which are no square"),
+        ({"cls_token": None}, "has 7 positions, which do not form a square"),
+        ({"dist_token": (1, 1, 16)}, "has 7 positions, which do not form a square"),
+        ({"reg_token": (1, 1, 16)}, "has 7 positions, which do not form a square"),
         ({"blocks.1.mlp.fc1.bias": None}, "Missing: blocks.1.mlp.fc1.bias."),
         ({"blocks.2.norm1.bias": (16,)}, "have depth=3, not 2"),
         ({"fc_norm.bias": (16,)}, "the state dict has the weights fc_norm.bias, which"),

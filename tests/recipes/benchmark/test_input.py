@@ -79,7 +79,7 @@ def test_input_is_measured_and_missing_peers_are_named(
 
     result = json.loads(file.read_text())
     assert result["cpu"] and result["cores"] >= 1
-    assert result["pictures"] == 3
+    assert result["files"] == 3
     assert result["images_per_repeat"] == 4
     without = {"timm", "KerasCV", benchmark.OURS_TF_DATA}
     assert set(result["skipped"]) == without
@@ -107,7 +107,9 @@ def test_a_peer_that_breaks_is_an_error_with_its_last_words(
     pictures, no_peers, tmp_path
 ):
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
-    with pytest.raises(SystemExit, match="tf_data ended: out of workers"):
+    with pytest.raises(
+        SystemExit, match="The process of tf_data exited: out of workers"
+    ):
         main(["input", "--data-dir", str(pictures), *FAST, "--peer-python", python])
 
 
@@ -119,7 +121,9 @@ def test_so_it_is_if_a_peer_ends_before_it_is_asked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Ended)
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
-    with pytest.raises(ChildProcessError, match="timm ended: out of workers"):
+    with pytest.raises(
+        ChildProcessError, match="The process of timm exited: out of workers"
+    ):
         Peer("recipes.benchmark.input_peers", "timm", {}, python)
 
 
@@ -131,7 +135,7 @@ def test_ratios_are_of_the_same_repeat():
 
 
 def test_an_empty_folder_is_one_clear_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="has no images, that is files"):
+    with pytest.raises(SystemExit, match="contains no images, that is, files"):
         main(["input", "--data-dir", str(tmp_path)])
 
 

@@ -10,7 +10,7 @@ from keras_cbvit.export import quantization
 from keras_cbvit.models import registry
 from recipes.benchmark import runtimes
 from recipes.benchmark.__main__ import main
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 
 pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 

@@ -6,7 +6,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from recipes.data import pictures
 from recipes.data.sources import MissingDatasetError, load_dataset
 from recipes.options.classification import Data
 
@@ -50,7 +49,7 @@ def test_arrays_may_name_their_classes(tmp_path):
 
 def test_images_of_arrays_have_names(tmp_path, monkeypatch):
     np.savez(tmp_path / "set.npz", **arrays())
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     dataset = load(tmp_path / "set.npz")
     expected = f"image 2 of x_test in {tmp_path}/set.npz"
     assert dataset.test.images.name(2) == expected
@@ -76,22 +75,30 @@ def test_missing_arrays_are_named(tmp_path):
     given = arrays()
     del given["y_test"], given["x_test"]
     np.savez(tmp_path / "set.npz", **given)
-    with pytest.raises(ValueError, match=r"set\.npz has no x_test, y_test; it needs"):
+    with pytest.raises(
+        ValueError, match=r"set\.npz has no x_test, y_test; it must contain"
+    ):
         load(tmp_path / "set.npz")
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"x_test": np.zeros((3, 8, 8, 3), "float32")}, r"float32 of shape \(3, 8, 8,"),
-        ({"x_test": np.zeros((3, 64), "uint8")}, r"uint8 of shape \(3, 64\)"),
-        ({"x_test": np.zeros((3, 3, 8, 8), "uint8")}, r"uint8 of shape \(3, 3, 8, 8\)"),
-        ({"y_test": np.array([0, 1])}, "there are 2 labels"),
+        (
+            {"x_test": np.zeros((3, 8, 8, 3), "float32")},
+            r"float32 and shape \(3, 8, 8,",
+        ),
+        ({"x_test": np.zeros((3, 64), "uint8")}, r"uint8 and shape \(3, 64\)"),
+        (
+            {"x_test": np.zeros((3, 3, 8, 8), "uint8")},
+            r"uint8 and shape \(3, 3, 8, 8\)",
+        ),
+        ({"y_test": np.array([0, 1])}, "for 2 labels"),
     ],
 )
 def test_arrays_that_are_no_images_with_labels_are_refused(tmp_path, changes, found):
     np.savez(tmp_path / "set.npz", **arrays(**changes))
-    with pytest.raises(ValueError, match=f"x_test must hold uint8 images.*{found}"):
+    with pytest.raises(ValueError, match=f"x_test must contain uint8 images.*{found}"):
         load(tmp_path / "set.npz")
 
 
@@ -159,45 +166,48 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ({"y_test": [0, np.inf, 1]}, "y_test has the label inf for image 1"),
         (
             {"y_train": np.array([0, 1, 2, 0, 1], object)},
-            "y_train holds Python objects",
+            "y_train contains Python objects",
         ),
         ({"y_train": np.array(NAMES, object)}, r"Python objects, .*\.astype\(str\)"),
         (
             {"class_names": np.array([*"abc"], object)},
-            "class_names holds Python objects",
+            "class_names contains Python objects",
         ),
-        ({"y_train": np.arange(5) > 2}, "y_train holds bool; labels are whole numbers"),
+        ({"y_train": np.arange(5) > 2}, "y_train has dtype bool; labels must be whole"),
         (
             {"y_train": np.zeros(5, complex)},
-            "y_train holds complex128; labels are whole",
+            "y_train has dtype complex128; labels must be",
         ),
         (
             {"y_train": np.zeros(5, "M8[s]")},
-            r"y_train holds datetime64\[s\]; labels are",
+            r"y_train has dtype datetime64\[s\]; labels must be",
         ),
         (
             {"y_train": np.eye(5)},
-            r"y_train is of shape \(5, 5\).* use \.argmax\(axis=1",
+            r"y_train has shape \(5, 5\).* with \.argmax\(axis=1",
         ),
         (
             {"y_train": np.zeros((1, 5), int)},
-            r"y_train is of shape \(1, 5\); labels are",
+            r"y_train has shape \(1, 5\); labels must be",
         ),
         (
             {"y_test": np.array(1)},
-            r"y_test is of shape \(\); labels are one number or na",
+            r"y_test has shape \(\); labels must be one number or",
         ),
         (
             {"y_train": [1, 2, 3, 1, 2]},
-            "y_train has the label 1, but none is 0; without",
+            "y_train has the label 1, but no label 0; without",
         ),
-        ({"y_train": [0, 1, 3, 0, 1]}, "the label 3, but none is 2; .* go from 0 to 2"),
+        ({"y_train": [0, 1, 3, 0, 1]}, "the label 3, but no label 2; .* from 0 to 2"),
         ({"y_train": [0, 1, -1, 0, 1]}, "y_train has the label -1; labels are"),
-        ({"y_train": TEN_TO_THE_12}, "the label 1000000000000, but none is 3; without"),
+        (
+            {"y_train": TEN_TO_THE_12},
+            "the label 1000000000000, but no label 3; without",
+        ),
         ({"y_train": TEN_TO_THE_12.astype(float)}, "the label 1000000000000, but"),
         (
             {"y_train": [0, 1, 1e300, 0, 1]},
-            r"y_train has the label 1e\+300; labels are",
+            r"y_train has the label 1e\+300, which is too large",
         ),
         (
             {"y_test": [0, 1, 3]},
@@ -206,13 +216,13 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ({"y_test": [0, -1, 2]}, "y_test has labels from -1 to 2, but the 3 classes"),
         (
             {"y_train": [1, 2, 3, 1, 2], "class_names": [*"abc"]},
-            "y_train has labels from 1 to 3, .* 0 to 2. They count from 1: subtract 1",
+            "y_train has labels from 1 to 3, .* 0 to 2. The labels start at 1",
         ),
         (
             {"y_train": TEN_TO_THE_12, "class_names": [*"abc"]},
             "y_train has labels from 0 to 1000000000000, but the 3 classes are n",
         ),
-        ({"y_train": NAMES}, "y_train holds names, but y_test numbers; use one of"),
+        ({"y_train": NAMES}, "y_train contains names, but y_test contains numbers"),
         (
             {"y_train": NAMES, "y_test": ["cat", "fox", "owl"]},
             "y_test has fox, owl, but y_train has only cat",
@@ -224,19 +234,19 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ({"y_train": ["dog", "", *NAMES[2:]]}, "y_train has no name for image 1"),
         (
             {"y_train": [b"\xe9"] * 5},
-            r"y_train holds bytes .* UTF-8 \(b'\\xe9'\); save te",
+            r"y_train contains bytes .* UTF-8 \(b'\\xe9'\); save te",
         ),
         (
             {"class_names": [b"\xe9", b"a", b"b"]},
-            "class_names holds bytes that are not",
+            "class_names contains bytes that are not",
         ),
         (
             {"class_names": [0, 1, 2]},
-            r"class_names holds int64 of shape \(3,\), not a na",
+            r"class_names has dtype int64 and shape \(3,\), but",
         ),
         (
             {"class_names": "abc"},
-            r"class_names holds <U3 of shape \(\), not a name for",
+            r"class_names has dtype <U3 and shape \(\), but",
         ),
         (
             {"class_names": ["cat", "dog", " cat"]},
@@ -252,7 +262,7 @@ TEN_TO_THE_12 = np.array([0, 1, 2, 10**12, 1])
         ),
         (
             {"y_train": [0] * 5, "y_test": [0] * 3},
-            "training images of 0 alone; images o",
+            "training images of 0 only; training requires",
         ),
     ],
 )
@@ -270,16 +280,16 @@ def test_a_class_without_images_is_named(of):
     assert dataset.class_names == ("cat", "dog", "eel", "fox")
     training, test = (str(warning.message) for warning in caught)
     assert training.endswith(
-        "set.npz has no training image of 1 of its 4 classes: fox."
+        "set.npz has no training images for 1 of its 4 classes: fox."
     )
-    assert test.endswith("set.npz has no test image of 2 of its 4 classes: cat, dog.")
+    assert test.endswith("set.npz has no test images for 2 of its 4 classes: cat, dog.")
 
 
 def test_a_single_array_is_no_file_of_arrays(tmp_path):
     with (tmp_path / "set.npz").open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(
-        ValueError, match=r"set\.npz is not an \.npz file, but holds a s"
+        ValueError, match=r"set\.npz contains a single array; it must be"
     ):
         load(tmp_path / "set.npz")
 

@@ -43,8 +43,8 @@ def test_a_box_is_erased_by_noise_of_imagenets_distribution():
     assert stats.kurtosis(noise.ravel()) == pytest.approx(0, abs=0.05)
     channels = np.corrcoef(noise.reshape(-1, 3).T)
     assert channels == pytest.approx(np.eye(3), abs=0.03)
-    neighbours = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())
-    assert neighbours == pytest.approx(np.eye(2), abs=0.03)
+    neighbors = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())
+    assert neighbors == pytest.approx(np.eye(2), abs=0.03)
 
     np.testing.assert_array_equal(erase(images, boxes, seed), erased)
     other = erase(images, boxes, seed + 1)

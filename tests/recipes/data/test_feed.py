@@ -128,7 +128,9 @@ def test_an_error_in_the_first_part_ends_the_workers_that_are_starting():
 
 def test_a_worker_that_is_killed_is_an_error_in_a_sentence():
     read = Feed(Numbers(kill_at=(4, 1)), 2).read(2, 8)
-    with pytest.raises(WorkerError, match=r"prepares images ended \(SIGKILL\): too"):
+    with pytest.raises(
+        WorkerError, match=r"prepares images died \(SIGKILL\): if the machine"
+    ):
         list(read)
 
 
@@ -308,7 +310,7 @@ def test_as_many_files_are_open_as_the_system_allows():
         text=True,
     )
     assert done.stdout == "0\n"
-    assert "OSError: Worker processes need more open files than" in done.stderr
+    assert "OSError: Worker processes require more open files than" in done.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])

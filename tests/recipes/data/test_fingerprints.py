@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.data.fingerprints import FORM, differences_of, of_dataset
-from recipes.data.pictures import Split
+from recipes.data.fingerprints import FORM, dataset_fingerprint, describe_differences
+from recipes.data.images import Split
 from recipes.data.segmentation import pairs
 from recipes.data.sources import Dataset, load_dataset
 from recipes.files import check_form
@@ -35,13 +35,13 @@ def write_folder(folder, classes=("a", "b"), images=3):
 def data_of(dataset, **options):
     """The data of a run, read from JSON."""
     data = Data(dataset=str(dataset), image_size=(8, 8), **options)
-    found = json.loads(json.dumps(of_dataset(load_dataset(data))))
+    found = json.loads(json.dumps(dataset_fingerprint(load_dataset(data))))
     check_form(found, FORM)
     return found
 
 
 def differences(before, now):
-    found = list(differences_of(before, now))
+    found = list(describe_differences(before, now))
     assert bool(found) == (before != now)
     return found
 
@@ -60,7 +60,7 @@ def test_a_folder_that_was_moved_and_touched_is_the_same(tmp_path, originals):
 
     def found():
         data = Data(dataset=str(folder), image_size=(8, 8))
-        return of_dataset(load_dataset(data, originals=originals))
+        return dataset_fingerprint(load_dataset(data, originals=originals))
 
     before = found()
     folder = shutil.move(folder, tmp_path / "elsewhere" / "data")
@@ -72,7 +72,7 @@ def test_a_folder_that_was_moved_and_touched_is_the_same(tmp_path, originals):
 def test_what_is_decoded_when_asked_for_is_the_same_as_in_memory(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "data")
     before = data_of(folder)
-    monkeypatch.setattr("recipes.data.pictures.MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     assert data_of(folder) == before
 
 
@@ -135,9 +135,12 @@ def other_size(folder):
         ),
         (
             renamed_image,
-            ["3 training images of class 'b' with other names, sizes or pixels"],
+            ["3 training images of class 'b' with different names, sizes or pixels"],
         ),
-        (other_size, ["2 test images of class 'a' with other names, sizes or pixels"]),
+        (
+            other_size,
+            ["2 test images of class 'a' with different names, sizes or pixels"],
+        ),
     ],
 )
 def test_what_changed_in_a_folder_is_said(tmp_path, change, expected):
@@ -152,9 +155,9 @@ def test_broken_images_count_as_they_are_listed(tmp_path):
     before = data_of(folder)
     path = folder / "train" / "a" / "1.png"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.warns(UserWarning, match="1 of 6 images are left out"):
+    with pytest.warns(UserWarning, match="Skipped 1 of 6 images"):
         found = data_of(folder)
-    assert differences(before, found) == ["0 training images left out, now 1"]
+    assert differences(before, found) == ["0 training images skipped, now 1"]
     assert found["train"] == before["train"] | {"left_out": 1}
 
 
@@ -188,9 +191,9 @@ def one_label(arrays):
     [
         (
             one_pixel,
-            ["3 training images of class '0' with other names, sizes or pixels"],
+            ["3 training images of class '0' with different names, sizes or pixels"],
         ),
-        (reversed_order, ["the training images in another order"]),
+        (reversed_order, ["the training images in a different order"]),
         (
             one_label,
             ["2 test images of class '0', now 1", "2 test images of class '1', now 3"],
@@ -213,7 +216,7 @@ def test_another_version_of_tfds_is_said(tmp_path):
 def test_messages_are_short_and_classes_in_another_order_are_said(tmp_path):
     before = data_of(write_folder(tmp_path / "data"))
     swapped = {**before, "class_names": ["b", "a"]}
-    assert differences(before, swapped) == ["the classes are in another order"]
+    assert differences(before, swapped) == ["the classes are in a different order"]
     other = {**before, "class_names": [str(i) * 1000 for i in range(1000)]}
     assert sum(map(len, differences(before, other))) < 400
     damaged = {**before, "train": {**before["train"], "images": [3], "classes": [7]}}
@@ -227,7 +230,7 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
         data = SegmentationData(
             str(folder), class_names=("red", "green", "blue"), ignored_label=11
         )
-        return of_dataset(pairs.load_pairs(data))
+        return dataset_fingerprint(pairs.load_pairs(data))
 
     before = found()
     check_form(before, FORM)
@@ -235,7 +238,7 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
     folder = shutil.move(folder, tmp_path / "elsewhere" / "data")
     assert found() == before
     Image.new("L", (40, 24)).save(folder / "val" / "labels" / "1.png")
-    expected = ["5 test images with other names, sizes or pixels"]
+    expected = ["5 test images with different names, sizes or pixels"]
     assert differences(before, found()) == expected
     for place in ("images", "labels"):
         (folder / "train" / place / "7.png").unlink()
@@ -245,4 +248,6 @@ def test_pairs_are_known_by_the_names_and_sizes_of_both(tmp_path):
 def test_of_several_classes_for_an_image_the_number_is_known():
     split = Split(np.zeros((3, 8, 8, 3), "uint8"), np.ones((3, 5), bool))
     assert split.fingerprint()["images"] == [3]
-    assert of_dataset(Dataset(split, split, ("a",), "x"))["train"]["classes"] == [-1]
+    assert dataset_fingerprint(Dataset(split, split, ("a",), "x"))["train"][
+        "classes"
+    ] == [-1]

@@ -65,14 +65,14 @@ def test_images_of_every_ending_are_found_and_all_else_is_named(tmp_path, monkey
     assert contents.unused == {
         ".txt": 3,
         ".heic": 1,
-        "without an ending": 1,
+        "without an extension": 1,
         "hidden": 2,
         "special (pipe, socket, device)": 2,
-        "linked to nothing": 2,
+        "broken (link)": 2,
     }
     message = (
-        f"Not used in {tmp_path}: 3 .txt, 2 hidden, 2 linked to nothing, "
-        "2 special (pipe, socket, device), 1 .heic, 1 without an ending."
+        f"Not used in {tmp_path}: 3 .txt, 2 broken (link), 2 hidden, "
+        "2 special (pipe, socket, device), 1 .heic, 1 without an extension."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         contents.warn()
@@ -150,8 +150,7 @@ def test_no_folder_is_counted_twice_and_none_above_a_link(tmp_path):
     dataset, said = load(tmp_path)
     assert (dataset.class_names, numbers(dataset)) == (("a", "b"), [10, 10])
     assert said == [
-        f"Not used in {tmp_path}: 3 linked to a folder above, 1 folder "
-        "loop, 1 linked again."
+        f"Not used in {tmp_path}: 3 recursive (link), 1 folder loop, 1 repeated (link)."
     ]
 
 
@@ -166,8 +165,8 @@ def test_links_are_followed_once_in_whatever_order_they_come(tmp_path):
     found = names(contents.images_in(tmp_path / "set"), tmp_path / "set")
     assert found == ["2.png", "a/0.png", "b/1.png"]
     assert contents.unused == {
-        "linked again": 1,
-        "linked to a folder above": 1,
+        "repeated (link)": 1,
+        "recursive (link)": 1,
     }
 
 
@@ -176,9 +175,7 @@ def test_a_folder_of_two_classes_is_refused(tmp_path):
         put(tmp_path / f"a/{i}.png")
         put(tmp_path / f"b/{i}.png")
     os.symlink("../a", tmp_path / "b/more")
-    message = (
-        f"{tmp_path}/b/more and {tmp_path}/a are or share one folder, whose images"
-    )
+    message = f"{tmp_path}/b/more and {tmp_path}/a overlap; an image"
     with pytest.raises(ValueError, match=re.escape(message)):
         load(tmp_path)
 
@@ -197,8 +194,8 @@ def test_what_lies_beside_class_folders_is_named(tmp_path):
     dataset, said = load(tmp_path)
     assert numbers(dataset) == [2, 2]
     assert said == [
-        f"Not used in {tmp_path}: 2 .png beside the folders of images, 2 "
-        "hidden, 1 folder val, 1 without an ending."
+        f"Not used in {tmp_path}: 2 .png outside the image folders, 2 "
+        "hidden, 1 folder val, 1 without an extension."
     ]
     # Of one split alone the others are not asked for.
     data = Data(dataset=str(tmp_path), image_size=(8, 8))
@@ -206,7 +203,7 @@ def test_what_lies_beside_class_folders_is_named(tmp_path):
         load_dataset(data, train=False)
     (message,) = (str(warning.message) for warning in caught)
     assert message == (
-        f"Not used in {tmp_path}/test: 1 .png beside the folders of images, 1 hidden."
+        f"Not used in {tmp_path}/test: 1 .png outside the image folders, 1 hidden."
     )
 
 
@@ -243,7 +240,7 @@ def test_a_class_folder_without_images_says_what_it_holds(tmp_path):
     put(tmp_path / "a/0.png")
     for i in range(3):
         put(tmp_path / f"b/{i}.heic")
-    message = f"{tmp_path}/b has no images, .*decodes. It holds 3 .heic.$"
+    message = f"{tmp_path}/b contains no images, .*decodes. It contains 3 .heic.$"
     with pytest.raises(MissingDatasetError, match=message):
         load(tmp_path)
 

@@ -7,7 +7,7 @@ import warnings
 import pytest
 from PIL import Image
 
-from recipes.data.labels import places, read_names, read_text
+from recipes.data.labels import class_indices, read_names, read_text
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 
@@ -46,10 +46,13 @@ def test_names_are_read_in_every_encoding_that_says_what_it_is(tmp_path, encode)
         (f"{CAFE}\n".encode("cp1252"), r"names\.txt is not UTF-8 \(line 1\)"),
         (
             "cat\ndog\n".encode("utf-16-le"),
-            r"has a zero byte \(line 1\), as UTF-16 wit",
+            r"contains a zero byte \(line 1\), as in UTF-16 wit",
         ),
-        (codecs.BOM_UTF16_LE + b"a", r"begins as UTF-16, but is not \(line 1\)"),
-        (b"cat\n\ndog\n", r"names\.txt has no name in line 2; it needs one in each"),
+        (
+            codecs.BOM_UTF16_LE + b"a",
+            r"byte order mark of UTF-16, but is not \(line 1\)",
+        ),
+        (b"cat\n\ndog\n", r"names\.txt has no name in line 2; every line"),
     ],
 )
 def test_what_is_no_text_is_refused_with_its_line(tmp_path, content, message):
@@ -64,10 +67,10 @@ def test_a_missing_file_is_another_error(tmp_path):
 
 
 def test_places_are_by_name():
-    assert places(["b", "a", "b"], ("a", "b"), "x", "y").tolist() == [1, 0, 1]
-    assert places([], ("a",), "x", "y").dtype == "int64"
+    assert class_indices(["b", "a", "b"], ("a", "b"), "x", "y").tolist() == [1, 0, 1]
+    assert class_indices([], ("a",), "x", "y").dtype == "int64"
     with pytest.raises(ValueError, match="F has c, d, but G has only a, b"):
-        places(["d", "a", "c", "c"], ("a", "b"), "F has", "G has")
+        class_indices(["d", "a", "c", "c"], ("a", "b"), "F has", "G has")
 
 
 # Folders
@@ -123,7 +126,7 @@ def test_two_class_folders_of_one_name_are_both_named(tmp_path):
 def test_a_class_folder_that_is_no_text_is_refused(tmp_path):
     save_pictures(tmp_path / "tea", 0, 5)
     save_pictures(tmp_path / "caf\udce9", 0, 5)  # Latin-1, as an old archive has it
-    with pytest.raises(ValueError, match="is not Unicode text; rename the class"):
+    with pytest.raises(ValueError, match="is not valid Unicode; rename the class"):
         load(tmp_path)
 
 
@@ -147,7 +150,9 @@ def test_a_class_without_test_images_is_named(tmp_path):
     for name in ("cat", "dog", "eel"):
         save_pictures(tmp_path / "train" / name, 0)
     save_pictures(tmp_path / "test" / "dog", 0)
-    with pytest.warns(UserWarning, match="has no test image of 2 .* classes: cat, eel"):
+    with pytest.warns(
+        UserWarning, match="has no test images for 2 .* classes: cat, eel"
+    ):
         assert load(tmp_path).test.labels.tolist() == [1]
     with warnings.catch_warnings():  # evaluation says it of the model
         warnings.simplefilter("error")
@@ -159,13 +164,13 @@ def test_a_class_of_which_every_training_image_is_broken_is_named(tmp_path):
         for split in ("train", "test"):
             save_pictures(tmp_path / split / name, 0)
     (tmp_path / "train" / "eel" / "0.png").write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="has no training image of 1 of its 3 .*: eel"):
+    with pytest.warns(
+        UserWarning, match="has no training images for 1 of its 3 .*: eel"
+    ):
         assert len(load(tmp_path).train) == 2
     (tmp_path / "train" / "dog" / "0.png").write_bytes(b"no picture")
     with (
-        pytest.warns(UserWarning, match="2 of 3 images are left out"),
-        pytest.raises(
-            ValueError, match="has training images of cat alone; images of t"
-        ),
+        pytest.warns(UserWarning, match="Skipped 2 of 3 images"),
+        pytest.raises(ValueError, match="has training images of cat only; training"),
     ):
         load(tmp_path)

@@ -11,14 +11,16 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from recipes.data import pictures, storage
+from recipes.data import storage
 from recipes.data.batches import Batches
 from recipes.data.feed import Feed
-from recipes.data.fingerprints import of_dataset
+from recipes.data.fingerprints import dataset_fingerprint
 from recipes.data.records import Records
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 from tests import make_tiny_tfds
+
+pytestmark = pytest.mark.any_backend
 
 CHECKSUM = b"\xff\xff\xff\xff"  # is not looked at
 
@@ -213,12 +215,12 @@ def tiny(tmp_path_factory):
 def test_a_data_set_is_the_same_whatever_the_format_of_its_files(
     tiny, monkeypatch, split
 ):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     one, other = (
         load_dataset(Data(dataset="tiny", data_dir=folder, image_size=(8, 8)))
         for folder in (make_tiny_tfds.FOLDER, tiny)
     )
-    assert of_dataset(other) == of_dataset(one)
+    assert dataset_fingerprint(other) == dataset_fingerprint(one)
     one, other = getattr(one, split), getattr(other, split)
     assert len(other) == len(one)
     np.testing.assert_array_equal(np.stack(list(other.images)), list(one.images))
@@ -261,7 +263,7 @@ def test_a_flipped_bit_in_an_array_record_file_is_damage(arrays):
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_worker_processes_read_records(tiny, monkeypatch, file_format, capfd):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     folder = tiny if file_format == "array_record" else make_tiny_tfds.FOLDER
     split = load_dataset(Data(dataset="tiny", data_dir=folder, image_size=(8, 8))).train
     assert len(pickle.dumps(split.images)) < 3000

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from recipes.data import pictures
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
 from tests.make_tiny_tfds import FOLDER
@@ -13,7 +12,7 @@ from tests.make_tiny_tfds import FOLDER
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("memory", [2 << 30, 0])
 def test_records_are_what_tfds_gives(monkeypatch, memory, split):
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", memory)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", memory)
     data = Data(dataset="tiny", data_dir=FOLDER, image_size=(8, 8))
     found = getattr(load_dataset(data), split)
     one_file_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)

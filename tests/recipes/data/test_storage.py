@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from recipes.commands import parse
-from recipes.data import pictures
 from recipes.data.feed import Feed
-from recipes.data.fingerprints import of_dataset
+from recipes.data.fingerprints import dataset_fingerprint
 from recipes.data.folders import MissingDatasetError
 from recipes.data.records import Records
 from recipes.data.sources import load_dataset
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.any_backend
 def bucket(tmp_path, monkeypatch):
     """The folder that is s3://bucket, as long as decoded images are not kept."""
     monkeypatch.setenv("BUCKETS", str(tmp_path))
-    monkeypatch.setattr(pictures, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("recipes.data.images.MEMORY_BYTES", 0)
     (tmp_path / "bucket").mkdir()
     return tmp_path / "bucket"
 
@@ -61,7 +60,7 @@ def test_a_folder_in_a_store_is_the_one_on_a_disk(bucket, parts):
             found.append(load(folder))
         assert f"{len(parts)} .txt" in str(caught[0].message)
     one, other = found
-    assert of_dataset(other) == of_dataset(one)
+    assert dataset_fingerprint(other) == dataset_fingerprint(one)
     assert other.class_names == one.class_names == ("cat", "dog")
     for split in ("train", "test"):
         here, there = getattr(one, split), getattr(other, split)
@@ -100,7 +99,7 @@ def test_tfds_is_read_from_a_store(bucket):
         load("tiny", data_dir=FOLDER),
         load("tiny", data_dir="s3://bucket/tfds"),
     )
-    assert of_dataset(other) == of_dataset(one)
+    assert dataset_fingerprint(other) == dataset_fingerprint(one)
     records = other.train.images.encoded
     assert records.name(39).startswith("s3://bucket/tfds/tiny/1.0.0/tiny-train.tfrec")
     Buckets.requests.clear()
@@ -123,7 +122,7 @@ def test_a_url_comes_whole_from_the_command_line():
 def test_array_record_in_a_store_is_refused():
     found = builder("s3://bucket", number=0)
     found.info.splits["train"].filepaths = ["s3://bucket/a.array_record-0-of-1"]
-    with pytest.raises(ValueError, match="only TFRecord files are read; copy the data"):
+    with pytest.raises(ValueError, match="only TFRecord files are supported"):
         Records(found, "train")
 
 
@@ -135,7 +134,9 @@ def test_a_folder_that_is_not_in_the_store_is_missing(bucket):
 @pytest.mark.parametrize("option", ["dataset", "data_dir"])
 def test_a_url_that_cannot_be_read_says_what_would_work(option):
     options = {"dataset": "tiny", option: "memory://bucket/pets"}
-    with pytest.raises(ValueError, match=r"URLs begin with gs://, s3://, az://, hf://"):
+    with pytest.raises(
+        ValueError, match=r"URLs must begin with gs://, s3://, az://, hf://"
+    ):
         load(**options)
 
 

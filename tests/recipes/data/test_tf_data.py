@@ -16,7 +16,7 @@ from keras_cbvit.images import BrokenImageError
 from keras_cbvit.images import decode as decode_by_pillow
 from recipes.data import tf_data
 from recipes.data.batches import TrainingBatches
-from recipes.data.pictures import Pictures, Split
+from recipes.data.images import Images, Split
 from recipes.data.records import Records
 from recipes.data.sources import load_dataset
 from recipes.data.tf_data import TensorFlowFeed
@@ -154,7 +154,7 @@ def test_each_image_is_in_an_epoch_once_with_its_label():
     seen = [index for batch, _ in found for index in indices(batch)]
     assert sorted(seen) == list(range(24))
     assert seen != sorted(seen)
-    expected = batches.smoothed(np.eye(5)[split.labels[seen]])
+    expected = batches.smooth(np.eye(5)[split.labels[seen]])
     np.testing.assert_allclose(np.concatenate([y for _, y in found]), expected, 1e-6)
 
 
@@ -226,7 +226,7 @@ def test_mixing_is_drawn_as_in_the_other_feed():
     batches = training_batches(numbered(8), 4, mixup_alpha=0.8, cutmix_alpha=1.0)
     for step, (batch, _) in enumerate(read(TensorFlowFeed(batches), 0, 2)):
         for name in ("share", "weight", "paste"):
-            np.testing.assert_array_equal(batch[name], batches.drawn(step)[name])
+            np.testing.assert_array_equal(batch[name], batches.draw(step)[name])
 
 
 def test_erased_boxes_are_filled_with_random_bytes():
@@ -252,7 +252,7 @@ def test_crops_and_flips_are_of_all_of_the_image():
     ramp = np.linspace(0, 255, 100).astype("uint8")
     image = np.repeat(np.broadcast_to(ramp, (80, 100))[..., None], 3, 2)
     data = Data(image_size=(16, 16))
-    split = Split(Pictures([image] * 64, data, originals=True), np.zeros(64, "int64"))
+    split = Split(Images([image] * 64, data, originals=True), np.zeros(64, "int64"))
     batches = training_batches(split, 64, random_resized_crop=True, flip=True)
     ((batch, _),) = read(TensorFlowFeed(batches), 0, 1)
     left, right = (batch["images"][:, 8, i, 0].astype(int) for i in (0, -1))
@@ -293,7 +293,7 @@ def test_broken_pictures_end_it_and_are_all_named(tmp_path):
             stream.write(content)
     data = Data(image_size=(8, 8))
     split = Split(
-        Pictures(paths, data, paths.__getitem__, originals=True), np.zeros(12, "int64")
+        Images(paths, data, paths.__getitem__, originals=True), np.zeros(12, "int64")
     )
     feed = TensorFlowFeed(training_batches(split, 4, random_resized_crop=True))
     with pytest.raises(
@@ -305,7 +305,7 @@ def test_broken_pictures_end_it_and_are_all_named(tmp_path):
 @pytest.mark.parametrize(
     ("policy", "service", "message"),
     [
-        ({"shift": 4}, None, "shift=4: --feed tf.data does not shift images; give"),
+        ({"shift": 4}, None, "shift=4 is not supported by --feed tf.data; use"),
         ({}, "localhost", "data_service='localhost' must be grpc://HOST:PORT"),
     ],
 )
@@ -317,7 +317,9 @@ def test_what_it_cannot_do_is_one_sentence(policy, service, message):
 @pytest.mark.parametrize("port", [1, 99999])
 def test_a_service_that_is_not_there_is_one_sentence(port):
     batches = training_batches(numbered(8), 4)
-    message = rf"no tf.data service at grpc://localhost:{port} \(.*\); start its disp"
+    message = (
+        rf"No tf.data service listens at grpc://localhost:{port} \(.*\); start its disp"
+    )
     with pytest.raises(ConnectionError, match=message):
         TensorFlowFeed(batches, f"grpc://localhost:{port}")
 
@@ -325,7 +327,7 @@ def test_a_service_that_is_not_there_is_one_sentence(port):
 def test_without_keras_cv_there_is_all_but_rand_augment(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_cv", None)
     TensorFlowFeed(training_batches(numbered(8), 4, **ALL))
-    with pytest.raises(ValueError, match="pip install keras-cv, or give --rand-aug"):
+    with pytest.raises(ValueError, match="pip install keras-cv, or use --rand-aug"):
         TensorFlowFeed(training_batches(numbered(8), 4, rand_augment=9.0))
 
 

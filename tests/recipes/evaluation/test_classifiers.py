@@ -99,7 +99,7 @@ def test_what_is_not_a_classifier_of_images_is_refused(tmp_path):
         load_classifier(save(tmp_path / "gray.keras", channels=1))
     with pytest.raises(ValueError, match=r"gives \(None, 1\), not predictions"):
         load_classifier(save(tmp_path / "one.keras", outputs=1))
-    with pytest.raises(FileNotFoundError, match="nothing.*there is no such file"):
+    with pytest.raises(FileNotFoundError, match="nothing.* does not exist"):
         load_classifier(str(tmp_path / "nothing.keras"))
     (tmp_path / "damaged.keras").write_bytes(b"not a zip")
     with pytest.raises(ValueError, match=r"damaged\.keras"):

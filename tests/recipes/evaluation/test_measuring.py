@@ -5,8 +5,8 @@ import keras
 import numpy as np
 import pytest
 
-from recipes.data.conditions import occluded
-from recipes.data.pictures import Pictures, Split
+from recipes.data.conditions import occlude
+from recipes.data.images import Images, Split
 from recipes.evaluation import measure
 from recipes.options.classification import Data
 from tests.recipes.evaluation.trained import classifier, digits
@@ -60,6 +60,7 @@ def shares(activation):
 
 
 @pytest.mark.parametrize("under", ["clean", "occlusion", "fgsm", "pgd"])
+@pytest.mark.any_backend
 def test_what_a_model_is_decides_whether_it_gives_logits(under):
     """Not the values: these logits are as probabilities are."""
     split = split_of([0, 128, 255], [0, 1, 2])
@@ -88,7 +89,7 @@ def test_images_without_a_right_class_do_not_count(brightness):
 
 def test_occlusion_is_the_middle_112_of_224_pixels():
     image = np.random.default_rng(0).integers(1, 256, (2, 224, 224, 3), "uint8")
-    found = occluded(image)
+    found = occlude(image)
     black = (found == 0).all(axis=-1)
     assert black.sum() == 2 * 112 * 112
     assert black[:, 56:168, 56:168].all()
@@ -103,7 +104,7 @@ def test_occlusion_is_the_middle_112_of_224_pixels():
 def test_occlusion_has_half_the_sides_of_any_image(size, rows, columns):
     expected = np.ones((1, *size, 3), "uint8")
     expected[:, slice(*rows), slice(*columns)] = 0
-    np.testing.assert_array_equal(occluded(np.ones((1, *size, 3), "uint8")), expected)
+    np.testing.assert_array_equal(occlude(np.ones((1, *size, 3), "uint8")), expected)
 
 
 def test_what_is_in_the_middle_is_not_seen_under_occlusion(brightness):
@@ -138,7 +139,7 @@ def test_an_attack_does_not_depend_on_the_batches(attack):
     assert found == pytest.approx(expected, rel=1e-4)
     # Pictures that are decoded at each use.
     data = Data(image_size=(8, 8))
-    split = Split(Pictures(list(split.images), data), split.labels)
+    split = Split(Images(list(split.images), data), split.labels)
     assert measure(model, split, attack, 8.0) == pytest.approx(expected, rel=1e-4)
 
 
@@ -148,7 +149,7 @@ def test_what_makes_no_sense_is_refused(brightness):
         measure(brightness, split, "night")
     with pytest.raises(ValueError, match=r"epsilon=-1\.0 must not be negative"):
         measure(brightness, split, "fgsm", -1.0)
-    with pytest.raises(ValueError, match="labels go from 0 to 3, but the 3 classes"):
+    with pytest.raises(ValueError, match="labels range from 0 to 3, but the 3 classes"):
         measure(brightness, dataclasses.replace(split, labels=np.array([0, 3])))
-    with pytest.raises(ValueError, match="labels go from 0 to 3, but the 3 classes"):
+    with pytest.raises(ValueError, match="labels range from 0 to 3, but the 3 classes"):
         measure(brightness, dataclasses.replace(split, labels=np.ones((2, 4), bool)))

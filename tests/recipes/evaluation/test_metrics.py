@@ -67,7 +67,7 @@ def test_of_equal_predictions_the_first_counts_as_for_argmax():
     [
         ([1.0, 1.0], [1, 1], 0),
         ([1.0, 1.0], [0, 1], 0.5),
-        # Neighbouring bins: (12/15, 13/15] and (13/15, 14/15].
+        # Neighboring bins: (12/15, 13/15] and (13/15, 14/15].
         ([0.85, 0.88], [0, 1], (0.85 + 0.12) / 2),
         # One bin.
         ([0.85, 0.81], [0, 1], abs(1 - 1.66) / 2),

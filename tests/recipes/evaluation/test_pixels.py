@@ -215,5 +215,5 @@ def test_labels_that_are_wrong_name_the_file():
         "image {}".format,
         "labels {}".format,
     )
-    with pytest.raises(ValueError, match="labels 0 has the labels 9"):
+    with pytest.raises(ValueError, match="labels 0 has the unknown labels 9"):
         measure(Told(), pairs, (8, 8))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_cbvit
-from recipes.data.pictures import Split
+from recipes.data.images import Split
 from recipes.data.sources import Dataset
 from recipes.evaluate import Evaluation, evaluate
 from recipes.evaluation import probes
@@ -150,7 +150,7 @@ def test_probes_of_a_file_on_digits(tmp_path):
     assert rows == seen
     assert [row["under"] for row in rows] == ["10-NN", "20-NN", "linear probe"]
     assert all(row["images"] == 360 and row["top1"] > 0.8 for row in rows)
-    with pytest.raises(ValueError, match="under=.*does not go with --probe"):
+    with pytest.raises(ValueError, match="under=.*cannot be combined with --probe"):
         evaluate(dataclasses.replace(options, under=("occlusion",)))
-    with pytest.raises(ValueError, match=r"probe_blocks=\(0,\) is for --probe"):
+    with pytest.raises(ValueError, match=r"probe_blocks=\(0,\) requires --probe"):
         evaluate(dataclasses.replace(options, probe=(), probe_blocks=(0,)))

@@ -35,7 +35,7 @@ def measured(name, answers, above=None, names=None, **options):
     """What is measured of a model that answers so, and what it says to be of."""
     model = model_that_answers(answers, above)
     classifier = Classifier("a model", model, names)
-    split, model, description = matched(classifier, name, load(name, **options))
+    split, model, _, description = matched(classifier, name, load(name, **options))
     return measure(model, split), description
 
 
@@ -165,8 +165,8 @@ def test_what_real_needs_is_said(tmp_path):
     with pytest.raises(MissingDatasetError, match=r"no file .*nothing\.json; ReaL's"):
         load("real", tmp_path / "nothing.json")
     for content, reason in (
-        ("{}}", "is not such a file"),
-        ("[1, 2]", "is not such a file"),
+        ("{}}", "is not valid"),
+        ("[1, 2]", "is not valid"),
         ("[[1000]]", "has classes that are not from 0 to 999"),
         ('[["cat"]]', "has classes that are not"),
     ):

@@ -157,7 +157,7 @@ def test_a_run_that_fails_leaves_the_others_alone(paper, tmp_path):
     log = (tmp_path / "ray.log").read_text()
     assert returned == 1, log[-3000:]
     last = log.splitlines()[-1]
-    assert last.startswith("ChildProcessError: 1 of 2 runs failed; the same command")
+    assert last.startswith("ChildProcessError: 1 of 2 runs failed; repeat the command")
     assert "cbs, mini, seed 0 failed (ValueError: Another process is training" in last
     assert (folders / "cbs_from_one" / "seed_0_smoke" / "measures.json").exists()
     assert not (tmp_path / "ray_out").exists()
@@ -180,7 +180,7 @@ def test_without_gpus_a_run_has_a_core_for_each_thread(monkeypatch):
     monkeypatch.setattr("recipes.paper.cluster.threads", lambda: 3)
     assert _share(nodes, None) == {"num_gpus": 0, "num_cpus": 3}
     monkeypatch.setattr("recipes.paper.cluster.threads", lambda: 5)
-    with pytest.raises(ValueError, match="5 threads here, and no machine of the Ray"):
+    with pytest.raises(ValueError, match="5 threads, but no machine of the Ray"):
         _share(nodes, None)
 
 
@@ -190,7 +190,9 @@ def test_an_address_without_a_cluster_is_refused_at_once(tmp_path, monkeypatch):
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(SystemExit, match=f"no Ray cluster at {address}.*refused"):
+        with pytest.raises(
+            SystemExit, match=f"No Ray cluster listens at {address}.*refused"
+        ):
             main(["figure6", "--dataset", "digits", "--smoke", "--ray", address])
     assert not list(tmp_path.iterdir())
 
@@ -200,7 +202,7 @@ def test_addresses_of_the_client_are_refused(address, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "ray://host:10001")  # which auto stands for
-    message = "ray='ray://host:10001' is of Ray's client.*with --ray auto"
+    message = "ray='ray://host:10001' is an address of Ray Client.*with --ray auto"
     with pytest.raises(SystemExit, match=message):
         main(["figure6", "--dataset", "digits", "--smoke", "--ray", address])
     assert not list(tmp_path.iterdir())
@@ -230,6 +232,6 @@ def test_a_missing_token_is_one_sentence(tmp_path):
 def test_ray_is_missed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=r"pip install keras_cbvit\[ray\]"):
+    with pytest.raises(SystemExit, match=r"pip install .keras_cbvit\[ray\]"):
         main(["figure6", "--dataset", "digits", "--smoke", "--ray", "local"])
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ SHOWN = [f"cifar10/{name}" for name in ("comparison", "curves", "table9")]
 SHOWN += [f"cifar10/figure{number}" for number in (3, 5, 6)]
 SHOWN += [f"digits/figure{number}" for number in (2, 7)]
 SHOWN += [f"camvid/{name}" for name in ("table7", "table7_curves")]
-PAGES = ("paper", "cifar10", "segmentation")
+PAGES = ("paper", "cifar10", "camvid")
 
 
 @pytest.mark.parametrize("shown", SHOWN)

@@ -65,6 +65,7 @@ def test_other_sets_of_imagenet_have_their_own_protocol(digits):
     assert measure("imagenet_a", model, digits, data) == pytest.approx(20)
 
 
+@pytest.mark.any_backend
 def test_uniform_attention_has_the_greatest_entropy_in_every_block(digits):
     model = small()
     for i in range(3):

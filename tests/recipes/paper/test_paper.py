@@ -20,12 +20,6 @@ from tests.recipes.test_segment import write_pictures
 
 pytestmark = pytest.mark.slow
 
-# Figure 6 runs on every backend.
-SMOKE = [
-    pytest.param(name, marks=[] if name == "figure6" else pytest.mark.any_backend)
-    for name in ENTRIES
-]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -47,7 +41,8 @@ def run(folder, entry, *options):
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("entry", SMOKE)
+@pytest.mark.any_backend
+@pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_runs_on_few_pictures(entry, folder, capsys):
     result = run(folder, entry, "--seeds", "0")
     assert [row["title"] for row in result["rows"]] == list(ENTRIES[entry].models)
@@ -98,6 +93,7 @@ def test_a_model_is_measured_as_its_log_says(folder):
     assert json.loads((place / "measures.json").read_text()) == kept
 
 
+@pytest.mark.any_backend
 def test_what_was_measured_is_printed_again_from_text_files_alone(
     folder, tmp_path, monkeypatch
 ):
@@ -117,7 +113,7 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
     with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
         run(tmp_path, name, "--seeds", "0", "--precision", "mixed_bfloat16")
     found = Runs(tmp_path / "runs", "digits", {"run": {"smoke": True}})
-    with pytest.raises(ValueError, match="no model.keras to measure entropy of"):
+    with pytest.raises(ValueError, match="no model.keras to measure entropy"):
         found.values("cbs", "mini", 0, ["scale_mean", "entropy"])
     (tmp_path / place / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json is missing or damaged"):
@@ -140,6 +136,7 @@ def test_a_test_set_that_is_missing_is_missed_before_training(tmp_path, monkeypa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.any_backend
 def test_a_recipe_trains_the_models_of_the_paper(tmp_path):
     found = Runs(tmp_path, "imagenet", {"training": {"epochs": 3}})
     experiment = found.experiment("cb_upper", "s", 5)
@@ -173,27 +170,27 @@ def test_the_list_names_every_entry(capsys):
         (["table99"], "entry='table99' is unknown; use one of table1"),
         (["table5", "--dataset", "mnist"], "dataset='mnist' is unknown; use one of im"),
         (["table5", "--sizes", "xl"], "sizes='xl' is unknown"),
-        (["table5", "--sizes", "mini"], "'mini' does not go with imagenet"),
-        (["table5", "--seeds"], "seeds must have at least one"),
+        (["table5", "--sizes", "mini"], "imagenet has no recipe for sizes='mini'"),
+        (["table5", "--seeds"], "--seeds requires at least one"),
         (
             ["table7", "--dataset", "cifar10"],
-            "dataset='cifar10' is of classification, but table7 of segmentation; use "
-            "one of ade20k, ade20k_40k, camvid",
+            "dataset='cifar10' is for classification, but table7 is for segmentation; "
+            "use one of ade20k, ade20k_40k, camvid",
         ),
         (
             ["table5", "--dataset", "camvid"],
-            "dataset='camvid' is of segmentation, but table5 of classification; use "
-            "one of imagenet, cifar10, digits",
+            "dataset='camvid' is for segmentation, but table5 is for classification; "
+            "use one of imagenet, cifar10, digits",
         ),
         (["table7", "--dataset", "mnist"], "'mnist' is unknown; use one of ade20k"),
-        (["table7", "--sizes", "mini"], "'mini' does not go with ade20k"),
+        (["table7", "--sizes", "mini"], "ade20k has no recipe for sizes='mini'"),
         (
             ["table7", "--dataset", "camvid", "--epochs", "3"],
-            "epochs=3 does not go with table7: .* iterations; give --iterations",
+            "epochs=3 does not apply to table7.*; use --iterations",
         ),
         (
             ["table5", "--dataset", "digits", "--iterations", "3"],
-            "iterations=3 does not go with table5: .* epochs; give --epochs",
+            "iterations=3 does not apply to table5.*; use --epochs",
         ),
         (
             ["table7", "--dataset", "camvid", "--iterations", "300"],
@@ -210,6 +207,7 @@ def test_the_list_names_every_entry(capsys):
         ),
     ],
 )
+@pytest.mark.any_backend
 def test_what_cannot_run_is_refused_before_anything_is_written(
     options, message, tmp_path, monkeypatch
 ):

@@ -78,7 +78,10 @@ def test_differences_are_of_the_same_seed_and_size():
     assert table["plain"] == ["mini", "1,000", "2.00 M", "55.00 ± 7.07", "–"]
     assert table["CB"][3:] == ["57.00 ± 8.49", "+2.00 ± 1.41"]
     assert "The paper, on ImageNet: CB +0.5." in printed
-    assert "over the seeds 0, 1; differences are of the same seed. 7 epochs" in printed
+    assert (
+        "over the seeds 0, 1; differences are between runs of the same seed. 7 epochs"
+        in printed
+    )
     assert "torch; keras 3.99; Abacus, 2 cores; 2026-01-02." in printed
 
 
@@ -132,4 +135,4 @@ def test_a_row_may_be_compared_with_another_than_the_first():
 
 def test_a_smoke_run_says_so():
     smoke = {**result(["top1"], [row("plain", {"0": {"top1": 5.0}})]), "smoke": True}
-    assert "A smoke run of few images, which shows nothing." in markdown(smoke)
+    assert "A smoke run on a few images" in markdown(smoke)

@@ -32,7 +32,7 @@ def test_a_model_is_trained_as_on_the_command_line(model, tmp_path, monkeypatch)
         "--run-dir",
         str(tmp_path / f"camvid/mini/{model}/seed_1"),
     ]
-    options += ["--data-dir", str(tmp_path)]
+    options += ["--data-dir", str(tmp_path), "--no-report"]
     asked = []
     monkeypatch.setattr(train, "train", lambda experiment, _: asked.append(experiment))
     train.main(["camvid_mini", *options])
@@ -57,6 +57,7 @@ def test_the_sizes_of_the_paper_start_from_imagenet(dataset, size, rate, tmp_pat
             assert getattr(experiment, group) == getattr(config, group)
 
 
+@pytest.mark.any_backend
 def test_parameters_are_counted_without_weights_that_nobody_has_published(tmp_path):
     # Of docs/segmentation.md, and those of the same network in PyTorch.
     assert Runs(tmp_path, "ade20k", {}).cost("plain", "ti") == {

@@ -9,11 +9,12 @@ in the folder.
 import dataclasses
 import sys
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
 
-from recipes.data import pictures
+from recipes.data import images
 from recipes.network import build_classifier
 from recipes.options.classification import Augmentation
 from recipes.train import train
@@ -26,19 +27,17 @@ from tests.recipes.training import dense
 
 
 def variations(folder):
-    """On two devices: other precisions."""
-    train(small(folder / "bfloat16", devices=2, precision="mixed_bfloat16"))
-    train(small(folder / "float16", devices=2, precision="mixed_float16"))
+    """On two devices: other precisions, for an epoch."""
+    for precision in ("bfloat16", "float16"):
+        options = {"epochs": 1, "precision": f"mixed_{precision}"}
+        train(small(folder / precision, devices=2, **options))
 
 
 def augmented(folder, devices):
-    """All of the augmentation, of images in memory and of pictures, in two parts."""
+    """All of the augmentation, and gradients in two parts."""
     policy = dataclasses.asdict(Augmentation(shift=1, repeats=2))
     policy |= {"accumulation_steps": 2, "clip_norm": 0.1}
-    for crops in (False, True):
-        policy["random_resized_crop"] = crops
-        name = "augmented_pictures" if crops else "augmented_in_memory"
-        train(small(folder / name, devices=devices, epochs=2, **policy))
+    train(small(folder / "augmented", devices=devices, epochs=2, **policy))
 
 
 def averages(folder):
@@ -59,7 +58,7 @@ def averages(folder):
 
 def dense_layers(folder, devices):
     """Clipping and accumulation, of gradients that differ by device."""
-    for case in dense.CASES:
+    for case in dense.CASES if devices == 2 else ["both"]:
         layer = dense.build(case, devices)
         dense.train(layer)
         np.savez(folder / f"{case}_{devices}.npz", **dense.state(layer))
@@ -91,13 +90,10 @@ def interrupted_dense_layer(folder):
     np.savez(folder / "both_interrupted.npz", **dense.state(layer))
 
 
-def interrupted_and_decoded_at_each_use(folder, devices):
-    """Two matters of their own, but this is quick."""
-    pictures.MEMORY_BYTES = 0
-    experiment = small(folder / f"{devices}_devices", devices=devices)
-    with interrupted(step=8):
-        train(experiment)
-    train(experiment)
+def decoded_at_each_use(folder, devices):
+    """The images do not fit into memory."""
+    with mock.patch.object(images, "MEMORY_BYTES", 0):
+        train(small(folder / f"{devices}_devices", devices=devices))
 
 
 def infinite_pixel(folder):
@@ -148,7 +144,7 @@ if __name__ == "__main__":
         averages(folder)
         mixed_dense_layers(folder)
         interrupted_dense_layer(folder)
-        interrupted_and_decoded_at_each_use(folder, devices)
+        decoded_at_each_use(folder, devices)
     else:
         train(small(folder / f"{devices}_devices", devices=devices))
     if devices < 4:

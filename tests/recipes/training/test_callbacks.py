@@ -108,6 +108,7 @@ def test_without_checkpoints_a_model_stays_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("kept", [0, 1000, -1])
+@pytest.mark.any_backend
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, kept, scaled):
     checkpoints, states = checkpoints_of(compiled_model(scaled=scaled), tmp_path, 2)
     newest = checkpoints.newest()
@@ -137,6 +138,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.any_backend
 def test_no_damage_is_gone_on_with(tmp_path, kind):
     checkpoints, states = checkpoints_of(compiled_model(), tmp_path, 2)
     newest = checkpoints.newest()

@@ -16,7 +16,7 @@ from recipes.train import main, train
 from recipes.training import states
 from recipes.training.callbacks import Checkpoints
 from tests.recipes.small import STEPS_PER_EPOCH, interrupted, read_log, small
-from tests.tiny import assert_same_values, values
+from tests.tiny import assert_same_values, first_on_each_backend, values
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +52,7 @@ def test_a_frozen_backbone_is_that_of_the_weights(plain, tmp_path):
     assert len(model.trainable_weights) == len(model.weights)  # for the next one
 
 
+@pytest.mark.any_backend
 def test_what_is_frozen_takes_no_memory_of_the_optimizer(plain, tmp_path):
     experiment = tuning(plain, tmp_path, freeze="backbone", epochs=1)
     optimizers = []
@@ -117,9 +118,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["lora", "anneal", pytest.param("warmup", marks=pytest.mark.any_backend)]
-)
+@pytest.mark.parametrize("name", first_on_each_backend(OPTIONS))
 def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, name):
     options = OPTIONS[name]
     whole, _ = train(tuning(plain, tmp_path / "whole", **options))
@@ -218,8 +217,8 @@ REFUSED = {
         "freeze": "backbone",
         "head_warmup_epochs": 1,
     },
-    "has no Λ: only CB_S models": {"anneal_context": 3},
-    "anneal_context=16 is more than the 15 updates": {
+    "has no Λ; only CB_S models": {"anneal_context": 3},
+    "anneal_context=16 exceeds the 15 updates": {
         "broadcast": "cbs",
         "anneal_context": 16,
     },
@@ -228,6 +227,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
+@pytest.mark.any_backend
 def test_options_without_an_effect_are_refused(plain, tmp_path, message):
     options = {"weights": plain, **REFUSED[message]}
     weights = options.pop("weights")
@@ -239,6 +239,7 @@ def test_options_without_an_effect_are_refused(plain, tmp_path, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.any_backend
 def test_a_scale_that_is_not_0_is_not_annealed(plain, tmp_path):
     experiment = tuning(plain, tmp_path / "run", "cbs", anneal_context=3)
     experiment = with_changes(experiment, network={"initial_scale": 0.5})

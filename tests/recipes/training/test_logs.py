@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from recipes.data.feed import Feed
 from recipes.training import states
 from recipes.training.callbacks import EpochLog
-from recipes.training.logs import Scalars, read_log
+from recipes.training.logs import Scalars, read_log, require_wandb
 from tests.full_disk import files_in, no_file_over
 from tests.recipes.training.compiled import compiled_model
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.any_backend
 def log_epochs(folder, first_epoch, losses):
     """Logs these losses as those of the epochs from `first_epoch` on."""
     feed = Feed(None, 0)
-    log = EpochLog(folder, first_epoch, 100, broken_images=lambda: 7, feed=feed)
+    trackers = [Scalars(folder / "tensorboard")]
+    log = EpochLog(folder, first_epoch, 100, lambda: 7, feed, trackers)
     log.set_model(compiled_model())
     log.on_train_begin()
     for epoch, loss in enumerate(losses, first_epoch):
@@ -143,7 +145,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path, name):
 
 def test_scalars_that_do_not_fit_end_the_training(tmp_path):
     scalars = Scalars(tmp_path)
-    scalars.add({"epoch": 0, "loss": 3.0})
+    scalars.begin([{"epoch": 0, "loss": 3.0}])
     before = files_in(tmp_path)
     with (
         no_file_over(scalars.file.stat().st_size + 10),
@@ -151,3 +153,15 @@ def test_scalars_that_do_not_fit_end_the_training(tmp_path):
     ):
         scalars.add({"epoch": 1, "loss": 2.0})
     assert files_in(tmp_path) == before
+
+
+def test_without_wandb_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ImportError, match=r'pip install "keras_cbvit\[wandb\]"'):
+        require_wandb()
+    # A folder of this name, as wandb makes it, is no package.
+    monkeypatch.delitem(sys.modules, "wandb")
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(ImportError, match="--wandb needs the package wandb"):
+        require_wandb()

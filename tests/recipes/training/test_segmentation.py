@@ -15,6 +15,7 @@ from recipes.options.segmentation import Augmentation, Data, Training
 from recipes.tasks import TASKS
 from recipes.training.hand_over import hand_over
 from tests.recipes.test_segment import write_pictures
+from tests.tiny import first_on_each_backend
 
 TINY = Experiment(
     network=Network(
@@ -56,7 +57,10 @@ def compiled(folder, precision):
     return task.compile(model, experiment, batches), batches[0]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision",
+    first_on_each_backend(["mixed_float16", "mixed_bfloat16", "float32"]),
+)
 def test_the_loss_is_scaled_in_float16(tmp_path, precision):
     trainer, crops = compiled(write_pictures(tmp_path), precision)
     is_scaled = isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from recipes.data.augment import FILL
 from recipes.data.segmentation import augment as host
-from recipes.data.segmentation.augment import crop_box, distort, draw, scaled
+from recipes.data.segmentation.augment import crop_box, distort, draw, scaled_size
 from recipes.data.segmentation.pairs import IGNORED
 from recipes.options.segmentation import NO_AUGMENTATION, Augmentation
 
@@ -40,7 +40,7 @@ def pair():
 )
 def test_a_picture_is_scaled_as_mmcv_does(size, scale, expected):
     # new = int(old * min(long / max, short / min) + 0.5), by hand
-    assert scaled(size, scale) == expected
+    assert scaled_size(size, scale) == expected
 
 
 def test_picture_and_labels_are_resized_bilinear_and_nearest(pair):

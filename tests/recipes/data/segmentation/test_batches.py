@@ -83,10 +83,10 @@ def test_a_batch_without_labels_has_a_loss_of_nothing():
 def test_a_wrong_label_stops_with_the_name_of_the_file():
     pairs = pairs_of(2)
     pairs.labels[1, 0, 0] = 9
-    with pytest.raises(ValueError, match="labels 1 has the labels 9"):
+    with pytest.raises(ValueError, match="labels 1 has the unknown labels 9"):
         list(Feed(TrainingCrops(pairs, 2, DATA, NO_AUGMENTATION), 0).read(0, 1))
 
 
 def test_no_pictures_are_refused():
-    with pytest.raises(ValueError, match="There are no images"):
+    with pytest.raises(ValueError, match="contains no images"):
         crops(number=0)

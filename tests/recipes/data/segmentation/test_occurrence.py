@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recipes.data.segmentation import occurrence
-from recipes.data.segmentation.occurrence import check_occurrence, labels_found
+from recipes.data.segmentation.occurrence import check_occurrence, find_labels
 from recipes.data.segmentation.pairs import Dataset, Pairs
 
 pytestmark = pytest.mark.any_backend
@@ -41,12 +41,12 @@ def test_nothing_to_learn_is_an_error():
     """The masks of 0 and 255, of which 255 is ignored."""
     masks = pairs_of([0, 255], [0, 0], ignored_label=255, classes=2)
     message = (
-        r"the folder: none of the 2 training images has a pixel of object \(label 1\)"
+        r"the folder: none of the 2 training images has pixels of object \(label 1\)"
         r"; the labels found are 0, 255 \(ignored\)\. Set --class-names and --ignored-l"
     )
     with pytest.raises(ValueError, match=message):
         check(masks, ALL, ("background", "object"))
-    with pytest.raises(ValueError, match=r"a pixel of sky \(label 0\), road .*, car"):
+    with pytest.raises(ValueError, match=r"pixels of sky \(label 0\), road .*, car"):
         check(pairs_of([11, 11]), ALL)
 
 
@@ -54,7 +54,7 @@ def test_a_class_that_is_never_learnt_is_named():
     # Labels count from 1 where 0 is ignored; the last class has none.
     train = pairs_of([0, 1], [2, 2], ignored_label=0)
     message = (
-        r"none of the 2 training images has a pixel of car \(label 3\); the labels "
+        r"none of the 2 training images has pixels of car \(label 3\); the labels "
         r"found are 0 \(ignored\), 1, 2\.$"
     )
     with pytest.warns(UserWarning, match=message):
@@ -62,7 +62,7 @@ def test_a_class_that_is_never_learnt_is_named():
 
 
 def test_a_class_that_is_never_measured_is_named():
-    message = r"none of the 1 test images has a pixel of road \(label 1\), car \(label"
+    message = r"none of the 1 test images has pixels of road \(label 1\), car \(label"
     with pytest.warns(UserWarning, match=message):
         check(ALL, pairs_of([0, 11]))
     with pytest.raises(ValueError, match=r"test images .* found are 11 \(ignored\)"):
@@ -82,7 +82,7 @@ def test_no_more_files_are_read_than_it_takes(monkeypatch):
         pairs = pairs_of(*rows)
         pairs.__class__ = Counted
         read.clear()
-        return labels_found(pairs).tolist()
+        return find_labels(pairs).tolist()
 
     assert labels_of([[0, 1, 2]] * 100) == [0, 1, 2]
     assert len(read) == 4
@@ -92,6 +92,6 @@ def test_no_more_files_are_read_than_it_takes(monkeypatch):
 
 def test_wrong_labels_are_named():
     with pytest.raises(
-        ValueError, match="labels 1 has the labels 7; the 3 classes are"
+        ValueError, match="labels 1 has the unknown labels 7; the 3 classes have"
     ):
-        labels_found(pairs_of([0, 1], [7, 0]))
+        find_labels(pairs_of([0, 1], [7, 0]))

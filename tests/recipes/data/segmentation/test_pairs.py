@@ -134,7 +134,7 @@ def test_labels_of_the_image_as_it_is_stored_are_refused(folder):
     stored = Image.fromarray(np.rot90(CLASSES).astype("uint8"))
     stored.save(folder / "train/labels/a.png")
     message = (
-        r"a\.png has 8x3 pixels, its labels .*a\.png have 3x8; .* EXIF orientation"
+        r"a\.png has 8x3 pixels, but its labels .*a\.png have 3x8; .* EXIF orientation"
     )
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
@@ -164,14 +164,14 @@ def test_labels_beyond_255_are_refused(folder):
     file = png(np.full((2, 3, 1), 256), 16)
     (folder / "train/labels/a.png").write_bytes(file)
     with pytest.raises(
-        ValueError, match=r"a\.png has the label 256; labels go from 0 to"
+        ValueError, match=r"a\.png has the label 256; labels must range from 0 to"
     ):
         load_pairs(data_of(folder)).train[0]
 
 
 def test_a_jpeg_file_called_png_is_refused(folder):
     Image.fromarray(LABELS).save(folder / "train/labels/a.png", "JPEG")
-    message = r"labels/a\.png is a JPEG file, whatever its name says; save it as PNG"
+    message = r"labels/a\.png is a JPEG file; save it as PNG"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
 
@@ -216,7 +216,8 @@ def test_a_palette_is_read_as_indices(folder):
 def test_a_picture_and_labels_of_different_sizes_are_refused(folder):
     write(folder / "train", "a", size=(3, 4))
     with pytest.raises(
-        ValueError, match=r"a\.jpg has 3x4 pixels, its labels .*a\.png have 3x2; they"
+        ValueError,
+        match=r"a\.jpg has 3x4 pixels, but its labels .*a\.png have 3x2; the sizes",
     ):
         load_pairs(data_of(folder)).train[0]
 
@@ -225,8 +226,8 @@ def test_a_label_that_is_no_class_is_refused(folder):
     write(folder / "train", "b", [[0, 3], [7, 11]])
     with pytest.raises(
         ValueError,
-        match=r"b\.png has the labels 3, 7; the 3 classes are 0 to 2, and 11 is ignored"
-        r"\. A model of other classes is trained with --class-names and --ignored-l",
+        match=r"b\.png has the unknown labels 3, 7; the 3 classes have the labels "
+        r"0 to 2, and 11 is ignored\. .*--class-names and --ignored-label",
     ):
         load_pairs(data_of(folder)).train[1]
 
@@ -234,9 +235,15 @@ def test_a_label_that_is_no_class_is_refused(folder):
 @pytest.mark.parametrize(
     ("lost", "message"),
     [
-        ("train/labels/b.png", r"images/b\.jpg has no partner b\.\* in .*train/labels"),
-        ("val/images/d.jpg", r"images has no images"),
-        ("train/images/c.jpg", r"labels/c\.png has no partner c\.\* in .*train/images"),
+        (
+            "train/labels/b.png",
+            r"images/b\.jpg has no counterpart b\.\* in .*train/labels",
+        ),
+        ("val/images/d.jpg", r"images contains no images"),
+        (
+            "train/images/c.jpg",
+            r"labels/c\.png has no counterpart c\.\* in .*train/images",
+        ),
     ],
 )
 def test_a_missing_partner_is_named(folder, lost, message):
@@ -256,7 +263,9 @@ def test_labels_that_are_not_png_are_named(folder):
         (labels / name).unlink()
     for file in labels.iterdir():
         file.rename(file.with_suffix(".npy"))
-    message = r"labels has no images.* It holds 3 \.npy\. Labels must be PNG files\.$"
+    message = (
+        r"labels contains no images.* It contains 3 \.npy\. Labels must be PNG files\.$"
+    )
     with pytest.raises(MissingDatasetError, match=message):
         load_pairs(data_of(folder))
 
@@ -264,14 +273,16 @@ def test_labels_that_are_not_png_are_named(folder):
 def test_a_picture_of_another_ending_is_no_partner(folder):
     images = folder / "train/images"
     (images / "b.jpg").rename(images / "b.heic")
-    message = r"no partner b\.\* in .*images; labels end in \.png, images as a format"
+    message = r"no counterpart b\.\* in .*images; labels must be \.png files"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder))
 
 
 def test_two_pictures_of_one_stem_are_refused(folder):
     Image.new("RGB", (3, 2)).save(folder / "train/images/a.png")
-    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png have one stem"):
+    with pytest.raises(
+        ValueError, match=r"a\.jpg and .*a\.png differ only in the extension"
+    ):
         load_pairs(data_of(folder))
 
 
@@ -286,7 +297,7 @@ def test_labels_in_colors_are_refused(folder):
     colors = np.zeros((2, 3, 3), "uint8")
     colors[..., 1] = LABELS
     Image.fromarray(colors).save(folder / "train/labels/a.png")
-    message = r"a\.png has 3 channels that differ; labels are .* of each pixel\.$"
+    message = r"a\.png has 3 channels that differ; labels must have .* of each pixel\.$"
     with pytest.raises(ValueError, match=message):
         load_pairs(data_of(folder)).train[0]
 
@@ -299,7 +310,7 @@ def test_labels_in_colors_are_refused(folder):
             {"train_split": "training"},
             "neither training/images and training/labels nor",
         ),
-        ({"class_names": ()}, "There are 0 class names; .* Set --class-names"),
+        ({"class_names": ()}, "There are 0 class names, .* Set --class-names"),
         ({"class_names": ("a",) * 254}, "There are 254 class names"),
         ({"ignored_label": 256}, "ignored_label=256 must be between 0 and 255"),
         ({"class_names": ("a", "b", "a ")}, "--class-names has 'a' twice"),
@@ -325,7 +336,7 @@ def test_classes_get_other_numbers(folder):
     assert pairs[0][1].tolist() == [[0, 1, 2], [2, IGNORED, 0]]
     write(folder / "train", "a", [[0, 3], [7, 11]])
     with pytest.raises(
-        ValueError, match="labels 3, 7; the 3 classes are 0 to 2, and 1"
+        ValueError, match="labels 3, 7; the 3 classes have the labels 0 to 2, and 1"
     ):
         other[0]
     with pytest.raises(ValueError, match="There are 254 class names"):
@@ -369,7 +380,7 @@ def tfds_builder(tmp_path, monkeypatch):
         splits=splits, version="1.0.0", features={"image": None, "annotation": None}
     )
     builder = SimpleNamespace(info=info, data_path=tmp_path)
-    monkeypatch.setattr(sources, "prepared", lambda data, *splits: builder)
+    monkeypatch.setattr(sources, "prepare", lambda data, *splits: builder)
     return builder
 
 
@@ -390,7 +401,9 @@ def test_tfds_is_read_by_index_without_tensorflow(tfds_builder):
 
 def test_tfds_without_annotation_is_refused(tfds_builder):
     del tfds_builder.info.features["annotation"]
-    with pytest.raises(ValueError, match="cifar10 has no annotation, but image; segm"):
+    with pytest.raises(
+        ValueError, match="cifar10 has no annotation; its features are image, but segm"
+    ):
         load_pairs(data_of("cifar10"))
 
 
@@ -399,6 +412,6 @@ def test_tfds_of_floating_point_numbers_is_refused(tfds_builder):
     depth = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
     tfds_builder.info.features["annotation"] = depth
     with pytest.raises(
-        ValueError, match="^depths/1.0.0 has floating-point numbers as a"
+        ValueError, match="^depths/1.0.0 stores annotation as floating-point"
     ):
         load_pairs(data_of("depths"))

@@ -1,20 +1,20 @@
-"""The pictures of the paper's tables and figures, of measured values."""
+"""Charts of the results of the paper's tables and figures."""
 
 import numpy as np
 
 from .. import figures
 from ..evaluation.paper_measures import ALONG, FIRST, TITLES
 from .models import HEADS
-from .tasks import counted_by
+from .tasks import axis_label
 
 
 def bars(result, file):
-    """Each number of each model: its mean, and every seed as a point."""
+    """Draws each measure of each model: the mean as a bar, and each seed as a point."""
     measures = [each for each in result["measures"] if each not in ALONG]
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), len(measures))
     for (size, rows), row_of_axes in zip(sizes.items(), axes, strict=True):
-        looks = figures.looks(len(rows))
+        looks = figures.line_styles(len(rows))
         for measure, axis in zip(measures, row_of_axes, strict=True):
             for position, (row, look) in enumerate(zip(rows, looks, strict=True)):
                 values = _values(row, measure)
@@ -31,24 +31,26 @@ def bars(result, file):
 
 
 def along(result, file):
-    """Each measure over blocks or epochs: the mean of the seeds, and their spread."""
+    """Draws each measure over blocks or epochs: mean and spread over seeds."""
     panels = {}
     for size, rows in _rows_by_size(result).items():
         for measure in result["measures"]:
             curves = {row["title"]: _values(row, measure) for row in rows}
             panels[f"{TITLES[measure]}\n({result['dataset']}, {size})"] = curves
     first = result["measures"][0]
-    figures.draw_panels(panels, file, counted_by(first, result), FIRST[ALONG[first]])
+    figures.draw_panels(panels, file, axis_label(first, result), FIRST[ALONG[first]])
 
 
 def over_heads(result, file):
-    """Top-1 accuracy over the number of heads, plain and with CB."""
+    """Draws top-1 accuracy over the number of heads, plain and with CB."""
     sizes = _rows_by_size(result)
     figure, axes = _grid(len(sizes), 1)
     for (size, rows), (axis,) in zip(sizes.items(), axes, strict=True):
         rows = {row["model"]: row for row in rows}
         kinds = {"plain": "plain", "cb": "CB"}
-        for (kind, title), look in zip(kinds.items(), figures.looks(2), strict=True):
+        for (kind, title), look in zip(
+            kinds.items(), figures.line_styles(2), strict=True
+        ):
             values = np.array(
                 [_values(rows[f"{kind}_{heads}_heads"], "top1") for heads in HEADS]
             )
@@ -65,13 +67,13 @@ def over_heads(result, file):
 
 
 def costs(result, file):
-    """What the additions cost, in per cent of a plain ViT."""
+    """Draws the cost of the additions, in percent of a plain ViT."""
     sizes = _rows_by_size(result)
     titles = [row["title"] for row in result["rows"]]
     titles = list(dict.fromkeys(titles))[1:]
     figure, axes = _grid(1, 2)
     for index, (title, look) in enumerate(
-        zip(titles, figures.looks(len(titles)), strict=True)
+        zip(titles, figures.line_styles(len(titles)), strict=True)
     ):
         work, parameters = [], []
         for rows in sizes.values():
@@ -81,8 +83,8 @@ def costs(result, file):
             parameters.append(100 * (row["parameters"] / plain["parameters"] - 1))
         axes[0, 0].plot(list(sizes), work, label=title, **look)
         axes[0, 1].plot(list(sizes), parameters, label=title, **look)
-    axes[0, 0].set_ylabel("more multiply-accumulates than plain, %")
-    axes[0, 1].set_ylabel("more parameters than plain, %")
+    axes[0, 0].set_ylabel("multiply-accumulates over plain, %")
+    axes[0, 1].set_ylabel("parameters over plain, %")
     for axis in axes[0]:
         axis.set_xlabel("size")
         axis.set_ylim(bottom=0)

@@ -6,14 +6,14 @@ import pytest
 from PIL import Image
 
 from keras_cbvit.images import BrokenImageError
-from recipes.data.pictures import Pictures
+from recipes.data.images import Images
 from recipes.options.classification import Data
 
 pytestmark = pytest.mark.any_backend
 
 
 def decode(picture, size, crop_fraction=1.0):
-    return Pictures([picture], Data(image_size=size, crop_fraction=crop_fraction))[0]
+    return Images([picture], Data(image_size=size, crop_fraction=crop_fraction))[0]
 
 
 def random_picture(*shape):
@@ -66,7 +66,7 @@ def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
 
 
 def opened(path):
-    return Pictures([path], Data(), [path].__getitem__).open(0)
+    return Images([path], Data(), [path].__getitem__).open(0)
 
 
 def test_an_opened_picture_has_its_own_size_in_rgb(tmp_path):
@@ -79,7 +79,7 @@ def test_an_opened_picture_has_its_own_size_in_rgb(tmp_path):
 
 def test_pictures_have_negative_indices_an_end_and_first_ones():
     every = [random_picture(8, 8, 3) + np.uint8(i) for i in range(5)]
-    pictures = Pictures(every, Data(image_size=(8, 8)))
+    pictures = Images(every, Data(image_size=(8, 8)))
     np.testing.assert_array_equal(pictures[-1], every[4])
     np.testing.assert_array_equal(list(pictures), every)
     first = pictures.first(3)
@@ -130,12 +130,12 @@ def test_what_cannot_be_read_names_its_file(tmp_path, kind):
 
 def test_a_broken_picture_without_a_name_has_its_index():
     good = encoded("PNG", 8, 8, 3)
-    pictures = Pictures([good, good, b"nothing"], Data(image_size=(8, 8)))
+    pictures = Images([good, good, b"nothing"], Data(image_size=(8, 8)))
     with pytest.raises(BrokenImageError, match="^image 2 is not a readable image"):
         pictures[2]
 
 
 @pytest.mark.parametrize("fraction", [0, 1.5, -1])
 def test_a_crop_fraction_beyond_the_picture_is_refused(fraction):
-    with pytest.raises(ValueError, match=f"crop_fraction={fraction} must be more than"):
-        Pictures([], Data(crop_fraction=fraction))
+    with pytest.raises(ValueError, match=f"crop_fraction={fraction} must be above"):
+        Images([], Data(crop_fraction=fraction))

@@ -1,0 +1,59 @@
+"""Shows the API reference the signatures and docstrings that `documented` composes.
+
+mkdocstrings reads the sources, where a builder has one line and `**options`. This
+extension of griffe, mkdocstrings' reader, asks the package itself.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import griffe
+
+ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax"}
+
+
+class Builders(griffe.Extension):
+    """Completes the functions that are decorated by `documented`."""
+
+    def on_function(self, *, func, **_):
+        """Replaces the docstring and the parameters of a builder."""
+        if not any(d.callable_path.endswith("documented") for d in func.decorators):
+            return
+        composed = composed_builders()[func.name]
+        func.docstring.value = composed["docstring"]
+        written = {parameter.name: parameter for parameter in func.parameters}
+        func.parameters = griffe.Parameters(
+            *(
+                written.get(name)
+                or griffe.Parameter(
+                    name, kind=griffe.ParameterKind.keyword_only, default="None"
+                )
+                for name in composed["parameters"]
+            )
+        )
+
+
+@functools.cache
+def composed_builders():
+    """The docstring and the names of the parameters of each builder."""
+    command = (sys.executable, "-P", "-c", _COMPOSED)
+    done = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+_COMPOSED = """
+import inspect, json
+import keras_cbvit
+
+builders = {}
+for name in ("ViTCB", "ViTCB_Ti", "ViTCB_S", "ViTCB_B"):
+    builder = getattr(keras_cbvit, name)
+    parameters = list(inspect.signature(builder).parameters)
+    builders[name] = {"docstring": inspect.getdoc(builder), "parameters": parameters}
+print(json.dumps(builders))
+"""
