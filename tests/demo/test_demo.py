@@ -21,7 +21,8 @@ playwright.expect.set_options(timeout=60_000)  # on a busy machine
 PAGE = Path(__file__).parents[2] / "docs" / "demo"
 if not (PAGE / "assets" / "axe.min.js").exists():
     pytest.skip("`nox -s demo` builds the page.", allow_module_level=True)
-CB, UPERNET = "vitcb_mini.cifar10", "upernet_vitcb_mini.camvid_mini"
+PLAIN, CB = "vit_mini.cifar10", "vitcb_mini.cifar10"
+UPERNET = "upernet_vitcb_mini.camvid_mini"
 LIMIT = 1e-4
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -35,7 +36,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def page():
-    """The page, open in Chromium, with the origins that it asked (`page.origins`)."""
+    """The page, open in Chromium, with the addresses that it loads (`page.asked`)."""
     handler = functools.partial(Quiet, directory=PAGE)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -97,7 +98,7 @@ NEAR_FILES = {
 }
 
 PREDICT = """async ([name, bytes, type]) => {
-    const { predict } = await import("./main.js");
+    const { predict, received } = await import("./main.js");
     const { decode } = await import("./image.js");
     const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt());
     const base64 = ({ buffer, byteOffset, byteLength }) =>
@@ -108,13 +109,14 @@ PREDICT = """async ([name, bytes, type]) => {
         pixels: [...found.pixels.data],
         predictions: base64(found.predictions.data),
         attention: found.attention ? base64(found.attention.data) : "",
+        received: found.attention ? base64(received(found, "2", "1")) : "",
     };
 }"""
 
 
 def predict(page, name, content, kind="image/png"):
     found = page.evaluate(PREDICT, [name, base64.b64encode(content).decode(), kind])
-    floats = ("predictions", "attention")
+    floats = ("predictions", "attention", "received")
     outputs = {
         key: np.frombuffer(base64.b64decode(found[key]), "float32") for key in floats
     }
@@ -126,17 +128,20 @@ def loaded(name):
     return keras_cbvit.load_model(name)
 
 
+@pytest.mark.parametrize("model_name", [PLAIN, CB])
 @pytest.mark.parametrize("name", PNG_FILES)
-def test_predictions_and_attention_are_the_packages(page, name):
-    model, content = loaded(CB), PNG_FILES[name]
+def test_predictions_and_attention_are_the_packages(page, name, model_name):
+    model, content = loaded(model_name), PNG_FILES[name]
     pixels = fit(decode(content, name), (32, 32))
-    found = predict(page, CB, content)
+    found = predict(page, model_name, content)
     assert (found["pixels"] == pixels.ravel()).all()
     batch = pixels[None].astype("float32")
     expected = model.predict(batch, verbose=0).ravel()
     np.testing.assert_allclose(found["predictions"], expected, atol=LIMIT, rtol=0)
-    maps = np.stack(attention_maps(model, batch), axis=1).ravel()
-    np.testing.assert_allclose(found["attention"], maps, atol=LIMIT, rtol=0)
+    maps = np.stack(attention_maps(model, batch), axis=1)
+    np.testing.assert_allclose(found["attention"], maps.ravel(), atol=LIMIT, rtol=0)
+    shown = maps[0, 2, 1].mean(axis=0)[1:]  # without the class token
+    np.testing.assert_allclose(found["received"], shown, atol=LIMIT, rtol=0)
 
 
 @pytest.mark.parametrize("name", NEAR_FILES)
@@ -189,6 +194,21 @@ def test_a_bad_file_gets_a_sentence_and_the_page_goes_on(
     page.click("[data-sample='samples/cat.jpg']")
     playwright.expect(page.locator("#status")).to_contain_text("Cat. Plain:")
     playwright.expect(page.locator("#error")).to_be_empty()
+
+
+def test_an_image_can_be_dropped(page):
+    page.evaluate(
+        """(bytes) => {
+            const dataTransfer = new DataTransfer();
+            const content = Uint8Array.from(atob(bytes), (c) => c.charCodeAt());
+            const file = new File([content], "mine.png", { type: "image/png" });
+            dataTransfer.items.add(file);
+            const event = new DragEvent("drop", { dataTransfer, cancelable: true });
+            document.querySelector("#drop").dispatchEvent(event);
+        }""",
+        base64.b64encode(PNG_FILES["odd"]).decode(),
+    )
+    playwright.expect(page.locator("#status")).to_contain_text("mine.png. ")
 
 
 def test_keyboard_alone_is_enough(page):
