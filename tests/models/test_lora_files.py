@@ -205,7 +205,7 @@ def test_a_file_of_another_model_is_refused_and_changes_nothing(message, tmp_pat
 def test_lora_in_other_blocks_is_refused_as_lora(tmp_path):
     path = saved(tmp_path, tuned(fill(tiny()), blocks=[0]))
     other = tuned(fill(tiny()), blocks=[1])
-    with pytest.raises(ValueError, match=r"has LoRA .* and blocks=\(1,\) already"):
+    with pytest.raises(ValueError, match=r"has LoRA .* and blocks=\(1,\); call"):
         keras_cbvit.load_lora_weights(other, path)
 
 
