@@ -125,7 +125,7 @@ def describe(model: keras.Model) -> dict:
     """What the page must know about a model."""
     how = preprocessing_of(model)
     if not how.normalized:
-        raise SystemExit(f"{model.name} does not normalize images, and neither does the page.")
+        raise SystemExit(f"Neither {model.name} nor the page normalizes images.")
     facts = {
         "classes": list(model.class_names),
         "size": how.image_size,
