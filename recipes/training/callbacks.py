@@ -110,7 +110,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def noted(self):
-        """Adds the last checkpoint to disk and numerical errors raised inside."""
+        """Adds a note on the last checkpoint to disk and numerical errors."""
         try:
             yield
         except NonFiniteLossError:  # its message names the checkpoint

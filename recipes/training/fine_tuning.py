@@ -39,7 +39,7 @@ def check(experiment):
 
 
 def prepare(model, training):
-    """Freezes the backbone or enables LoRA, as the training options say.
+    """Freezes the backbone and enables LoRA as the training options say.
 
     Raises:
         ValueError: if Λ is to be annealed, but the model has none or it is not 0.
