@@ -1,5 +1,6 @@
-"""Evaluate models: accuracy, loss and calibration error of classifiers, average
-precision of multi-label classifiers, mean IoU of segmentation models.
+"""Evaluate classifiers, multi-label classifiers or segmentation models side by side.
+
+The metrics are accuracy, loss and calibration error; average precision; or mean IoU.
 
 python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
 python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
@@ -64,13 +65,13 @@ class Evaluation:
     image_size: tuple[int, int] | None = None
     """Height and width for models of variable image size."""
     strict: bool = False
-    """Stop with an error if an image cannot be decoded."""
+    """Whether to stop at an image that cannot be decoded."""
     batch_size: int | None = None
-    """Images per batch. Default: 256 per device for classifiers, 8 for segmentation
-    models. It does not change the results."""
+    """Images per batch. Default: 256 per device for classifiers, 8 per device for
+    segmentation models. It does not change the results."""
     devices: int | None = None
-    """Number of devices of this machine, as for training. It does not change the
-    results. PyTorch uses one device."""
+    """Number of devices of this machine, as for training, also for attacks. It does
+    not change the results. PyTorch uses one device."""
     figure: Path | None = None
     """Write images of the first set with the predictions of segmentation models to
     this .png file."""
