@@ -126,7 +126,7 @@ def evaluate(options, report=lambda row: None):
         file = getattr(options, name)
         if file is not None and file.suffix != suffix:
             raise ValueError(f"{name}={file} must be a {suffix} file.")
-    # First of all: the devices cannot change once the backend is initialized.
+    # Must come first: initializing the backend fixes its devices.
     with distribute(options.devices, options.batches_of(1)):
         models = [(name, load_model(name)) for name in options.models]
         first, *others = [(name, task_of_model(name, model)) for name, model in models]

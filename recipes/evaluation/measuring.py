@@ -52,8 +52,8 @@ def measure(
             build it and call this in `recipes.training.devices.distribute`.
         split: a `recipes.data.images.Split`. Its labels are classes, or bool of shape
             `(images, classes)` if several classes may be correct, as in ReaL.
-        under: "clean"; "occlusion", see `occluded`; "fgsm" or "pgd", see
-            `recipes.evaluation.attacks`.
+        under: "clean"; "occlusion", see `recipes.data.conditions.occlude`; "fgsm" or
+            "pgd", see `recipes.evaluation.attacks`.
         epsilon: strength of an attack in pixel values.
         batch_size: number of images per batch.
         strict: whether to raise an error if an image cannot be decoded.

@@ -129,7 +129,7 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
             `(batch, height, width, classes)`. To use several devices, build it and call
             this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
-        scale: short and long side, see `scaled`.
+        scale: maximum of the short and of the long side.
         batch_size: number of images per batch, a multiple of the number of devices.
         examine: function that is called with each image's index, labels, prediction and
             confusion matrix.

@@ -47,7 +47,7 @@ def train(task, experiment, command):
 def _train(task, experiment, command, held):
     """Trains with the contexts that it enters on the `ExitStack` `held`."""
     training, run = experiment.training, experiment.run
-    # First of all: the devices cannot change once the backend is initialized.
+    # Must come first: initializing the backend fixes its devices.
     with distribute(run.devices, training.global_batch_size):
         experiment.check()
         task.check(experiment)
