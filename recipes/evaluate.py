@@ -2,11 +2,11 @@
 
 The metrics are accuracy, loss and calibration error; average precision; or mean IoU.
 
-python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
-python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
-python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
-python -m recipes.evaluate vitcb_ti.cifar10 --probe knn linear --data-dir DIR
-python -m recipes.evaluate runs/camvid --data-dir DIR
+    python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
+    python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
+    python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
+    python -m recipes.evaluate vitcb_ti.cifar10 --probe knn linear --data-dir DIR
+    python -m recipes.evaluate runs/camvid --data-dir DIR
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class Evaluation:
     on: tuple[str, ...] = ()
     """Test sets: imagenet, imagenet-v2, real or imagenet-a, from TFDS, or from a
     folder with =FOLDER; or any data set that training takes: a TFDS name, a folder, an
-    .npz file, digits; a CSV file for multi-label classifiers. Default: for published
-    weights, the data set, split and crop of their record; for run folders, the test
-    images of the run."""
+    .npz file, digits; a CSV file for multi-label classifiers. If not given, the data
+    set, split and crop in the record of published weights, or the test images of the
+    run."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
     """Conditions: unchanged images; a black square in the center, half as wide and
     high as the image; or an adversarial attack."""
@@ -44,16 +44,16 @@ class Evaluation:
     predictions: k-NN with 10 and 20 neighbors, or logistic regression, both fitted to
     the features of the training split."""
     probe_blocks: tuple[int, ...] = ()
-    """Blocks of a Vision Transformer, counted from 0, whose outputs are probed.
-    Default: the last one."""
+    """Blocks of a Vision Transformer, counted from 0, whose outputs are probed; the
+    last one if not given."""
     data_dir: str | None = None
     """TFDS data directory, or the parent folder of a record's data set."""
     test_split: str | None = None
-    """TFDS split, or subfolder of an image folder; "." for the folder itself. Default:
-    that of the record or of ImageNet's protocol, else "test"."""
+    """TFDS split, or subfolder of an image folder; "." for the folder itself. If not
+    given, that of the record or of ImageNet's protocol, else "test"."""
     crop_fraction: float | None = None
-    """Share of the image side that the center crop keeps. Default: that of the record;
-    0.875, as in DeiT, for ImageNet's sets; else 1."""
+    """Fraction of each side that the center crop keeps. If not given, 0.875 as in DeiT
+    for ImageNet's sets, else that of the record or run, else 1."""
     test_labels: Path | None = None
     """Labels of a test folder without class folders, as for training."""
     real_labels: Path | None = None
@@ -67,8 +67,8 @@ class Evaluation:
     strict: bool = False
     """Whether to stop at an image that cannot be decoded."""
     batch_size: int | None = None
-    """Images per batch. Default: 256 per device for classifiers, 8 per device for
-    segmentation models. It does not change the results."""
+    """Images per batch; if not given, 256 per device for classifiers and 8 per device
+    for segmentation models. It does not change the results."""
     devices: int | None = None
     """Number of devices of this machine, as for training, also for attacks. It does
     not change the results. PyTorch uses one device."""
