@@ -1,11 +1,12 @@
-"""Measures models side by side: accuracy, loss and calibration of classifiers, average
-precision of multi-label classifiers, mean IoU of segmentation models.
+"""Evaluate classifiers, multi-label classifiers or segmentation models side by side.
 
-python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
-python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
-python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
-python -m recipes.evaluate vitcb_ti.cifar10 --probe knn linear --data-dir DIR
-python -m recipes.evaluate runs/camvid --data-dir DIR
+The metrics are accuracy, loss and calibration error; average precision; or mean IoU.
+
+    python -m recipes.evaluate vitcb_ti.cifar10 --data-dir DIR
+    python -m recipes.evaluate a.keras b.keras --on imagenet real imagenet-a=FOLDER
+    python -m recipes.evaluate a.keras --on FOLDER --under clean fgsm --epsilons 1 4
+    python -m recipes.evaluate vitcb_ti.cifar10 --probe knn linear --data-dir DIR
+    python -m recipes.evaluate runs/camvid --data-dir DIR
 """
 
 import dataclasses
@@ -22,94 +23,94 @@ from .commands import parse, report_errors
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is measured, on what, and how."""
+    """Options of the command: models, test sets, conditions and outputs."""
 
     models: tyro.conf.Positional[tuple[str, ...]]
     """Names of published weights, .keras files of any Keras classifier, or run
-    folders, all for one task. An option that is not for the task is refused."""
+    folders, all for the same task. Options of other tasks are errors."""
     on: tuple[str, ...] = ()
-    """Sets of images: imagenet, imagenet-v2, real or imagenet-a, through TFDS or with
-    =FOLDER from one; or any other that training takes: a TFDS name, a folder, an .npz
-    file, digits; for multi-label classifiers a CSV file. If not given, published
-    weights are measured on what their record says, with its split and its crop, and
-    run folders on what their run was evaluated on."""
+    """Test sets: imagenet, imagenet-v2, real or imagenet-a, from TFDS, or from a
+    folder with =FOLDER; or any data set that training takes: a TFDS name, a folder, an
+    .npz file, digits; a CSV file for multi-label classifiers. If not given, the data
+    set, split and crop in the record of published weights, or the test images of the
+    run."""
     under: tuple[Literal["clean", "occlusion", "fgsm", "pgd"], ...] = ("clean",)
-    """Conditions: the images as they are, with a black square of half the sides in the
-    center, or attacked."""
+    """Conditions: unchanged images; a black square in the center, half as wide and
+    high as the image; or an adversarial attack."""
     epsilons: tuple[float, ...] = (1.0,)
-    """The most that an attack changes a value from 0 to 255 by."""
+    """Maximum change of a pixel value (0-255) by an attack."""
     probe: tuple[Literal["knn", "linear"], ...] = ()
-    """Probes of what features tell of classes, instead of the model's own predictions:
-    k-NN with 10 and 20 neighbors, and logistic regression, both on the features of the
-    images of the split train. Of any classifier or backbone."""
+    """Probes to evaluate the features of any classifier or backbone instead of its
+    predictions: k-NN with 10 and 20 neighbors, or logistic regression, both fitted to
+    the features of the training split."""
     probe_blocks: tuple[int, ...] = ()
-    """Blocks of a Vision Transformer, counted from 0, after each of which the features
-    are probed; after the last one if not given."""
+    """Blocks of a Vision Transformer, counted from 0, whose outputs are probed; the
+    last one if not given."""
     data_dir: str | None = None
-    """Where TFDS keeps its data sets, or what the folder of a record's data set is
-    in."""
+    """TFDS data directory, or the parent folder of a record's data set."""
     test_split: str | None = None
-    """The TFDS split, or the subfolder of an image folder; "." for all of it. "test" if
-    neither a record nor ImageNet's protocol says otherwise."""
+    """TFDS split, or subfolder of an image folder; "." for the folder itself. If not
+    given, that of the record or of ImageNet's protocol, else "test"."""
     crop_fraction: float | None = None
-    """The center's share of the side that is kept. 0.875, DeiT's, for ImageNet's sets,
-    else 1 if no record says otherwise."""
+    """Fraction of each side that the center crop keeps. If not given, 0.875 as in DeiT
+    for ImageNet's sets, else that of the record or run, else 1."""
     test_labels: Path | None = None
-    """For a test folder without class folders, as for training."""
+    """Labels of a test folder without class folders, as for training."""
     real_labels: Path | None = None
-    """The file real.json, for `real` from a folder or from TFDS's imagenet2012."""
+    """Path of real.json, for `real` from a folder or from TFDS's imagenet2012."""
     normalize: Literal["none", "unit", "symmetric", "imagenet", "caffe"] = "none"
-    """What is done to images 0-255 for models of other packages that do not normalize
-    them: to 0-1, to -1-1, by ImageNet's mean and deviation, or to BGR without mean."""
+    """Normalization of images 0-255 for models of other packages that do not include
+    it: none, to 0-1, to -1-1, by ImageNet's mean and standard deviation, or to BGR
+    minus the mean."""
     image_size: tuple[int, int] | None = None
-    """Height and width for models that take any."""
+    """Height and width for models of variable image size."""
     strict: bool = False
-    """Whether an image that cannot be decoded is an error."""
+    """Whether to stop at an image that cannot be decoded."""
     batch_size: int | None = None
-    """Images that are predicted at once, 256 of classifiers and 8 of segmentation
-    models on each device if not given; it does not change the numbers."""
+    """Images per batch; if not given, 256 per device for classifiers and 8 per device
+    for segmentation models. It does not change the results."""
     devices: int | None = None
-    """How many devices of this machine, as for training, for attacks, too; it does not
-    change the numbers. torch takes one."""
+    """Number of devices of this machine, as for training, also for attacks. It does
+    not change the results. PyTorch uses one device."""
     figure: Path | None = None
-    """A .png file for some images of the first set beside what segmentation models
-    predict."""
+    """Write images of the first set with the predictions of segmentation models to
+    this .png file."""
     json: Path | None = None
-    """A file to write the results to, too."""
+    """Write the results to this JSON file."""
     html: Path | None = None
-    """An .html file for a report: of classifiers the confusion matrix, the most wrong
-    images and the calibration, of the other tasks the classes, and the curves of run
-    folders."""
+    """Write a report to this .html file: confusion matrix, worst errors and
+    calibration of classifiers, results per class for the other tasks, and the training
+    curves of run folders."""
 
     def conditions(self):
-        """Each condition with its epsilon, which only attacks have."""
+        """Yields each condition with its epsilon, `None` unless it is an attack."""
         for under in self.under:
             for epsilon in self.epsilons if under in ("fgsm", "pgd") else (None,):
                 yield under, epsilon
 
     def batches_of(self, images_per_device):
-        """The batch that is asked for, or so many images on each device."""
+        """Returns the batch size, by default `images_per_device` times the devices."""
         return self.batch_size or images_per_device * (self.devices or 1)
 
 
 def evaluate(options, report=lambda row: None):
-    """Runs an `Evaluation`.
+    """Evaluates models.
 
     Args:
-        options: the `Evaluation`.
-        report: a function that is called with each result as soon as it is there.
+        options: an `Evaluation`.
+        report: function that is called with each result as soon as it is available.
 
     Returns:
-        The results, dicts: for each set, condition and model `task`, `model`, `on`,
-        `backend`, and what the task measures
+        A list of dicts, one for each set, condition and model: `task`, `model`, `on`,
+        `backend`, and the metrics of the task
         (`recipes.evaluation.metrics.measures`,
         `recipes.evaluation.multi_label.measure`,
         `recipes.evaluation.segmenters.measure_segmenters`).
 
     Raises:
-        ValueError: if the classes of a model and a set are not the same, or models of
-            several tasks are asked for at once.
-        OSError: if a file or a data set is not there.
+        ValueError: if the classes of a model and a set do not match, or the models are
+            for different tasks.
+        OSError: if a file or a data set is missing.
     """
     from .evaluation.models import load_model
     from .evaluation.report_page import Result
@@ -125,7 +126,7 @@ def evaluate(options, report=lambda row: None):
         file = getattr(options, name)
         if file is not None and file.suffix != suffix:
             raise ValueError(f"{name}={file} must be a {suffix} file.")
-    # Before anything else wakes the backend, which then has the devices it has.
+    # Must come first: initializing the backend fixes its devices.
     with distribute(options.devices, options.batches_of(1)):
         models = [(name, load_model(name)) for name in options.models]
         first, *others = [(name, task_of_model(name, model)) for name, model in models]

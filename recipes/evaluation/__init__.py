@@ -1,7 +1,7 @@
-"""How good a classifier is: on which images, under which conditions, by which measure.
+"""Evaluation of models on test sets, under occlusion and attacks, and by probes.
 
-`recipes.evaluate` is the command. In Python, `measure` takes any Keras classifier of
-images of values 0-255.
+The command is `recipes.evaluate`. In Python, `measure` takes any Keras classifier of
+images with values 0-255.
 """
 
 from .measuring import measure

@@ -1,13 +1,13 @@
-"""Images changed, by little, so that a classifier errs: FGSM and PGD.
+"""Adversarial attacks on classifiers: FGSM and PGD.
 
-Images have values 0-255; what the classifier does to normalize them is inside it, and
-the gradient goes through it. All functions take tensors of any backend:
+Images have values 0-255. The classifier includes their normalization, so the gradient
+passes through it. All functions take tensors of the backend:
 
     images: float32 of shape `(images, height, width, 3)`.
-    right: of shape `(images, classes)`, not 0 where a class is right.
-    epsilon: the most that a value is changed by, in pixel values: 1 is 1/255 of the
-        range. The paper does not say which it took; 1 is the project's choice.
-    logits: whether the classifier gives logits, see `keras_cbvit.models.logits`.
+    right: shape `(images, classes)`, nonzero for correct classes.
+    epsilon: maximum change of a value, in pixel values: 1 is 1/255 of the range. The
+        paper does not give its epsilon; the project chose 1.
+    logits: whether the classifier returns logits, see `keras_cbvit.models.logits`.
 """
 
 import keras
@@ -19,10 +19,10 @@ STEPS = 10
 
 
 def input_gradient(model, images, right, logits):
-    """The gradient of each image's loss with respect to the image.
+    """Returns the gradient of each image's loss with respect to the image.
 
-    The model predicts as for inference. Nothing is left in it: its weights, and on
-    torch their `grad`, stay as they are.
+    The model runs in inference mode. Its weights, and in PyTorch their `grad`, do not
+    change.
     """
 
     def loss(images):
@@ -54,27 +54,28 @@ def input_gradient(model, images, right, logits):
 
 
 def fgsm(model, images, right, epsilon, logits):
-    """One step of `epsilon` along the sign of the gradient, clipped to 0-255.
+    """Attacks images with the fast gradient sign method.
 
-    The fast gradient sign method (Goodfellow et al., "Explaining and Harnessing
-    Adversarial Examples", 2015).
+    Takes one step of `epsilon` along the sign of the gradient, clipped to 0-255
+    (Goodfellow et al., "Explaining and Harnessing Adversarial Examples", 2015).
     """
     return _step(model, images, right, epsilon, logits)
 
 
 def pgd(model, images, right, epsilon, logits, start, steps=STEPS, step_size=None):
-    """Steps along the sign of the gradient that stay within `epsilon` and 0-255.
+    """Attacks images by projected gradient descent.
 
-    Projected gradient descent (Madry et al., "Towards Deep Learning Models Resistant to
+    Takes steps along the sign of the gradient, each projected to within `epsilon` of
+    the image and to 0-255 (Madry et al., "Towards Deep Learning Models Resistant to
     Adversarial Attacks", 2018).
 
     Args:
         model, images, right, epsilon, logits: see the module.
-        start: tensor of the shape of `images`, from -1 to 1: where in the ball of
-            radius `epsilon` to start.
-        steps: how many.
-        step_size: of each, in pixel values; `2.5 * epsilon / steps`, theirs, if not
-            given.
+        start: tensor of the shape of `images` with values from -1 to 1, the starting
+            point relative to `epsilon`.
+        steps: number of steps.
+        step_size: size of a step in pixel values; `None` for `2.5 * epsilon / steps`,
+            as in the paper.
     """
     step_size = 2.5 * epsilon / steps if step_size is None else step_size
     lowest = ops.maximum(images - epsilon, 0)
@@ -97,10 +98,10 @@ def _valid(images):
 
 
 class Attacked(keras.Model):
-    """A classifier's predictions of the images that it is attacked with.
+    """A model that attacks its images and returns a classifier's predictions of them.
 
-    As a model, so that Keras's `predict` compiles the attack, and distributes it over
-    devices. Its input is a dict of the arguments that an attack takes beside the model.
+    As a model, it lets Keras's `predict` compile the attack and distribute it over
+    devices. Its input is a dict of the tensors that the attack takes.
     """
 
     def __init__(self, model, attack, epsilon, logits):
@@ -108,7 +109,7 @@ class Attacked(keras.Model):
         self.model = model
         self.attack = attack
         self.options = {"epsilon": epsilon, "logits": logits}
-        self.built = True  # as the model is
+        self.built = True  # the classifier is built
 
     def call(self, inputs):
         inputs = {**inputs, "images": ops.cast(inputs["images"], "float32")}

@@ -1,4 +1,4 @@
-"""Any Keras classifier as a model of images 0-255 with known classes."""
+"""Wraps any Keras classifier as a model of images with values 0-255."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import keras
 import keras_cbvit
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
 
-# What models take for the pixel values 0-255: scale and offset of each channel.
+# Scale and offset of each channel, from pixel values 0-255 to the model's inputs.
 NORMALIZATIONS = {
     "unit": (1 / 255, 0.0),
     "symmetric": (1 / 127.5, -1.0),
@@ -21,52 +21,51 @@ NORMALIZATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A model, and what it is called."""
+    """A classifier with its name and class names."""
 
     name: str
     model: keras.Model
     """Takes images of values 0-255 of shape `(batch, height, width, 3)`."""
     class_names: tuple[str, ...] | None
-    """In the order of its predictions, if known."""
+    """Class names in the order of the predictions; `None` if unknown."""
 
     @property
     def image_size(self):
-        """Height and width."""
+        """Height and width of the images."""
         return self.model.input_shape[1:3]
 
     @property
     def classes(self):
-        """How many there are."""
+        """Number of classes."""
         return self.model.output_shape[-1]
 
 
 def as_classifier(name, model, normalize="none", image_size=None):
-    """A model of images 0-255 as a `Classifier`.
+    """Wraps a model as a `Classifier` of images with values 0-255.
 
     Args:
-        name: what it was loaded by.
-        model: the model.
-        normalize: what to do with images for a model that does not normalize them, of
-            another package or with `include_preprocessing=False`: "none" if it takes
-            values 0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for
-            ImageNet's mean and standard deviation of each channel; "caffe" for BGR
-            without the mean. It becomes a part of the model, so that attacks go
-            through it. Models of this package that normalize images themselves stay as
-            they are.
-        image_size: height and width for a model that takes any.
+        name: name that the model was loaded by.
+        model: Keras classifier.
+        normalize: normalization for a model that does not normalize images itself, from
+            another package or with `include_preprocessing=False`: "none" for values
+            0-255; "unit" for 0 to 1; "symmetric" for -1 to 1; "imagenet" for ImageNet's
+            mean and standard deviation per channel; "caffe" for BGR minus the mean. It
+            becomes part of the model, so attacks pass through it. It is ignored for
+            models of this package that normalize images themselves.
+        image_size: height and width for a model of variable image size.
 
     Raises:
-        ValueError: if it is not a classifier of images.
+        ValueError: if the model is not an image classifier.
     """
     names = getattr(model, "class_names", None)
     return Classifier(name, _of_pixels(name, model, normalize, image_size), names)
 
 
 def size_of(name, model, image_size):
-    """Height and width of a model's images; of one that takes any, `image_size`.
+    """Returns height and width of a model's images, `image_size` where variable.
 
     Raises:
-        ValueError: if neither says it.
+        ValueError: if the size is variable and `image_size` is not given.
     """
     size = tuple(
         asked if side is None else side
@@ -80,10 +79,10 @@ def size_of(name, model, image_size):
 
 
 def _of_pixels(name, model, normalize, image_size):
-    """A model of images 0-255, from one that takes them as `normalize` says."""
+    """Wraps a classifier as a model of images 0-255; see `as_classifier`."""
     is_ours = isinstance(model, keras_cbvit.VisionTransformer)
     if is_ours and model.spec.include_preprocessing:
-        normalize = "none"  # it is meant for the models beside it
+        normalize = "none"  # applies only to the other models of the command
         if None not in model.input_shape:
             return model
     found = of_pixels(name, model, normalize, image_size)
@@ -98,15 +97,15 @@ def _of_pixels(name, model, normalize, image_size):
 
 
 def of_pixels(name, model, normalize, image_size):
-    """A model of images 0-255 that does to them what `normalize` says.
+    """Wraps a model so that it takes images with values 0-255.
 
     Args:
-        name: what messages call the model.
-        model: of images, whatever it gives.
+        name: name of the model in error messages.
+        model: model that takes images, with any outputs.
         normalize, image_size: see `as_classifier`.
 
     Raises:
-        ValueError: if it does not take images.
+        ValueError: if the model does not take images.
     """
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:

@@ -1,4 +1,4 @@
-"""A model and images brought to the same classes, by their names."""
+"""Matches the classes of models and test sets by name."""
 
 import dataclasses
 import warnings
@@ -17,22 +17,22 @@ from .sets import protocol
 
 
 def matched(classifier, on, dataset):
-    """Images and model with the same classes, and what they are.
+    """Matches the classes of a classifier and a test set.
 
     Args:
-        classifier: a `recipes.evaluation.classifiers.Classifier`. Without class names
-            it must have as many classes as the set, and a warning says that they are
-            taken to be its, in their order.
-        on: the name of the set; `None` for one that is no protocol.
-        dataset: the `recipes.data.sources.Dataset`. A warning names the classes of the
-            model that it has no test image of.
+        classifier: a `recipes.evaluation.classifiers.Classifier`. If it has no class
+            names, it must have as many classes as the set. It is then assumed to have
+            the set's classes in the same order, with a warning.
+        on: name of the set; `None` for a set without a protocol.
+        dataset: the `recipes.data.sources.Dataset`. A warning lists the model's classes
+            without a test image.
 
     Returns:
-        The test images, with labels that are the model's; the model; the names of its
-        classes; what the set is called.
+        The test images with labels in the model's order, the model, the names of its
+        classes, and the description of the set.
 
     Raises:
-        ValueError: on classes that the model does not know, with their names.
+        ValueError: if the set has classes that the model lacks.
     """
     found, split, description = dataset.class_names, dataset.test, dataset.description
     set_protocol = protocol(on)[0] if on is not None else None
@@ -50,7 +50,7 @@ def matched(classifier, on, dataset):
         counts = labels.sum(axis=0)
     model = classifier.model
     if set_protocol == "imagenet-a":
-        # Hendrycks et al.: the prediction is the best of the classes that occur.
+        # Hendrycks et al. predict only among the classes that occur in the set.
         classes, labels = np.unique(labels, return_inverse=True)
         among = Among(classes, gives_logits(model))
         model = keras.Model(model.inputs, among(model.outputs[0]))
@@ -66,17 +66,20 @@ def matched(classifier, on, dataset):
 
 
 def matched_pairs(name, model, pairs, class_names):
-    """Images whose labels are the classes of a segmentation model, and its names.
+    """Matches the labels of images to the classes of a segmentation model.
 
     Args:
-        name: what messages call the model.
-        model: the model. If it has no class names, it must have as many classes as the
-            labels, and a warning says that they are taken to be those.
+        name: name of the model in messages.
+        model: segmentation model. If it has no class names, it must have as many
+            classes as the labels, and is assumed to have the same ones, with a warning.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
-        class_names: of the labels, in order.
+        class_names: class names of the labels, in order.
+
+    Returns:
+        The pairs with renumbered labels, and the model's class names.
 
     Raises:
-        ValueError: on classes that the model does not know, with their names.
+        ValueError: if the labels have classes that the model lacks.
     """
     network = Classifier(name, model, getattr(model, "class_names", None))
     names = _names(network, class_names, "The data set")
@@ -87,7 +90,7 @@ def matched_pairs(name, model, pairs, class_names):
 
 
 def _names(classifier, of_set, description):
-    """The names of a classifier's classes in the words of a set of images."""
+    """Returns a classifier's class names in the naming scheme of a set."""
     names = classifier.class_names
     if names is not None and imagenet.are_synsets(of_set):
         names = imagenet.in_synsets(names)

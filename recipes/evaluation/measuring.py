@@ -1,4 +1,4 @@
-"""From a classifier and images to numbers, under conditions that make it harder."""
+"""Evaluates classifiers on clean, occluded and attacked images."""
 
 import dataclasses
 
@@ -17,18 +17,18 @@ CONDITIONS = ("clean", "occlusion", *ATTACKS)
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a classifier predicts of the images that count."""
+    """Predictions of a classifier for the images that count."""
 
     values: np.ndarray
     """Logits or probabilities, float32 of shape `(images, classes)`."""
     right: np.ndarray
-    """Which classes are right, bool of this shape."""
+    """Correct classes, bool of the same shape."""
     logits: bool
     indices: np.ndarray
-    """Of these images in their split."""
+    """Indices of these images in their split."""
 
     def measures(self):
-        """See `recipes.evaluation.metrics.measures`."""
+        """Returns the result of `recipes.evaluation.metrics.measures`."""
         return measures(self.values, self.right, self.logits)
 
 
@@ -41,31 +41,30 @@ def measure(
     strict=False,
     progress=False,
 ):
-    """Measures a classifier on images, each of which counts exactly once.
+    """Evaluates a classifier on images, each exactly once.
 
-    Images that cannot be decoded, and images of which no class is right, do not count.
-    Neither the size of the batches nor the number of devices changes the numbers.
+    Skips images that cannot be decoded and images without a correct class. The results
+    do not depend on the batch size or the number of devices.
 
     Args:
-        model: a Keras model that takes images of values 0-255 and gives probabilities
-            or logits; `keras_cbvit.models.logits` decides which. To measure on several
-            devices, build it and call this in `recipes.training.devices.distribute`.
+        model: Keras model that takes images with values 0-255 and returns probabilities
+            or logits, detected by `keras_cbvit.models.logits`. To use several devices,
+            build it and call this in `recipes.training.devices.distribute`.
         split: a `recipes.data.images.Split`. Its labels are classes, or bool of shape
-            `(images, classes)` where several may be right, as in ReaL.
-        under: "clean"; "occlusion", see `occluded`; "fgsm" or "pgd", see
-            `recipes.evaluation.attacks`.
-        epsilon: the strength of an attack in pixel values.
-        batch_size: images that are predicted at once.
-        strict: whether an image that cannot be decoded is an error.
-        progress: whether to draw a progress bar.
+            `(images, classes)` if several classes may be correct, as in ReaL.
+        under: "clean"; "occlusion", see `recipes.data.conditions.occlude`; "fgsm" or
+            "pgd", see `recipes.evaluation.attacks`.
+        epsilon: strength of an attack in pixel values.
+        batch_size: number of images per batch.
+        strict: whether to raise an error if an image cannot be decoded.
+        progress: whether to show a progress bar.
 
     Returns:
         A dict with `images`, `right`, `top1`, `top5`, `loss` and `ece`, see
         `recipes.evaluation.metrics.measures`.
 
     Raises:
-        ValueError: on an unknown condition, or labels that are not classes of the
-            model.
+        ValueError: if the condition is unknown, or a label is not a class of the model.
         FloatingPointError: if a prediction is NaN or infinite.
     """
     found = predictions_of(model, split, under, epsilon, batch_size, strict, progress)
@@ -81,7 +80,7 @@ def predictions_of(
     strict=False,
     progress=False,
 ):
-    """The `Predictions` that are measured; for the arguments see `measure`."""
+    """Returns the `Predictions` for images; for the arguments, see `measure`."""
     if under not in CONDITIONS:
         raise ValueError(f"under={under!r} must be one of {', '.join(CONDITIONS)}.")
     if not epsilon >= 0:

@@ -1,6 +1,6 @@
-"""Accuracy, loss and calibration, from predictions and the classes that are right.
+"""Accuracy, loss and calibration error of classifiers.
 
-Which classes are right is a row of ones and zeros for each image: ReaL has several.
+The correct classes of an image are a row of ones and zeros, since ReaL has several.
 """
 
 import keras
@@ -10,22 +10,22 @@ from keras import ops
 TOP = 5
 BINS = 15  # Guo et al., "On Calibration of Modern Neural Networks", 2017
 TINY = float(np.finfo("float32").tiny)
-NEVER = -1e30  # a logarithm, finite so that its gradient is
+NEVER = -1e30  # logarithm of 0, finite so that its gradient is finite
 
 
 def log_probabilities(predictions, logits):
-    """Natural logarithms of the probabilities that a classifier gives.
+    """Returns the natural logarithms of a classifier's probabilities.
 
-    Unlike in Keras's losses, they are not kept away from 0 and 1 by 1e-7, where an
+    Unlike Keras's losses, it does not clip probabilities to 1e-7 and 1 - 1e-7, where an
     attack would find no gradient.
 
     Args:
         predictions: tensor of shape `(images, classes)`.
-        logits: whether they are logits, see `keras_cbvit.models.logits`. Probabilities
-            are taken as they are, those of a sigmoid, too.
+        logits: whether they are logits, see `keras_cbvit.models.logits`. Probabilities,
+            including those of a sigmoid, are not normalized.
 
     Returns:
-        A float32 tensor of this shape.
+        A float32 tensor of the same shape.
     """
     predictions = ops.cast(predictions, "float32")
     if logits:
@@ -34,27 +34,27 @@ def log_probabilities(predictions, logits):
 
 
 def negative_log_likelihood(predictions, right, logits):
-    """The loss of each image in nats: -ln of the probability of its right classes.
+    """Returns the loss of each image in nats: -ln of its correct classes' probability.
 
-    With one right class that is the cross-entropy.
+    For one correct class, this is the cross-entropy.
 
     Args:
         predictions, logits: see `log_probabilities`.
-        right: tensor of this shape, not 0 where a class is right.
+        right: tensor of the same shape, nonzero for correct classes.
     """
     logs = log_probabilities(predictions, logits)
     return -ops.logsumexp(ops.where(right, logs, NEVER), axis=-1)
 
 
 def expected_calibration_error(confidences, hits):
-    """How far confidence is from accuracy, from 0 to 1 (Guo et al., 2017).
+    """Returns the expected calibration error, from 0 to 1 (Guo et al., 2017).
 
-    The mean over the images of |accuracy - mean confidence| of the image's bin, one of
-    15 equal ones, `(k/15, (k+1)/15]`.
+    It is the mean over the images of |accuracy - mean confidence| of the image's bin.
+    The 15 bins `(k/15, (k+1)/15]` have equal width.
 
     Args:
-        confidences: the probability of each image's predicted class.
-        hits: whether that class is right.
+        confidences: probability of each image's predicted class.
+        hits: whether that class is correct.
     """
     confidences = np.asarray(confidences, "float64")
     bins = _bins(confidences)
@@ -62,14 +62,13 @@ def expected_calibration_error(confidences, hits):
 
 
 def reliability(confidences, hits):
-    """Confidence and accuracy of the bins of `expected_calibration_error`.
+    """Returns size, confidence and accuracy of the bins of the calibration error.
 
-    For the arguments see there.
+    For the arguments, see `expected_calibration_error`.
 
     Returns:
-        Three arrays of shape `(15,)`: how many images there are in each bin, the mean
-        of their confidences, and the share of them whose predicted class is right. Both
-        are NaN for an empty bin.
+        Three arrays of shape `(15,)`: the number of images in each bin, their mean
+        confidence, and their accuracy. The last two are NaN for an empty bin.
     """
     bins = _bins(confidences)
     images = np.bincount(bins, minlength=BINS)
@@ -84,19 +83,17 @@ def _bins(confidences):
 
 
 def measures(predictions, right, logits):
-    """Everything that is measured, over images that each have a right class.
+    """Returns all metrics of a classifier over images with a correct class.
 
     Args:
         predictions, logits: see `log_probabilities`.
-        right: bool array of this shape. A prediction is right if it is one of these
-            classes.
+        right: bool array of the same shape, true for correct classes.
 
     Returns:
-        A dict: `images` and `right`, how many there are and how many are named right;
-        `top1` and `top5`, the share of images of which the first, or one of the first
-        five predictions is right (all, if there are no more than five classes); `loss`,
-        the mean of `negative_log_likelihood` in nats; `ece`, the
-        `expected_calibration_error`.
+        A dict: `images`, the number of images; `right`, the number of correct
+        predictions; `top1` and `top5`, the share of images with a correct class among
+        the first one or five predictions; `loss`, the mean of
+        `negative_log_likelihood` in nats; `ece`, the `expected_calibration_error`.
 
     Raises:
         ValueError: if there are no images.
@@ -126,9 +123,9 @@ def measures(predictions, right, logits):
 
 
 def _ranks(predictions, right):
-    """How many classes are predicted before the first right one; of equals, the first.
+    """Returns the rank of the best correct class; the lower index wins ties.
 
-    So the rank is 0 where `argmax` is right.
+    The rank is 0 where `argmax` is correct.
     """
     best = np.where(right, predictions, -np.inf).argmax(axis=1)[:, None]
     score = np.take_along_axis(predictions, best, axis=1)
@@ -138,14 +135,14 @@ def _ranks(predictions, right):
 
 
 class Among(keras.layers.Layer):
-    """Restricts predictions to some of the classes: the logarithms of their shares.
+    """Restricts predictions to a subset of classes, as normalized log probabilities.
 
     Args:
-        classes: the indices of these classes.
+        classes: indices of the classes.
         logits: whether the predictions are logits, see `keras_cbvit.models.logits`.
     """
 
-    activation = staticmethod(keras.activations.log_softmax)  # so its outputs are known
+    activation = staticmethod(keras.activations.log_softmax)  # for `gives_logits`
 
     def __init__(self, classes, logits, **options):
         super().__init__(**options)

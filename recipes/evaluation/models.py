@@ -1,4 +1,4 @@
-"""Models by name: published weights, files and run folders, and what they record."""
+"""Loads models by name and reads their records: published weights, files, runs."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,15 @@ from ..training.run_folder import model_file
 
 
 def load_model(name):
-    """A model by the name of published weights, a file, a handle or a folder.
+    """Loads a model.
 
-    A folder is that of a run, or has weights in Hugging Face's or KerasHub's layout.
+    Args:
+        name: name of published weights, a file, a handle, a run folder, or a folder
+            with weights in Hugging Face's or KerasHub's layout.
 
     Raises:
-        ValueError: if there is no such model, or it cannot be loaded.
-        FileNotFoundError: if there is no such file.
+        ValueError: if the model does not exist or cannot be loaded.
+        FileNotFoundError: if the file does not exist.
     """
     path = Path(name)
     if path.is_dir() and formats.recognize_folder(path):
@@ -28,16 +30,16 @@ def load_model(name):
 
 
 def is_published(name):
-    """Whether a model's name is that of published weights, not of a file or folder."""
+    """Returns whether a name is that of published weights, not a file or folder."""
     return is_name(name) and not Path(name).is_dir()
 
 
 def recorded_evaluation(name, task):
-    """What a record says of how a model was measured; `None` if it has no record.
+    """Returns the recorded evaluation of published weights; `None` without one.
 
     Args:
-        name: of published weights, a file or a folder.
-        task: what the model must have been measured as.
+        name: name of published weights, a file or a folder.
+        task: task of the evaluation.
     """
     if not is_published(name):
         return None
@@ -46,14 +48,14 @@ def recorded_evaluation(name, task):
 
 
 def run_data(name, keys):
-    """Options of the data in the config.json beside a file, or in a run folder.
+    """Returns data options from the config.json of a run.
 
     Args:
-        name: of the file or folder.
-        keys: the names of these options.
+        name: run folder, or a file in it.
+        keys: names of the options.
 
     Returns:
-        A dict of those that it has; empty if there is no such file.
+        A dict of the options found; empty without a config.json.
     """
     try:
         found = read_json(model_file(name).with_name("config.json"))
@@ -66,7 +68,7 @@ def run_data(name, keys):
 
 
 def recorded_task(name):
-    """The task that a record or a run's config.json says; `None` if neither does."""
+    """Returns the task in a record or a run's config.json; `None` if neither has it."""
     if is_published(name):
         evaluations = find_record(name).evaluations
         return evaluations[0].task if evaluations else None
@@ -77,7 +79,7 @@ def recorded_task(name):
 
 
 def recorded_dataset(evaluation, data_dir):
-    """The data set of a record: of a folder or a file, which lies in `data_dir`."""
+    """Returns the data set of a record; a folder or file as a path in `data_dir`."""
     dataset = evaluation.dataset
     if not dataset.startswith("."):
         return dataset

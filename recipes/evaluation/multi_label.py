@@ -1,4 +1,4 @@
-"""How good a multi-label classifier is: average precision, and what thresholds give."""
+"""Evaluates multi-label classifiers: average precision, and F1 by threshold."""
 
 import keras
 import numpy as np
@@ -14,20 +14,20 @@ THRESHOLDS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 
 
 def measure(model, split, batch_size=256, strict=False):
-    """Measures a multi-label classifier on images, each of which counts exactly once.
+    """Evaluates a multi-label classifier on images, each exactly once.
 
     Args:
-        model: a Keras model of images of values 0-255, of probabilities or logits.
+        model: Keras model that takes images with values 0-255 and returns probabilities
+            or logits.
         split: a `recipes.data.images.Split` with labels of shape `(images, classes)`.
-        batch_size: images that are predicted at once.
-        strict: whether an image that cannot be decoded is an error.
+        batch_size: number of images per batch.
+        strict: whether to raise an error if an image cannot be decoded.
 
     Returns:
-        A dict: `images`; `mean_average_precision`, over the classes that are right in
-        some images but not in all, `None` if there are none; `average_precision`, of
-        each class, `None` where it has none; `thresholds`, a list of dicts of
-        `threshold`, and `precision`, `recall` and `f1` over all decisions at it; `f1`,
-        that at a threshold of 0.5.
+        A dict: `images`; `average_precision` of each class, `None` for a class that all
+        or none of the images have; `mean_average_precision` over the other classes,
+        `None` without any; `thresholds`, a list of dicts of `threshold` and the
+        micro-averaged `precision`, `recall` and `f1`; `f1` at a threshold of 0.5.
 
     Raises:
         FloatingPointError: if a prediction is NaN or infinite.
@@ -37,12 +37,12 @@ def measure(model, split, batch_size=256, strict=False):
 
 
 def measure_batches(model, batches, workers=None):
-    """The same of images in a `recipes.data.batches.Batches`.
+    """Evaluates a multi-label classifier as `measure` does, on batches.
 
     Args:
         model: see `measure`.
-        batches: the images.
-        workers: of a `recipes.data.feed.Feed`.
+        batches: a `recipes.data.batches.Batches`.
+        workers: number of workers of the `recipes.data.feed.Feed`.
     """
     predictions = predict(model, batches, workers)
     if gives_logits(model):
@@ -53,11 +53,11 @@ def measure_batches(model, batches, workers=None):
 
 
 def measures(probabilities, right):
-    """What is measured, from probabilities and the classes that are right.
+    """Returns the metrics that `measure` describes.
 
     Args:
         probabilities: array of shape `(images, classes)`.
-        right: bool array of this shape.
+        right: bool array of the same shape, true for correct classes.
     """
     if not len(right):
         raise ValueError("There are no images to measure on.")
@@ -88,7 +88,7 @@ def measures(probabilities, right):
 
 
 def sentence(row):
-    """A result in words."""
+    """Returns a result as a line of text."""
     mean = row["mean_average_precision"]
     shown = "unknown" if mean is None else f"{mean:.4f}"
     return (
@@ -99,7 +99,7 @@ def sentence(row):
 
 
 def tables(rows):
-    """Results as tables in Markdown: of models, of classes, of thresholds."""
+    """Returns Markdown tables of the results by model, class and threshold."""
     cells = [
         (
             *(row["on"], row["model"], row["images"]),

@@ -1,4 +1,4 @@
-"""What is measured of a trained model, and of its training."""
+"""Measures of trained models and their training, for the tables of the paper."""
 
 import csv
 import dataclasses
@@ -15,9 +15,9 @@ from .matching import matched, matched_pairs
 from .measuring import measure as measure_classifier
 from .sets import data_of, load_set
 
-IMAGES = 512  # of the test set, whose attention is measured
+IMAGES = 512  # test images for the attention statistics
 
-# What the columns of the tables are called, and their units.
+# Column titles of the tables, with units.
 TITLES = {
     "top1": "top-1, %",
     "occlusion": "top-1, center occluded, %",
@@ -42,35 +42,34 @@ IMAGENET_SETS = {
     "imagenet_a": "imagenet-a",
 }
 CONDITIONS = {"top1": "clean", "occlusion": "occlusion", "fgsm": "fgsm"}
-# Lists of numbers, by what a number is of.
+# Measures with one value per block.
 BY_BLOCK = ("entropy", "distance", "scale_ratio", "scale_mean")
-# With the column of a run's log.csv, and what it is multiplied by.
+# Measures with one value per epoch: column of a run's log.csv, and factor.
 BY_EPOCH = {
     "training_loss": ("loss", 1),
     "test_loss": ("val_loss", 1),
     "test_top1": ("val_accuracy", 100),
     "test_mean_iou": ("val_mean_iou", 100),
 }
-FIRST = {"block": 0, "epoch": 1}  # as the models and the logs count them
+FIRST = {"block": 0, "epoch": 1}  # number of the first one in the tables
 ALONG = dict.fromkeys(BY_BLOCK, "block") | dict.fromkeys(BY_EPOCH, "epoch")
 
 
 def require_sets(measures, data):
-    """Raises what is to be raised if a test set of some measures is not there."""
+    """Loads the ImageNet test sets of some measures, to raise errors early."""
     for each in measures:
         if each in IMAGENET_SETS:
             _load_imagenet_set(IMAGENET_SETS[each], data)
 
 
 def measure(name, model, dataset, data):
-    """What is measured of a trained model: a number, or a list of one for each block.
+    """Returns a measure of a trained classifier, as a number or a list by block.
 
     Args:
-        name: one of `TITLES` but those of pixels, for which there is `measure_pixels`,
-            and those `BY_EPOCH`, for which there is `by_epoch`.
-        model: a trained classifier.
-        dataset: the `recipes.data.sources.Dataset` it was tested on.
-        data: the `recipes.options.classification.Data` of that.
+        name: one of `TITLES`, except those of `measure_pixels` and `by_epoch`.
+        model: trained classifier.
+        dataset: `recipes.data.sources.Dataset` that the model was tested on.
+        data: `recipes.options.classification.Data` of the data set.
     """
     if name in ("entropy", "distance"):
         images = dataset.test.first(IMAGES).images
@@ -94,16 +93,16 @@ def _load_imagenet_set(on, data):
 
 
 def measure_pixels(model, pairs, experiment):
-    """What is measured of a segmentation model, all at once: numbers, and class IoU.
+    """Returns mean IoU, pixel accuracy and class IoU of a segmentation model in %.
 
     Args:
-        model: of a `recipes.experiment.Experiment`.
-        pairs: the test images.
-        experiment: as it is run.
+        model: model of the experiment.
+        pairs: test images.
+        experiment: `recipes.experiment.Experiment` that trained the model.
     """
     names = check_names(experiment.data.class_names)
     pairs, names = matched_pairs("the model", model, pairs, names)
-    # In the batches of training's evaluation: nothing else has to fit into memory.
+    # The batch size of evaluation during training, which is known to fit into memory.
     batch_size = experiment.training.global_batch_size
     found = pixels.measure(model, pairs, experiment.data.scale, batch_size)
     if few := pixels.left_out(found, names):
@@ -114,7 +113,7 @@ def measure_pixels(model, pairs, experiment):
 
 
 def by_epoch(names, file):
-    """Training curves, lists by the names of `BY_EPOCH`, from a run's log.csv."""
+    """Returns a dict of training curves, some of `BY_EPOCH`, from a run's log.csv."""
     found = {}
     try:
         with file.open() as log:
@@ -132,13 +131,13 @@ def by_epoch(names, file):
 
 
 def parameters(model):
-    """Parameters, of any model; not the moving statistics of its batch norms."""
+    """Returns the number of parameters of any model, without batch norm statistics."""
     weights = model.trainable_weights
     return {"parameters": sum(math.prod(each.shape) for each in weights)}
 
 
 def cost(model):
-    """Parameters, and multiply-accumulates for one image, by kind."""
+    """Returns the parameters, and the multiply-accumulates per image by kind."""
 
     total = analysis.total_cost(model)
     return {

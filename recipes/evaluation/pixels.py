@@ -1,7 +1,7 @@
-"""Mean intersection over union of segmentation, over whole images.
+"""Mean intersection over union of segmentation models on whole images.
 
-Everything follows from one confusion matrix of whole numbers over the whole set, so
-neither the size of the batches nor the number of devices changes a digit.
+All metrics derive from one integer confusion matrix over the whole set, so they do not
+depend on the batch size or the number of devices.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from ..data.segmentation.whole import WholeImages, fit_to_canvas
 
 BATCH_SIZE = 8
 DRAWN = 4  # images of a set
-CANVAS = 16  # images of nearly one size share a canvas, that of ADE20K's patches
+CANVAS = 16  # as ADE20K's patch size; images of similar size share a canvas
 
 
 def confusion_matrix(truth, prediction, classes):
-    """How many pixels of each class are predicted as each class.
+    """Counts the pixels of each class that are predicted as each class.
 
     Args:
-        truth: integers, `IGNORED` where a pixel does not count.
-        prediction: integers of 0 to `classes - 1`, of the same shape.
-        classes: how many there are.
+        truth: integer array, `IGNORED` for unlabeled pixels.
+        prediction: integer array of the same shape, 0 to `classes - 1`.
+        classes: number of classes.
 
     Returns:
-        An int64 array of shape `(classes, classes)`: a row for each true class, a
-        column for each predicted one.
+        An int64 array of shape `(classes, classes)`, with true classes as rows and
+        predicted classes as columns.
 
     Raises:
-        ValueError: if the shapes differ, or there are other classes.
+        ValueError: if the shapes differ, or a class is out of range.
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
@@ -57,23 +57,22 @@ def confusion_matrix(truth, prediction, classes):
 
 
 def measures(confusion):
-    """Everything that is measured, from a confusion matrix.
+    """Returns all metrics of a confusion matrix.
 
     Args:
-        confusion: of `confusion_matrix`, summed over all images.
+        confusion: result of `confusion_matrix`, summed over all images.
 
     Returns:
-        A dict: `pixels`, how many count; `pixel_accuracy`, the share of them that is
-        right; `class_iou`, for each class the pixels that are in truth and prediction,
-        as a share of those that are in either, `None` for a class that is in neither;
-        `mean_iou`, the mean over the classes that have one; `classes_counted`, how
-        many these are; `not_labeled` and `never_predicted`, the classes that no pixel
-        is of in truth, and in prediction; `majority_mean_iou` and
-        `majority_pixel_accuracy`, what predicting the most frequent class everywhere
-        would have, the least that a model must beat.
+        A dict: `pixels`, the number of labeled pixels; `pixel_accuracy`, the share of
+        them predicted correctly; `class_iou`, the intersection over union of each
+        class, `None` for a class in neither truth nor prediction; `mean_iou`, the mean
+        over the other classes; `classes_counted`, the number of these;
+        `not_labeled` and `never_predicted`, the classes absent from truth and from
+        prediction; `majority_mean_iou` and `majority_pixel_accuracy`, the baseline of
+        predicting the most frequent class everywhere.
 
     Raises:
-        ValueError: if no pixel counts.
+        ValueError: if no pixel is labeled.
     """
     confusion = np.asarray(confusion)
     if not confusion.sum():
@@ -81,7 +80,7 @@ def measures(confusion):
     right, truth = np.diag(confusion), confusion.sum(axis=1)
     predicted = confusion.sum(axis=0)
     union = predicted + truth - right
-    # Of the most frequent class the union is all pixels; all others have an IoU of 0.
+    # Baseline: the union of the most frequent class is all pixels; other IoUs are 0.
     majority = float(truth.max() / truth.sum())
     class_iou = [
         int(r) / int(u) if u else None for r, u in zip(right, union, strict=True)
@@ -100,11 +99,11 @@ def measures(confusion):
 
 
 def left_out(found, names):
-    """Over how many classes a mean IoU is, in words; `None` if over all of them.
+    """Returns a message on classes that mean IoU leaves out; `None` without any.
 
     Args:
-        found: of `measures`.
-        names: of all classes, in order.
+        found: result of `measures`.
+        names: names of all classes, in order.
     """
     ious = zip(names, found["class_iou"], strict=True)
     if neither := [name for name, iou in ious if iou is None]:
@@ -116,30 +115,30 @@ def left_out(found, names):
 
 
 def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
-    """Measures a segmentation model on whole images, each pixel exactly once.
+    """Evaluates a segmentation model on whole images, each pixel exactly once.
 
-    The paper's protocol, the whole image at one scale, as mmsegmentation does it: each
-    image is brought to the scale in its proportions, padded with ImageNet's mean to
-    multiples of the patch size, 16 pixels at least, and predicted; the logits of the
-    image itself are brought back to the size of its labels, bilinear, and the class
-    of the largest is taken.
+    Follows the paper's protocol, whole images at a single scale as in mmsegmentation:
+    resizes each image to the scale, keeping its aspect ratio; pads it with ImageNet's
+    mean to multiples of the patch size, at least 16 pixels; predicts it; crops the
+    padding from the logits and resizes them to the labels by bilinear interpolation;
+    and takes the class of the largest logit.
 
     Args:
-        model: from images of values 0–255 and of any size that its patches divide to
-            logits of shape `(batch, height, width, classes)`. To measure on several
-            devices, build it and call this in `recipes.training.devices.distribute`.
+        model: model that takes images with values 0–255, of any size that is a multiple
+            of its patch size, and returns logits of shape
+            `(batch, height, width, classes)`. To use several devices, build it and call
+            this in `recipes.training.devices.distribute`.
         pairs: a `recipes.data.segmentation.pairs.Pairs`.
-        scale: the short and the long side, see `scaled`.
-        batch_size: images of one size that are predicted at once; the devices divide
-            it.
-        examine: a function that gets each image's index, labels, prediction and
+        scale: maximum of the short and of the long side.
+        batch_size: number of images per batch, a multiple of the number of devices.
+        examine: function that is called with each image's index, labels, prediction and
             confusion matrix.
 
     Returns:
-        A dict of `images` and what `measures` gives.
+        A dict of `images` and the result of `measures`.
 
     Raises:
-        ValueError: on an image with wrong labels, and if no pixel counts.
+        ValueError: if an image has invalid labels, or no pixel is labeled.
         FloatingPointError: if a logit is NaN or infinite.
     """
     classes = pairs.classes
@@ -153,9 +152,9 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
 
 
 def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
-    """Yields index, labels and prediction of each image, uint8 of its own size.
+    """Yields index, labels and prediction of each image, uint8 of the labels' size.
 
-    Images of one size come together, not in their order. For the arguments see
+    Images are grouped by padded size, so they are not in order. For the arguments, see
     `measure`.
     """
     if batch_size < 1:
@@ -174,13 +173,13 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
 
 
 def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
-    """Some images of a set with what models predict, as `draw_segmentations` draws.
+    """Returns images of a set with predictions, as `draw_segmentations` takes them.
 
-    For the other arguments see `measure`.
+    For the arguments, see `measure`.
 
     Returns:
-        A row for each of four images, evenly from the first to the last: the image,
-        its labels, and what each of the models predicts.
+        A row for each of four images, evenly spaced in the set: the image, its labels,
+        and the prediction of each model.
     """
     pairs = pairs.spread(DRAWN)
     rows = [list(pair) for pair in pairs]
@@ -191,22 +190,22 @@ def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
 
 
 def first_input(model, pairs, scale):
-    """What a model is given for the first image, float32 and a batch of its own."""
+    """Returns a model's input for the first image, as a float32 batch of one."""
     picture, _ = pairs[0]
     image, canvas = fit_to_canvas(picture, scale, _divisor(model))
     return pad(image, canvas, FILL)[None].astype("float32")
 
 
 def _divisor(model):
-    """What the sides of a canvas are multiples of."""
+    """Returns the number that the sides of a canvas are multiples of."""
     patch_size = patch_size_of(model) or 1
     return -(-CANVAS // patch_size) * patch_size
 
 
 def _predicted(model, canvas, group, batch_size):
-    """Index, labels and prediction of the images of one canvas."""
+    """Yields index, labels and prediction of the images of one canvas size."""
     images = [pad(image, canvas, FILL) for _, image, _ in group]
-    # Every batch is full: one shape to compile, one that the devices divide.
+    # Fills the batch: a single shape to compile, and divisible by the devices.
     images += images[:1] * (batch_size - len(images))
     logits = model.predict(np.stack(images), batch_size=batch_size, verbose=0)
     if not np.isfinite(logits[: len(group)]).all():
@@ -217,15 +216,17 @@ def _predicted(model, canvas, group, batch_size):
 
 
 def largest(logits, shape):
-    """The class of the largest logit of each pixel, at another size.
+    """Returns the class of the largest logit of each pixel after resizing.
+
+    Resizes one class at a time by bilinear interpolation; all classes at once would
+    take gigabytes for large images.
 
     Args:
         logits: float array of shape `(height, width, classes)`.
-        shape: the wanted `(height, width)`. The logits are resized, bilinear, one class
-            after the other: all together would take gigabytes for large images.
+        shape: target `(height, width)`.
 
     Returns:
-        A uint8 array of this shape; of equal logits the first class.
+        A uint8 array of shape `shape`; the lower class wins ties.
     """
     if logits.shape[:2] == tuple(shape):
         return logits.argmax(axis=-1).astype("uint8")

@@ -1,7 +1,7 @@
-"""What the features of a frozen backbone know of a data set: k-NN and linear probe.
+"""k-NN and linear probes of frozen features.
 
-As DINO (ICCV 2021) and DINOv2 measure them, on the features of training and test
-images as they are, without augmentation.
+They follow DINO (ICCV 2021) and DINOv2, on training and test images without
+augmentation.
 """
 
 import keras
@@ -18,33 +18,33 @@ from .metrics import measures
 
 NEIGHBORS = 10, 20
 TEMPERATURE = 0.07
-# Inverse strengths of the L2 regularization that the linear probe chooses from.
+# Candidates for the linear probe's inverse strength of L2 regularization.
 STRENGTHS = tuple(float(10.0**power) for power in range(-5, 3))
-HELD_OUT = 0.1  # share of the training images that the choice is made on
+HELD_OUT = 0.1  # share of the training images that selects the strength
 ITERATIONS = 1000
 PASSED = keras.layers.Activation, keras.layers.Dropout, keras.layers.Softmax
 
 
 def probe(name, model, dataset, options, batch_size):
-    """Measures the features of a model.
+    """Evaluates the features of a model.
 
     Args:
-        name: what messages call the model.
-        model: a `VisionTransformer`, whose features are those of its tokens behind its
-            last norm; or another Keras model, whose features are what its last dense
-            layer classifies, or its outputs if it has none.
-        dataset: a `recipes.data.sources.Dataset` with training images. Its classes need
-            not be those of the model.
+        name: name of the model in error messages.
+        model: a `VisionTransformer`, whose features are its tokens after the last norm;
+            or another Keras model, whose features are the inputs of its last dense
+            layer, or its outputs if it does not end in one.
+        dataset: a `recipes.data.sources.Dataset` with training images. Its classes may
+            differ from those of the model.
         options: a `recipes.evaluate.Evaluation`.
-        batch_size: images that are predicted at once.
+        batch_size: number of images per batch.
 
     Yields:
-        Dicts: `under`, the probe and the block; `images`, `right`, `top1`, `top5`,
-        `loss` and `ece`, see `recipes.evaluation.metrics.measures`; for the linear
-        probe `regularization`, the inverse strength that was chosen.
+        Dicts of `under`, the probe and the block; `images`, `right`, `top1`, `top5`,
+        `loss` and `ece`, see `recipes.evaluation.metrics.measures`; and, for the linear
+        probe, `regularization`, the selected inverse strength.
 
     Raises:
-        ValueError: if the model has no such blocks, or no vector of features.
+        ValueError: if the model lacks the blocks, or a feature vector per image.
     """
     blocks = options.probe_blocks
     network = feature_model(name, model, blocks, options.normalize, options.image_size)
@@ -65,19 +65,19 @@ def probe(name, model, dataset, options, batch_size):
 
 
 def feature_model(name, model, blocks=(), normalize="none", image_size=None):
-    """A model from images of values 0-255 to features.
+    """Returns a model that maps images with values 0-255 to features.
 
     Args:
-        name: what messages call the model.
-        model: as of `probe`.
-        blocks: indices of blocks of a `VisionTransformer`; none for the last one.
+        name: name of the model in error messages.
+        model: see `probe`.
+        blocks: indices of blocks of a `VisionTransformer`; empty for the last one.
         normalize: see `recipes.evaluation.classifiers.as_classifier`.
-        image_size: height and width for a model that takes any.
+        image_size: height and width for a model of variable image size.
 
     Returns:
-        A Keras model whose outputs are of shape `(batch, blocks, vectors, channels)`.
-        The vectors are the class token, if there is one, and the mean of the patches'
-        tokens; of a model that is no `VisionTransformer` there is one vector.
+        A Keras model with outputs of shape `(batch, blocks, vectors, channels)`. The
+        vectors are the class token, if the model has one, and the mean of the patch
+        tokens. Models other than a `VisionTransformer` have one vector.
     """
     if isinstance(model, keras_cbvit.VisionTransformer):
         if model.spec.include_preprocessing:
@@ -121,7 +121,7 @@ def _token_vectors(model, blocks):
 
 
 def _last_features(model):
-    """What the last layer classifies, if it is a dense one, else its outputs."""
+    """Returns the inputs of the last layer if it is dense, else its outputs."""
     layer, inputs, _ = producer_of(model.outputs[0])
     while isinstance(layer, PASSED):
         layer, inputs, _ = producer_of(inputs[0])
@@ -130,7 +130,7 @@ def _last_features(model):
 
 
 def _features(network, split, classes, batch_size, strict):
-    """Features and labels of the images that can be decoded."""
+    """Returns features and labels of the images that can be decoded."""
     batches = Batches(split, classes, batch_size, strict=strict)
     features = predict(network, batches)
     there = np.ones(len(split), bool)
@@ -139,14 +139,14 @@ def _features(network, split, classes, batch_size, strict):
 
 
 def nearest_neighbors(train, labels, test, classes):
-    """Weighted votes of the nearest training images, as DINO counts them.
+    """Classifies by the weighted votes of the nearest training images, as DINO does.
 
-    Distances are cosines of the class tokens, or of the first vector there is; a
-    neighbor of similarity s votes with exp(s / 0.07).
+    Uses the cosine similarity of the first vectors (the class tokens, if any). A
+    neighbor with similarity s has the weight exp(s / 0.07).
 
     Yields:
-        For 10 and 20 neighbors a title, the share of the votes for each class, and an
-        empty dict.
+        A title, the share of votes for each class, and an empty dict, for 10 and for 20
+        neighbors.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -163,19 +163,19 @@ def nearest_neighbors(train, labels, test, classes):
 
 
 def _votes(distances):
-    # Of the nearest one 1, so that none overflows.
+    # Scaled so that the nearest neighbor's weight is 1, which avoids overflow.
     nearest = distances.min(axis=1, keepdims=True)
     return np.exp((nearest - distances) / TEMPERATURE)
 
 
 def linear(train, labels, test, classes):
-    """Logistic regression on all vectors side by side, standardized.
+    """Classifies by logistic regression on the concatenated, standardized vectors.
 
-    The strength of its regularization is the best one on a tenth of the training
-    images; then all of them train it.
+    Selects the regularization strength on a held-out tenth of the training images, then
+    fits to all of them.
 
     Yields:
-        A title, the probabilities of each class, and a dict with `regularization`.
+        A title, the class probabilities, and a dict with `regularization`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import train_test_split
@@ -204,7 +204,7 @@ def linear(train, labels, test, classes):
 
 
 def _of_all(classifier, features, classes):
-    """Probabilities of all classes, of which some may not occur in training."""
+    """Returns probabilities of all classes, 0 for those absent from training."""
     predictions = np.zeros((len(features), classes), "float32")
     predictions[:, classifier.classes_] = classifier.predict_proba(features)
     return predictions

@@ -1,7 +1,7 @@
-"""A report as one HTML file: sections of numbers, tables, figures and images.
+"""Reports as single HTML files: sections of numbers, tables, figures and images.
 
-`recipes.evaluation.sections` makes the sections of each task; `report.html` beside this
-file is the template, which escapes all text.
+`recipes.evaluation.sections` creates the sections of each task. The template is
+`report.html` in this folder; it escapes all text.
 """
 
 import base64
@@ -16,7 +16,7 @@ from PIL import Image
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """A few numbers by their names."""
+    """A section of named numbers."""
 
     values: dict[str, Any]
     kind = "numbers"
@@ -24,7 +24,7 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a table that is tinted by a share of 0-1, or shows a color."""
+    """A table cell, optionally tinted by a share of 0-1 or with a color swatch."""
 
     value: Any
     share: float | None = None
@@ -33,25 +33,25 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of texts, numbers, `None` for a dash, and `Cell`s."""
+    """A table of strings, numbers, `None` (shown as a dash) and `Cell`s."""
 
     title: str
     columns: list[str]
     rows: list[list]
     note: str = ""
     upright: bool = False
-    """Whether the titles of the columns stand upright, to save width."""
+    """Whether to rotate the column titles to save width."""
     kind = "table"
 
     @property
     def cells(self):
-        """The rows, whose every cell is a `Cell`."""
+        """The rows with all values as `Cell`s."""
         return [[c if isinstance(c, Cell) else Cell(c) for c in r] for r in self.rows]
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Figures as SVG beside each other; see `svg`."""
+    """A row of SVG figures; see `svg`."""
 
     title: str
     figures: list
@@ -61,7 +61,7 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """Images that belong together, data URIs, with lines about them and a name."""
+    """A group of images, as data URIs, with lines of text and a name."""
 
     images: list[str]
     lines: list[str]
@@ -70,7 +70,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Examples beside each other."""
+    """A grid of examples."""
 
     title: str
     examples: list[Example]
@@ -80,18 +80,18 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A measured model: a sentence and sections."""
+    """The result of a model: a sentence and sections."""
 
     sentence: str
     sections: list = dataclasses.field(default_factory=list)
 
 
 def page(title, facts, results):
-    """The HTML of a report.
+    """Returns the HTML of a report.
 
     Args:
-        title: of the page.
-        facts: a dict of what else there is to know, text by name.
+        title: title of the page.
+        facts: dict of further facts, from name to text.
         results: list of `Result`.
     """
     from jinja2 import Environment
@@ -105,7 +105,7 @@ def page(title, facts, results):
 
 
 def _shown(value, decimals=2):
-    """A value as text."""
+    """Returns a value as text."""
     if value is None:
         return "–"
     if isinstance(value, int | np.integer):
@@ -114,7 +114,7 @@ def _shown(value, decimals=2):
 
 
 def svg(figure):
-    """A matplotlib figure as SVG within HTML, whose black is the color of the text."""
+    """Returns a matplotlib figure as inline SVG, with black as the text color."""
     import matplotlib
     from markupsafe import Markup
 
@@ -127,17 +127,17 @@ def svg(figure):
 
 
 def thumbnail(image, size=144, kind="jpeg"):
-    """A small copy of an image as a data URI.
+    """Returns a small copy of an image as a data URI.
 
     Args:
         image: a `PIL.Image`, or a uint8 array of shape `(height, width, 3)`.
-        size: pixels of the longer side, at most.
+        size: maximum length of the longer side in pixels.
         kind: "jpeg" for photographs, "png" for flat colors.
     """
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image.copy()
     sampling = Image.Resampling.BICUBIC if kind == "jpeg" else Image.Resampling.NEAREST
     image.thumbnail((size, size), sampling)
-    if max(image.size) <= 64:  # JPEG would blur so few pixels
+    if max(image.size) <= 64:  # JPEG would blur tiny images
         kind = "png"
     content = io.BytesIO()
     image.save(content, kind)

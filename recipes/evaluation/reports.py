@@ -1,4 +1,4 @@
-"""Results in words and as a table."""
+"""Formats results as sentences and Markdown tables."""
 
 from keras_cbvit.classes import listed
 
@@ -6,12 +6,12 @@ from ..tables import markdown_table
 
 
 def condition_name(under, epsilon):
-    """What a condition is called; attacks have an epsilon."""
+    """Returns the name of a condition, with the epsilon of an attack."""
     return under if epsilon is None else f"{under} ε={epsilon:g}"
 
 
 def segmentation_sentence(row):
-    """A result of a segmentation model in words."""
+    """Returns the result of a segmentation model as a line of text."""
     return (
         f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_counted(row)}, pixel "
         f"accuracy {row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} "
@@ -20,13 +20,13 @@ def segmentation_sentence(row):
 
 
 def _counted(row):
-    """Over how many classes the mean is, unless it is over all of them."""
+    """Returns the number of classes in the mean; empty text if all are."""
     counted, number = row["classes_counted"], len(row["class_iou"])
     return "" if counted == number else f" over {counted} of {number} classes"
 
 
 def _without_pixels(row):
-    """Which classes do not occur in truth or prediction, as sentences."""
+    """Returns sentences on the classes absent from truth or prediction."""
     unlabeled, unpredicted = row["not_labeled"], row["never_predicted"]
     kinds = {
         "Neither labeled nor predicted": [n for n in unlabeled if n in unpredicted],
@@ -39,12 +39,12 @@ def _without_pixels(row):
 
 
 def segmentation_tables(rows):
-    """Results of segmentation models as tables in Markdown: of models, of classes."""
+    """Returns Markdown tables of segmentation results by model and class."""
     return "\n\n".join([_table_of_models(rows), *_tables_of_classes(rows)])
 
 
 def classification_table(rows):
-    """Results of classifiers as a table in Markdown."""
+    """Returns a Markdown table of the results of classifiers."""
     titles = "on", "under", "model", "images", "top-1 %", "top-5 %", "loss", "ECE"
     cells = [
         (
@@ -74,7 +74,7 @@ def _cells(row, name, *measures):
 
 
 def _tables_of_classes(rows):
-    """A column for each model; of several sets a table for each."""
+    """Yields a table for each set, with a column for each model."""
     for (_, on), of_set in _rows_by_set(rows).items():
         names = dict.fromkeys(name for row in of_set for name in row["class_iou"])
         found = {name: [row["class_iou"].get(name) for row in of_set] for name in names}

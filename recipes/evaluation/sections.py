@@ -1,4 +1,4 @@
-"""The sections of a report: what there is to see of a run, and of a measured model."""
+"""Sections of reports on training runs and evaluated models."""
 
 import heapq
 from pathlib import Path
@@ -26,14 +26,14 @@ from .report_page import (
     thumbnail,
 )
 
-GRID = 20  # classes of the largest confusion matrix that is shown as one
-PAIRS = 20  # of classes, of a larger one
-WRONG = 24  # images of a classifier
-WORST = 6  # images of a segmentation model
+GRID = 20  # maximum number of classes of a confusion matrix shown in full
+PAIRS = 20  # most confused pairs of classes shown instead of a larger one
+WRONG = 24  # images shown for a classifier
+WORST = 6  # images shown for a segmentation model
 
 
 def curves(epochs):
-    """The curves of a run's log; none if it is empty."""
+    """Returns a section with the curves of a run's log, as a list; `[]` if empty."""
     figures = []
     for name in curves_of(epochs) if epochs else []:
         figure = new_figure(4.5, 3.2)
@@ -43,10 +43,10 @@ def curves(epochs):
 
 
 def page_of_models(names, results):
-    """The HTML of a report on models, with the curves of those that are run folders.
+    """Returns the HTML of a report on models, with the training curves of runs.
 
     Args:
-        names: of the models.
+        names: names of the models.
         results: list of `recipes.evaluation.report_page.Result`, by model or set.
     """
     logs = {name: read_log(Path(name) / "log.jsonl") for name in names}
@@ -58,19 +58,19 @@ def page_of_models(names, results):
 
 
 def classification(found, predictions, split, class_names):
-    """What there is to see of a classifier.
+    """Returns the sections on a classifier.
 
     Args:
-        found: of `recipes.evaluation.metrics.measures`.
-        predictions: the `recipes.evaluation.measuring.Predictions` it is of.
-        split: the `recipes.data.images.Split` that they are of.
-        class_names: in the order of the predictions.
+        found: result of `recipes.evaluation.metrics.measures`.
+        predictions: `recipes.evaluation.measuring.Predictions` of the result.
+        split: `recipes.data.images.Split` that was predicted.
+        class_names: class names in the order of the predictions.
     """
     names = _readable(class_names)
     logs = ops.convert_to_numpy(
         log_probabilities(predictions.values, predictions.logits)
     )
-    # Of equal predictions the first, as `measures` counts.
+    # The first class wins ties, as in `measures`.
     predicted = predictions.values.argmax(axis=1)
     hits = np.take_along_axis(predictions.right, predicted[:, None], axis=1)[:, 0]
     confidences = np.exp(logs.max(axis=1).astype("float64"))
@@ -88,12 +88,12 @@ def classification(found, predictions, split, class_names):
 
 
 def confusion(counts, names):
-    """A confusion matrix, or its most confused pairs if there are many classes.
+    """Returns a table of a confusion matrix, or of its most confused pairs if large.
 
     Args:
-        counts: int array of shape `(classes, classes)`: how many images of each class,
-            a row, are predicted as each class, a column.
-        names: of the classes.
+        counts: int array of shape `(classes, classes)`, the number of images of each
+            true class (row) predicted as each class (column).
+        names: class names.
     """
     counts, totals = np.asarray(counts), np.maximum(np.sum(counts, axis=1), 1)
     if len(names) <= GRID:
@@ -118,7 +118,7 @@ def confusion(counts, names):
 
 
 def _most_wrong(wrong, confidences, predicted, predictions, split, names):
-    """The images that a classifier errs on with the largest loss."""
+    """Returns a gallery of the misclassified images with the largest loss."""
     right = predictions.right[wrong]
     losses = negative_log_likelihood(
         predictions.values[wrong], right, predictions.logits
@@ -139,7 +139,7 @@ def _most_wrong(wrong, confidences, predicted, predictions, split, names):
 
 
 def _calibration(confidences, hits, ece):
-    """A reliability diagram."""
+    """Returns a reliability diagram."""
     images, mean, accuracy = reliability(confidences, hits)
     figure = new_figure(4.5, 4.5)
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
@@ -160,11 +160,11 @@ def _calibration(confidences, hits, ece):
 
 
 def multi_label(found, class_names):
-    """What there is to see of a multi-label classifier.
+    """Returns the sections on a multi-label classifier.
 
     Args:
-        found: of `recipes.evaluation.multi_label.measures`.
-        class_names: of all classes, in order.
+        found: result of `recipes.evaluation.multi_label.measures`.
+        class_names: names of all classes, in order.
     """
     precisions = zip(class_names, found["average_precision"], strict=True)
     ordered = sorted(precisions, key=lambda row: (row[1] is None, row[1]))
@@ -186,10 +186,9 @@ def multi_label(found, class_names):
 
 
 class Worst:
-    """Keeps the images that a segmentation model predicts worst, while it is measured.
+    """Keeps the images with the lowest mean IoU during an evaluation.
 
-    The measure is the mean IoU of the image alone, over the classes in its labels or
-    its prediction.
+    The mean IoU of an image is over the classes in its labels or its prediction.
     """
 
     def __init__(self):
@@ -199,25 +198,25 @@ class Worst:
         """Adds an image: its index, classes, predicted classes and confusion matrix."""
         if confusion.any():
             iou = pixel_measures(confusion)["mean_iou"]
-            # The index decides between equals; arrays cannot be compared.
+            # The index breaks ties, since arrays cannot be compared.
             heapq.heappush(self.heap, (-iou, -index, labels, prediction))
             if len(self.heap) > WORST:
                 heapq.heappop(self.heap)
 
     def rows(self):
-        """Mean IoU, index, labels and prediction, the worst first."""
+        """Returns mean IoU, index, labels and prediction of each, worst first."""
         ordered = sorted(self.heap, key=lambda row: row[:2], reverse=True)
         return [(-iou, -index, *maps) for iou, index, *maps in ordered]
 
 
 def segmentation(found, worst, pairs, class_names):
-    """What there is to see of a segmentation model.
+    """Returns the sections on a segmentation model.
 
     Args:
-        found: of `recipes.evaluation.pixels.measure`.
-        worst: the `Worst` images of it.
-        pairs: the `recipes.data.segmentation.pairs.Pairs` that they are of.
-        class_names: of all classes, in order.
+        found: result of `recipes.evaluation.pixels.measure`.
+        worst: `Worst` images of the evaluation.
+        pairs: `recipes.data.segmentation.pairs.Pairs` that were predicted.
+        class_names: names of all classes, in order.
     """
     colors = np.full((256, 3), 255, "uint8")
     colors[: len(class_names)] = palette(len(class_names))
@@ -264,11 +263,11 @@ def _numbers(found, *names):
 
 
 def _percent(share):
-    """A share of 0-1 as a tinted cell."""
+    """Returns a share of 0-1 as a tinted cell in percent."""
     return Cell(None if share is None else 100 * share, share)
 
 
 def _readable(names):
-    """Names of classes, with words for ImageNet's synsets."""
+    """Returns class names with ImageNet's synsets replaced by words."""
     words = dict(zip(imagenet.synsets(), imagenet.words(), strict=True))
     return [words.get(name, name) for name in names]

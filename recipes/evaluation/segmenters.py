@@ -1,4 +1,4 @@
-"""Segmentation models with the images they are measured on, side by side."""
+"""Evaluates and draws segmentation models side by side."""
 
 import dataclasses
 import functools
@@ -18,9 +18,9 @@ from .models import recorded_evaluation
 from .pixels import left_out, measure, predicted_pictures
 from .sections import Worst, segmentation
 
-# What of the `Data` decides what a model is measured on, beside the folder.
+# Fields of `Data` that determine the test images, besides the folder.
 MEASURED = ("test_split", "class_names", "ignored_label", "scale")
-# Of a `Data`, as JSON has it.
+# Form of a `Data` in JSON.
 _FORM = {
     **dict.fromkeys(("dataset", "train_split", "test_split"), str),
     "data_dir": (str, type(None)),
@@ -32,26 +32,24 @@ _FORM = {
 
 
 def measure_segmenters(models, on, options, batch_size, report=lambda *_: None):
-    """Measures segmentation models on whole images.
+    """Evaluates segmentation models on whole images.
 
     Args:
-        models: pairs of a name, as `data_of` takes it, and a model.
-        on: data sets to measure each on, as `recipes.train` takes them; `None` for
-            the model's own.
+        models: pairs of a name, see `data_of`, and a model.
+        on: list of data sets, as for `recipes.train`; `None` in it for the model's own.
         options: see `data_of`.
-        batch_size: images of one size that are predicted at once.
-        report: a function that is called with each result as soon as it is there, and
-            with a function that gives its sections of a report.
+        batch_size: number of images per batch.
+        report: function that is called with each result as soon as it is available, and
+            with a function that returns its sections of a report.
 
     Returns:
         A dict for each data set and model: `model`, `on`, `folder` (of the data set),
-        `backend`, and what `recipes.evaluation.pixels.measure` gives, with the classes'
+        `backend`, and the result of `recipes.evaluation.pixels.measure` with class
         names.
 
     Raises:
-        ValueError: if a model does not know the classes of a data set, or on wrong
-            labels.
-        OSError: if a data set is not there.
+        ValueError: if a model lacks classes of a data set, or labels are invalid.
+        OSError: if a data set is missing.
     """
     rows = []
     load = functools.lru_cache(maxsize=1)(load_pairs)
@@ -80,12 +78,12 @@ def measure_segmenters(models, on, options, batch_size, report=lambda *_: None):
 
 
 def drawn_data(models, dataset, options):
-    """The `Data` whose images are drawn beside what each model predicts.
+    """Returns the `Data` of the images to draw with the models' predictions.
 
-    For the arguments see `measure_segmenters`; `dataset` is one of its `on`.
+    For the arguments, see `measure_segmenters`; `dataset` is one of its `on`.
 
     Raises:
-        ValueError: if the models are measured on different images.
+        ValueError: if the models are evaluated on different images.
     """
     found = [data_of(name, {**options, "dataset": dataset}) for name, _ in models]
     measured_on = {
@@ -101,7 +99,7 @@ def drawn_data(models, dataset, options):
 
 
 def draw_segmenters(models, data, batch_size, file):
-    """Draws some images of `drawn_data` beside what each model predicts."""
+    """Draws images of `drawn_data` with the predictions of each model."""
     dataset = load_pairs(data)
     names, numbers = list(dataset.class_names), []
     for name, model in models:
@@ -120,20 +118,20 @@ def draw_segmenters(models, data, batch_size, file):
 
 
 def data_of(name, options):
-    """What a segmentation model is measured on: its classes, its labels, its scale.
+    """Returns the data set, classes and scale that a model is evaluated on.
 
-    They are those of the run folder that its file is in, else those of its record.
+    They are read from the run folder of the model's file, or else from its record.
 
     Args:
-        name: of published weights, a `.keras` file or a run folder.
-        options: what is asked for instead, `dataset`, `data_dir` and `test_split`;
-            `None` where nothing is.
+        name: name of published weights, a `.keras` file or a run folder.
+        options: dict of `dataset`, `data_dir` and `test_split` to use instead; `None`
+            keeps the model's.
 
     Returns:
         A `recipes.options.segmentation.Data` without training images.
 
     Raises:
-        ValueError: if there is neither such a folder nor such a record.
+        ValueError: if the model has neither a run folder nor a record.
     """
     of_run = model_file(name).with_name("config.json")
     if of_run.exists():
@@ -156,7 +154,7 @@ def _folder(data):
 
 
 def _data_of_run(file):
-    """The `Data` that a run's config.json has."""
+    """Returns the `Data` in a run's config.json."""
     try:
         found = read_json(file)
         check_form(found, {"experiment": {"data": _FORM}})
@@ -168,7 +166,7 @@ def _data_of_run(file):
 
 
 def _data_of_record(name, measured):
-    """The `Data` that a record's evaluation says."""
+    """Returns the `Data` of a record's evaluation."""
     own = {"dataset": measured.dataset, "test_split": measured.split}
     needed = ("class_names", "ignored_label", "scale")
     try:
@@ -181,6 +179,6 @@ def _data_of_record(name, measured):
 
 
 def _data(found):
-    """A `Data` of JSON, which has no tuples."""
+    """Returns a `Data` from JSON, with lists converted to tuples."""
     lists = {key: tuple(v) for key, v in found.items() if isinstance(v, list)}
     return Data(**{**found, **lists})

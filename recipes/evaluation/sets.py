@@ -1,4 +1,4 @@
-"""ImageNet's test sets and their protocols, through TFDS or from a folder."""
+"""ImageNet's test sets and their protocols, from TFDS or from a folder."""
 
 import dataclasses
 import json
@@ -19,28 +19,28 @@ from ..data.sources import Dataset, load_dataset
 from ..data.tfds import prepare
 from ..options.classification import Data
 
-# The TFDS data set and its split.
+# TFDS data set and split of each protocol.
 PROTOCOLS = {
     "imagenet": ("imagenet2012", "validation"),
     "imagenet-v2": ("imagenet_v2", "test"),
     "real": ("imagenet2012_real", "validation"),
     "imagenet-a": ("imagenet_a", "test"),
 }
-# DeiT's, as for `recipes.configs.imagenet`.
+# As in DeiT and `recipes.configs.imagenet`.
 CROP_FRACTION = 0.875
 
 
 def protocol(name):
-    """The protocol and the folder, if any, that a set's name says; else `None` twice.
+    """Returns the protocol and the folder in a set's name, each `None` if absent.
 
-    "imagenet-a" is the protocol through TFDS, "imagenet-a=FOLDER" from a folder.
+    "imagenet-a" takes the images from TFDS, "imagenet-a=FOLDER" from a folder.
     """
     found, _, folder = name.partition("=")
     return (found, folder or None) if found in PROTOCOLS else (None, None)
 
 
 def data_of(name, real_labels=None):
-    """The `Data` that a set's name means, before the user changes some of it."""
+    """Returns the default `Data` of a set."""
     found, folder = protocol(name)
     if found is None:
         return Data(dataset=name)
@@ -53,12 +53,12 @@ def data_of(name, real_labels=None):
 
 
 def with_options(data, options, image_size):
-    """The `Data` of a set with what the options of a command say otherwise.
+    """Returns the `Data` of a set with the options of a command applied.
 
     Args:
-        data: a `Data`, `data_of` the set.
-        options: with `data_dir`, `test_split`, `crop_fraction` and `test_labels`, each
-            `None` where it is not given.
+        data: `Data` of the set, see `data_of`.
+        options: object with `data_dir`, `test_split`, `crop_fraction` and
+            `test_labels`; `None` keeps the value of `data`.
         image_size: height and width of the model's images.
     """
     names = "data_dir", "test_split", "crop_fraction", "test_labels"
@@ -68,29 +68,29 @@ def with_options(data, options, image_size):
 
 
 def load_set(name, data, real_labels=None):
-    """The images of a set, with their labels by the names of the classes.
+    """Loads the images and labels of a test set.
 
-    - imagenet, imagenet-v2, imagenet-a: labels are ImageNet's synsets. A folder holds a
-      folder for each class, named by its synset or, as ImageNet-V2 comes, its number.
-    - real: several classes may be right, or none, then the image does not count. Labels
-      are bool of shape `(images, 1000)`. From TFDS's `imagenet2012_real`; or those of
-      the file `real_labels`, in the order of the numbers in the images' names
-      (ILSVRC2012_val_00000001.JPEG is the first), for TFDS's `imagenet2012` or a folder
-      with the validation images in any layout.
+    - imagenet, imagenet-v2, imagenet-a: classes are ImageNet's synsets. A folder has a
+      subfolder for each class, named by its synset or, as in ImageNet-V2, its number.
+    - real: labels are bool of shape `(images, 1000)`, with any number of correct
+      classes; images without any do not count. They come from TFDS's
+      `imagenet2012_real`, or from the file `real_labels` for TFDS's `imagenet2012` or a
+      folder with the validation images in any layout. The file is in the order of the
+      numbers in the images' names, starting at ILSVRC2012_val_00000001.JPEG.
     - any other name: as for training.
 
     Args:
-        name: of the set.
-        data: `data_of(name)` but for what the user set.
-        real_labels: a file in the format of `real.json`: a list with a list of classes
+        name: name of the set.
+        data: `data_of(name)`, possibly with changes by the user.
+        real_labels: file in the format of `real.json`, a list with a list of classes
             for each image.
 
     Returns:
         A `recipes.data.sources.Dataset` without training images.
 
     Raises:
-        MissingDatasetError: if it is not there, with how to get it.
-        ValueError: if it is there but makes no sense.
+        MissingDatasetError: if the set is missing; the message says how to get it.
+        ValueError: if the set is invalid.
     """
     found, folder = protocol(name)
     if folder and not Path(folder).is_dir():
@@ -151,11 +151,11 @@ def _real(data, folder, real_labels):
 
 
 def read_real_labels(path):
-    """The ReaL labels in a file: for each validation image a list of classes.
+    """Reads a file of ReaL labels, a list of classes for each validation image.
 
     Raises:
-        MissingDatasetError: if there is no such file.
-        ValueError: if it holds something else.
+        MissingDatasetError: if the file does not exist.
+        ValueError: if the file has another format.
     """
     if not Path(path).is_file():
         raise MissingDatasetError(
@@ -188,7 +188,7 @@ def _wrong_real_labels(labels, known):
 
 
 def _labels_of(file_names, real_labels):
-    """The labels of ImageNet's validation images by the numbers in their names."""
+    """Returns the labels of validation images by the numbers in their names."""
     labels = []
     for name in file_names:
         number = re.search(r"ILSVRC2012_val_(\d{8})\.\w+$", name)

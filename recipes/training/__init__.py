@@ -1,1 +1,1 @@
-"""What training needs besides a model and images: devices, schedule, checkpoints."""
+"""Training of every task: devices, schedules, checkpoints, logs and run folders."""

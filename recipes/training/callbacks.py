@@ -1,4 +1,4 @@
-"""Checkpoints, logs and the alarm of a training run."""
+"""Callbacks that save checkpoints, write logs and stop at a non-finite loss."""
 
 import contextlib
 import math
@@ -20,15 +20,18 @@ SECONDS_BETWEEN_CURVES = 30
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or a weight of a training run is NaN or infinite."""
+    """Raised if the loss or a weight of a training run is NaN or infinite."""
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """Stops at the step whose loss is not finite, or at weights that are not.
+    """Stops training as soon as the loss or a weight is not finite.
 
-    Put it before `Checkpoints`, which then saves only what can be gone on with: the
-    loss of a step is computed before its update, so a step may ruin the weights behind
-    a finite loss.
+    Put it before `Checkpoints`, so that only finite weights are saved. The loss of a
+    step is computed before its update, so a step with a finite loss may still leave
+    non-finite weights.
+
+    Args:
+        checkpoints: `Checkpoints` callback of the run.
     """
 
     def __init__(self, checkpoints):
@@ -36,7 +39,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         self.checkpoints = checkpoints
 
     def on_train_batch_end(self, batch, logs=None):
-        # `Checkpoints`, which counts the steps, comes after.
+        # `Checkpoints` counts the steps, but runs after this callback.
         step = self.checkpoints.step + 1
         if not math.isfinite(logs["loss"]):
             self._stop(f"The loss is {logs['loss']}", step)
@@ -67,19 +70,18 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves all that training needs to go on, every so many steps and after an epoch.
+    """Saves a checkpoint to resume from every `every` steps and after each epoch.
 
-    That is the model, the optimizer with its moving averages, the random states and the
-    metrics so far; what a batch holds follows from the number of the step, which is the
-    checkpoint's name. The last three are kept. A checkpoint appears under its name only
-    when it is complete, and ends with a checksum.
+    A checkpoint holds the model, the optimizer with its moving averages, the random
+    states and the metrics so far. Its name is the step number, which determines the
+    next batches. Files are written atomically and end with a checksum.
 
     Args:
-        folder: where to.
-        steps_per_epoch: steps of an epoch.
-        every: steps between checkpoints.
-        keep: how many.
-        write: whether this process writes them; all of them read.
+        folder: folder of the checkpoints.
+        steps_per_epoch: number of steps in an epoch.
+        every: number of steps between checkpoints.
+        keep: number of checkpoints to keep.
+        write: whether this process writes checkpoints; every process reads them.
     """
 
     def __init__(self, folder, steps_per_epoch, every, *, keep=3, write=True):
@@ -94,24 +96,24 @@ class Checkpoints(keras.callbacks.Callback):
         self.damaged = set()
 
     def path(self, step):
-        """The checkpoint after so many steps."""
+        """Returns the path of the checkpoint after `step` steps."""
         return self.folder / f"step_{step:08d}.weights.h5"
 
     def saved(self):
-        """The checkpoints there are, the oldest first, but for damaged ones."""
+        """Returns the paths of the undamaged checkpoints, oldest first."""
         found = set(self.folder.glob("step_*.weights.h5")) - self.damaged
         return sorted((path for path in found if _step(path) >= 0), key=_step)
 
     def newest(self):
-        """The last checkpoint, or `None`."""
+        """Returns the path of the last checkpoint, or `None`."""
         return self.saved()[-1] if self.saved() else None
 
     @contextlib.contextmanager
     def noted(self):
-        """Within it, errors of the disk and of numbers say which checkpoint is kept."""
+        """Adds a note on the last checkpoint to disk and numerical errors."""
         try:
             yield
-        except NonFiniteLossError:  # says it
+        except NonFiniteLossError:  # its message names the checkpoint
             raise
         except (OSError, FloatingPointError) as error:
             last = self.newest()
@@ -123,11 +125,11 @@ class Checkpoints(keras.callbacks.Callback):
             raise
 
     def is_due(self, step):
-        """Whether one is saved after this step, within its epoch."""
+        """Returns whether a checkpoint is saved after this step, within its epoch."""
         return step % self.every == 0 and step % self.steps_per_epoch != 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        # `fit` has reset the metrics; an epoch that was interrupted goes on with them.
+        # `fit` has reset the metrics, which an interrupted epoch continues.
         if self.restored:
             for variable, value in zip(self._metrics(), self.restored, strict=True):
                 variable.assign(value)
@@ -157,14 +159,14 @@ class Checkpoints(keras.callbacks.Callback):
         return self.model.metrics_variables
 
     def restore(self, model):
-        """Brings a compiled model back to its newest readable checkpoint.
+        """Restores a compiled model from its newest readable checkpoint.
 
         Returns:
-            How many steps were done, 0 if there is no checkpoint.
+            The number of completed steps, 0 without a checkpoint.
 
         Raises:
-            ValueError: if there are checkpoints, but none that can be read, or one of
-                another model.
+            ValueError: if no existing checkpoint can be read, or the newest readable
+                one does not fit the model.
         """
         saved = self.saved()
         for path in reversed(saved):
@@ -195,18 +197,18 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def _step(path):
-    """The number in a checkpoint's name; -1 if it is another file's."""
+    """Returns the step in a checkpoint's name; -1 for any other file."""
     found = re.fullmatch(r"step_(\d+)\.weights\.h5", path.name)
     return int(found[1]) if found else -1
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Evaluates the moving averages of the weights, too, after each epoch.
+    """Evaluates the moving averages of the weights after each epoch.
 
-    What it finds joins the log as `val_ema_loss` and the like; put it before the log.
+    Adds the results to the logs as `val_ema_loss` etc. Put it before `EpochLog`.
 
     Args:
-        measure: a function of the model that gives a dict of numbers.
+        measure: function that takes the model and returns a dict of numbers.
     """
 
     def __init__(self, measure):
@@ -220,12 +222,12 @@ class EvaluateAverages(keras.callbacks.Callback):
 
 
 class Evaluate(keras.callbacks.Callback):
-    """After each epoch puts what a function measures into the log, as `val_...`.
+    """Evaluates the model with a function after each epoch.
 
-    Put it before the log.
+    Adds the results to the logs as `val_...`. Put it before `EpochLog`.
 
     Args:
-        measure: a function of the model that gives a dict of numbers.
+        measure: function that takes the model and returns a dict of numbers.
     """
 
     def __init__(self, measure):
@@ -240,7 +242,7 @@ class Evaluate(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def averaged(model):
-    """Within it, a model has the moving averages of its weights."""
+    """Replaces a model's weights by their moving averages within the context."""
     trained = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     averages = moving_averages(model.optimizer)
     for variable, average in zip(model.trainable_variables, averages, strict=True):
@@ -253,23 +255,25 @@ def averaged(model):
 
 
 class EpochLog(keras.callbacks.Callback):
-    """After each epoch: log.jsonl, log.csv and the trackers; often the curves.
+    """Writes log.jsonl and log.csv and updates the trackers after each epoch.
 
-    curves.png is drawn at most every 30 seconds, and at the end.
+    Draws curves.png at most every 30 seconds, and at the end of training.
 
-    Put it before `Checkpoints`: an epoch that was logged but not saved is repeated
-    and logged again, one that was saved but not logged would be missing for ever.
+    Put it before `Checkpoints`: an epoch that was logged but not saved is repeated and
+    logged again, whereas one saved but not logged would be missing from the log.
 
     Args:
-        folder: where to.
-        first_epoch: the epoch that training goes on with.
-        images_per_step: how many are trained on in a step.
-        broken_images: function that counts the images left out since the last start.
-        feed: of the training batches.
-        trackers: which get the epochs, too, such as `recipes.training.logs.Scalars`.
+        folder: run folder.
+        first_epoch: epoch that training starts or resumes at.
+        images_per_step: number of images per step.
+        broken_images: function that returns the number of images skipped since the
+            last start.
+        feed: feed of the training batches.
+        trackers: loggers that receive each epoch, such as
+            `recipes.training.logs.Scalars`.
 
     Raises:
-        ValueError: if the log of the epochs before is damaged.
+        ValueError: if the existing log is damaged.
     """
 
     def __init__(
@@ -282,7 +286,7 @@ class EpochLog(keras.callbacks.Callback):
         self.feed = feed
         self.trackers = trackers
         self.file = self.folder / "log.jsonl"
-        # An epoch that is repeated after an interruption is logged once.
+        # Drops the epochs that are repeated after an interruption.
         self.epochs = [
             entry for entry in read_log(self.file) if entry["epoch"] < first_epoch
         ]
@@ -305,9 +309,9 @@ class EpochLog(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.start
         values = {name: float(value) for name, value in logs.items()}
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
-        # Training and validation together: what the user waits for.
+        # The time includes validation.
         values["images_per_second"] = self.images / seconds
-        if self.waited is not None:  # of the training alone
+        if self.waited is not None:  # share of the training time only
             values["data_wait"] = self.waited
         values["broken_images"] = self.broken_images()
         self.epochs.append({"epoch": epoch, **values})
@@ -315,7 +319,7 @@ class EpochLog(keras.callbacks.Callback):
         write_table(self.epochs, self.folder / "log.csv")
         for tracker in self.trackers:
             tracker.add(self.epochs[-1])
-        # Short epochs would wait longer for the curves than for their steps.
+        # Drawing takes longer than a short epoch.
         if time.perf_counter() - self.drawn > SECONDS_BETWEEN_CURVES:
             self._draw_curves()
 

@@ -1,4 +1,4 @@
-"""The devices a model is trained on."""
+"""Devices and processes that a model is trained on."""
 
 import contextlib
 import functools
@@ -10,24 +10,21 @@ from ..machine import cores
 
 
 def distribute(devices, global_batch_size):
-    """Prepares the devices; build and train the model in the context it gives.
+    """Returns a context in which a model is built and trained on several devices.
 
-    TensorFlow mirrors the model on the devices of this machine. JAX shares each batch
+    TensorFlow mirrors the model on the devices of this machine. JAX splits each batch
     among them, and among several machines if Keras's variables
     KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID are set
-    (`keras.distribution.initialize`); where JAX knows the launcher, as SLURM and Open
-    MPI, _NUM_PROCESSES is enough. torch takes one device.
+    (`keras.distribution.initialize`). With a launcher that JAX detects, such as SLURM
+    or Open MPI, _NUM_PROCESSES is sufficient. PyTorch uses one device.
 
     Args:
-        devices: how many of this machine; `None` for all GPUs, or one CPU without any.
-            Where there is no GPU, logical CPU devices are made.
-        global_batch_size: images of a step over all devices.
-
-    Returns:
-        A context manager.
+        devices: number of devices of this machine; `None` for all GPUs, or one CPU
+            without GPUs. Without GPUs, logical CPU devices are created.
+        global_batch_size: number of images per step over all devices.
 
     Raises:
-        ValueError: if there are not so many devices, or they do not divide the batch.
+        ValueError: if the devices are too few, or do not divide the batch evenly.
     """
     if devices is not None and devices < 1:
         raise ValueError(f"devices={devices} must be at least 1.")
@@ -45,7 +42,7 @@ def distribute(devices, global_batch_size):
 
 
 def this_process():
-    """The number of this process, and how many train together."""
+    """Returns the index of this process and the number of training processes."""
     if keras.backend.backend() != "jax":
         return 0, 1
     import jax
@@ -54,7 +51,11 @@ def this_process():
 
 
 def refuse_processes(task):
-    """Raises a ValueError if several processes train together, which a task cannot."""
+    """Raises a ValueError if several processes train together.
+
+    Args:
+        task: name of a task that does not support it.
+    """
     if this_process()[1] > 1:
         raise ValueError(
             f"{task} trains in one process; unset KERAS_DISTRIBUTION_NUM_PROCESSES and "
@@ -63,7 +64,7 @@ def refuse_processes(task):
 
 
 def is_mirrored():
-    """Whether TensorFlow mirrors what is built here on several devices."""
+    """Returns whether TensorFlow mirrors variables on several devices here."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -72,7 +73,7 @@ def is_mirrored():
 
 
 def device():
-    """What computes, in words: `"CPU"`, or how many GPUs of what name."""
+    """Returns `"CPU"`, or the number and name of the GPUs: `"2 NVIDIA A100"`."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -95,10 +96,10 @@ def device():
 
 
 def threads():
-    """How many the CPU computes with, on which the last bits depend.
+    """Returns the number of CPU threads, which affects results bitwise.
 
-    Those of torch, else the cores that this process may use, unless TensorFlow or one
-    of `thread_variables` was told otherwise.
+    It is PyTorch's number of threads, TensorFlow's if set, or else the number of cores
+    that this process may use. `thread_variables` may override it.
     """
     backend = keras.backend.backend()
     if backend == "torch":
@@ -113,11 +114,11 @@ def threads():
 
 
 def thread_variables():
-    """What the environment says of the threads, by its variables; `None` if nothing."""
+    """Returns the environment variables that set threads; `None` for an unset one."""
     names = {
         "jax": ("NPROC", "OMP_NUM_THREADS", "XLA_FLAGS"),
         "tensorflow": ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"),
-        "torch": (),  # which has read it
+        "torch": (),  # torch.get_num_threads() includes them
     }
     return {name: os.environ.get(name) for name in names[keras.backend.backend()]}
 
@@ -138,10 +139,10 @@ def _mirrored(devices, global_batch_size):
 
 @functools.cache
 def _strategy(devices):
-    """The strategy of some devices, one for all models of the process.
+    """Returns the strategy of these devices, shared by all models of the process.
 
-    A second one would number its collectives as the first, whose shapes TensorFlow
-    remembers.
+    A second strategy would reuse the collective keys of the first, whose shapes
+    TensorFlow caches.
     """
     import tensorflow as tf
 
@@ -151,8 +152,8 @@ def _strategy(devices):
 def _data_parallel(devices, global_batch_size):
     import jax
 
-    # Both before JAX looks for its devices.
-    with contextlib.suppress(RuntimeError):  # it has already; counted below
+    # Both calls must precede the initialization of JAX's devices.
+    with contextlib.suppress(RuntimeError):  # already initialized; checked below
         jax.config.update("jax_num_cpu_devices", devices or 1)
     several = int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) > 1
     if several and not jax.distributed.is_initialized():

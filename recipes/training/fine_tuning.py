@@ -1,4 +1,4 @@
-"""Which weights of a pretrained model are trained, and what becomes of Λ."""
+"""Fine-tuning: freezing, LoRA, and annealing of Λ."""
 
 import keras_cbvit
 from keras_cbvit.analysis import scale_layers
@@ -8,7 +8,7 @@ from keras_cbvit.pretrained.publishing import in_float32
 
 
 def check(experiment):
-    """Raises a ValueError on the first option of fine-tuning without an effect."""
+    """Raises a ValueError if a fine-tuning option has no effect or conflicts."""
     training, weights = experiment.training, experiment.network.weights
     for name in ("freeze", "lora_rank"):
         value = getattr(training, name)
@@ -39,10 +39,10 @@ def check(experiment):
 
 
 def prepare(model, training):
-    """Freezes what is not trained.
+    """Freezes the backbone and enables LoRA as the training options say.
 
     Raises:
-        ValueError: if Λ is to be annealed and there is none, or it does not begin at 0.
+        ValueError: if Λ is to be annealed, but the model has none or it is not 0.
     """
     if training.freeze is not None:
         keras_cbvit.freeze_backbone(model)
@@ -65,17 +65,17 @@ def prepare(model, training):
 
 
 def complete(model, training):
-    """Sets an annealed Λ to 1, wherever it is on its way."""
+    """Sets an annealed Λ to its final value, 1."""
     if training.anneal_context is not None:
         for layer in scale_layers(model).values():
             layer.channel_scale.assign([1.0] * layer.channel_scale.shape[0])
 
 
 def result(model, training):
-    """A finished model as it is saved: nothing frozen, and CB for an annealed CB_S.
+    """Returns the model to save: unfrozen, with an annealed CB_S folded into CB.
 
     Raises:
-        ValueError: if the CB model computes something else than the CB_S model.
+        ValueError: if the outputs of the CB model differ from those of the CB_S model.
     """
     keras_cbvit.unfreeze(model)
     if training.anneal_context is None:
@@ -86,7 +86,7 @@ def result(model, training):
 
 
 def expected_result(model, training):
-    """The result of a training that has not begun, of other weights."""
+    """Returns the model that training will result in, except for its weights."""
     if training.anneal_context is None:
         return model
     model = in_float32(model)

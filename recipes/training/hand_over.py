@@ -1,4 +1,4 @@
-"""From a feed to what `fit`, `evaluate` and `predict` take."""
+"""Passes the batches of a feed to `fit`, `evaluate` and `predict`."""
 
 import contextlib
 import functools
@@ -12,7 +12,7 @@ from ..data.feed import Feed
 
 
 def check_feed(run):
-    """Raises a ValueError if a run's `feed` and `data_service` cannot be.
+    """Raises a ValueError if a run's `feed` or `data_service` is not supported.
 
     Args:
         run: a `recipes.experiment.Run`.
@@ -28,10 +28,10 @@ def check_feed(run):
 
 
 def build_feed(batches, run):
-    """What gives the training batches of a run, as its options say.
+    """Returns the feed of a run's training batches.
 
     Raises:
-        ValueError: on batches that `--feed tf.data` does not make.
+        ValueError: if `--feed tf.data` does not support the batches.
     """
     if run.feed == "grain":
         return Feed(batches, run.workers)
@@ -44,10 +44,10 @@ def build_feed(batches, run):
 
 @contextlib.contextmanager
 def hand_over(feed, first, last):
-    """A context that gives the batches of some steps, for Keras.
+    """Provides the batches of a range of steps as Keras takes them, in a context.
 
     Args:
-        feed: a `recipes.data.feed.Feed`, or what `build_feed` gives.
+        feed: a `recipes.data.feed.Feed`, or another result of `build_feed`.
         first: number of the first step.
         last: number of the step after the last one.
     """
@@ -65,10 +65,10 @@ def hand_over(feed, first, last):
 
 @contextlib.contextmanager
 def _tensorflow_dataset(feed, first, last):
-    """The batches as a `tf.data.Dataset`, which copies them to the replicas ahead.
+    """Provides the batches as a `tf.data.Dataset`, which prefetches to the replicas.
 
-    With several replicas, `fit` takes a batch to build the model and begins again, and
-    the threads of TensorFlow read on: the reader before is closed then.
+    With several replicas, `fit` takes a batch to build the model and then restarts,
+    while TensorFlow's threads still read. Therefore a new reader closes the last one.
     """
     import tensorflow as tf
 
@@ -106,7 +106,7 @@ def _tensorflow_dataset(feed, first, last):
             ),
         )
     except tf.errors.OpError:
-        if failures:  # which TensorFlow has made an error of the graph
+        if failures:  # TensorFlow wrapped it in a graph error
             raise failures[0] from None
         raise
     finally:
@@ -114,9 +114,10 @@ def _tensorflow_dataset(feed, first, last):
 
 
 def _placement():
-    """A function that begins to copy a batch to the devices; `None` if Keras does it.
+    """Returns a function that starts copying a batch to the devices.
 
-    Keras waits for a step before it takes the next batch.
+    It copies ahead, whereas Keras finishes a step before it takes the next batch.
+    Returns `None` if Keras has to copy the batches.
     """
     if keras.backend.backend() == "torch":
         device = keras.ops.zeros(()).device
@@ -124,7 +125,7 @@ def _placement():
         return functools.partial(keras.tree.map_structure, to_device)
     import jax
 
-    # Of several processes, Keras takes each one's part from the host.
+    # With several processes, Keras takes the shard of each one from the host.
     distribution = keras.distribution.distribution()
     if distribution is None or jax.process_count() > 1:
         return None
@@ -137,7 +138,7 @@ def _placement():
 
 
 def _torch_tensor(values, device):
-    """A tensor on the device, for which Keras would copy an array of this process."""
+    """Returns a tensor on the device, copied asynchronously from pinned memory."""
     import torch
 
     tensor = torch.from_numpy(values)
@@ -147,13 +148,13 @@ def _torch_tensor(values, device):
 
 
 def predict(model, batches, workers=None, verbose=0):
-    """What a model predicts for each image.
+    """Returns a model's predictions for each image.
 
     Args:
         model: a Keras model.
         batches: a `recipes.data.batches.Batches`.
-        workers: of a `Feed`.
-        verbose: of `keras.Model.predict`.
+        workers: number of workers of the `Feed`.
+        verbose: see `keras.Model.predict`.
     """
     with _hand_over_all(batches, workers) as data:
         found = model.predict(data, steps=len(batches), verbose=verbose)
@@ -161,9 +162,9 @@ def predict(model, batches, workers=None, verbose=0):
 
 
 def evaluate(model, batches, workers=None):
-    """Loss and metrics of a compiled model, by their names, over all images.
+    """Returns a dict of a compiled model's loss and metrics over all images.
 
-    For the arguments see `predict`.
+    For the arguments, see `predict`.
     """
     with _hand_over_all(batches, workers) as data:
         steps = len(batches)
@@ -171,6 +172,6 @@ def evaluate(model, batches, workers=None):
 
 
 def _hand_over_all(batches, workers):
-    # From memory there is nothing to prepare.
+    # Images in memory need no workers.
     feed = Feed(batches, 0 if batches.in_memory else workers)
     return hand_over(feed, 0, len(batches))

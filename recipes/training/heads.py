@@ -1,4 +1,4 @@
-"""The head of loaded weights, and the classes of another data set."""
+"""Fits the head of pretrained weights to the classes of a data set."""
 
 import numpy as np
 
@@ -10,31 +10,31 @@ _KNOWN = ("input_shape", "num_heads", "epsilon", "activation", "mean", "std")
 
 
 def fit_head(model, names, weights):
-    """Gives a classifier with loaded weights the classes of a data set.
+    """Fits the head of a pretrained classifier to the classes of a data set.
 
-    Its head is kept if it is of these classes, by name; in another order its outputs
-    are put into this one. If they are others, it is reinitialized. A head without names
-    is kept, since it may be of these.
+    A head with the same class names is kept, with its outputs reordered if necessary. A
+    head with other class names is reinitialized. A head without class names is kept,
+    since its classes may be the same.
 
     Args:
-        model: a `VisionTransformer`, as `ViTCB(weights=weights, classes=...)` builds
-            it, whose `class_names` become these.
-        names: of the classes, in order, as many as the model's.
-        weights: as the model was built with, but no tag.
+        model: a `VisionTransformer` built as `ViTCB(weights=weights, classes=...)`. Its
+            `class_names` are set to `names`.
+        names: class names of the data set, in order, as many as the model's classes.
+        weights: the weights that the model was built with, but not a tag.
 
     Returns:
-        What was done, in a sentence; `None` if the head was kept as it is.
+        A message that says what was done; `None` if the head is unchanged.
     """
     own, model.class_names = model.class_names, names
     if own is not None and imagenet.are_synsets(names):
         own = imagenet.in_synsets(own)
     if own == names:
         return None
-    if own is None:  # the head is a new one, or does not know its classes
-        # What weights without a configuration do not say, the model knows.
+    if own is None:  # the head is new, or has no class names
+        # Weights may lack a configuration; the model supplies it.
         known = {field: getattr(model.spec, field) for field in _KNOWN}
         content = formats.read(locate_source(weights)[0], known)
-        # A .weights.h5 file is of the very model.
+        # A .weights.h5 file only loads into a model with the same classes.
         number = len(names) if content.spec is None else content.spec.classes
         if number is None:
             return f"{weights} has no head, so a new one is trained."
@@ -63,7 +63,7 @@ def fit_head(model, names, weights):
 
 
 def _notice(weights, own, names):
-    """That a head is reinitialized, with the classes that only one of the two has."""
+    """Returns the message on a reinitialized head, with the classes that differ."""
     theirs, ours = sorted({*own} - {*names}), sorted({*names} - {*own})
     if not (theirs and ours):
         theirs, ours = own, names

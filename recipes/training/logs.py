@@ -1,4 +1,4 @@
-"""What a training run leaves of its epochs: a log, a table, curves; what follows it."""
+"""Logs of a training run: log.jsonl, log.csv, curves.png, and experiment trackers."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ from ..files import append, check_form, read_json
 
 
 def read_log(file):
-    """The epochs in a `log.jsonl`, dicts of numbers; none if there is no such file.
+    """Returns the epochs of a `log.jsonl` as dicts of numbers; `[]` without a file.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     if not file.exists():
         return []
@@ -59,34 +59,34 @@ def write_table(epochs, file):
 
 
 class Scalars:
-    """TensorBoard's file of a start of a run.
+    """Writes a TensorBoard event file for each start of a run.
 
-    Written without tensorboardX's writer, whose thread dies without a word where the
-    disk is full, and has the training wait for it for ever.
+    The writer thread of tensorboardX is not used: if the disk is full, it dies silently
+    and training hangs.
 
     Args:
-        folder: where TensorBoard looks for it.
+        folder: TensorBoard log directory.
     """
 
     def __init__(self, folder):
         self.folder = folder
 
     def begin(self, epochs):
-        """Begins a file with the epochs so far."""
+        """Creates the event file and writes the epochs so far."""
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self.folder.mkdir(parents=True, exist_ok=True)
         start = f"{time.time():.0f}.{socket.gethostname()}"
         self.file = self.folder / f"events.out.tfevents.{start}"
-        # TensorBoard forgets the files of earlier starts, which may lack an epoch or
-        # have one too many.
+        # Has TensorBoard discard the files of earlier starts, which may lack an epoch
+        # or have one too many.
         start = Event(session_log=SessionLog(status=SessionLog.START))
         self._write(Event(file_version="brain.Event:2"), start)
         for entry in epochs:
             self.add(entry)
 
     def add(self, entry):
-        """Adds the numbers of an epoch."""
+        """Writes the numbers of an epoch."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
@@ -102,13 +102,13 @@ class Scalars:
 
 
 class WeightsAndBiases:
-    """A context in which Weights & Biases gets a run's epochs; a resumed run is one.
+    """Logs the epochs of a run to Weights & Biases, within a context.
 
-    The project is `keras_cbvit` unless the environment variable WANDB_PROJECT names
-    another; WANDB_MODE=offline needs no account.
+    A resumed run continues the same W&B run. The project is `keras_cbvit` unless the
+    environment variable WANDB_PROJECT is set. WANDB_MODE=offline requires no account.
 
     Args:
-        folder: of the run, where `wandb_id` keeps the id.
+        folder: run folder; the file `wandb_id` in it holds the id of the W&B run.
     """
 
     def __init__(self, folder):
@@ -137,7 +137,7 @@ class WeightsAndBiases:
         self.run.finish(exit_code=0 if error is None else 1)
 
     def begin(self, epochs):
-        """The run has the epochs so far."""
+        """Does nothing: the W&B run already has the epochs so far."""
 
     def add(self, entry):
         """Logs the numbers of an epoch."""
@@ -146,9 +146,9 @@ class WeightsAndBiases:
 
 
 def require_wandb():
-    """Raises an ImportError if the package is missing."""
+    """Raises an ImportError if wandb is not installed."""
     try:
-        from wandb import init  # noqa: F401 - a folder called wandb has none
+        from wandb import init  # noqa: F401 - `import wandb` also finds a wandb folder
     except ImportError as error:
         raise ImportError(
             "--wandb needs the package wandb, which is not installed: "
@@ -157,7 +157,7 @@ def require_wandb():
 
 
 def _record(event):
-    """An event as TFRecord files have it: length and content, each with a checksum."""
+    """Returns an event as a TFRecord: length and content, each with a checksum."""
     from tensorboardX.record_writer import masked_crc32c
 
     event.wall_time = time.time()
@@ -176,7 +176,7 @@ _TITLES = {
 
 
 def draw_curves(epochs, path):
-    """Draws the loss and what is measured of test images over the epochs of a log."""
+    """Draws the loss and the test metrics over the epochs of a log."""
     names = curves_of(epochs)
     figure = new_figure(4.5 * len(names), 3.6)
     axes = figure.subplots(1, len(names), squeeze=False)[0]
@@ -186,14 +186,14 @@ def draw_curves(epochs, path):
 
 
 def curves_of(epochs):
-    """What has a curve: the loss, and what is measured of test images."""
+    """Returns the names of the curves: the loss and the test metrics."""
     measured = [name[4:] for name in epochs[0] if name.startswith("val_")]
     measured = [name for name in measured if not name.startswith("ema_")]
     return list(dict.fromkeys(["loss", *measured]))
 
 
 def draw_curve(axis, epochs, name):
-    """Draws a number of training and test images, one of `curves_of`."""
+    """Draws the training and test values of `name`, one of `curves_of(epochs)`."""
     numbers = [entry["epoch"] + 1 for entry in epochs]
     marker = "o" if len(epochs) < 3 else None
     for key, style, kind in (

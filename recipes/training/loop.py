@@ -1,6 +1,6 @@
-"""From an experiment to a trained model, the same way for every task.
+"""The training loop, shared by all tasks.
 
-What tasks do each in their own way is a `recipes.tasks.base.Task`.
+The parts that differ between tasks are the methods of `recipes.tasks.base.Task`.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from .summary import summary
 
 
 def train(task, experiment, command):
-    """Runs an experiment; returns the trained model and its data set.
+    """Runs an experiment and returns the trained float32 model and its data set.
 
-    The model, in float32, is `model.keras` in the run folder, too; with `ema_decay`,
-    `model_ema.keras` is the one with the moving averages of the weights. The same
-    experiment goes on where it was interrupted, from the last checkpoint in the same
-    run folder, to the same weights as without interruption.
+    Saves the model as `model.keras` in the run folder and, with `ema_decay`, the model
+    with averaged weights as `model_ema.keras`. An interrupted experiment resumes from
+    the last checkpoint in its run folder and reaches the same weights as without
+    interruption.
 
     Args:
         task: a `recipes.tasks.base.Task`.
-        experiment: of the task.
-        command: what a model card gives as the recipe.
+        experiment: experiment of the task.
+        command: command that the model card gives as the recipe.
 
     Raises:
-        ValueError: on settings that do not go together, or a run folder of another
-            experiment, of other data, or that another process is training in.
+        ValueError: if settings are incompatible, or the run folder holds another
+            experiment or other data, or another process is training in it.
         OSError: if the disk is full.
-        MissingDatasetError: if the data set is not there.
-        NonFiniteLossError: if the loss becomes NaN.
+        MissingDatasetError: if the data set is missing.
+        NonFiniteLossError: if the loss or a weight becomes NaN or infinite.
     """
     experiment = task.as_run(experiment)
     with contextlib.ExitStack() as held:
@@ -45,9 +45,9 @@ def train(task, experiment, command):
 
 
 def _train(task, experiment, command, held):
-    """Trains while what `held` holds, an `ExitStack`, is held."""
+    """Trains with the contexts that it enters on the `ExitStack` `held`."""
     training, run = experiment.training, experiment.run
-    # Before anything else wakes the backend, which then has the devices it has.
+    # Must come first: initializing the backend fixes its devices.
     with distribute(run.devices, training.global_batch_size):
         experiment.check()
         task.check(experiment)
@@ -55,8 +55,8 @@ def _train(task, experiment, command, held):
         check_feed(run)
         if run.wandb:
             logs.require_wandb()
-        # The network says what is wrong with its arguments; the classes come with the
-        # data.
+        # Validates the network's arguments before the data, which has the number of
+        # classes, is loaded.
         task.build(experiment.network, experiment.data, 2, run.precision)
         is_first = this_process()[0] == 0
         originals = getattr(experiment.augmentation, "random_resized_crop", False)
@@ -121,7 +121,7 @@ def _train(task, experiment, command, held):
 
 
 def publish_run(task, model, dataset, experiment, command, found):
-    """Publishes the model of a run with what was measured of it."""
+    """Publishes the model of a run with its evaluation results."""
     run = experiment.run
     measure_and_publish(
         task,
@@ -140,7 +140,7 @@ def publish_run(task, model, dataset, experiment, command, found):
 
 
 def _notes(task, experiment):
-    """What a model card says of a run."""
+    """Returns the notes on a run for its model card."""
     training, run = experiment.training, experiment.run
     return (
         f"{task.length(training)} in batches of {training.global_batch_size}, "
@@ -150,7 +150,7 @@ def _notes(task, experiment):
 
 
 def _trackers(run, held):
-    """What gets the epochs beside the run's own log, while `held` holds it."""
+    """Returns the trackers of a run; `held` closes them."""
     found = [logs.Scalars(run.folder / "tensorboard")] if run.tensorboard else []
     if run.wandb:
         found.append(held.enter_context(logs.WeightsAndBiases(run.folder)))
@@ -158,7 +158,7 @@ def _trackers(run, held):
 
 
 def _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, run):
-    """Trains to the end, from the last checkpoint in the run folder if there is one."""
+    """Trains to the end, starting from the last checkpoint if one exists."""
     is_first = this_process()[0] == 0
     train_batches = batches[0]
     steps_per_epoch = train_batches.steps_per_epoch
@@ -182,7 +182,7 @@ def _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, ru
             ),
         ]
     watching.append(checkpoints)
-    # An epoch that was interrupted is shorter than the others.
+    # The rest of an interrupted epoch has fewer steps, so it takes a separate `fit`.
     pieces = [(epoch, epoch + 1), (epoch + 1, training.epochs)] if done else []
     for first, last in pieces or [(epoch, training.epochs)]:
         if first >= last:
@@ -195,11 +195,11 @@ def _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, ru
                 epochs=last,
                 steps_per_epoch=steps_per_epoch - start % steps_per_epoch,
                 callbacks=watching,
-                shuffle=False,  # the batches are
+                shuffle=False,  # the feed shuffles
                 verbose=0,
             )
 
 
 def _broken_images(batches):
-    """How many images of some batches could not be decoded so far."""
+    """Returns the number of images that could not be decoded so far."""
     return sum(each.broken_images for each in batches)

@@ -1,44 +1,45 @@
-"""A model that erases boxes of its training images and mixes them: mixup and CutMix."""
+"""Random erasing, mixup and CutMix as part of the training step."""
 
 import keras
 from keras import ops
 
-# Of ImageNet, in pixel values.
+# ImageNet statistics in pixel values.
 MEAN = (123.675, 116.28, 103.53)
 STANDARD_DEVIATION = (58.395, 57.12, 57.375)
 
 
 class MixingModel(keras.Model):
-    """A functional model's layers; `fit` takes `recipes.data.batches.TrainingBatches`.
+    """A functional model that erases and mixes its training images.
 
-    Erasing and mixing are part of the compiled training step. What the model computes,
-    its weights and their names stay the same.
+    `fit` takes `recipes.data.batches.TrainingBatches`. Erasing and mixing are part of
+    the compiled training step. The outputs, weights and weight names are those of the
+    functional model.
     """
 
     def __init__(self, model):
         super().__init__(model.input, model.output, name=model.name)
 
     def train_step(self, *arguments):
-        # JAX: state and data, the others: data.
+        # JAX passes state and data, the other backends only data.
         *state, (batch, labels) = arguments
         return super().train_step(*state, mix(batch, labels))
 
 
 def mix(batch, labels):
-    """Erases boxes, then blends each image with its partner or pastes a box of it.
+    """Applies random erasing, then mixup or CutMix, to a batch.
 
-    That is random erasing, mixup and CutMix. The partner of an image is the one as far
-    from the other end of the batch.
+    The partner of image i is image `batch - 1 - i`.
 
     Args:
-        batch: dict of `"images"`, uint8 of shape `(batch, height, width, 3)`; to erase
-            them, `"erase"`, a box of random bytes in each, `(batch, 4)`; to mix them,
-            what `recipes.data.draws.mix` draws, a row for each image: `"share"`
-            and `"weight"`, of shape `(batch,)`, and `"paste"`, the box, `(batch, 4)`.
-        labels: probabilities of the classes, of shape `(batch, classes)`.
+        batch: dict of `"images"`, uint8 of shape `(batch, height, width, 3)`. For
+            erasing, also `"erase"`, a box in each image filled with random bytes, of
+            shape `(batch, 4)`. For mixing, also the draws of `recipes.data.draws.mix`:
+            `"share"` and `"weight"`, of shape `(batch,)`, and `"paste"`, a box in each
+            image, of shape `(batch, 4)`.
+        labels: class probabilities of shape `(batch, classes)`.
 
     Returns:
-        float32 images, and the mixed labels.
+        The float32 images and the mixed labels.
     """
     batch = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
     images = ops.cast(batch["images"], "float32")
@@ -54,11 +55,11 @@ def mix(batch, labels):
 
 
 def noise(values):
-    """Noise of N(0, 1) after normalization, for each pixel and channel, from bytes.
+    """Converts random bytes to noise that is N(0, 1) after normalization.
 
-    The byte of a channel and that of the next are a number of 16 bits, which says the
-    quantile: images travel as bytes, and noise goes beyond 0 to 255 all the same. It
-    follows from the bytes alone, on any number of devices.
+    The bytes of a channel and of the next one form a 16-bit quantile. The images thus
+    stay uint8 until they are on the device, although the noise exceeds 0–255. It
+    depends only on the bytes, not on the number of devices.
 
     Args:
         values: float32 of 0–255, of shape `(batch, height, width, 3)`.
@@ -71,7 +72,7 @@ def noise(values):
 
 
 def _inside(boxes, images):
-    """Whether a pixel is in its image's box (top, left, bottom, right)."""
+    """Returns whether each pixel is in its image's box (top, left, bottom, right)."""
     height, width = images.shape[1:3]
     top, left, bottom, right = (boxes[:, i, None] for i in range(4))
     rows, columns = ops.arange(height), ops.arange(width)

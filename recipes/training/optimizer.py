@@ -1,4 +1,4 @@
-"""The optimizer, AdamW."""
+"""AdamW with the options of the recipes."""
 
 import keras
 from keras import ops
@@ -12,17 +12,17 @@ from .devices import is_mirrored
 
 
 def build_optimizer(training, schedule, model, steps_per_epoch):
-    """AdamW, without weight decay where DeiT and XCiT have none.
+    """Returns AdamW with the weight decay exclusions of DeiT and XCiT.
 
-    The exclusions are given to it before it is wrapped for float16, because the
-    wrapper does not pass them on.
+    They are set before the optimizer is wrapped for float16, because the wrapper does
+    not pass them on.
 
     Args:
-        training: the `Training` of a task. With its `accumulation_steps`, an update
-            takes so many steps.
-        schedule: the learning rate by the step.
-        model: the model to train.
-        steps_per_epoch: steps of an epoch.
+        training: `Training` options of a task. An update takes `accumulation_steps`
+            steps.
+        schedule: learning rate schedule.
+        model: model to train.
+        steps_per_epoch: number of steps in an epoch.
     """
     parts = training.accumulation_steps
     adamw, loss_scale = AdamW, keras.optimizers.LossScaleOptimizer
@@ -30,7 +30,7 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
         adamw, loss_scale = MirroredAdamW, MirroredLossScaleOptimizer
     average = {}
     if training.ema_decay is not None:
-        # Keras averages after every step, also after those without an update.
+        # Keras averages after every step, even one without an update.
         decay = training.ema_decay ** (1 / parts)
         average = {"use_ema": True, "ema_momentum": decay}
     optimizer = adamw(
@@ -43,14 +43,14 @@ def build_optimizer(training, schedule, model, steps_per_epoch):
         **average,
         **_by_weight(training, model, steps_per_epoch),
     )
-    # A functional model's own policy says nothing of its layers'.
+    # The dtype policy of a functional model may differ from that of its layers.
     if any(layer.compute_dtype == "float16" for layer in layers_within(model)):
         return loss_scale(optimizer)
     return optimizer
 
 
 def _by_weight(training, model, steps_per_epoch):
-    """What the optimizer does differently for some weights, as its arguments."""
+    """Returns the optimizer's arguments that apply to individual weights."""
     found = {}
     if training.layer_decay is not None:
         factors = keras_cbvit.layer_decay(model, training.layer_decay)
@@ -70,16 +70,17 @@ def _by_weight(training, model, steps_per_epoch):
 
 
 class AdamW(keras_cbvit.AdamW):
-    """The library's, which may train some weights later, and set others itself.
+    """`keras_cbvit.AdamW` with delayed weights and linear ramps.
 
-    It leaves the trained weights in the model when training ends; Keras would put
-    their moving averages in their place.
+    When training ends, the model keeps its trained weights; Keras would overwrite them
+    with their moving averages.
 
     Args:
-        starts: by a weight's path, how many updates leave it as it is.
-        ramps: by a weight's path, over how many updates it goes from 0 to 1, whatever
-            its gradient.
-        **kwargs: those of `keras_cbvit.AdamW`.
+        starts: dict from a weight's path to the number of updates that leave it
+            unchanged.
+        ramps: dict from a weight's path to the number of updates over which it rises
+            from 0 to 1, regardless of its gradient.
+        **kwargs: arguments of `keras_cbvit.AdamW`.
     """
 
     def __init__(self, *args, starts=None, ramps=None, **kwargs):
@@ -110,14 +111,13 @@ class AdamW(keras_cbvit.AdamW):
 
 
 class SumOverReplicas(keras.optimizers.Optimizer):
-    """A mixin for optimizers under TensorFlow's `MirroredStrategy`: it sums first.
+    """A mixin that sums gradients first under TensorFlow's `MirroredStrategy`.
 
-    Each replica has the gradients of its share of the batch. Keras sums them in the
-    update. That is too late: each replica has clipped its own, the loss scaling has
-    looked at those of the first replica alone, and accumulation fails, since an update
-    that merges replicas cannot stand inside a condition. Here the gradients are summed
-    before anything else. Then all replicas do the same with the same gradients, each
-    with its own copy of the variables.
+    Each replica has the gradients of its share of the batch, and Keras sums them in the
+    update. That is too late: each replica clips its own gradients, loss scaling checks
+    only those of the first replica, and accumulation fails, since an update that merges
+    replicas cannot run inside a condition. This mixin sums the gradients first, so all
+    replicas apply the same gradients to their copies of the variables.
     """
 
     def apply_gradients(self, grads_and_vars):
@@ -125,12 +125,12 @@ class SumOverReplicas(keras.optimizers.Optimizer):
         return super().apply_gradients(summed)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        """Keras's, without its sum."""
+        """Updates the variables as Keras does, without summing gradients."""
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable, learning_rate)
 
     def _backend_increment_gradient_accumulators(self, grads, acc_grads):
-        """Keras's, without merging the replicas."""
+        """Accumulates gradients as Keras does, without merging replicas."""
         for gradient, accumulator in zip(grads, acc_grads, strict=True):
             accumulator.assign_add(gradient)
 
@@ -140,4 +140,4 @@ class MirroredAdamW(SumOverReplicas, AdamW):
 
 
 class MirroredLossScaleOptimizer(SumOverReplicas, keras.optimizers.LossScaleOptimizer):
-    """Keras's under `MirroredStrategy`; any replica's infinity skips the step."""
+    """Loss scaling under `MirroredStrategy`; inf on any replica skips the step."""

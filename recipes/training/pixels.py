@@ -1,4 +1,4 @@
-"""What segmentation is trained by: the loss of pixels, over one or two heads."""
+"""Pixel loss for segmentation models with one or more heads."""
 
 import keras
 from keras import ops
@@ -8,21 +8,21 @@ from ..data.segmentation.pairs import IGNORED
 
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 class PixelCrossEntropy(keras.losses.Loss):
-    """Cross-entropy of the pixels that count, in nats.
+    """Cross-entropy over the labeled pixels, in nats.
 
-    Called on labels of shape `(batch, height, width)`, integers, `IGNORED` where a
-    pixel does not count, and logits of shape `(batch, height, width, classes)`; logits
-    of another height and width, as of an auxiliary head, are brought to those of the
-    labels, bilinear. Each image's loss is the sum over its pixels that count, divided
-    by the number of all its pixels. Weighted as `TrainingCrops` weights them, the
-    images' mean is the mean over the pixels of the batch that count.
+    Takes integer labels of shape `(batch, height, width)`, `IGNORED` for unlabeled
+    pixels, and logits of shape `(batch, height, width, classes)`. Logits of another
+    height and width, such as those of an auxiliary head, are resized to the labels by
+    bilinear interpolation. The loss of an image is the sum over its labeled pixels,
+    divided by the number of all its pixels. With the sample weights of `TrainingCrops`,
+    the mean over the images is the mean over the labeled pixels of the batch.
     """
 
     def __init__(self, name="pixel_cross_entropy", **options):
         super().__init__(name=name, **options)
 
     def call(self, y_true, y_pred):
-        """The loss of each image, float32 of shape `(batch,)`."""
+        """Returns the loss of each image, float32 of shape `(batch,)`."""
         labels, logits = ops.cast(y_true, "int32"), ops.cast(y_pred, "float32")
         size = ops.shape(labels)[1:3]
         if tuple(logits.shape[1:3]) != tuple(labels.shape[1:3]):
@@ -37,10 +37,10 @@ class PixelCrossEntropy(keras.losses.Loss):
 
 
 class Segmenter(keras.Model):
-    """A functional model's layers; `fit` takes `TrainingCrops`.
+    """A functional model whose outputs all share the same labels.
 
-    Of several outputs each has the same labels, which are on the device once. What the
-    model computes, its weights and their names stay the same.
+    `fit` takes `TrainingCrops`. The labels are on the device only once. The outputs,
+    weights and weight names are those of the functional model.
     """
 
     def __init__(self, model):

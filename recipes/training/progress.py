@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar in a terminal, lines in a log file."""
+"""Training progress: a bar in a terminal, lines in a log file."""
 
 import sys
 import time
@@ -8,10 +8,10 @@ import tqdm
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar with images per second and the time left of the whole training.
+    """Shows a bar with images per second and the remaining time of the training.
 
-    `data` is the share of the time in which data were waited for, so far. In a file
-    the bar is a line each minute. The numbers of an epoch are a line on stdout.
+    `data` in the bar is the share of time spent waiting for data so far. In a file, the
+    bar is a line per minute. After each epoch, prints its numbers to stdout.
     """
 
     def __init__(self, first_step, steps_per_epoch, epochs, images_per_step, feed):
@@ -34,7 +34,7 @@ class Progress(keras.callbacks.Callback):
                 unit_scale=True,
                 file=sys.stderr if is_terminal else Lines(sys.stderr),
                 mininterval=0.5 if is_terminal else 60,
-                # The monitor would draw long steps more often.
+                # tqdm's monitor would otherwise redraw more often in long steps.
                 maxinterval=10 if is_terminal else 60,
                 dynamic_ncols=is_terminal,
             )
@@ -49,7 +49,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in logs.items())
         self.bar.write(f"Epoch {epoch + 1} of {self.epochs}: {numbers}")
-        sys.stdout.flush()  # a file shows the epoch at once
+        sys.stdout.flush()  # so that a log file has the epoch at once
 
     def on_train_end(self, logs=None):
         if self.bar.n >= self.bar.total:
@@ -57,10 +57,10 @@ class Progress(keras.callbacks.Callback):
 
 
 class Lines:
-    """A stream of lines, for a bar that returns to the beginning of its line.
+    """A stream that writes each update of a bar on a new line.
 
     Args:
-        stream: where the lines are written to.
+        stream: stream to write to.
     """
 
     def __init__(self, stream):
@@ -75,7 +75,7 @@ class Lines:
 
 
 class Wait:
-    """What share of the time since its creation a feed's batches were waited for."""
+    """Measures the share of time spent waiting for a feed since its creation."""
 
     def __init__(self, feed):
         self.feed = feed
@@ -83,7 +83,7 @@ class Wait:
         self.start = time.perf_counter()
 
     def share(self):
-        """A number of 0–1; `None` if the feed does not know."""
+        """Returns the share, 0–1; `None` if the feed does not measure it."""
         if self.feed.waited is None:
             return None
         seconds = time.perf_counter() - self.start

@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, and its trained models."""
+"""Run folders: lock, settings in `config.json`, and saved models."""
 
 import contextlib
 import dataclasses
@@ -23,13 +23,13 @@ from .devices import device, thread_variables, threads
 
 
 def locked(folder):
-    """A context in which no other process trains in a run folder, which is made.
+    """Creates a run folder and returns a context that locks it.
 
-    The lock is gone with this process, however it ends.
+    The lock is released when the process ends, even by a crash.
 
     Raises:
-        ValueError: if another process trains there.
-        OSError: if the folder cannot be written into.
+        ValueError: if another process is training in the folder.
+        OSError: if the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,28 +42,28 @@ def locked(folder):
 
 
 def claim(task, experiment, command, data=None):
-    """Writes `config.json`, or checks that it is of the same experiment and backend.
+    """Writes `config.json`, or checks an existing one.
 
     Args:
-        task: of the experiment.
-        experiment: whose run folder it is.
-        command: what it is run by.
-        data: what `recipes.data.fingerprints.dataset_fingerprint` gives, which must be
-            the same, too; `None` for a run that will not be resumed.
+        task: task of the experiment.
+        experiment: experiment that the run folder belongs to.
+        command: command that runs the experiment.
+        data: result of `recipes.data.fingerprints.dataset_fingerprint`; `None` for a
+            run that will not be resumed.
 
     Raises:
-        ValueError: if the folder is of another run.
+        ValueError: if the folder holds a run with other settings, data or backend.
     """
     folder = experiment.run.folder
     has_checkpoints = any(folder.glob("checkpoints/step_*"))
-    # Checkpoints without it would be resumed, whatever they are of.
+    # Checkpoints without config.json may belong to any run.
     if (folder / "config.json").exists() or has_checkpoints:
         refuse_others(experiment, keras.backend.backend())
         if data is not None:
             _refuse_other_data(folder, data)
         if has_checkpoints or (folder / "model.keras").exists():
             return
-        # Nothing was trained yet: what is written is of this start.
+        # Nothing was trained yet: write the config of this start.
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "command": command,
@@ -83,7 +83,7 @@ def claim(task, experiment, command, data=None):
 
 
 def read_config(folder):
-    """What `config.json` of a run folder says, as a dict.
+    """Returns the content of a run folder's `config.json` as a dict.
 
     Raises:
         ValueError: if it is missing or damaged.
@@ -92,7 +92,7 @@ def read_config(folder):
     try:
         found = read_json(file)
         check_form(found, _FORM)
-        if "data" in found:  # else it is only printed
+        if "data" in found:  # the run can be resumed
             check_form(found, _TO_GO_ON)
     except (FileNotFoundError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -117,11 +117,11 @@ _TO_GO_ON = {"data": FORM, "device": str, "threads": int, "thread_variables": di
 
 
 def refuse_others(experiment, backend=None):
-    """Raises a ValueError unless the experiment's folder is of a run of the same.
+    """Raises a ValueError if an experiment's run folder holds another run.
 
     Args:
-        experiment: whose settings the run must have.
-        backend: what it must have been trained on; `None` for any.
+        experiment: experiment with the expected settings.
+        backend: expected backend; `None` for any.
     """
     folder = experiment.run.folder
     found = read_config(folder)
@@ -143,7 +143,7 @@ def _refuse_other_data(folder, data):
 
 
 def refuse_other_test_data(folder, dataset):
-    """Raises a ValueError if a run's test images were others, as far as it says so."""
+    """Raises a ValueError if a run recorded other test images than the data set's."""
     recorded = read_config(folder).get("data")
     if recorded is not None and recorded["test"] != dataset.test.fingerprint():
         raise ValueError(
@@ -162,7 +162,7 @@ def _refuse(folder, how, differences, separator):
 
 
 def warn_elsewhere(folder):
-    """Warns if a run goes on with what may change the last bits of its numbers."""
+    """Warns if a resumed run may differ bitwise from an uninterrupted one."""
     found, backend = read_config(folder), keras.backend.backend()
     packages = ("python", "keras", "numpy", "pillow", backend)
     now = {each: versions().get(each) for each in packages}
@@ -189,7 +189,7 @@ def warn_elsewhere(folder):
 
 
 def _settings(experiment):
-    """Of an experiment, as JSON has them."""
+    """Returns the settings of an experiment as JSON stores them."""
     return _as_json(dataclasses.asdict(experiment))
 
 
@@ -197,7 +197,7 @@ def _as_json(values):
     return json.loads(json.dumps(values, default=str))
 
 
-# What changes no weight may change between two starts of a run.
+# Settings that do not affect the weights, so they may change when a run resumes.
 _FREE = (
     "publish",
     "weights_dir",
@@ -216,7 +216,7 @@ _FREE = (
 
 def _differences(found, experiment):
     for group, values in _settings(experiment).items():
-        # What a run of an older version does not say was as it is by default.
+        # Settings that an older version did not record had their defaults.
         fields = dataclasses.fields(getattr(experiment, group))
         before = _as_json({field.name: field.default for field in fields})
         before |= found[group]
@@ -226,7 +226,7 @@ def _differences(found, experiment):
 
 
 def versions():
-    """Of Python and the packages that decide what a run computes."""
+    """Returns the versions of Python and of the packages that affect the results."""
     found = {"python": platform.python_version()}
     for package in ("keras", "tensorflow", "jax", "torch", "numpy", "pillow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -235,7 +235,7 @@ def versions():
 
 
 def git_commit():
-    """The commit of this checkout, marked if files differ from it; `None` if none."""
+    """Returns the commit of the checkout, `-dirty` if changed; `None` without Git."""
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
@@ -249,11 +249,14 @@ def git_commit():
 
 
 def model_file(name):
-    """The `.keras` file of published weights by their name, of a path, or of a run.
+    """Returns the path of a `.keras` file.
+
+    Args:
+        name: name of published weights, path of a file, or run folder.
 
     Raises:
-        ValueError: on unknown weights, and on another kind of file.
-        FileNotFoundError: if there is no such file.
+        ValueError: if the weights are unknown or the file is not a `.keras` file.
+        FileNotFoundError: if the file does not exist.
     """
     is_folder = Path(name).is_dir()
     path, _ = locate(Path(name) / "model.keras" if is_folder else name)
@@ -265,7 +268,7 @@ def model_file(name):
 
 
 def save(model, path):
-    """Saves a `.keras` file, which is there as a whole or not at all."""
+    """Saves a model as a `.keras` file, atomically."""
     file = InMemory(path.name)
     model.save(file)
     write(path, file.getbuffer())

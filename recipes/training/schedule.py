@@ -1,4 +1,4 @@
-"""Learning rates: DeiT's for classification, mmsegmentation's for segmentation."""
+"""Learning rate schedules of DeiT (classification) and mmsegmentation."""
 
 import dataclasses
 import math
@@ -10,26 +10,26 @@ from keras import ops
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 @dataclasses.dataclass(eq=False)
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then a cosine over the whole training, the warm-up included.
+    """Cosine decay over the whole training, whose start a linear warm-up replaces.
 
-    DeiT steps once per epoch, this goes on with every step; at the start of each
-    epoch the two agree.
+    Unlike DeiT's schedule, it changes at every step, not once per epoch; the two agree
+    at the start of each epoch.
     """
 
     peak: float
-    """Learning rate that the warm-up leads to."""
+    """Learning rate at the end of the warm-up."""
     epochs: int
-    """Length of the training."""
+    """Number of epochs of the training."""
     steps_per_epoch: int
     warmup_epochs: float
     warmup_start: float
     """Learning rate of the first step."""
     minimum: float
-    """Learning rate that the cosine ends at."""
+    """Learning rate at the end of the cosine."""
 
     @classmethod
     def of(cls, training, steps_per_epoch):
-        """That of a classification; a larger batch has a higher peak."""
+        """Returns the schedule of a classifier; its peak scales with the batch size."""
         return cls(
             peak=training.base_learning_rate * training.global_batch_size / 1024,
             epochs=training.epochs,
@@ -54,26 +54,27 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 @keras.saving.register_keras_serializable(package="keras_cbvit")
 @dataclasses.dataclass(eq=False)
 class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
-    """Polynomial decay to 0, whose beginning is multiplied by a linear warm-up.
+    """Polynomial decay to 0, multiplied by a linear warm-up.
 
-    The rate of iteration i, from 0 on, is peak · (1 - i / iterations)^power, during the
-    warm-up times 1 - (1 - i / warmup_iterations) · (1 - warmup_ratio): it begins at
-    peak · warmup_ratio and meets the decay, not the peak.
+    The learning rate of iteration i, counted from 0, is
+    peak · (1 - i / iterations)^power. During the warm-up it is multiplied by
+    1 - (1 - i / warmup_iterations) · (1 - warmup_ratio), so it starts at
+    peak · warmup_ratio and joins the decay below the peak.
     """
 
     peak: float
-    """Learning rate that the decay begins at."""
+    """Learning rate at the start of the decay."""
     iterations: int
-    """Length of the training, after which the rate is 0."""
+    """Number of iterations of the training, after which the learning rate is 0."""
     warmup_iterations: float = 1500
     warmup_ratio: float = 1e-6
-    """Share of the rate that the warm-up begins with."""
+    """Factor of the learning rate at the start of the warm-up."""
     power: float = 1.0
-    """Of the decay."""
+    """Exponent of the decay."""
 
     @classmethod
     def of(cls, training):
-        """That of a segmentation."""
+        """Returns the schedule of a segmentation model."""
         return cls(
             training.learning_rate,
             training.iterations,
@@ -83,7 +84,7 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        # Subtracted before it is divided: the last rates are small differences.
+        # Subtracts before dividing, which keeps the small last rates precise.
         left = ops.maximum(self.iterations - step, 0) / self.iterations
         warm = 1.0
         if self.warmup_iterations:

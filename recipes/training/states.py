@@ -1,4 +1,4 @@
-"""The file of a checkpoint: Keras's weights, what Keras leaves out, and a checksum."""
+"""Checkpoint files: Keras's weights, the states that Keras omits, and a checksum."""
 
 import hashlib
 import io
@@ -14,41 +14,41 @@ from keras_cbvit.internals import layers_within
 def build(model, labels):
     """Creates the variables of a compiled model's optimizer, loss and metrics.
 
-    Of a step that creates some, TensorFlow traces a second one, which takes as long
-    again.
+    If a training step created them, TensorFlow would trace it a second time, which
+    doubles the compile time.
 
     Args:
-        model: a functional model.
-        labels: a batch of one label.
+        model: compiled functional model.
+        labels: batch of one label.
     """
     model.optimizer.build(model.trainable_variables)
     outputs = keras.tree.map_structure(
         lambda output: keras.ops.zeros([size or 1 for size in output.shape]),
         model.output,
     )
-    with keras.StatelessScope():  # nothing is counted
+    with keras.StatelessScope():  # leaves the metrics unchanged
         model.compute_loss(None, labels, outputs)
         model.compute_metrics(None, labels, outputs)
 
 
 def save(model, path, metrics=()):
-    """Writes all that the training of a compiled model needs to go on.
+    """Writes a checkpoint that the training of a compiled model can resume from.
 
-    That is the model and its optimizer, the random states, LoRA's weights, which Keras
-    would merge into the kernels, and some metrics. The file is a `.weights.h5` file;
-    the SHA-256 of its name and content is at its end, which HDF5 does not mind.
+    It holds the model, its optimizer, the random states, the LoRA weights, which Keras
+    would merge into the kernels, and metrics. The file is a `.weights.h5` file followed
+    by the SHA-256 of its name and content, which HDF5 ignores.
 
     Args:
-        model: the model.
-        path: where to.
-        metrics: variables of the model's metrics.
+        model: compiled model.
+        path: path of the checkpoint.
+        metrics: metrics variables to save.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     file = InMemory(path.name)
-    # Keras makes a variable while it saves, which the other processes would have to
-    # take part in under a distribution.
+    # Keras creates a variable while saving. Under a distribution, that would require
+    # all processes to participate.
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -70,11 +70,11 @@ def save(model, path, metrics=()):
 
 
 def read(path):
-    """What `save` wrote, in memory, as it was.
+    """Returns a checkpoint that `save` wrote as a file in memory.
 
     Raises:
-        ValueError: if it is damaged.
-        OSError: if it cannot be read.
+        ValueError: if the file is damaged.
+        OSError: if the file cannot be read.
     """
     if not path.is_file():  # reading a named pipe would wait for a writer
         raise ValueError("it is not a regular file")
@@ -85,13 +85,13 @@ def read(path):
 
 
 def load(model, file):
-    """Brings a model back to what `read` gave; returns the values of the metrics.
+    """Restores a model from the result of `read` and returns the metrics' values.
 
     Raises:
-        ValueError, KeyError, UserWarning: if it is of another model.
+        ValueError, KeyError, UserWarning: if the checkpoint does not fit the model.
     """
     with warnings.catch_warnings():
-        # Keras leaves an optimizer as it is whose variables are of another number.
+        # Keras only warns if the number of optimizer variables differs.
         warnings.filterwarnings("error", "Skipping variable loading")
         model.load_weights(file)
     with h5py.File(file) as content:
@@ -111,25 +111,25 @@ def _digest(path, content):
 
 
 def _arrays(file, name):
-    """The arrays of a group, which are numbered."""
+    """Returns the numbered arrays of a group as a list."""
     group = file.get(name, {})
     return [group[str(i)][()] for i in range(len(group))]
 
 
 def sync(model):
-    """Brings a model's variables up to date; JAX trains on copies of them."""
+    """Updates a model's variables during training; JAX trains copies of them."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
 
 def random_states(model):
-    """States of a model's generators, which Keras does not save with its weights."""
+    """Returns the seed generator states, which Keras does not save with weights."""
     saved = {id(v) for v in (*model.weights, *model.metrics_variables)}
     return [v for v in model.variables if id(v) not in saved]
 
 
 def lora_weights(model):
-    """Of the layers that have LoRA, the weights it consists of, and their kernels."""
+    """Returns all weights of the layers with LoRA, including their kernels."""
     return [
         weight
         for layer in layers_within(model)

@@ -1,4 +1,4 @@
-"""The last words of a run: its numbers, where its files are, and what to type next."""
+"""Summary of a finished run: metrics, files, and the command to evaluate it."""
 
 import shlex
 
@@ -19,10 +19,10 @@ _FILES = {
 
 
 def summary(run):
-    """The summary of a finished run, some lines of text.
+    """Returns the summary of a finished run as lines of text.
 
     Args:
-        run: its `recipes.experiment.Run`.
+        run: `recipes.experiment.Run` of the run.
     """
     last = read_log(run.folder / "log.jsonl")[-1]
     shown = [name for name in last if name == "loss" or name.startswith("val_")]
