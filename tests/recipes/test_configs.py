@@ -109,6 +109,6 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, parts):
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="accumulation_steps=3 must divide the global"):
+    with pytest.raises(ValueError, match="accumulation_steps=3 must divide global_b"):
         train(small(tmp_path / "run", accumulation_steps=3))
     assert not (tmp_path / "run").exists()

@@ -259,7 +259,7 @@ def test_images_are_upright_in_8_bits(tmp_path):
     for split, warning in zip(("train", "test"), caught, strict=True):
         assert str(warning.message).startswith(
             f"Skipped 2 of 6 images: {tmp_path}/{split}/a/2.tif has "
-            "floating-point samples (Pillow's mode F), for which"
+            "floating-point samples (Pillow's mode F), which cannot"
         )
     gray = np.stack([ramp] * 3, axis=-1)
     for split in (dataset.train, dataset.test):

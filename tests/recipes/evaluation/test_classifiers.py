@@ -115,5 +115,5 @@ def test_layers_that_keras_does_not_know_are_named(tmp_path):
     inputs = keras.Input((4, 6, 3))
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(Own()(inputs)))
     keras.Model(inputs, outputs).save(tmp_path / "a.keras")
-    with pytest.raises(ValueError, match=r"a\.keras has parts .*class 'Own'"):
+    with pytest.raises(ValueError, match=r"a\.keras has custom objects .*class 'Own'"):
         load_classifier(str(tmp_path / "a.keras"))
