@@ -3,6 +3,20 @@
 Set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch` before the import.
 """
 
+try:
+    import keras  # noqa: F401
+except ModuleNotFoundError as error:
+    _package = (error.name or "").partition(".")[0]
+    if _package not in ("tensorflow", "jax", "torch"):
+        raise
+    # The chain of Keras's own imports would hide the message.
+    raise ModuleNotFoundError(
+        f"The backend {_package} is not installed. Set KERAS_BACKEND to another of "
+        "tensorflow, jax and torch, or install it: "
+        f'pip install "keras_cbvit[{_package}]"',
+        name=_package,
+    ) from None
+
 from keras_cbvit import analysis, export, layers
 from keras_cbvit.classifier import Classifier
 from keras_cbvit.export import Export, export_model

@@ -254,13 +254,13 @@ def _existing(weights):
     handle, advice = hub.suggest_handle(str(weights)), ""
     if handle is not None and not handle.endswith(SUFFIXES):
         advice = f" For a Hugging Face repository, use {handle!r}."
+    if not os.path.isfile(path):  # path.is_file() raises on long names
+        raise FileNotFoundError(f"weights={text} does not exist.{advice}")
     if not str(path).endswith(SUFFIXES):
         raise ValueError(
             f"weights={text} is neither a folder nor a file that ends in "
-            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.{advice}"
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
         )
-    if not os.path.isfile(path):  # path.is_file() raises on long names
-        raise FileNotFoundError(f"weights={text} does not exist.{advice}")
     return path
 
 

@@ -193,9 +193,11 @@ def _weights_in(folder):
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
+    own = sorted(folder.glob("*.keras"))  # of a run, for instance
+    advice = f" Pass the file {str(own[0])!r} instead." if own else ""
     raise ValueError(
         f"{folder} has no weights in Hugging Face's layout; it has none of the files "
-        f"{', '.join(FILES)}."
+        f"{', '.join(FILES)}.{advice}"
     )
 
 
