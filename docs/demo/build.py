@@ -124,7 +124,7 @@ def build(folder: Path) -> None:
 def describe(model: keras.Model) -> dict:
     """What the page must know about a model."""
     how = preprocessing_of(model)
-    if not how.normalized:
+    if not how.model_normalizes:
         raise SystemExit(f"Neither {model.name} nor the page normalizes images.")
     facts = {
         "classes": list(model.class_names),

@@ -127,7 +127,7 @@ def publish(
     )
     check_record(record)
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with _lock(directory):
         _put(record, content, model_card(record, notes), directory, overwrite)
     return record
 
@@ -141,7 +141,7 @@ def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preproce
         return found
     return dataclasses.replace(
         found,
-        normalized=spec.include_preprocessing,
+        model_normalizes=spec.include_preprocessing,
         mean=list(spec.mean),
         std=list(spec.std),
     )
@@ -355,7 +355,7 @@ def _check_finite(model):
 
 
 @contextlib.contextmanager
-def _locked(directory):
+def _lock(directory):
     """Locks the folder against concurrent changes of the catalog."""
     with contextlib.ExitStack() as stack:
         try:

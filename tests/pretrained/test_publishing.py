@@ -112,7 +112,7 @@ def test_the_record_says_what_was_published(tmp_path):
             image_size=[8, 12],
             crop_fraction=0.875,
             interpolation="bicubic",
-            normalized=True,
+            model_normalizes=True,
             mean=[0.485, 0.456, 0.406],
             std=[0.229, 0.224, 0.225],
         ),
@@ -235,7 +235,7 @@ def test_the_preprocessing_of_a_upernet_is_that_of_its_vit():
     backbone = keras_cbvit.feature_pyramid(vit, range(4))
     model = keras_cbvit.SegmentationModel(backbone, 3, 4)
     found = publishing.preprocessing_of(model)
-    assert not found.normalized
+    assert not found.model_normalizes
     assert found.mean == [0.1, 0.2, 0.3]
     assert found.image_size is None
 

@@ -93,7 +93,7 @@ def test_a_class_that_is_right_everywhere_or_nowhere_has_no_average_precision():
 
 
 def test_predictions_that_are_not_finite_are_refused():
-    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
         measures(np.array([[np.nan, 1.0]]), np.array([[True, False]]))
 
 
@@ -167,7 +167,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
     file = write_set(tmp_path, 10)
     text = file.read_text()
     (tmp_path / "test.csv").write_text(text)
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*train\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*train\.csv"):
         load_multi_label(Data(dataset=str(tmp_path), image_size=(8, 8)))
     file.write_text(text.replace(",train", ",test"))
     data = Data(dataset=str(file), image_size=(8, 8))
@@ -257,7 +257,7 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
         train(again)
     text = file.read_text()
     file.write_text(text.replace("0.png,", "0.png,red|", 1))
-    with pytest.raises(ValueError, match="run holds a run on other data"):
+    with pytest.raises(ValueError, match="run contains a run on other data"):
         train(again)
 
 

@@ -97,7 +97,7 @@ def test_a_run_folder_holds_a_classifier(tmp_path):
 def test_what_is_not_a_classifier_of_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"takes \(None, 4, 6, 1\), not images"):
         load_classifier(save(tmp_path / "gray.keras", channels=1))
-    with pytest.raises(ValueError, match=r"gives \(None, 1\), not predictions"):
+    with pytest.raises(ValueError, match=r"returns \(None, 1\), not predictions"):
         load_classifier(save(tmp_path / "one.keras", outputs=1))
     with pytest.raises(FileNotFoundError, match="nothing.* does not exist"):
         load_classifier(str(tmp_path / "nothing.keras"))

@@ -151,7 +151,7 @@ def test_without_errors_there_are_no_images():
         classification(predictions.measures(), predictions, split, NAMES)
     )
     assert not shown.images
-    assert "0 of 6 images are wrong." in html
+    assert "0 of 6 images are misclassified." in html
 
 
 def test_multi_label_classes_and_thresholds():
