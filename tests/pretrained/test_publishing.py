@@ -645,7 +645,7 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     overwrite, after, signal_number, tmp_path
 ):
     def put(content):
-        with publishing._locked(tmp_path):
+        with publishing._lock(tmp_path):
             card = f"card of {content}"
             new = record(content=content)
             publishing._put(new, content, card, tmp_path, overwrite=True)

@@ -137,7 +137,7 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
             "picture,labels\na.png,x\n",
             "has the columns picture, labels; it must have image",
         ),
-        ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
+        ("image,labels\nnone.png,a|b\n", "line 2: the image .*none.png does not exist"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
         ("image,labels\n0.png\n", "line 2 does not have 2 columns"),
         ("image,a, a\n0.png,1,0\n", "own.csv has the column a twice"),
@@ -204,7 +204,7 @@ def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv. Give a CSV file"):
+    with pytest.raises(FileNotFoundError, match="none.csv does not exist. Pass a CSV"):
         load_multi_label(Data(dataset=str(tmp_path / "none.csv")))
 
 

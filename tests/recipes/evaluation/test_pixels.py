@@ -75,10 +75,10 @@ def test_pixels_that_do_not_count_change_nothing():
 @pytest.mark.parametrize(
     ("truth", "prediction", "message"),
     [
-        ([0, 1], [0], r"The truth has the shape \(2,\), the prediction \(1,\)"),
-        ([0, 2], [0, 1], "The truth has classes of 0 to 2; the 2 classes are 0 to 1"),
-        ([0, 1], [0, 2], "The prediction has classes of 0 to 2"),
-        ([0, -1], [0, 1], "The truth has classes of -1 to 0"),
+        ([0, 1], [0], r"truth has shape \(2,\), but prediction has shape \(1,\)"),
+        ([0, 2], [0, 1], "truth has classes from 0 to 2; with 2 classes, they must"),
+        ([0, 1], [0, 2], "prediction has classes from 0 to 2"),
+        ([0, -1], [0, 1], "truth has classes from -1 to 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(truth, prediction, message):

@@ -198,7 +198,7 @@ REFUSED = {
         "weights": None,
         "freeze": "backbone",
     },
-    "lora_rank=2 freezes what anneal_context=3 trains": {
+    "lora_rank=2 cannot be combined with anneal_context=3": {
         "broadcast": "cbs",
         "lora_rank": 2,
         "anneal_context": 3,
