@@ -323,15 +323,15 @@ def model_card(record: WeightsRecord, notes: str = "") -> str:
         "import keras_cbvit\n\n"
         f"{_use_text(record)}\n"
         "```\n\n"
-        f"## Measured\n\n{measured or 'Nothing.'}\n\n"
-        "## Made by\n\n"
+        f"## Results\n\n{measured or 'Not evaluated.'}\n\n"
+        "## Training\n\n"
         f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
     )
 
 
 def _shape_text(shape):
     if None in shape:
-        return f"any height and width that patches divide, {shape[-1]} channels"
+        return f"any multiples of the patch size, {shape[-1]} channels"
     return "×".join(map(str, shape))
 
 

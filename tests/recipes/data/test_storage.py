@@ -127,7 +127,9 @@ def test_array_record_in_a_store_is_refused():
 
 
 def test_a_folder_that_is_not_in_the_store_is_missing(bucket):
-    with pytest.raises(MissingDatasetError, match=r"s3://bucket/nosuch does not exist\. It"):
+    with pytest.raises(
+        MissingDatasetError, match=r"s3://bucket/nosuch does not exist\."
+    ):
         load("s3://bucket/nosuch")
 
 

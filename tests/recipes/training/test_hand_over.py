@@ -14,7 +14,7 @@ pytestmark = pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feed": "tf.data"}, "requires KERAS_BACKEND=tensorflow, but the backend is torch"),
+        ({"feed": "tf.data"}, "KERAS_BACKEND=tensorflow, but the backend is torch"),
         ({"data_service": "grpc://a:1"}, "'grpc://a:1' requires --feed tf.data"),
         ({"feed": "threads"}, "feed='threads' is unknown; use one of 'grain', 'tf.d"),
     ],
