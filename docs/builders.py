@@ -20,7 +20,8 @@ class Builders(griffe.Extension):
 
     def on_function(self, *, func, **_):
         """Replaces the docstring and the parameters of a builder."""
-        if not any(d.callable_path.endswith("document_options") for d in func.decorators):
+        decorators = [each.callable_path for each in func.decorators]
+        if not any(path.endswith("document_options") for path in decorators):
             return
         composed = composed_builders()[func.name]
         func.docstring.value = composed["docstring"]

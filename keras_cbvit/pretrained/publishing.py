@@ -331,7 +331,7 @@ def model_card(record: WeightsRecord, notes: str = "") -> str:
 
 def _shape_text(shape):
     if None in shape:
-        return f"any multiples of the patch size, {shape[-1]} channels"
+        return f"any height and width divisible by the patch size, {shape[-1]} channels"
     return "×".join(map(str, shape))
 
 
