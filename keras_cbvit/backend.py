@@ -16,7 +16,7 @@ from keras_cbvit.annotations import DType, Tensor
 from keras_cbvit.internals import has_strategy
 
 BACKEND = keras.backend.backend()
-_without_erf = False  # see `traced_for_tensorflow`
+_without_erf = False  # see `trace_for_tensorflow`
 
 
 def wide_dtype(dtype: DType) -> str:
@@ -81,7 +81,7 @@ def gelu(inputs: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def traced_for_tensorflow() -> Iterator[None]:
+def trace_for_tensorflow() -> Iterator[None]:
     """A context for tracing a model on JAX that TensorFlow will run.
 
     TensorFlow 2.21 cannot read JAX 0.10's erf, but can read erfc.

@@ -99,7 +99,7 @@ def _record(size):
             image_size=[224, 224],
             crop_fraction=224 / 248,
             interpolation="bicubic",
-            normalized=True,
+            model_normalizes=True,
             mean=list(spec.mean),
             std=list(spec.std),
         ),

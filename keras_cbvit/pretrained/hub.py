@@ -74,7 +74,7 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
             f"{', '.join(names)}."
         )
     if weights.name.endswith(state_dicts.INDEX):
-        others = [*others, *state_dicts.listed_parts(weights)]
+        others = [*others, *state_dicts.list_parts(weights)]
     for name in others:
         repository.file(name)
     if sha256 is not None and (own := cache.sha256(weights)) != sha256:

@@ -226,7 +226,7 @@ def locate(
     if isinstance(weights, str) and weights.startswith(hub.PREFIX):
         return hub.fetch(weights), None
     if isinstance(weights, os.PathLike) or not is_name(weights):
-        return _existing(weights), None
+        return _check_exists(weights), None
     if "." not in weights and not architectures:
         raise ValueError(
             f"weights={format_value(weights)} is a tag, which requires a model of a "
@@ -247,7 +247,7 @@ def locate(
         return source.file(newer), newer
 
 
-def _existing(weights):
+def _check_exists(weights):
     path, text = Path(weights).expanduser(), format_value(str(weights), 300)
     if os.path.isdir(path) and path.suffix != ".keras":
         return path

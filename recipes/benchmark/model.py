@@ -57,7 +57,7 @@ class Model:
     peers."""
     json: Path | None = None
     """JSON file for all results."""
-    picture: Path | None = None
+    figure: Path | None = None
     """PNG file for a bar chart of images per second."""
 
     def measure(self):
@@ -82,8 +82,8 @@ class Model:
                 run["ceiling"] = self._ceiling(backend, setup, result)
                 run["models"] = self._run(backend, setup, result)
                 result["runs"].append(run)
-        if self.picture:
-            draw(result, self.picture)
+        if self.figure:
+            draw(result, self.figure)
         return result
 
     def _setups(self):

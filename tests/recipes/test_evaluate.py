@@ -239,9 +239,9 @@ def test_a_folder_of_another_zoo_is_measured_as_a_file_is(tmp_path, folder, caps
 def test_unknown_weights_are_said_to_be_unknown():
     with pytest.raises(SystemExit, match=r"no weights 'vitcb_ti\.nothing'"):
         evaluate.main(["vitcb_ti.nothing"])
-    with pytest.raises(SystemExit, match="no model to measure"):
+    with pytest.raises(SystemExit, match="No model given"):
         evaluate.main([])
-    with pytest.raises(SystemExit, match="nothing to measure under"):
+    with pytest.raises(SystemExit, match="No conditions given"):
         evaluate.main(["vitcb_ti.nothing", "--under"])
 
 

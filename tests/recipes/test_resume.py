@@ -71,7 +71,7 @@ def test_other_data_are_refused_before_anything_is_touched(tmp_path):
         assert files_in(tmp_path / "run") == before
 
     write_images(tmp_path / "data", "abc", 12)
-    refused(r"run holds a run on other data \(24 training images, now 36\); giv", train)
+    refused(r"contains a run on other data \(24 training images, now 36\); use", train)
     for path in (tmp_path / "data" / "train").glob("*/*.png"):
         if int(path.stem) >= 8:
             path.unlink()
@@ -113,7 +113,7 @@ def with_config(finished, folder, **changes):
 def test_a_run_that_does_not_say_what_its_data_were_is_refused(finished, tmp_path):
     experiment = with_config(finished, tmp_path, data=ABSENT)
     refuse_others(experiment)  # its numbers can be printed
-    with pytest.raises(ValueError, match="does not say what data the run was trained"):
+    with pytest.raises(ValueError, match="does not describe the data of the run"):
         claim(experiment)
 
 
@@ -161,7 +161,7 @@ CONFIGS = [
 @pytest.mark.any_backend
 def test_a_configuration_of_another_form_is_damaged(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    message = r"config\.json is missing or damaged \(.+\); remove .*, or give another"
+    message = r"config\.json is missing or damaged \(.+\); remove .*, or use another"
     with pytest.raises(ValueError, match=message) as caught:
         refuse_others(small(tmp_path), keras.backend.backend())
     assert len(str(caught.value)) < 400
@@ -242,9 +242,9 @@ def test_the_threads_are_those_that_torch_computes_with():
 HOLDER = """
 import sys, time
 from pathlib import Path
-from recipes.training.run_folder import locked
+from recipes.training.run_folder import lock
 
-with locked(Path(sys.argv[1])):
+with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -76,7 +76,7 @@ def small(folder, run_dir, **changes):
             warmup_iterations=1,
             evaluation_iterations=4,
         ),
-        augmentation=Augmentation(most_of_one_class=0.9, photometric=False),
+        augmentation=Augmentation(max_class_fraction=0.9, photometric=False),
         run=Run(run_dir=run_dir, checkpoint_steps=2, report=False),
     )
     for group in dataclasses.fields(experiment):
@@ -208,9 +208,9 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
         ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two positive factors"),
         ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
-        ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
-        ({"dataset": "./none"}, "There is no folder none"),
-        ({"class_names": ()}, "There are 0 class names"),
+        ({"max_class_fraction": 1.5}, "max_class_fraction=1.5 must be between 0 and 1"),
+        ({"dataset": "./none"}, "The folder none does not exist"),
+        ({"class_names": ()}, "class_names has 0 names"),
         ({"class_names": ("red", "green", "red")}, "--class-names has 'red' twice"),
     ],
 )

@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_and_numbers_are_those_of_one_after_the_other(
 @pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others_alone(paper, tmp_path):
     folders = tmp_path / "ray" / "digits" / "mini"
-    with run_folder.locked(folders / "cbs" / "seed_0_smoke"):
+    with run_folder.lock(folders / "cbs" / "seed_0_smoke"):
         command = paper("figure6")
         returned = command.wait(timeout=300)
     log = (tmp_path / "ray.log").read_text()
