@@ -123,8 +123,9 @@ def test_an_interrupted_run_ends_as_one_without(plain, tmp_path, name):
     options = OPTIONS[name]
     whole, _ = train(tuning(plain, tmp_path / "whole", **options))
     experiment = tuning(plain, tmp_path / "parts", **options)
-    with interrupted(step=8):  # after the checkpoint of step 6
-        train(experiment)
+    for step in (3, 9):
+        with interrupted(step=step):
+            train(experiment)
     parts, _ = train(experiment)
     assert_same_values(values(parts), values(whole))
     before = weights_of(plain)
