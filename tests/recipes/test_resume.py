@@ -92,6 +92,7 @@ def test_other_data_are_refused_before_anything_is_touched(tmp_path):
     assert [epoch["epoch"] for epoch in read_log(tmp_path / "run")] == [0, 1]
 
 
+@pytest.mark.any_backend
 def test_a_run_says_what_its_data_were(finished):
     data = read_config(finished.run.run_dir)["data"]
     assert data["class_names"] == list("0123456789")
@@ -110,6 +111,7 @@ def with_config(finished, folder, **changes):
     return small(folder, depth=2, drop_path_rate=0.5)
 
 
+@pytest.mark.any_backend
 def test_a_run_that_does_not_say_what_its_data_were_is_refused(finished, tmp_path):
     experiment = with_config(finished, tmp_path, data=ABSENT)
     refuse_others(experiment)  # its numbers can be printed

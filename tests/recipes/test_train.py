@@ -230,6 +230,7 @@ def interrupted_log(self, epoch, logs=None):
     raise KeyboardInterrupt
 
 
+@pytest.mark.any_backend
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     finished, tmp_path, monkeypatch
 ):
@@ -305,6 +306,7 @@ def test_a_finished_run_is_not_trained_again(finished):
     assert_same_values(values(after), values(before))
 
 
+@pytest.mark.any_backend
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     tmp_path, monkeypatch
 ):
