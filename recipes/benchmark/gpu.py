@@ -167,9 +167,8 @@ class Gpu:
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
         with open(self.out / "gpu.log", "a") as log:
-            print(
-                f"\n{job.name}: python {' '.join(job.arguments)}", file=log, flush=True
-            )
+            log.write(f"\n{job.name}: python {shlex.join(job.arguments)}\n")
+            log.flush()
             process = subprocess.Popen(
                 [sys.executable, *job.arguments],
                 stdin=subprocess.DEVNULL,
