@@ -88,7 +88,7 @@ class Run:
     feed: Literal["grain", "tf.data"] = "grain"
     """Input pipeline of the training images: grain, for every backend; or tf.data, for
     TensorFlow, with KerasCV's RandAugment, which differs from DeiT's. tf.data
-    cannot shift images, and a resumed run draws RandAugment's random numbers anew."""
+    cannot shift images, and a resumed run draws new random numbers for RandAugment."""
     data_service: str | None = None
     """Address of a tf.data service, grpc://HOST:PORT, whose workers prepare the images;
     requires --feed tf.data. The workers must see the files under the same paths."""

@@ -1,4 +1,4 @@
-"""Locates weights: files, the Hugging Face hub, and sources of published weights.
+"""Locates weights: files, the Hugging Face Hub, and sources of published weights.
 
 Sources of published weights are folders and URLs with a catalog: the one in
 `KERAS_CBVIT_WEIGHTS`, if set, `weights/` of the checkout or the installed package, and
@@ -44,7 +44,7 @@ class Source(Protocol):
     def file(self, record: WeightsRecord) -> Path:
         """Returns the local, verified file of a record.
 
-        For weights on the Hugging Face hub, returns their folder.
+        For weights on the Hugging Face Hub, returns their folder.
 
         Raises:
             OSError: if the file cannot be downloaded or does not match the record.

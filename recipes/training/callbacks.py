@@ -65,7 +65,7 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         raise NonFiniteLossError(
             f"{what} after step {step + 1} of epoch {epoch + 1}. {kept} Lower "
             "the learning rate, warm up longer, or train in mixed_bfloat16 or "
-            "float32, and start again in a new run_dir."
+            "float32, and restart with a new run_dir."
         )
 
 

@@ -54,7 +54,7 @@ def prepare(model, training):
             training.lora_blocks,
             train_scale=bool(scales_of(model)),
         )
-        print(f"LoRA: {number:,} of {model.count_params():,} weights are trained.")
+        print(f"LoRA: {number:,} of {model.count_params():,} parameters are trained.")
     if training.anneal_context is not None:
         for path, layer in scale_layers(model).items():
             if layer.channel_scale.numpy().any():

@@ -239,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path,
     assert str(error.value) == (
         f"The loss is {loss} after step 8 of epoch 3. The last good checkpoint is "
         f"{tmp_path / 'step_00000002.weights.h5'}. Lower the learning rate, warm up "
-        "longer, or train in mixed_bfloat16 or float32, and start again in a new "
+        "longer, or train in mixed_bfloat16 or float32, and restart with a new "
         "run_dir."
     )
 
