@@ -94,6 +94,9 @@ class Run:
     requires --feed tf.data. The workers must see the files under the same paths."""
     precision: Precision = "float32"
     """Precision of the computation; the weights are always float32."""
+    keep_freed_memory: bool = True
+    """Whether to keep freed memory for the next step on CPUs (Linux with glibc), which
+    is faster, but takes the step's peak of memory throughout."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, and augmentation."""
     run_dir: Path = Path("runs/experiment")

@@ -8,6 +8,7 @@ import dataclasses
 
 import keras
 
+from keras_cbvit.backend import is_on_cpu, keep_freed_memory
 from keras_cbvit.pretrained.publishing import check_publishable
 
 from ..data.fingerprints import dataset_fingerprint
@@ -49,6 +50,8 @@ def _train(task, experiment, command, held):
     training, run = experiment.training, experiment.run
     # Must come first: initializing the backend fixes its devices.
     with distribute(run.devices, training.global_batch_size):
+        if run.keep_freed_memory and is_on_cpu():
+            keep_freed_memory()
         experiment.check()
         task.check(experiment)
         fine_tuning.check(experiment)

@@ -211,6 +211,7 @@ _FREE = (
     "tensorboard",
     "wandb",
     "report",
+    "keep_freed_memory",
 )
 
 
