@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ..files import read_json, write_json
 from ..machine import machine_info
@@ -183,7 +184,7 @@ class Gpu:
                 status = None
             finally:
                 _end(process)
-        found = {"seconds": round(time.monotonic() - start, 1)}
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - start, 1)}
         if status != 0:
             why = "the time limit" if status is None else f"exit status {status}"
             found["error"] = f"{why}; see gpu.log"
@@ -203,7 +204,7 @@ class Gpu:
         measured = [j["result"] for j in jobs.values() if "runs" in j.get("result", {})]
         lines = [f"{result['gpu']}; {result['cpu']}, {result['cores']} cores."]
         for found in measured:
-            options = {**found["options"], "json": None, "picture": None}
+            options = {**found["options"], "json": None, "figure": None}
             lines.append(Model(**options).markdown(found))
         rows = [
             (name, len(epochs), *(epochs[-1].get(key) for key in _COLUMNS))
