@@ -78,7 +78,7 @@ class Batcher:
 async def read(request: Request) -> bytes:
     """Reads the body of a request, up to a maximum size.
 
-    A client only reads the error after it has sent everything, so the rest is read, too.
+    A client reads the error only after sending everything, so the rest is read, too.
     """
     body, size = bytearray(), 0
     async for chunk in request.stream():
