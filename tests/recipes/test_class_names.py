@@ -227,7 +227,7 @@ def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
             ("x", "y"),
             "a.keras has 3 classes, not the 2 of the data set, so its",
         ),
-        ("b.keras", ("x", "y"), "b.keras has no head, so a new one is trained."),
+        ("b.keras", ("x", "y"), "b.keras has no head, so a new head is trained."),
         (
             "c.keras",
             ("cat", "dog"),
