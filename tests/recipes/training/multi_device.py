@@ -47,10 +47,11 @@ def updates(folder):
     In float32 the images do not fit into memory, so they are decoded at each use.
     `tf_data_runs.py` resumes the same on two devices.
     """
-    train(small(folder / "float16", devices=2, precision="mixed_float16", **UPDATES))
+    options = {**UPDATES, "checkpoint_steps": 100}
+    train(small(folder / "float16", devices=2, precision="mixed_float16", **options))
     with mock.patch.object(images, "MEMORY_BYTES", 0):
-        train(small(folder / "2_devices", devices=2, **UPDATES))
-    train(small(folder / "1_devices", devices=1, **UPDATES))
+        train(small(folder / "2_devices", devices=2, **options))
+    train(small(folder / "1_devices", devices=1, **options))
 
 
 def augmented(folder, devices, **changes):
