@@ -29,6 +29,7 @@ from tests.tiny import assert_same_values, values
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.any_backend
 def test_smoke_runs_the_whole_command(tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run")]
     options += ["--publish", "vitcb_toy.smoke"]
