@@ -34,7 +34,13 @@ NETWORK = {
     "blocks": "0 1 2 3",
     "channels": 4,
 }
-TRAINING = {"iterations": 2, "evaluation-iterations": 2, "global-batch-size": 2}
+TRAINING = {
+    "iterations": 2,
+    "evaluation-iterations": 2,
+    "global-batch-size": 2,
+    "scale": "48 64",
+    "image-size": "32 32",
+}
 
 
 def options_of(values):
@@ -87,7 +93,7 @@ def test_the_record_is_of_the_run(run, place):
     model = keras_cbvit.load_model(run / "model.keras")
     config = camvid_mini.config().data
     pairs = load_pairs(data_of(str(run), {"data_dir": place})).test
-    found = measure(model, pairs, config.scale, batch_size=1)
+    found = measure(model, pairs, (48, 64), batch_size=1)
     (measured,) = record.evaluations
     value = measured.metrics["mean_iou"]
     assert value == pytest.approx(found["mean_iou"], abs=1e-6)
@@ -97,11 +103,11 @@ def test_the_record_is_of_the_run(run, place):
     assert measured.options == {
         "class_names": list(config.class_names),
         "ignored_label": 11,
-        "scale": [180, 240],
+        "scale": [48, 64],
     }
     # The pictures have three of the eleven classes.
     assert measured.notes.startswith(
-        f"whole images at the scale 180×240, {found['pixels']:,} "
+        f"whole images at the scale 48×64, {found['pixels']:,} "
         f"labeled pixels, mean IoU over {found['classes_counted']} of 11 classes: "
         "neither labeled nor predicted is "
     )
@@ -352,15 +358,15 @@ def test_a_record_keeps_its_own_scale_whatever_its_tag(
 ):
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
     options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path)]
-    other = another_run(run, tmp_path / "other", scale=[90, 120])
+    other = another_run(run, tmp_path / "other", scale=[24, 32])
     # The tag is that of a config with another scale.
     publish.main([f"{other}/model.keras", "upernet_toy.camvid", *options])
     monkeypatch.setenv("KERAS_CBVIT_WEIGHTS", str(tmp_path))
-    assert data_of("upernet_toy.camvid", {}).scale == (90, 120)
+    assert data_of("upernet_toy.camvid", {}).scale == (24, 32)
     name, file = "upernet_toy.camvid", f"{other}/model.keras"
     rows = evaluated(tmp_path, name, file, "--data-dir", str(place))
     assert rows[0]["mean_iou"] == pytest.approx(rows[1]["mean_iou"], abs=1e-6)
-    assert rows[0]["pixels"] == rows[1]["pixels"] < 5 * 180 * 240
+    assert rows[0]["pixels"] == rows[1]["pixels"] < 5 * 48 * 64
 
 
 @pytest.mark.any_backend
@@ -397,8 +403,8 @@ def test_sets_of_one_name_are_kept_apart(run, place, tmp_path, capsys):
 
 @pytest.mark.any_backend
 def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
-    other = another_run(run, tmp_path / "other", scale=[90, 120])
-    crops = another_run(run, tmp_path / "crops", image_size=[64, 64])
+    other = another_run(run, tmp_path / "other", scale=[24, 32])
+    crops = another_run(run, tmp_path / "crops", image_size=[16, 16])
     options = ["--data-dir", str(place), "--figure", str(tmp_path / "both.png")]
     with (
         mock.patch.object(segmenters, "measure", side_effect=AssertionError),
