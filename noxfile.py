@@ -91,7 +91,8 @@ def runtimes(session):
     extras = f".[{','.join(BACKENDS)},recipes,export,serving,test]"
     # Keras's own way to ONNX from TensorFlow, for a test of its defect.
     session.install("-q", "-c", "constraints.txt", extras, "tf2onnx")
-    two = ("-n", "2", "--dist", "worksteal")  # most tests are in one file
+    # Tests of one group share what is traced.
+    two = ("-n", "2", "--dist", "loadgroup")
     for backend in BACKENDS:
         tests = [
             f"tests/export/test_{n}.py" for n in ("runtimes", "docs", "keras_defects")

@@ -168,7 +168,7 @@ def test_the_load_is_measured(address):
     found = load(f"http://{address}", photo(), clients=4, seconds=1)
     assert list(found["answers"]) == [200] and found["failed"] == 0
     assert found["images_per_second"] == pytest.approx(found["answers"][200], rel=0.7)
-    assert 0 < found["p50"] <= found["p99"] < 5000
+    assert 0 < found["p50"] <= found["p99"]
     found = load(f"http://{address}", b"no image", clients=1, seconds=0.2)
     assert list(found["answers"]) == [400] and np.isnan(found["p50"])
 

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import re
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -188,12 +187,10 @@ def test_without_a_copy_and_without_an_answer_it_is_an_error(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     if is_offline:
         offline()
-    begin = time.monotonic()
     with pytest.raises(
         OSError, match="config.json is not in the hub's local cache"
     ) as error:
         hub.fetch(HANDLE)
-    assert time.monotonic() - begin < 5
     assert ("offline" in str(error.value)) == is_offline
     assert "\n" not in str(error.value)
 

@@ -65,7 +65,7 @@ def test_the_table_is_printed_if_a_later_format_fails(tmp_path, capsys):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "notes.txt").write_text("mine")
     model = tmp_path / "model.keras"
-    keras_cbvit.load_model("vitcb_mini.cifar10").save(model)
+    tiny(depth=1).save(model)
     with pytest.raises(SystemExit, match="onnx"):
         export.main([str(model), "--to", "torch", "onnx", "--out", str(tmp_path)])
     assert str(tmp_path / "torch" / FORMATS["torch"].file) in capsys.readouterr().out

@@ -77,7 +77,7 @@ def small(folder, run_dir, **changes):
             evaluation_iterations=4,
         ),
         augmentation=Augmentation(most_of_one_class=0.9, photometric=False),
-        run=Run(run_dir=run_dir, checkpoint_steps=2, report=False),
+        run=Run(run_dir=run_dir, checkpoint_steps=6, report=False),
     )
     for group in dataclasses.fields(experiment):
         values = getattr(experiment, group.name)
@@ -262,6 +262,7 @@ def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
 def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     augmentation = dataclasses.asdict(NO_AUGMENTATION)
     options = {"iterations": 40, "evaluation_iterations": 40, "learning_rate": 5e-2}
+    options["checkpoint_steps"] = 40
     recipe.train(small(folder, tmp_path / "run", **options, **augmentation))
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.9
 
