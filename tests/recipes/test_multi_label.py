@@ -56,7 +56,7 @@ def experiment(file, run_dir, **run):
         Training(
             epochs=12, global_batch_size=12, base_learning_rate=0.5, warmup_epochs=1
         ),
-        Run(run_dir=run_dir, checkpoint_steps=2, **run),
+        Run(run_dir=run_dir, checkpoint_steps=6, **run),
     )
 
 
@@ -237,7 +237,7 @@ def test_training_learns_and_logs_the_mean_average_precision(trained):
 @pytest.mark.any_backend
 def test_an_interrupted_run_ends_with_the_same_weights(trained, tmp_path):
     ran, model = trained
-    run = Run(run_dir=tmp_path / "run", checkpoint_steps=2, report=False)
+    run = Run(run_dir=tmp_path / "run", checkpoint_steps=6, report=False)
     again = dataclasses.replace(ran, run=run)
     with interrupted(step=7):
         train(again)

@@ -208,7 +208,7 @@ def gone_on(experiment):
 
 @pytest.mark.any_backend
 def test_another_number_of_threads_is_said(tmp_path):
-    experiment = small(tmp_path)
+    experiment = small(tmp_path, epochs=2)
     with interrupted(step=7):
         train(experiment)
     config = read_config(tmp_path)
@@ -265,7 +265,8 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
-    train(small(tmp_path, epochs=1))
+    with run_folder.locked(tmp_path):
+        pass
 
 
 @pytest.mark.any_backend
