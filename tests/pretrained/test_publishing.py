@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import filelock
@@ -667,9 +666,7 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     while killed(signal_number, replacement, after, lambda: put(b"new")):
         assert published() == (b"new" if after and replacement == 3 else old)
         replacement += 1
-        start = time.monotonic()
         put(b"again")
-        assert time.monotonic() - start < 5
         assert published() == b"again"
         names = {path.name for path in tmp_path.iterdir()}
         assert len(names) == 4, names  # file, card, catalog and lock
