@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from keras_cbvit import analysis, export, layers
+from keras_cbvit.backend import keep_freed_memory
 from keras_cbvit.classifier import Classifier
 from keras_cbvit.export import Export, export_model
 from keras_cbvit.layers import ContextBroadcast
@@ -89,6 +90,7 @@ __all__ = [
     "fold_context_broadcast",
     "freeze_backbone",
     "insert_context_broadcast",
+    "keep_freed_memory",
     "layer_decay",
     "layers",
     "list_models",

@@ -33,6 +33,13 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 50, 1000)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """Nor does one look at what earlier files have left, which grows to a second."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Every test, its fixtures before it, starts from the same random numbers."""

@@ -3,6 +3,7 @@
 Run as a script, it writes what they predict to `tests/data/published.json`.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def waves_of(shape):
     return np.round(255 * (np.stack(waves) + 2) / 4).astype("uint8")
 
 
+load = functools.cache(keras_cbvit.load_model)
+
+
 def predictions(name):
     model = keras_cbvit.ViTCB(weights=name)
     return model.predict(waves_of(model.input_shape[1:]), verbose=0)
@@ -37,7 +41,7 @@ def predictions(name):
 
 def classes_of_pixels(name):
     """The class that a segmentation model predicts for each pixel, as digits."""
-    model = keras_cbvit.load_model(name)
+    model = load(name)
     images = np.concatenate([waves_of((96, 128, 3)), 255 - waves_of((96, 128, 3))])
     classes = model.predict(images, verbose=0).argmax(axis=-1)
     return ["".join(f"{number:x}" for number in row.ravel()) for row in classes]
@@ -76,7 +80,7 @@ def test_published_weights_give_each_pixel_the_class_they_did(name):
 def test_published_weights_are_what_the_record_says(name):
     record = RECORDS[name]
     assert record.bytes == (own_folder() / record.filename).stat().st_size < 25e6
-    model = keras_cbvit.load_model(name)
+    model = load(name)
     assert model.count_params() == record.parameters
     assert model.input_shape[1:] == tuple(record.input_shape)
     assert model.output_shape[-1] == len(record.class_names)

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_cbvit.models import registry
+from keras_cbvit.models.registry import SIZES
 from keras_cbvit.pretrained.sources import PLACE_VARIABLE, Folder, own_folder
 from recipes import cli, commands
 
@@ -79,6 +81,15 @@ def reader(tmp_path_factory):
     return folder, names
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """`ViTCB_S` of an eighth of its width, or it would take its time."""
+    numbers = {**SIZES["s"], "hidden_dim": 48}
+    monkeypatch.setitem(SIZES, "s", numbers)
+    models = {**registry._models, "vitcb_s": {**numbers, "broadcast": "cb"}}
+    monkeypatch.setattr(registry, "_models", models)
+
+
 @pytest.mark.parametrize(
     "page, line, code",
     [
@@ -87,10 +98,12 @@ def reader(tmp_path_factory):
         for block in blocks(page, "python")
     ],
 )
-def test_python_runs(page, line, code, reader, monkeypatch):
+def test_python_runs(page, line, code, reader, monkeypatch, request):
     folder, names = reader
     if "import timm" in code:
         pytest.importorskip("timm", reason="timm is not in this environment")
+    else:
+        request.getfixturevalue("narrow")
     monkeypatch.chdir(folder)
     if place := re.search(rf"^# {PLACE_VARIABLE}=(.+)$", code, re.M):
         monkeypatch.setenv(PLACE_VARIABLE, place[1])

@@ -372,13 +372,15 @@ def test_published_weights_are_listed_by_the_pattern_of_their_architecture():
 
 # Each compiles; what is of a backend shows in one of each kind.
 ON_EACH_BACKEND = ("vitcbs_ti", "upernet_vitcbs_ti")
+# Sizes differ in the numbers that `small` changes.
+OF_ONE_SIZE = [n for n in (*MODELS, *UPERNETS) if not n.endswith(("_s", "_b"))]
 
 
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(n, marks=[] if n in ON_EACH_BACKEND else pytest.mark.any_backend)
-        for n in (*MODELS, *UPERNETS)
+        for n in OF_ONE_SIZE
     ],
 )
 def test_every_model_of_the_zoo_predicts_and_comes_back_from_its_file(name, tmp_path):

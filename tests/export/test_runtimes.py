@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_cbvit
 from keras_cbvit import export_model
 from keras_cbvit.export import model as of_models
 from keras_cbvit.export import writers
@@ -20,16 +21,40 @@ pytestmark = pytest.mark.slow
 BACKEND = keras.backend.backend()
 WRITTEN_HERE = [name for name, each in FORMATS.items() if each.backend == BACKEND]
 NAMES = ("ant", "bee", "cat")
-# One change each of what a model computes.
+# Each block broadcasts another context, or in another place.
+BLOCKS = (
+    {"broadcast": "none"},
+    {"broadcast": "cb"},
+    {"broadcast": "cb", "context": "max"},
+    {"broadcast": "cb", "context": "token"},
+    {"broadcast": "cbs", "broadcast_place": "both"},
+)
+
+
+class Mixed(keras_cbvit.VisionTransformer):
+    """A Vision Transformer of the blocks `BLOCKS`."""
+
+    @classmethod
+    def encoder_block(cls, i, spec, dtype):
+        return super().encoder_block(i, spec.replace(**BLOCKS[i]), dtype)
+
+
+def features():
+    size = {"input_shape": (None, None, 3), "position_grid": (3, 2)}
+    return fill(tiny(depth=1, classes=None, include_top=False, **size))
+
+
 KINDS = {
-    "plain": {"broadcast": "none"},
-    "mean": {"broadcast": "cb"},
-    "max": {"broadcast": "cb", "context": "max"},
-    "token": {"broadcast": "cb", "context": "token"},
-    "cbs": {"broadcast": "cbs", "broadcast_place": "both"},
-    "features": {"classes": None, "include_top": False},
-    "any size": {"input_shape": (None, None, 3), "position_grid": (3, 2)},
+    "cbs": lambda: fill(tiny(depth=1, **BLOCKS[-1])),
+    "blocks": lambda: fill(Mixed(tiny(depth=len(BLOCKS)).spec)),
+    "features": features,
+    "upernet": upernet,
 }
+
+
+def in_one_process(names):
+    """Parameters; the tests of one share what is traced, with `--dist loadgroup`."""
+    return [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +67,7 @@ def programs():
 
 @functools.cache
 def build(kind):
-    model = upernet() if kind == "upernet" else fill(tiny(depth=1, **KINDS[kind]))
+    model = KINDS[kind]()
     if kind != "features":
         model.class_names = NAMES
     return model
@@ -55,7 +80,14 @@ def any_images(model, count=2):
     return random.uniform(0, 255, (count, *shape)).astype("float32")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "upernet"])
+def shapes_in_onnx(file):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    return [each.shape for each in (*session.get_inputs(), *session.get_outputs())]
+
+
+@pytest.mark.parametrize("kind", in_one_process(["upernet", "blocks", "features"]))
 @pytest.mark.parametrize("format", WRITTEN_HERE)
 def test_the_runtime_predicts_what_the_model_predicts(format, kind, tmp_path):
     model = build(kind)
@@ -65,10 +97,12 @@ def test_the_runtime_predicts_what_the_model_predicts(format, kind, tmp_path):
     x = any_images(model)
     got = FORMATS[format].load(found.file)(x)
     np.testing.assert_allclose(got, predict(model, x), atol=1e-5)
+    if (format, kind) == ("onnx", "blocks"):
+        assert shapes_in_onnx(found.file) == [["batch", 8, 12, 3], ["batch", 3]]
     facts = json.loads((tmp_path / "export" / "model.json").read_text())
     assert facts["class_names"] == (None if kind == "features" else [*NAMES])
     assert facts["differences"] == found.differences
-    assert facts["preprocessing"]["normalized"] is True
+    assert facts["preprocessing"]["model_normalizes"] is True
 
 
 @pytest.mark.parametrize(
@@ -94,17 +128,7 @@ def test_an_error_of_the_disk_in_another_process_stays_one(tmp_path, monkeypatch
     monkeypatch.setattr(of_models.backend, "is_on_cpu", lambda: False)
     file = tmp_path / "none" / "model.onnx"
     with pytest.raises(OSError, match="No such file or directory: .*none"):
-        of_models._write(build("mean"), "onnx", FORMATS["onnx"], file)
-
-
-@pytest.mark.any_backend
-def test_the_batch_of_onnx_has_a_name(tmp_path):
-    import onnxruntime
-
-    found = export_model(build("mean"), tmp_path / "export", "onnx")
-    session = onnxruntime.InferenceSession(found.file)
-    assert session.get_inputs()[0].shape == ["batch", 8, 12, 3]
-    assert session.get_outputs()[0].shape == ["batch", 3]
+        of_models._write(build("cbs"), "onnx", FORMATS["onnx"], file)
 
 
 RANDOM = np.random.default_rng(3)
@@ -117,9 +141,10 @@ GRAY = CALIBRATION.copy()
 GRAY[1::2] = 127.5 + RANDOM.uniform(-1, 1, (100, 1, 1, 1))
 
 
-def two_classes(**changes):
+@functools.cache
+def two_classes():
     """A model to which two classes are equally probable in a gray image."""
-    model = fill(tiny(depth=1, classes=2, **changes))
+    model = fill(tiny(depth=1, classes=2, hidden_dim=64, mlp_ratio=4))
     gray = np.full((1, 8, 12, 3), 127.5, "float32")
     model.head.bias.assign(model.head.bias.numpy() - np.log(predict(model, gray)[0]))
     return model
@@ -132,9 +157,10 @@ def weights_size(file):
 
 
 @pytest.mark.any_backend
+@pytest.mark.xdist_group("int8")
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8_keeps_the_classes_and_takes_less(format, tmp_path):
-    model = two_classes(hidden_dim=64, mlp_ratio=4)
+    model = two_classes()
     options = {"quantize": "int8", "images": CALIBRATION}
     found = export_model(model, tmp_path / "int8", format, **options)
     assert found.agreement >= 0.99
@@ -150,6 +176,7 @@ def test_int8_keeps_the_classes_and_takes_less(format, tmp_path):
 
 
 @pytest.mark.any_backend
+@pytest.mark.xdist_group("int8")
 def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
     options = {"quantize": "int8", "images": GRAY}
     with pytest.raises(ValueError, match=r"keeps the top-1 class of .*, less than"):
@@ -161,9 +188,9 @@ def test_int8_that_changes_classes_is_not_left_behind(tmp_path):
 @pytest.mark.parametrize(
     "kind, options, message",
     [
-        ("mean", {}, "requires images for calibration"),
+        ("cbs", {}, "requires images for calibration"),
         (
-            "mean",
+            "cbs",
             {"images": CALIBRATION[:199]},
             "at least 200 images, half of them",
         ),
@@ -177,10 +204,10 @@ def test_int8_is_refused_without_images_or_classes(kind, options, message, tmp_p
 
 
 @pytest.mark.any_backend
+@pytest.mark.xdist_group("int8")
 def test_each_step_of_int8_leaves_more_in_float32(tmp_path):
-    model = two_classes(hidden_dim=64, mlp_ratio=4)
     file = tmp_path / "model.onnx"
-    writers.write_onnx(model, file)
+    writers.write_onnx(two_classes(), file)
     steps = QUANTIZERS["onnx"].quantize(file, CALIBRATION[:32].astype("float32"))
     sizes = [file.stat().st_size for _ in steps]
     # int8 takes 3 bytes less for each of 64² weights, then of 3·64².
@@ -188,19 +215,21 @@ def test_each_step_of_int8_leaves_more_in_float32(tmp_path):
 
 
 @pytest.mark.any_backend
+@pytest.mark.xdist_group("int8")
 def test_a_tool_that_fails_ends_in_a_sentence(tmp_path, monkeypatch):
     """No image is a number: ONNX Runtime's calibration raises what it likes."""
     images = np.full_like(CALIBRATION, np.nan)
     with pytest.raises(ValueError, match="int8 for 'onnx' failed; nothing was"):
         export_model(
-            build("mean"), tmp_path / "int8", "onnx", quantize="int8", images=images
+            two_classes(), tmp_path / "int8", "onnx", quantize="int8", images=images
         )
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("format", [n for n in WRITTEN_HERE if n != "litert"])
+@pytest.mark.xdist_group("float16")
 def test_float16_predicts_nearly_the_same(format, tmp_path):
-    model = build("mean")
+    model = build("cbs")
     found = export_model(model, tmp_path / "export", format, quantize="float16")
     assert 1e-6 < max(found.differences.values()) < 2e-2
 
@@ -209,5 +238,5 @@ def test_float16_predicts_nearly_the_same(format, tmp_path):
 def test_what_the_runtime_cannot_run_ends_in_a_sentence(tmp_path):
     """LiteRT transposes no float16 of six axes."""
     with pytest.raises(ValueError, match="runtime of 'litert' cannot run the model"):
-        export_model(build("mean"), tmp_path / "export", "litert", quantize="float16")
+        export_model(build("cbs"), tmp_path / "export", "litert", quantize="float16")
     assert not [*tmp_path.iterdir()]

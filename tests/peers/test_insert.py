@@ -86,6 +86,7 @@ def test_predicts_the_same_trains_and_is_loaded(case, images, tmp_path):
     np.testing.assert_allclose(loaded.predict_on_batch(images), trained, atol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_a_program_that_imports_the_packages_loads_files(images, tmp_path):
     models = {"hub": (hub_classifier(), "*/mlp"), "kimm": (kimm_graph(), "*_mlp_fc2")}
     for name, (model, after) in models.items():
@@ -99,6 +100,7 @@ def test_a_program_that_imports_the_packages_loads_files(images, tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_a_class_that_is_not_registered_is_named_for_loading(images, tmp_path):
     kind = kimm.models.VisionTransformerTiny16
     model = kind(input_shape=(32, 32, 3), classes=3, weights=None)

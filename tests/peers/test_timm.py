@@ -13,7 +13,9 @@ from keras_cbvit.models.vision_transformer import VisionTransformer
 from keras_cbvit.pretrained import loading
 from keras_cbvit.pretrained.formats import timm
 from tests.compare import assert_close
-from tests.tiny import fill, tiny
+from tests.tiny import fill, first_on_each_backend, tiny
+
+ANY_BACKEND = pytest.mark.any_backend
 
 SMALL = {"depth": 2, "embed_dim": 32, "num_heads": 2, "num_classes": 5}
 # timm's entry points, with their own flags, and what is asked of them beside.
@@ -74,9 +76,10 @@ def predict(model, pixels, mean, std):
     return model(torch.from_numpy(x.transpose(0, 3, 1, 2).astype("float32"))).numpy()
 
 
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("kind", ["deit", "registers", "clip", "distilled features"])
-def test_features_are_those_of_forward_intermediates(kind, norm):
+@pytest.mark.parametrize(
+    "kind", first_on_each_backend(["registers", "deit", "clip", "distilled features"])
+)
+def test_features_are_those_of_forward_intermediates(kind):
     name, options = KINDS[kind]
     model = build(name, **options)
     content = timm.from_model(model)
@@ -84,16 +87,17 @@ def test_features_are_those_of_forward_intermediates(kind, norm):
     mean, std = preprocessing(model, 3)
     x = images(network.input_shape[1:])
     pixels = ((x / 255 - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
-    with torch.no_grad():
-        expected = model.forward_intermediates(
-            torch.from_numpy(pixels.astype("float32")),
-            indices=[0, 1],
-            norm=norm,
-            intermediates_only=True,
-        )
-    found = network.features(x, blocks=(0, 1), norm=norm)
-    for one, other in zip(found, expected, strict=True):
-        assert_close(one, other.numpy().transpose(0, 2, 3, 1), atol=1e-4)
+    for norm in (False, True):
+        with torch.no_grad():
+            expected = model.forward_intermediates(
+                torch.from_numpy(pixels.astype("float32")),
+                indices=[0, 1],
+                norm=norm,
+                intermediates_only=True,
+            )
+        found = network.features(x, blocks=(0, 1), norm=norm)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other.numpy().transpose(0, 2, 3, 1), atol=1e-4)
 
 
 def preprocessing(model, channels):
@@ -104,7 +108,17 @@ def preprocessing(model, channels):
     return found if channels == 3 else [np.mean(values) for values in found]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# What these have beside deit's parts, each backend computes; the others read weights.
+ON_EACH_BACKEND = ("deit", "clip", "swiglu", "qk norm")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=[] if kind in ON_EACH_BACKEND else ANY_BACKEND)
+        for kind in KINDS
+    ],
+)
 def kind(request):
     """A model of timm, our images and what it predicts of them, and its content."""
     name, options = KINDS[request.param]

