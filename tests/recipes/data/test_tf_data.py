@@ -21,7 +21,7 @@ from recipes.data.records import Records
 from recipes.data.sources import load_dataset
 from recipes.data.tf_data import TensorFlowFeed
 from recipes.data.tf_decoding import decode
-from recipes.options.classification import NO_AUGMENTATION, Data
+from recipes.options.classification import NO_AUGMENTATION, Augmentation, Data
 from recipes.training.hand_over import hand_over
 from tests.recipes import imagenet
 from tests.recipes.data.image_files import SIDES, png
@@ -194,6 +194,26 @@ def test_copies_stand_where_they_do_in_the_other_feed():
         assert [found.index(i) for i in found] == [other.index(i) for i in other]
 
 
+@pytest.mark.parametrize("number", [None, 1])
+def test_rand_augment_changes_the_images_alone_with_and_without_a_worker(number):
+    size = {"image_size": (16, 16)}
+    data = Data("imagenet2012", imagenet.FOLDER, test_split="validation", **size)
+    split = load_dataset(data, originals=True).train
+    whole = Augmentation()
+    plain = dataclasses.replace(whole, rand_augment=0.0)
+    with workers(number) as address:
+        (one, labels), (other, other_labels) = (
+            read(TensorFlowFeed(TrainingBatches(split, 1000, 12, p), address), 0, 1)[0]
+            for p in (plain, whole)
+        )
+    assert one["images"].shape == other["images"].shape == (12, 16, 16, 3)
+    assert one["images"].dtype == other["images"].dtype == np.uint8
+    assert not np.array_equal(one["images"], other["images"])
+    for name in ("share", "weight", "paste"):
+        np.testing.assert_array_equal(one[name], other[name])
+    np.testing.assert_array_equal(labels, other_labels)
+
+
 def test_what_a_batch_holds_follows_from_seed_and_step():
     def batches_from(first, seed=1):
         feed = TensorFlowFeed(
@@ -348,17 +368,11 @@ def runs(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_devices_train_and_the_service_and_resuming_change_nothing(runs):
+    names = ("loss", "val_loss", "val_ema_loss")
     alone, service = (
-        [(epoch["loss"], epoch["val_loss"]) for epoch in read_log(runs / name)]
-        for name in ("alone", "service")
+        [[epoch[name] for name in names] for epoch in read_log(runs / run)]
+        for run in ("alone", "service")
     )
-    assert alone[-1][1] < alone[0][1] - 0.1
+    assert alone[-1][1] < alone[0][1] - 0.03
     np.testing.assert_allclose(service, alone, rtol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet_alone", "imagenet_service"])
-def test_the_whole_policy_trains_a_tiny_imagenet_on_two_devices(runs, name):
-    (epoch,) = read_log(runs / name)
-    assert 6 < epoch["loss"] < 8  # ln 1000 is 6.9
-    assert "data_wait" not in epoch
+    assert "data_wait" not in read_log(runs / "alone")[0]
