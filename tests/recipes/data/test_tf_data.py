@@ -376,3 +376,9 @@ def test_two_devices_train_and_the_service_and_resuming_change_nothing(runs):
     assert alone[-1][1] < alone[0][1] - 0.03
     np.testing.assert_allclose(service, alone, rtol=1e-6)
     assert "data_wait" not in read_log(runs / "alone")[0]
+
+
+@pytest.mark.slow
+def test_the_whole_policy_trains_a_tiny_imagenet_on_two_devices(runs):
+    (epoch,) = read_log(runs / "imagenet")
+    assert 6 < epoch["loss"] < 8  # ln 1000 is 6.9

@@ -13,9 +13,10 @@ from unittest import mock
 
 import tensorflow as tf
 
-from recipes.options.classification import NO_AUGMENTATION
+from recipes.options.classification import NO_AUGMENTATION, Augmentation
 from recipes.train import train
 from recipes.training import callbacks
+from tests.recipes import imagenet
 from tests.recipes.small import small
 from tests.recipes.training.multi_device import UPDATES
 
@@ -29,6 +30,24 @@ def on_digits(folder, **changes):
     """A run on digits, with all that the optimizer does."""
     policy = dataclasses.asdict(REPEATABLE) | UPDATES
     return small(folder, feed="tf.data", devices=2, **policy, **changes)
+
+
+def on_imagenet(folder, **changes):
+    """A run with RandAugment, too, on a tiny ImageNet in TFDS's files."""
+    return small(
+        folder,
+        feed="tf.data",
+        devices=2,
+        dataset="imagenet2012",
+        data_dir=imagenet.FOLDER,
+        test_split="validation",
+        image_size=(16, 16),
+        global_batch_size=12,
+        epochs=1,
+        warmup_epochs=0,
+        **dataclasses.asdict(Augmentation()),
+        **changes,
+    )
 
 
 class CopyInTheMiddle(callbacks.Checkpoints):
@@ -51,7 +70,9 @@ def main(folder):
     dispatcher = service.DispatchServer()
     address = dispatcher.target.partition("://")[2]
     worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address))
-    train(on_digits(folder / "service", data_service=dispatcher.target))
+    through = {"data_service": dispatcher.target}
+    train(on_digits(folder / "service", **through))
+    train(on_imagenet(folder / "imagenet", **through))
     del worker
 
 
