@@ -92,6 +92,7 @@ def test_the_public_names_are_these():
         "fold_context_broadcast",
         "freeze_backbone",
         "insert_context_broadcast",
+        "keep_freed_memory",
         "layer_decay",
         "layers",
         "list_models",
