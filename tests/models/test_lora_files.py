@@ -83,11 +83,10 @@ np.save(sys.argv[4], model.predict(images, verbose=0))
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
-@pytest.mark.parametrize("mode", [None, pytest.param("int8", marks=QUANTIZED_FILES)])
-def test_a_new_process_predicts_the_same(mode, tmp_path):
+@QUANTIZED_FILES
+def test_a_new_process_predicts_the_same(tmp_path):
     model = fill(tiny())
-    if mode is not None:
-        model.quantize(mode)
+    model.quantize("int8")
     model.save(tmp_path / "base.keras")
     saved(tmp_path, tuned(model))
     np.save(tmp_path / "images.npy", images(model))

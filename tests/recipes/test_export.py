@@ -9,6 +9,7 @@ from PIL import Image
 import keras_cbvit
 from keras_cbvit.export.formats import FORMATS
 from keras_cbvit.pretrained.publishing import preprocessing_of
+from keras_cbvit.pretrained.sources import PLACE_VARIABLE
 from recipes import export
 from recipes.data.sources import load_dataset
 from recipes.options.classification import Data
@@ -29,14 +30,25 @@ def photos(tmp_path):
 
 
 def test_published_weights_are_exported_with_what_their_record_says(
-    photos, tmp_path, capsys
+    photos, tmp_path, capsys, monkeypatch
 ):
+    keras_cbvit.publish(
+        tiny(depth=1),
+        "vitcb_tests.photos",
+        tmp_path / "weights",
+        class_names=("ant", "bee", "cat"),
+        evaluations=[],
+        trained_on="photos",
+        recipe="by hand",
+        license="Apache-2.0",
+    )
+    monkeypatch.setenv(PLACE_VARIABLE, str(tmp_path / "weights"))
     options = ["--to", "torch", "--images", photos, "--out", str(tmp_path / "out")]
-    export.main(["vitcb_mini.cifar10", *options])
+    export.main(["vitcb_tests.photos", *options])
     facts = json.loads((tmp_path / "out" / "torch" / "model.json").read_text())
     assert facts["license"] == "Apache-2.0"
-    assert facts["class_names"][:2] == ["airplane", "automobile"]
-    assert [*facts["differences"]] == ["1x32x32x3", "3x32x32x3"]
+    assert facts["class_names"] == ["ant", "bee", "cat"]
+    assert [*facts["differences"]] == ["1x8x12x3", "3x8x12x3"]
     printed = capsys.readouterr().out
     for difference in facts["differences"].values():
         assert difference <= 1e-5

@@ -54,7 +54,7 @@ def run(folder, die_at, moment="on_train_batch_end"):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -125,7 +125,7 @@ def test_a_run_that_fails_or_is_killed_leaves_the_others_alone(paper, tmp_path):
     folders = tmp_path / "ray" / "digits" / "mini"
     with run_folder.locked(folders / "cbs" / "seed_0_smoke"):
         command = paper("figure6")
-        returned = command.wait(timeout=300)
+        returned = command.wait(timeout=900)
     log = (tmp_path / "ray.log").read_text()
     assert returned == 1, log[-3000:]
     last = log.splitlines()[-1]
@@ -136,7 +136,7 @@ def test_a_run_that_fails_or_is_killed_leaves_the_others_alone(paper, tmp_path):
 
     command = paper("figure6")
     checkpoint, written = kill_in_the_middle(paper, command, tmp_path / "ray")
-    returned = command.wait(timeout=300)
+    returned = command.wait(timeout=900)
     log = (tmp_path / "ray.log").read_text()
     assert returned == 0, log[-3000:]
     assert checkpoint.stat().st_mtime_ns == written  # the first epoch was not repeated
