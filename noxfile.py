@@ -1,7 +1,7 @@
 """The tests: `nox` runs them all, `nox -l` lists them.
 
-Each backend has an environment of its own; those of JAX and torch hold no
-TensorFlow. They are kept outside the checkout, so that the next run is quick.
+Each backend has a separate environment; those of JAX and torch do not contain
+TensorFlow. The environments are outside the checkout, and the next run reuses them.
 """
 
 import os
@@ -14,8 +14,8 @@ import nox
 BACKENDS = ("tensorflow", "jax", "torch")
 OLDEST_KERAS = "3.12.*"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-# Two at a time: compiling, which takes most of the time, uses one core. Files in their
-# order end with short ones, so that no process waits long for the other.
+# Two processes: compilation, which takes most of the time, uses one core. The last
+# files in order are short, so that no process waits long for the other.
 TWO = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 nox.needs_version = ">=2024.3"
@@ -43,8 +43,8 @@ OF_PEERS_ALONE = ("huggingface_hub", "pyyaml", "safetensors")
 
 @nox.session
 def lint(session):
-    """Formatting, static checks, types, which way imports run, spelling and prose."""
-    # NumPy and Pillow, for their types; Keras has none.
+    """Formatting, static checks, types, directions of imports, spelling and prose."""
+    # NumPy and Pillow are installed for their types; Keras has none.
     typed = ("numpy", "pillow")
     tools = ("ruff", "import-linter", "pyright[nodejs]", "codespell", "proselint")
     session.install("-c", "constraints.txt", *tools, *typed)
@@ -61,7 +61,7 @@ def lint(session):
 def tests(session, backend):
     """The tests on one backend."""
     extras = f"{backend},recipes,test"
-    if backend == "torch":  # where what is the same on every backend runs
+    if backend == "torch":  # runs the tests that are the same on every backend
         extras += ",ray"
     session.install("-q", "-c", "constraints.txt", f".[{extras}]")
     if backend != "tensorflow":
@@ -71,9 +71,9 @@ def tests(session, backend):
 
 @nox.session
 def peers(session):
-    """Models of other packages beside ours with their weights, on each backend.
+    """Compares our models with those of other packages, on each backend.
 
-    They have an environment of their own, with all backends.
+    The tests have a separate environment with all backends.
     """
     _install_peers(session, "recipes,test", TRANSFORMERS)
     for backend in BACKENDS:
@@ -83,13 +83,13 @@ def peers(session):
 
 @nox.session
 def runtimes(session):
-    """Exported models in the runtimes that they are for; serving; Keras for inference.
+    """Exported models in their runtimes, serving, and Keras's inference backends.
 
-    They have an environment of their own, with all backends, since one backend writes
-    what another one's model is exported to.
+    The tests have a separate environment with all backends, since a model on one
+    backend can be exported to a format that another backend writes.
     """
     extras = f".[{','.join(BACKENDS)},recipes,export,serving,test]"
-    # Keras's own way to ONNX from TensorFlow, for a test of its defect.
+    # tf2onnx is Keras's ONNX exporter on TensorFlow; a test covers its defect.
     session.install("-q", "-c", "constraints.txt", extras, "tf2onnx")
     # Tests of one group share what is traced.
     two = ("-n", "2", "--dist", "loadgroup")
@@ -105,22 +105,22 @@ def runtimes(session):
 
 @nox.session
 def notebooks(session):
-    """The tutorials, each from its first cell to its last.
+    """Runs all cells of the tutorials.
 
-    Each sets its backend, torch or JAX. TensorFlow is not among them: Keras imports it
-    wherever it is installed, and it takes seconds and writes into the notebooks.
+    Each tutorial sets its backend, torch or JAX. TensorFlow is not installed, because
+    Keras would import it, which takes seconds and adds output to the notebooks.
     """
     constraints = ("-q", "-c", "constraints.txt")
     session.install(*constraints, ".[torch,jax,recipes,hub,notebooks]", TRANSFORMERS)
     two = ("-n", "2", "--dist", "worksteal")
     options = ("--nbmake", "--nbmake-timeout=300", *two, "docs/tutorials")
-    threads = {"OMP_NUM_THREADS": "1"}  # two at a time, on two cores
+    threads = {"OMP_NUM_THREADS": "1"}  # two processes on two cores
     session.run("pytest", *options, *session.posargs, env=threads)
 
 
 @nox.session
 def oldest(session):
-    """The quick tests with the oldest Keras that is supported, on torch."""
+    """The quick tests with the oldest supported Keras, on torch."""
     newest = Path("constraints.txt").read_text().splitlines()
     constraints = Path(session.create_tmp()) / "constraints.txt"
     others = [line for line in newest if not line.startswith("keras==")]
@@ -132,7 +132,7 @@ def oldest(session):
 
 @nox.session(venv_backend="none")
 def exchange(session):
-    """Files saved on each backend are loaded on each; needs the tests' environments."""
+    """Loads files saved on each backend on each; needs the tests' environments."""
     with tempfile.TemporaryDirectory() as folder:
         for step in ("save", "check"):
             for backend in BACKENDS:
@@ -149,7 +149,7 @@ def exchange(session):
 
 @nox.session(venv_backend="none")
 def wheel(session):
-    """An installed wheel finds its weights; needs the torch tests' environment."""
+    """Uses the weights in an installed wheel; needs the torch tests' environment."""
     python = _python("torch")
     with tempfile.TemporaryDirectory() as folder:
         pip = (python, "-m", "pip", "-q")
@@ -165,9 +165,9 @@ def wheel(session):
 
 @nox.session
 def demo(session):
-    """The demo page: its models and ONNX Runtime are built, then Chromium tests it.
+    """Builds the demo page with its models and ONNX Runtime, and tests it in Chromium.
 
-    The site of the session `docs` shows the page once it is built.
+    The session `docs` adds the page to the site if it is built.
     """
     if not _chromium() and shutil.which("apt-get") and os.geteuid() == 0:
         for step in (["update"], ["install", "-y", "chromium"]):
@@ -183,10 +183,10 @@ def demo(session):
 
 @nox.session
 def docs(session):
-    """The documentation site, in site/: warnings are errors, links are checked.
+    """Builds the documentation site in site/ and checks its links.
 
-    JAX is for the help of the commands and the sizes of the models; the API reference
-    is read from the sources.
+    Warnings are errors. The help of the commands and the sizes of the models require a
+    backend, JAX; the API reference is read from the sources.
     """
     session.install("-q", "-c", "constraints.txt", ".[docs,jax]")
     environment = {"NO_MKDOCS_2_WARNING": "1"}
@@ -195,9 +195,9 @@ def docs(session):
 
 @nox.session
 def benchmark(session):
-    """Not part of the tests: `nox -s benchmark -- model`, beside the other packages.
+    """Benchmarks against other packages: `nox -s benchmark -- model`; not a test.
 
-    They have an environment of their own, with all backends.
+    The benchmarks have a separate environment with all backends.
     """
     _install_peers(session, "recipes")
     session.install("-q", "pillow==12.3.0")  # timm's posterizing fails on Pillow 13
@@ -225,10 +225,10 @@ def _install_peers(session, extras, *others):
 def _environment(backend):
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if backend == "torch":
-        # Two tests at a time, on two cores: more threads would wait for each other.
+        # Two processes on two cores: more threads would wait for each other.
         environment["OMP_NUM_THREADS"] = "1"
     if backend == "jax":
-        # Compiling takes half of its time, and most of it is as in the run before.
+        # Compilation takes half of the time, and most results are reusable.
         environment |= {
             "JAX_COMPILATION_CACHE_DIR": str(CACHE / "keras_cbvit" / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -1,7 +1,7 @@
-"""Shows the API reference the signatures and docstrings that `documented` composes.
+"""Adds the signatures and docstrings of `document_options` to the API reference.
 
-mkdocstrings reads the sources, where a builder has one line and `**options`. This
-extension of griffe, mkdocstrings' reader, asks the package itself.
+mkdocstrings reads the sources, where a builder has a short docstring and `**options`.
+This extension of griffe, the reader of mkdocstrings, imports the package instead.
 """
 
 import functools
@@ -16,11 +16,12 @@ ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax"}
 
 
 class Builders(griffe.Extension):
-    """Completes the functions that are decorated by `documented`."""
+    """Completes the functions with the decorator `document_options`."""
 
     def on_function(self, *, func, **_):
         """Replaces the docstring and the parameters of a builder."""
-        if not any(d.callable_path.endswith("documented") for d in func.decorators):
+        decorators = [each.callable_path for each in func.decorators]
+        if not any(path.endswith("document_options") for path in decorators):
             return
         composed = composed_builders()[func.name]
         func.docstring.value = composed["docstring"]
@@ -38,7 +39,7 @@ class Builders(griffe.Extension):
 
 @functools.cache
 def composed_builders():
-    """The docstring and the names of the parameters of each builder."""
+    """Returns the docstring and the parameter names of each builder."""
     command = (sys.executable, "-P", "-c", _COMPOSED)
     done = subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, check=True

@@ -1,7 +1,7 @@
-"""What the site has beside the Markdown of this folder, made as it is built.
+"""Generates pages of the site that are not Markdown files in this folder.
 
-The model index, the help of the commands, and pages of files that lie elsewhere in the
-repository. The backend is JAX, the smallest to install.
+These are the model index, the help of the commands, and pages from files elsewhere in
+the repository. The backend is JAX, the smallest to install.
 """
 
 import functools
@@ -27,19 +27,19 @@ COPIES = {
         for card in sorted((ROOT / "weights").glob("*.md"))
     },
 }
-"""Pages of the site that lie elsewhere in the repository."""
+"""Pages of the site whose sources are elsewhere in the repository."""
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config):
-    """Leaves the demo out of the navigation unless `nox -s demo` has built it."""
+    """Removes the demo from the navigation unless `nox -s demo` has built it."""
     if not demo_files():
         config.nav = [entry for entry in config.nav if "Try it" not in entry]
     return config
 
 
 def demo_files():
-    """The files of the demo page, relative to this folder; empty if it is not built."""
+    """Lists the files of the demo page, relative to this folder; none if not built."""
     demo = DOCS / "demo"
     if not (demo / "assets" / "models.json").exists():
         return []
@@ -60,9 +60,9 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Has links that are right in the repository lead to pages of the site.
+    """Converts links between files of the repository to links between pages.
 
-    A link to what the site does not have, such as a folder, becomes its path.
+    A link to a file or folder that is not on the site becomes its path.
     """
     uri = page.file.src_uri
     origins = {page: source for source, page in COPIES.items()}
@@ -86,7 +86,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def model_index():
-    """The page of the sizes and of the published weights."""
+    """Returns the page of model sizes and published weights."""
     rows = ["| Builder | Blocks | Channels | Heads | Parameters | MACs |"]
     rows += ["|---|--:|--:|--:|--:|--:|"]
     for size in generated()["sizes"]:
@@ -121,8 +121,11 @@ def _row(record, evaluation):
 
 
 def command_help():
-    """The page with the help of every command."""
-    parts = ["# Command line\n"]
+    """Returns the page with the help of every command."""
+    parts = [
+        "# Command line\n\nThe commands require the extra `recipes`. The options of "
+        "`train` depend on the task of its config.\n"
+    ]
     for title, text in generated()["help"].items():
         parts.append(f"## {title}\n\n```text\n{text.strip()}\n```\n")
     return "\n".join(parts)
@@ -130,7 +133,7 @@ def command_help():
 
 @functools.cache
 def generated():
-    """What the installed package prints: sizes of models, help of commands."""
+    """Returns the sizes of models and the help of commands."""
     command = (sys.executable, "-P", "-c", _GENERATE)
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode:
@@ -181,8 +184,8 @@ often report as FLOPs. [`total_cost`][keras_cbvit.analysis.total_cost] computes 
 
 ## Published weights
 
-Each name links to the model card. [`load_model`][keras_cbvit.load_model] loads these
-weights by name. [Pretrained weights](pretrained.md) lists other sources.
+Each name links to the model card. [`load_model`][keras_cbvit.load_model] loads
+the weights by name. [Pretrained weights](pretrained.md) lists other sources.
 
 {weights}
 """

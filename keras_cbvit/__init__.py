@@ -3,7 +3,22 @@
 Set `KERAS_BACKEND` to `tensorflow`, `jax` or `torch` before the import.
 """
 
+try:
+    import keras  # noqa: F401
+except ModuleNotFoundError as error:
+    _package = (error.name or "").partition(".")[0]
+    if _package not in ("tensorflow", "jax", "torch"):
+        raise
+    # The chain of Keras's own imports would hide the message.
+    raise ModuleNotFoundError(
+        f"The backend {_package} is not installed. Set KERAS_BACKEND to another of "
+        "tensorflow, jax and torch, or install it: "
+        f'pip install "keras_cbvit[{_package}]"',
+        name=_package,
+    ) from None
+
 from keras_cbvit import analysis, export, layers
+from keras_cbvit.backend import keep_freed_memory
 from keras_cbvit.classifier import Classifier
 from keras_cbvit.export import Export, export_model
 from keras_cbvit.layers import ContextBroadcast
@@ -75,6 +90,7 @@ __all__ = [
     "fold_context_broadcast",
     "freeze_backbone",
     "insert_context_broadcast",
+    "keep_freed_memory",
     "layer_decay",
     "layers",
     "list_models",

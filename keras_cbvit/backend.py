@@ -5,7 +5,9 @@ generic implementation; `docs/speed.md` has the measurements.
 """
 
 import contextlib
+import ctypes
 import functools
+import sys
 from collections.abc import Callable, Iterator
 
 import keras
@@ -16,7 +18,8 @@ from keras_cbvit.annotations import DType, Tensor
 from keras_cbvit.internals import has_strategy
 
 BACKEND = keras.backend.backend()
-_without_erf = False  # see `traced_for_tensorflow`
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+_without_erf = False  # see `trace_for_tensorflow`
 
 
 def wide_dtype(dtype: DType) -> str:
@@ -39,10 +42,20 @@ def mean(inputs: Tensor, axis: int, keepdims: bool = False) -> Tensor:
     Keras's mean of float64 is float32, except on TensorFlow.
     """
     x = wide(inputs)
-    is_double = keras.backend.standardize_dtype(x.dtype) == "float64"
-    if BACKEND in ("jax", "torch") and is_double:
-        return x.mean(axis=axis, keepdims=keepdims)
-    return ops.cast(ops.mean(x, axis=axis, keepdims=keepdims), inputs.dtype)
+    if BACKEND in ("jax", "torch"):
+        x = x.mean(axis=axis, keepdims=keepdims)
+    else:
+        x = ops.mean(x, axis=axis, keepdims=keepdims)
+    return ops.cast(x, inputs.dtype)
+
+
+def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Reshapes a tensor.
+
+    On torch, Keras's operations first look for symbolic tensors among their arguments,
+    which takes longer than most operations on one image.
+    """
+    return x.reshape(shape) if BACKEND == "torch" else ops.reshape(x, shape)
 
 
 def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -52,18 +65,35 @@ def dense(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     the backward pass, which takes longer on a CPU than the product. torch adds the bias
     within the product instead of in a second pass.
     """
-    between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
-    x = ops.reshape(inputs, (-1, channels))
-    if bias is None:
-        x = ops.matmul(x, kernel)
-    elif BACKEND == "torch":
+    if BACKEND == "torch":
         import torch
 
-        bias, kernel = ops.convert_to_tensor(bias), ops.convert_to_tensor(kernel)
-        x = torch.addmm(bias, x, kernel)
-    else:
-        x = ops.add(ops.matmul(x, kernel), bias)
+        return torch.nn.functional.linear(inputs, _value(kernel).t(), _value(bias))
+    between, channels = ops.shape(inputs)[1:-1], inputs.shape[-1]
+    x = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
+    if bias is not None:
+        x = ops.add(x, bias)
     return ops.reshape(x, (-1, *between, kernel.shape[-1])) if between else x
+
+
+def _value(weight):
+    """Returns the tensor of a weight, in the dtype of the layer that is computed."""
+    return weight.value if isinstance(weight, keras.Variable) else weight
+
+
+def layer_norm(inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
+    """Layer norm over the last axis, computed in at least float32.
+
+    torch casts within its kernel; Keras casts before and after it.
+    """
+    if BACKEND == "torch":
+        import torch
+
+        weight, bias = (_value(x).to(inputs.dtype) for x in (gamma, beta))
+        channels = inputs.shape[-1:]
+        return torch.nn.functional.layer_norm(inputs, channels, weight, bias, epsilon)
+    x = ops.layer_normalization(inputs, gamma, beta, -1, epsilon)
+    return ops.cast(x, inputs.dtype)
 
 
 def gelu(inputs: Tensor) -> Tensor:
@@ -81,7 +111,7 @@ def gelu(inputs: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def traced_for_tensorflow() -> Iterator[None]:
+def trace_for_tensorflow() -> Iterator[None]:
     """A context for tracing a model on JAX that TensorFlow will run.
 
     TensorFlow 2.21 cannot read JAX 0.10's erf, but can read erfc.
@@ -110,6 +140,18 @@ def swiglu(inputs: Tensor) -> Tensor:
     """SwiGLU, `silu(a) * b` of the two halves of the channels, as in DINOv2-g."""
     gate, value = ops.split(inputs, 2, axis=-1)
     return ops.silu(gate) * value
+
+
+def split_heads(x: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Splits queries, keys and values, concatenated along the last axis, by head.
+
+    Returns three tensors of shape `(batch, tokens, heads, channels)`.
+    """
+    tokens, channels = ops.shape(x)[1], x.shape[-1] // 3
+    shape = (-1, tokens, num_heads, channels // num_heads)
+    parts = x.chunk(3, -1) if BACKEND == "torch" else ops.split(x, 3, axis=-1)
+    query, key, value = (reshape(part, shape) for part in parts)
+    return query, key, value
 
 
 def attention(
@@ -209,6 +251,28 @@ def is_on_cpu() -> bool:
         return ops.zeros(()).device.type == "cpu"
     devices = keras.distribution.list_devices()
     return all(device.startswith("cpu") for device in devices)
+
+
+def keep_freed_memory() -> bool:
+    """Makes this process keep the memory that it frees, for Keras on CPUs.
+
+    By default, glibc returns large blocks to Linux as soon as they are freed, so that
+    each step allocates them page by page again. Keeping them makes inference on torch
+    and training on JAX up to a fifth faster (`docs/speed.md`). The process then takes
+    as much memory as it ever needed at once, until it ends. GPUs are not affected.
+
+    Returns:
+        Whether the C library supports it: glibc does, other libraries and other
+        operating systems than Linux do not.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    # Blocks below the first size come from the heap; the second is kept at its top.
+    options = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: 2**31 - 1}
+    if set_option is None:  # musl
+        return False
+    return all(set_option(name, value) for name, value in options.items())
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

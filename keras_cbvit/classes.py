@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def normalized(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Returns a name in Unicode NFC without surrounding whitespace.
 
     macOS decomposes accents in file names, Linux does not.
@@ -16,7 +16,7 @@ def normalized(name: str) -> str:
 def check_names(
     names: Any, number: int | None = None, what: str = "class_names"
 ) -> tuple[str, ...]:
-    """Validates class names and returns a tuple of `normalized` strings.
+    """Validates class names and returns a tuple of normalized strings.
 
     Args:
         names: a list, tuple or array of strings.
@@ -38,7 +38,7 @@ def check_names(
     for place, name in enumerate(names):
         if not isinstance(name, str):
             raise ValueError(f"{what}[{place}] is {name!r:.80}, not a string.")
-        key = normalized(name)
+        key = normalize_name(name)
         if not key:
             raise ValueError(f"{what}[{place}] is empty; every class needs a name.")
         try:
@@ -74,7 +74,7 @@ def difference(
         (others_what, others, what, names),
     ):
         if alone := [name for name in own if name not in set(other)]:
-            return f"{one} has {listed(alone)}, but {two} does not"
+            return f"{one} has {join_names(alone)}, but {two} does not"
     for place, (name, other) in enumerate(zip(names, others, strict=True)):
         if name != other:
             return (
@@ -84,7 +84,7 @@ def difference(
     return None
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def join_names(names: Sequence[str], most: int = 5) -> str:
     """Joins the first names, and the number of the others, for messages."""
     shown = ", ".join(f"{name:.40}" for name in names[:most])
     more = len(names) - most

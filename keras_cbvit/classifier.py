@@ -230,15 +230,17 @@ def _image_size(given, model):
 
 def _check_normalization(given, model):
     """Raises a ValueError unless images are normalized exactly once."""
-    normalized = flag("normalized", given.normalized)
+    normalized = flag("model_normalizes", given.model_normalizes)
     if isinstance(model, VisionTransformer):
         if model.spec.include_preprocessing and not normalized:
             refuse(
-                "normalized", False, f"must be True: {model.name} normalizes images."
+                "model_normalizes",
+                False,
+                f"must be True: {model.name} normalizes images.",
             )
         if normalized and not model.spec.include_preprocessing:
             refuse(
-                "normalized",
+                "model_normalizes",
                 True,
                 f"must be False, with mean and std: {model.name} does not normalize "
                 "images.",

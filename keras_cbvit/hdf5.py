@@ -15,7 +15,7 @@ EXPANSION = 100
 _DIGEST = "keras_cbvit_sha256"
 
 
-def damaged(path: Any, reason: Any) -> ValueError:
+def damage_error(path: Any, reason: Any) -> ValueError:
     """Returns the error for a damaged file."""
     if isinstance(reason, Exception):
         reason = f"{type(reason).__name__}: {reason}"
@@ -43,7 +43,7 @@ def check(path: Path) -> None:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # h5py raises many types
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def check_sizes(file: Any) -> None:

@@ -199,9 +199,9 @@ def preprocess(source: Source, how: Any, name: str) -> np.ndarray:
 def normalize(pixels: np.ndarray, how: Any) -> np.ndarray:
     """Normalizes pixels of values 0–255, of any shape with channels last.
 
-    Returns them unchanged if the model normalizes (`Preprocessing.normalized`).
+    Returns them unchanged if the model normalizes (`Preprocessing.model_normalizes`).
     """
-    if how.normalized:
+    if how.model_normalizes:
         return pixels
     mean, std = (np.array(each, "float32") for each in (how.mean, how.std))
     return (pixels.astype("float32") / 255 - mean) / std

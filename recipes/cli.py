@@ -54,11 +54,7 @@ def _advice(command, error):
     if package in ("", __package__.partition(".")[0]):
         raise error
     if package in ("tensorflow", "jax", "torch"):
-        return (
-            f"The backend {package} is not installed. Set KERAS_BACKEND to another of "
-            "tensorflow, jax and torch, or install it: "
-            f'pip install "keras_cbvit[{package}]"'
-        )
+        return str(error)  # of keras_cbvit
     return (
         f"{command} requires the package {package}, which is not installed: "
         'pip install "keras_cbvit[recipes]"'

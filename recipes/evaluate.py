@@ -119,9 +119,9 @@ def evaluate(options, report=lambda row: None):
     from .training.devices import distribute
 
     if not options.models:
-        raise ValueError("There is no model to measure; see --help.")
+        raise ValueError("No model given; pass at least one name, file or run folder.")
     if not list(options.conditions()):
-        raise ValueError("There is nothing to measure under; see --under, --epsilons.")
+        raise ValueError("No conditions given; set --under or --epsilons.")
     for name, suffix in (("figure", ".png"), ("html", ".html")):
         file = getattr(options, name)
         if file is not None and file.suffix != suffix:
@@ -133,8 +133,8 @@ def evaluate(options, report=lambda row: None):
         for name, task in others:
             if task is not first[1]:
                 raise ValueError(
-                    f"{first[0]} is a model for {first[1].name}, but {name} for "
-                    f"{task.name}; measure them in a command each."
+                    f"{first[0]} is a model for {first[1].name}, but {name} is one "
+                    f"for {task.name}; evaluate them with separate commands."
                 )
         task, results = first[1], []
 

@@ -88,12 +88,15 @@ class Run:
     feed: Literal["grain", "tf.data"] = "grain"
     """Input pipeline of the training images: grain, for every backend; or tf.data, for
     TensorFlow, with KerasCV's RandAugment, which differs from DeiT's. tf.data
-    cannot shift images, and a resumed run draws RandAugment's random numbers anew."""
+    cannot shift images, and a resumed run draws new random numbers for RandAugment."""
     data_service: str | None = None
     """Address of a tf.data service, grpc://HOST:PORT, whose workers prepare the images;
     requires --feed tf.data. The workers must see the files under the same paths."""
     precision: Precision = "float32"
     """Precision of the computation; the weights are always float32."""
+    keep_freed_memory: bool = True
+    """Whether to keep freed memory for the next step on CPUs (Linux with glibc), which
+    is faster, but takes the step's peak of memory throughout."""
     seed: int = 0
     """Seed of the initial weights, the order of the images, and augmentation."""
     run_dir: Path = Path("runs/experiment")

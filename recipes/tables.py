@@ -19,8 +19,8 @@ def markdown_table(header, rows, decimals: int | list[int] = 2) -> str:
     columns = enumerate(zip_longest(*rows))
     texts = [i for i, cells in columns if any(isinstance(c, str) for c in cells)]
     return tabulate(
-        [[_escaped(cell) for cell in row] for row in rows],
-        [_escaped(title) for title in header],
+        [[_escape(cell) for cell in row] for row in rows],
+        [_escape(title) for title in header],
         "pipe",
         intfmt=",",
         floatfmt=[f".{number}f" for number in decimals],
@@ -29,5 +29,5 @@ def markdown_table(header, rows, decimals: int | list[int] = 2) -> str:
     )
 
 
-def _escaped(cell):
+def _escape(cell):
     return cell.replace("|", r"\|") if isinstance(cell, str) else cell

@@ -1,7 +1,7 @@
 """Lints prose by proselint and the project's words: `python tests/prose.py`.
 
-The prose is that of Markdown files and notebooks, without code, and the strings and
-comments of Python.
+The prose is that of Markdown files and notebooks, without code; the strings and
+comments of Python; and the configuration of the documentation site.
 """
 
 import io
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 FILES = (
     "*.md",
     "*.py",
+    "mkdocs.yml",
     "weights/*.md",
     "docs/*.md",
     "docs/api/*.md",
@@ -76,6 +77,8 @@ OF_PROSELINT = (
 _CODE = re.compile(
     r"^```.*?^```$|``.+?``|`[^`]+`|\]\([^)\s]+\)|https?://\S+", re.M | re.S
 )
+# Not apostrophes. proselint skips quoted text, so it would skip docstrings.
+_QUOTATION_MARKS = re.compile(r"\"|\B'|'\B")
 
 
 def prose(path):
@@ -90,7 +93,8 @@ def prose(path):
 
 
 def _without_code(text):
-    return _CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    text = _CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    return _QUOTATION_MARKS.sub(" ", text)
 
 
 def _of_python(source):

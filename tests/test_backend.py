@@ -31,6 +31,28 @@ def test_dense_is_a_product_and_a_sum(path):
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_a_layer_norm_normalizes_in_float32(path, dtype, tolerance):
+    inputs, gamma, beta = 30 + normal(2, 5, 7), normal(7), normal(7)
+    tensors = [ops.cast(x, dtype) for x in (inputs, gamma, beta)]
+    found = backend.layer_norm(*tensors, epsilon=1e-6)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    x, gamma, beta = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in tensors)
+    x = x.astype("float64")
+    centered = x - x.mean(axis=-1, keepdims=True)
+    expected = centered / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6) * gamma + beta
+    found = ops.convert_to_numpy(ops.cast(found, "float32"))
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_heads_are_split_in_the_order_of_timm(path):
+    x = normal(2, 5, 3 * 2 * 4)
+    found = backend.split_heads(ops.convert_to_tensor(x), num_heads=2)
+    expected = x.reshape(2, 5, 3, 2, 4)
+    for index, part in enumerate(found):
+        np.testing.assert_array_equal(ops.convert_to_numpy(part), expected[:, :, index])
+
+
 def attended(query, key, value):
     """Attention and its maps in float64."""
     query, key, value = (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_cbvit.classes import check_names, difference, listed
+from keras_cbvit.classes import check_names, difference, join_names
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_messages_are_short():
         with pytest.raises(ValueError) as caught:
             check_names(names)
         assert len(str(caught.value)) < 400
-    assert len(listed(["a" * 10**6] * 10**6)) < 300
+    assert len(join_names(["a" * 10**6] * 10**6)) < 300
 
 
 def test_lists_of_names_are_compared():
@@ -57,4 +57,4 @@ def test_lists_of_names_are_compared():
         (("a", "b", "c", "d", "e"), "two has d, e, but one does not"),
     ):
         assert difference("one", names, "two", other) == expected
-    assert listed([*"abcdefg"]) == "a, b, c, d, e and 2 more"
+    assert join_names([*"abcdefg"]) == "a, b, c, d, e and 2 more"

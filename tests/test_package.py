@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import pytest
 
 import keras_cbvit
@@ -43,6 +44,21 @@ def test_the_import_adds_a_tenth_to_that_of_keras_and_nothing_but_dependencies()
     others = top_level - {"keras_cbvit"} - set(sys.stdlib_module_names)
     assert others <= {"PIL", "keras", "numpy", "h5py"}
     assert filters_stay
+
+
+@pytest.mark.any_backend
+def test_a_missing_backend_is_named_with_its_extra():
+    backend = keras.backend.backend()
+    hidden = f"import sys; sys.modules[{backend!r}] = None; import keras_cbvit"
+    run = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
+    assert run.returncode == 1
+    *above, message = run.stderr.splitlines()
+    assert message.endswith(
+        f"The backend {backend} is not installed. Set KERAS_BACKEND to another of "
+        "tensorflow, jax and torch, or install it: "
+        f'pip install "keras_cbvit[{backend}]"'
+    )
+    assert not any("keras/src" in line for line in above)
 
 
 def test_the_public_names_are_these():

@@ -113,7 +113,7 @@ def test_what_is_no_image_is_said_to_be_none(address, body):
 
 def test_a_large_upload_is_refused(address):
     status, answer = post(address, bytes(50 << 20))
-    assert (status, answer["detail"]) == (413, "An image has at most 10,485,760 bytes.")
+    assert (status, answer["detail"]) == (413, "The image exceeds 10,485,760 bytes.")
     chunks = (bytes(1 << 20) for _ in range(50))  # of a length that is not announced
     status, _ = post(address, chunks)
     assert status == 413

@@ -1,10 +1,10 @@
-"""Builds what the demo page needs: its models in ONNX, and ONNX Runtime for browsers.
+"""Builds the demo page's assets: models in ONNX, and ONNX Runtime for browsers.
 
     KERAS_BACKEND=torch python docs/demo/build.py [FOLDER]
 
-FOLDER is `docs/demo/assets` if not given, where the page looks. It is replaced. npm
-downloads ONNX Runtime and axe-core, which the tests use, and checks their hashes in
-`package-lock.json`.
+FOLDER is replaced; it defaults to `docs/demo/assets`, where the page looks for its
+assets. npm downloads ONNX Runtime, and axe-core for the tests, and verifies the hashes
+in `package-lock.json`.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ RUNTIME = (
 
 
 class WithAttention(torch.nn.Module):
-    """A classifier that also gives the attention maps of every block.
+    """A classifier that also returns the attention maps of every block.
 
     Their shape is `(batch, blocks, heads, tokens, tokens)`.
     """
@@ -70,7 +70,7 @@ class WithAttention(torch.nn.Module):
 
 
 def write(model: keras.Model, path: Path, *, attention: bool) -> None:
-    """Writes a model as ONNX, for one image, and compares what the file computes.
+    """Writes a model as ONNX for one image, and compares the outputs of the file.
 
     PyTorch's older exporter is faster than that of `keras_cbvit.export_model`. It fixes
     the batch size, which is one here.
@@ -95,11 +95,11 @@ def write(model: keras.Model, path: Path, *, attention: bool) -> None:
     found = session.run(None, {"images": images})
     for mine, theirs in zip(found, expected, strict=True):
         if mine.shape != theirs.shape or np.abs(mine - theirs).max() > LIMIT:
-            raise SystemExit(f"{path.name} does not compute what the model does.")
+            raise SystemExit(f"The outputs of {path.name} differ from the model's.")
 
 
 def build(folder: Path) -> None:
-    """Writes the models, what the page must know about them, and ONNX Runtime."""
+    """Writes the models, their descriptions for the page, and ONNX Runtime."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     described = {}
@@ -122,9 +122,9 @@ def build(folder: Path) -> None:
 
 
 def describe(model: keras.Model) -> dict:
-    """What the page must know about a model."""
+    """Returns the description of a model for the page."""
     how = preprocessing_of(model)
-    if not how.normalized:
+    if not how.model_normalizes:
         raise SystemExit(f"Neither {model.name} nor the page normalizes images.")
     facts = {
         "classes": list(model.class_names),

@@ -18,17 +18,16 @@ export async function decode(file) {
     if (!known && !file.type.startsWith("image/"))
       refuse("is not an image", "choose a JPEG, PNG or WebP file");
     if (!known)
-      refuse("is an image that this browser cannot decode",
-        "save it as JPEG, PNG or WebP");
+      refuse("cannot be decoded by this browser", "save it as JPEG, PNG or WebP");
     // The header alone is read so far.
     const pixels = image.naturalWidth * image.naturalHeight;
     if (pixels > MAX_PIXELS)
-      refuse(`has ${(pixels / 1e6).toFixed(1)} million pixels, too many to decode here`,
-        `make it smaller than ${MAX_PIXELS / 1e6} million`);
+      refuse(`has ${(pixels / 1e6).toFixed(1)} million pixels, too many to decode`,
+        `resize it to less than ${MAX_PIXELS / 1e6} million pixels`);
     try {
       bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
     } catch {
-      refuse("is broken", "save it again as JPEG, PNG or WebP");
+      refuse("is damaged", "save it again as JPEG, PNG or WebP");
     }
   } finally {
     URL.revokeObjectURL(url);

@@ -182,14 +182,14 @@ async function segment() {
   }));
   const most = ranked(shares).slice(0, 3);
   const found = most.map((k) => `${facts.classes[k]} ${percent(shares[k])}`);
-  return `${current.name}. Most of it: ${found.join(", ")}.`;
+  return `${current.name}. Most frequent classes: ${found.join(", ")}.`;
 }
 
 // One after the other: ONNX Runtime runs one model at a time.
 function queue(task) {
   running = running.then(task).catch((error) => {
     $("status").textContent = "";
-    $("error").textContent = `The model did not run: ${error.message}`;
+    $("error").textContent = `The model failed: ${error.message}`;
   });
 }
 

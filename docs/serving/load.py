@@ -1,4 +1,4 @@
-"""Loads the service of service.py with requests, and prints how fast it answers.
+"""Sends requests to the service of service.py, and prints how fast it responds.
 
 python load.py cat.jpg --clients 32 --seconds 10
 """
@@ -17,12 +17,12 @@ import numpy as np
 
 
 def load(url: str, image: bytes, clients: int, seconds: float) -> dict:
-    """Has clients post an image, one request after the other, for some time.
+    """Posts an image from several clients, each with one request at a time.
 
     Returns:
-        `images_per_second`; `p50` and `p99`, the percentiles of the time to an answer
-        in milliseconds, nan without any; `answers`, how many there were of each HTTP
-        status; `failed`, how many requests got none.
+        `images_per_second`; `p50` and `p99`, percentiles of the response time in
+        milliseconds, NaN without any response; `answers`, the number of responses by
+        HTTP status; `failed`, the number of requests without a response.
     """
     found, ends = [], time.perf_counter() + seconds
     threads = [

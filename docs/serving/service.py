@@ -4,7 +4,7 @@
     KERAS_BACKEND=torch python service.py vitcb_mini.cifar10 --port 8000
     curl --data-binary @cat.jpg "http://localhost:8000/classify?top=3"
 
-Images of requests at the same time go through the model together.
+Images of concurrent requests are batched.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Batcher:
         return keras_cbvit.decode_predictions(row[None], names, top)[0]
 
     async def run(self) -> None:
-        """Answers whatever waits, batch by batch, until it is canceled."""
+        """Classifies waiting images in batches until canceled."""
         loop = asyncio.get_running_loop()
         while True:
             batch = [await self.waiting.get()]
@@ -76,9 +76,9 @@ class Batcher:
 
 
 async def read(request: Request) -> bytes:
-    """The body of a request, which must not be too large.
+    """Reads the body of a request, up to a maximum size.
 
-    A client hears why only after it has sent everything, so the rest is read, too.
+    A client reads the error only after sending everything, so the rest is read, too.
     """
     body, size = bytearray(), 0
     async for chunk in request.stream():
@@ -88,12 +88,12 @@ async def read(request: Request) -> bytes:
         elif size > 10 * MOST_BYTES:
             break
     if size > MOST_BYTES:
-        raise HTTPException(413, f"An image has at most {MOST_BYTES:,} bytes.")
+        raise HTTPException(413, f"The image exceeds {MOST_BYTES:,} bytes.")
     return bytes(body)
 
 
 def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
-    """The service of a classifier."""
+    """Creates the service of a classifier."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
@@ -110,7 +110,7 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
 
     @app.get("/")
     def about() -> dict:
-        """The model, and what it runs on."""
+        """Returns the model, its classes and the versions."""
         return {
             "model": classifier.model.name,
             "class_names": classifier.class_names,
@@ -125,11 +125,11 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
     async def classify(
         request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5
     ) -> list[tuple[str, float]]:
-        """The most probable classes of the image in the body, encoded as in a file."""
+        """Returns the most probable classes of the encoded image in the body."""
         try:
             return await app.state.batcher.classify(await read(request), top)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads
+            return Response(status_code=400)  # the client is gone
         except BrokenImageError as error:
             raise HTTPException(400, str(error)) from None
 
@@ -138,7 +138,7 @@ def create_app(classifier: keras_cbvit.Classifier) -> FastAPI:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("weights", help="a name, handle or path, as of load_model")
+    parser.add_argument("weights", help="a name, handle or path, as for load_model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()

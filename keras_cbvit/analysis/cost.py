@@ -85,21 +85,21 @@ def _macs(layer):
         context += inner_context
     if isinstance(layer, PatchEmbedding):
         # Its dense layer was built without a number of tokens and counted for one.
-        _, tokens, _ = _known(layer, layer.compute_output_shape(_shape(layer)))
+        _, tokens, _ = _check_tokens(layer, layer.compute_output_shape(_shape(layer)))
         return tokens * matmul, 0
     if isinstance(layer, keras.layers.Dense):
         *positions, channels = _shape(layer)[1:]
         return math.prod(n or 1 for n in positions) * channels * layer.units, 0
     if isinstance(layer, MultiHeadSelfAttention):
-        _, tokens, channels = _known(layer, _shape(layer))
+        _, tokens, channels = _check_tokens(layer, _shape(layer))
         matmul += 2 * tokens**2 * (layer.qkv.units // 3)
         if isinstance(layer, UniformHeadSelfAttention):
             context += (tokens + 1) * channels
     elif isinstance(layer, SqueezeExcitation):
-        _, tokens, channels = _known(layer, _shape(layer))
+        _, tokens, channels = _check_tokens(layer, _shape(layer))
         return 0, matmul + (2 * tokens + 1) * channels
     elif isinstance(layer, ContextBroadcast):
-        _, tokens, channels = _known(layer, _shape(layer))
+        _, tokens, channels = _check_tokens(layer, _shape(layer))
         summed = tokens if layer.context == "token" else 2 * tokens
         return 0, (summed + 1) * channels
     elif hasattr(layer, "kernel"):
@@ -116,7 +116,7 @@ def _shape(layer):
     return layer.get_build_config()["input_shape"]
 
 
-def _known(layer, shape):
+def _check_tokens(layer, shape):
     """Raises a ValueError unless a shape has a known number of tokens."""
     if shape[1] is None:
         raise ValueError(

@@ -33,7 +33,7 @@ def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, 
         model: a `VisionTransformer`.
 
     Returns:
-        The state dict of float32 arrays, and the `config.json` for timm's hub.
+        The state dict of float32 arrays, and the `config.json` of timm on the Hub.
 
     Raises:
         ValueError: if timm cannot build the model, for instance with CB or another of
@@ -69,7 +69,7 @@ def to_timm(model: VisionTransformer) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def save_for_timm(model: VisionTransformer, folder: str | os.PathLike) -> None:
-    """Saves a plain Vision Transformer as a folder for timm's hub.
+    """Saves a plain Vision Transformer as a folder for timm.
 
     `timm.create_model(f"local-dir:{folder}", pretrained=True)` and
     `ViTCB(weights=folder)` load it. The folder is written atomically.

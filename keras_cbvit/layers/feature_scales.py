@@ -93,12 +93,14 @@ class FeatureScales(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         self._check(input_shape)
 
-        def scaled(shape, scale):
+        def scale_shape(shape, scale):
             sides = (side and int(side * scale) for side in shape[1:3])
             return (shape[0], *sides, shape[-1])
 
         scales = (4, 2, 1, 0.5)
-        return [scaled(s, scale) for s, scale in zip(input_shape, scales, strict=True)]
+        return [
+            scale_shape(s, scale) for s, scale in zip(input_shape, scales, strict=True)
+        ]
 
     def get_config(self) -> dict[str, Any]:
         # Without this method, Keras cannot serialize a dtype policy.

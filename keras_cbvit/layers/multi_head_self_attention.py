@@ -110,10 +110,8 @@ class MultiHeadSelfAttention(CompositeLayer):
         """Returns the concatenated outputs of the heads, and their maps or `None`."""
         tokens = ops.shape(inputs)[1]
         channels = self.qkv.units // 3
-        query, key, value = (
-            ops.reshape(x, (-1, tokens, self.num_heads, channels // self.num_heads))
-            for x in ops.split(self.run(self.qkv, inputs), 3, axis=-1)
-        )
+        x = self.run(self.qkv, inputs)
+        query, key, value = backend.split_heads(x, self.num_heads)
         if self.qk_norm:
             query = self.run(self.query_norm, query)
             key = self.run(self.key_norm, key)
@@ -121,7 +119,7 @@ class MultiHeadSelfAttention(CompositeLayer):
             x, scores = backend.attention_with_scores(query, key, value)
         else:
             x, scores = backend.attention(query, key, value, training), None
-        return ops.reshape(x, (-1, tokens, channels)), scores
+        return backend.reshape(x, (-1, tokens, channels)), scores
 
     @property
     def number_of_maps(self) -> int:

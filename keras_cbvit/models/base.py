@@ -150,7 +150,7 @@ class ZooModel(WholeFileModel):
 
         `keras_cbvit.export_model` writes more formats and checks each file.
         """
-        with backend.traced_for_tensorflow():
+        with backend.trace_for_tensorflow():
             super().export(*args, **kwargs)
 
     def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:

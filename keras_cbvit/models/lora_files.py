@@ -239,5 +239,5 @@ def _read(path):
         if record["class_names"] is not None:
             check_names(record["class_names"])
     except Exception as error:  # h5py and JSON raise many types
-        raise hdf5.damaged(path, error) from error
+        raise hdf5.damage_error(path, error) from error
     return lora, record, arrays

@@ -112,7 +112,7 @@ class ViTSpec:
         num_heads: attention heads; must divide `hidden_dim`.
         mlp_ratio: ratio of the MLP's hidden channels to `hidden_dim`.
         class_token: whether to prepend a learnable class token.
-        distillation_token: whether to add DeiT's distillation token after it.
+        distillation_token: whether to add a distillation token, as in DeiT.
         num_register_tokens: learnable tokens before the patch tokens, as in "Vision
             Transformers Need Registers" (ICLR 2024).
         prefix_position_embedding: whether the class, distillation and register tokens
@@ -138,7 +138,7 @@ class ViTSpec:
         context: `"mean"`, `"max"` or `"token"` (Table 10).
         uniform_head: head with uniform attention in each block (Table 1): `"replaced"`
             replaces a head with it; `"compensated"` also widens all heads to keep the
-            number of parameters; `"attached"` adds it; `"none"` has no such head.
+            number of parameters; `"attached"` adds it; `"none"` leaves it out.
         squeeze_excitation: whether every MLP ends in squeeze-and-excitation (Tables 2
             and 3), after CB if both are used.
         extra_branch: `"msa"` or `"mlp"` to add one more of these branches after the

@@ -1,4 +1,4 @@
-"""DeiT's weights on ImageNet-1k, published by timm on the Hugging Face hub.
+"""DeiT's weights on ImageNet-1k, published by timm on the Hugging Face Hub.
 
 Touvron et al., "Training data-efficient image transformers & distillation through
 attention", 2020; https://github.com/facebookresearch/deit. The weights are for plain
@@ -64,7 +64,7 @@ class DeiT:
         return records()
 
     def file(self, record: WeightsRecord) -> Path:
-        """Returns the folder of a record in the hub's cache; downloads if necessary."""
+        """Returns the folder of a record in the Hub's cache; downloads if necessary."""
         assert record.url is not None
         return hub.fetch(record.url, record.sha256)
 
@@ -99,7 +99,7 @@ def _record(size):
             image_size=[224, 224],
             crop_fraction=224 / 248,
             interpolation="bicubic",
-            normalized=True,
+            model_normalizes=True,
             mean=list(spec.mean),
             std=list(spec.std),
         ),

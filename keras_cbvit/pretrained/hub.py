@@ -1,4 +1,4 @@
-"""Downloads weights from the Hugging Face hub into the hub's own cache.
+"""Downloads weights from the Hugging Face Hub into its cache.
 
 The environment variables `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN`
 apply.
@@ -36,7 +36,7 @@ _KERAS_HUB_FILES = (
 def fetch(handle: str, sha256: str | None = None) -> Path:
     """Downloads a repository's configuration and one weights file.
 
-    Files in the hub's cache are not downloaded again. The hub shows name, size and
+    Files in the Hub's cache are not downloaded again. The Hub shows name, size and
     progress.
 
     Args:
@@ -74,7 +74,7 @@ def fetch(handle: str, sha256: str | None = None) -> Path:
             f"{', '.join(names)}."
         )
     if weights.name.endswith(state_dicts.INDEX):
-        others = [*others, *state_dicts.listed_parts(weights)]
+        others = [*others, *state_dicts.list_parts(weights)]
     for name in others:
         repository.file(name)
     if sha256 is not None and (own := cache.sha256(weights)) != sha256:
@@ -132,7 +132,7 @@ class _Repository:
                     huggingface_hub.hf_hub_url(self.name, name, **where)
                 )
             path = Path(huggingface_hub.hf_hub_download(self.name, name, **where))
-        except Exception as error:  # the hub and HTTP raise many types
+        except Exception as error:  # the Hub and HTTP raise many types
             is_local = isinstance(error, errors.LocalEntryNotFoundError)
             if isinstance(error, errors.EntryNotFoundError) and not is_local:
                 return None
@@ -168,7 +168,7 @@ class _Repository:
         lines = str(error.__cause__ or error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         return (
-            f"{name} is not in the hub's local cache and cannot be downloaded "
+            f"{name} is not in the Hub's local cache and cannot be downloaded "
             f"({reason:.200})"
         )
 

@@ -127,7 +127,7 @@ def publish(
     )
     check_record(record)
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
+    with _lock(directory):
         _put(record, content, model_card(record, notes), directory, overwrite)
     return record
 
@@ -141,7 +141,7 @@ def preprocessing_of(model: keras.Model, crop_fraction: float = 1.0) -> Preproce
         return found
     return dataclasses.replace(
         found,
-        normalized=spec.include_preprocessing,
+        model_normalizes=spec.include_preprocessing,
         mean=list(spec.mean),
         std=list(spec.std),
     )
@@ -323,15 +323,15 @@ def model_card(record: WeightsRecord, notes: str = "") -> str:
         "import keras_cbvit\n\n"
         f"{_use_text(record)}\n"
         "```\n\n"
-        f"## Measured\n\n{measured or 'Nothing.'}\n\n"
-        "## Made by\n\n"
+        f"## Results\n\n{measured or 'Not evaluated.'}\n\n"
+        "## Training\n\n"
         f"```\n{record.recipe}\n```\n" + (f"\n{notes.strip()}\n" if notes else "")
     )
 
 
 def _shape_text(shape):
     if None in shape:
-        return f"any height and width that patches divide, {shape[-1]} channels"
+        return f"any height and width divisible by the patch size, {shape[-1]} channels"
     return "×".join(map(str, shape))
 
 
@@ -355,7 +355,7 @@ def _check_finite(model):
 
 
 @contextlib.contextmanager
-def _locked(directory):
+def _lock(directory):
     """Locks the folder against concurrent changes of the catalog."""
     with contextlib.ExitStack() as stack:
         try:

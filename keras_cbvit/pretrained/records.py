@@ -28,7 +28,7 @@ class Preprocessing:
     """Fraction of the short side that a center crop keeps, before the resize."""
     interpolation: str = "bicubic"
     """Interpolation of the resize."""
-    normalized: bool = True
+    model_normalizes: bool = True
     """Whether the model itself normalizes values of 0-255."""
     mean: list[float] = dataclasses.field(default_factory=list)
     """Means of red, green and blue for images of values 0-1."""

@@ -1,4 +1,4 @@
-"""Locates weights: files, the Hugging Face hub, and sources of published weights.
+"""Locates weights: files, the Hugging Face Hub, and sources of published weights.
 
 Sources of published weights are folders and URLs with a catalog: the one in
 `KERAS_CBVIT_WEIGHTS`, if set, `weights/` of the checkout or the installed package, and
@@ -44,7 +44,7 @@ class Source(Protocol):
     def file(self, record: WeightsRecord) -> Path:
         """Returns the local, verified file of a record.
 
-        For weights on the Hugging Face hub, returns their folder.
+        For weights on the Hugging Face Hub, returns their folder.
 
         Raises:
             OSError: if the file cannot be downloaded or does not match the record.
@@ -226,7 +226,7 @@ def locate(
     if isinstance(weights, str) and weights.startswith(hub.PREFIX):
         return hub.fetch(weights), None
     if isinstance(weights, os.PathLike) or not is_name(weights):
-        return _existing(weights), None
+        return _check_exists(weights), None
     if "." not in weights and not architectures:
         raise ValueError(
             f"weights={format_value(weights)} is a tag, which requires a model of a "
@@ -247,20 +247,20 @@ def locate(
         return source.file(newer), newer
 
 
-def _existing(weights):
+def _check_exists(weights):
     path, text = Path(weights).expanduser(), format_value(str(weights), 300)
     if os.path.isdir(path) and path.suffix != ".keras":
         return path
     handle, advice = hub.suggest_handle(str(weights)), ""
     if handle is not None and not handle.endswith(SUFFIXES):
         advice = f" For a Hugging Face repository, use {handle!r}."
+    if not os.path.isfile(path):  # path.is_file() raises on long names
+        raise FileNotFoundError(f"weights={text} does not exist.{advice}")
     if not str(path).endswith(SUFFIXES):
         raise ValueError(
             f"weights={text} is neither a folder nor a file that ends in "
-            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.{advice}"
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}."
         )
-    if not os.path.isfile(path):  # path.is_file() raises on long names
-        raise FileNotFoundError(f"weights={text} does not exist.{advice}")
     return path
 
 

@@ -5,6 +5,7 @@
     python -m recipes.benchmark model [--option value ...]
     python -m recipes.benchmark profile [--option value ...]
     python -m recipes.benchmark runtimes [--option value ...]
+    python -m recipes.benchmark gpu --minutes 25 --out FOLDER [--option value ...]
 
 Other packages are measured if they are installed, in this environment or in those of
 --peer-python.
@@ -14,6 +15,7 @@ import json
 
 from ..commands import parse, report_errors
 from .feed import Feed
+from .gpu import Gpu
 from .input import Input
 from .model import Model
 from .profile import Profile
@@ -21,9 +23,8 @@ from .runtimes import Runtimes
 
 
 def main(arguments=None):
-    options = parse(
-        "benchmark", Input | Feed | Model | Profile | Runtimes, __doc__, arguments
-    )
+    kinds = Input | Feed | Model | Profile | Runtimes | Gpu
+    options = parse("benchmark", kinds, __doc__, arguments)
     with report_errors():
         result = options.measure()
         if options.json:

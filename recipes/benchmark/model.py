@@ -12,6 +12,7 @@ from .peer import PeerMissingError, find_peer
 CB = "keras_cbvit, CB"
 PLAIN = "keras_cbvit, plain"
 REMAT = "keras_cbvit, CB, remat"
+NO_FLASH = "keras_cbvit, CB, without flash attention"
 # Functions of `recipes.benchmark.model_peers` with additional arguments.
 OURS = {
     CB: ("keras_cbvit", {"broadcast": "cb"}),
@@ -24,6 +25,8 @@ KERAS_PEERS = {
     "kimm": ("kimm", {}),
 }
 TORCH_PEERS = {"timm": ("timm", {}), "timm, compiled": ("timm", {"compiled": True})}
+# Not by default: CPUs have no flash attention.
+ON_REQUEST = {NO_FLASH: ("keras_cbvit", {"broadcast": "cb", "flash": False})}
 WORK = ("inference", "training")
 _RATIOS = ("÷ best Keras peer", "÷ timm", "of the ceiling")
 _TITLES = (
@@ -42,6 +45,8 @@ class Model:
     """Model sizes: Ti, S or B."""
     backends: tuple[str, ...] = ("tensorflow", "jax", "torch")
     """Backends; timm is measured with torch."""
+    models: tuple[str, ...] = (*OURS, *KERAS_PEERS, *TORCH_PEERS)
+    """Models to measure, as they are named in the table."""
     image_sizes: tuple[int, ...] = (224,)
     """Heights and widths of the images in pixels."""
     batch_sizes: tuple[int, ...] = (16,)
@@ -52,20 +57,28 @@ class Model:
     """Number of batches per measurement, after one that is not counted."""
     repeats: int = 5
     """Number of measurements of each model, alternating with the others."""
+    keep_freed_memory: bool = True
+    """Whether all processes keep freed memory (Linux with glibc), as
+    `keras_cbvit.keep_freed_memory` does."""
     peer_python: tuple[Path, ...] = ()
     """Python interpreters of other environments in which to look for backends and
     peers."""
     json: Path | None = None
     """JSON file for all results."""
-    picture: Path | None = None
+    figure: Path | None = None
     """PNG file for a bar chart of images per second."""
 
     def measure(self):
         """Runs the benchmark; returns the results that `--json` saves.
 
         Raises:
-            ValueError: if a number is not positive.
+            ValueError: if a number is not positive, or a model is unknown.
         """
+        known = OURS | KERAS_PEERS | TORCH_PEERS | ON_REQUEST
+        if unknown := set(self.models) - known.keys():
+            raise ValueError(
+                f"models={sorted(unknown)}: the models are {', '.join(known)}."
+            )
         for name in ("steps", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -82,8 +95,8 @@ class Model:
                 run["ceiling"] = self._ceiling(backend, setup, result)
                 run["models"] = self._run(backend, setup, result)
                 result["runs"].append(run)
-        if self.picture:
-            draw(result, self.picture)
+        if self.figure:
+            draw(result, self.figure)
         return result
 
     def _setups(self):
@@ -94,9 +107,18 @@ class Model:
             for values in itertools.product(*axes)
         ]
 
+    def _memory(self):
+        """Returns glibc's setting of memory as environment variables."""
+        # As `keep_freed_memory`; of any package's process, without an import in it.
+        kept = "glibc.malloc.mmap_threshold=1073741824"
+        kept += ":glibc.malloc.trim_threshold=2147483647"
+        return {"GLIBC_TUNABLES": kept} if self.keep_freed_memory else {}
+
     def _run(self, backend, setup, result):
         """Measures each model that is available on a backend."""
-        wanted = OURS | KERAS_PEERS | (TORCH_PEERS if backend == "torch" else {})
+        known = OURS | KERAS_PEERS | ON_REQUEST
+        known |= TORCH_PEERS if backend == "torch" else {}
+        wanted = {title: known[title] for title in self.models if title in known}
         pythons, peers, models = self.peer_python, {}, {}
         try:
             for title, (function, told) in wanted.items():
@@ -129,7 +151,8 @@ class Model:
     def _ceiling(self, backend, setup, result):
         """Measures the maximum operations per second of a matrix product."""
         title, pythons = "matrix product", self.peer_python
-        peer = find_model(title, "matmul", setup, backend, pythons, result)
+        memory = self._memory()
+        peer = find_model(title, "matmul", setup, backend, pythons, result, memory)
         if not peer:
             return None
         try:
@@ -174,9 +197,9 @@ class Model:
         return "\n".join([*lines, *format_versions(result)])
 
 
-def find_model(title, function, setup, backend, pythons, result):
+def find_model(title, function, setup, backend, pythons, result, environment=None):
     """Starts a process of `model_peers`; records and returns `None` if unavailable."""
-    environment = {"KERAS_BACKEND": backend}
+    environment = {**(environment or {}), "KERAS_BACKEND": backend}
     try:
         module = "recipes.benchmark.model_peers"
         return find_peer(module, function, setup, pythons, environment)

@@ -2,7 +2,8 @@
 
 All are ViTs of the same size with 1000 logits, without dropout and drop path, trained
 by AdamW on cross-entropy. They are used in the typical way: Keras models by `predict`
-and `fit`, timm's model in the loop of PyTorch's tutorials, each fed from arrays.
+and `fit`, timm's model in the loop of PyTorch's tutorials, each fed from arrays; on a
+GPU from one batch that is there, since copies would take longer than the models.
 
 A request is a dict with `"do"`, `"inference"` or `"training"`. The answer contains the
 `"seconds"` of all batches but the first, those of the `"first"` batch, and the peak
@@ -24,10 +25,19 @@ SIZES = {"Ti": (192, 3), "S": (384, 6), "B": (768, 12)}
 CLASSES = 1000
 
 
-def keras_cbvit(broadcast, remat=False, **setup):
+def keras_cbvit(broadcast, remat=False, flash=True, **setup):
     """Runs this package's model, on normalized images like the others."""
+    import keras
 
     import keras_cbvit
+
+    if not flash:
+        keras.config.disable_flash_attention()
+        if keras.backend.backend() == "torch":
+            import torch
+
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
     def build(size, image_size):
         return getattr(keras_cbvit, f"ViTCB_{size}")(
@@ -90,9 +100,14 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
 
     name = {"Ti": "tiny", "S": "small", "B": "base"}[size]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    arrays = _data(image_size, batch_size, steps, channels_first=True)
-    data = torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays))
-    batches = torch.utils.data.DataLoader(data, batch_size)
+    number = 1 if device == "cuda" else 1 + steps
+    arrays = _data(image_size, batch_size * number, channels_first=True)
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
+    if device == "cuda":
+        batches = [tensors] * (1 + steps)
+    else:
+        data = torch.utils.data.TensorDataset(*tensors)
+        batches = torch.utils.data.DataLoader(data, batch_size)
     before = _memory("torch")
     model = timm.create_model(
         f"vit_{name}_patch16_224", img_size=image_size, num_classes=CLASSES
@@ -107,22 +122,25 @@ def timm(size, image_size, batch_size, precision, steps, compiled=False):
         model.eval()
         outputs = []
         with torch.inference_mode(), mixed:
-            for images, _ in batches:
-                outputs.append(run(images.to(device)).float().cpu())
+            for batch, (images, _) in enumerate(batches):
+                outputs.append(run(images).float())
+                if batch in (0, steps):
+                    outputs[-1].cpu()  # waits for the result
                 clock.batch_ends()
-        torch.cat(outputs).numpy()
+        torch.cat(outputs).cpu().numpy()
 
     def training(clock):
         model.train()
         total = 0.0
-        for images, labels in batches:
-            images, labels = images.to(device), labels.to(device)
+        for batch, (images, labels) in enumerate(batches):
             with mixed:
                 loss = torch.nn.functional.cross_entropy(run(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += float(loss.detach())
+            total += loss.detach()
+            if batch in (0, steps):
+                float(total)  # waits for the result
             clock.batch_ends()
 
     work = {"inference": inference, "training": training}
@@ -174,7 +192,18 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
 
     backend = keras.backend.backend()
     keras.config.set_dtype_policy(precision)
-    images, labels = _data(image_size, batch_size, steps)
+    is_gpu = _has_gpu(backend)
+    number = 1 if is_gpu else 1 + steps  # the first batch is timed separately
+    images, labels = _data(image_size, batch_size * number)
+    if is_gpu:
+        images, labels = (keras.ops.convert_to_tensor(x) for x in (images, labels))
+
+    def feed(**arrays):
+        """Returns the data as arguments of `predict` and `fit`."""
+        if is_gpu:
+            return {"x": (tuple(arrays.values()) for _ in range(1 + steps))}
+        return {**arrays, "batch_size": batch_size}
+
     before = _memory(backend)
     model = build(size, image_size)
 
@@ -184,16 +213,18 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
             self.clock = clock
 
         def on_predict_batch_end(self, batch, logs=None):
-            self.clock.batch_ends()
+            self._batch_ends(batch, logs["outputs"])
 
         def on_train_batch_end(self, batch, logs=None):
-            float(logs["loss"])  # waits for the result
+            self._batch_ends(batch, logs["loss"])
+
+        def _batch_ends(self, batch, result):
+            if batch in (0, steps):  # waits for the result
+                keras.tree.map_structure(keras.ops.convert_to_numpy, result)
             self.clock.batch_ends()
 
     def inference(clock):
-        model.predict(
-            images, batch_size=batch_size, verbose=0, callbacks=[BatchEnds(clock)]
-        )
+        model.predict(**feed(x=images), verbose=0, callbacks=[BatchEnds(clock)])
 
     def training(clock):
         if not model.compiled:  # only after inference, which is done uncompiled
@@ -201,25 +232,18 @@ def _keras(build, packages, size, image_size, batch_size, precision, steps):
                 optimizer=keras.optimizers.AdamW(1e-4),
                 loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             )
-        model.fit(
-            images,
-            labels,
-            batch_size=batch_size,
-            shuffle=False,
-            verbose=0,
-            callbacks=[BatchEnds(clock)],
-        )
+        data = feed(x=images, y=labels)
+        model.fit(**data, shuffle=False, verbose=0, callbacks=[BatchEnds(clock)])
 
     work = {"inference": inference, "training": training}
     return _responder(work, before, backend), (*packages, backend)
 
 
-def _data(image_size, batch_size, steps, channels_first=False):
+def _data(image_size, number, channels_first=False):
     """Returns standard normal noise as float32 images, and random labels."""
     import numpy as np
 
     random = np.random.default_rng(0)
-    number = batch_size * (1 + steps)  # the first batch is timed separately
     images = random.standard_normal((number, image_size, image_size, 3), "float32")
     if channels_first:
         images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -135,7 +135,9 @@ def _classes(path, found, names):
     if names is None:
         known_where = "y_train has"
         of_train = found["train"]
-        names = tuple(sorted(set(of_train))) if train else _numbered(path, of_train)
+        names = (
+            tuple(sorted(set(of_train))) if train else _names_of_numbers(path, of_train)
+        )
     numbers = {}
     for split, labels in found.items():
         what = f"{path}: y_{split}"
@@ -146,7 +148,7 @@ def _classes(path, found, names):
     return names, numbers
 
 
-def _numbered(path, labels):
+def _names_of_numbers(path, labels):
     """Makes class names from label numbers, which must have no gaps."""
     numbers = np.unique(labels)
     if numbers.size and numbers[0] < 0:

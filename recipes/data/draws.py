@@ -144,7 +144,7 @@ def mix(random, height, width, mixup_alpha, cutmix_alpha):
         cutmix_alpha: alpha of CutMix's Beta distribution; 0 for no CutMix.
 
     Returns:
-        The fraction λ of an image that remains its own; the weight of its own pixels
+        The fraction λ that an image keeps of its content; the weight of its pixels
         outside the box; and the box into which its partner is pasted (top, left,
         bottom, right), empty for mixup. CutMix's λ is that of the box after clipping
         at the image's edges.

@@ -58,7 +58,7 @@ class Contents:
             OSError: if a folder cannot be read.
         """
         if not path_of(folder).is_dir():
-            raise MissingDatasetError(f"There is no folder {folder}.")
+            raise MissingDatasetError(f"The folder {folder} does not exist.")
         found, unused = [], collections.Counter()
         for path, kind in _walk(str(folder), {} if walked is None else walked):
             if kind == _IMAGE:

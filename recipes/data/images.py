@@ -105,7 +105,7 @@ class Images(Sequence):
         """
         height, width = self.size
         if self.originals or len(self) * height * width * 3 > MEMORY_BYTES:
-            return Split(self, labels, name=_named(self.name, self.indices))
+            return Split(self, labels, name=_select_names(self.name, self.indices))
         images = np.empty((len(self), height, width, 3), "uint8")
         good, broken = [], []
         for index in range(len(self)):
@@ -119,7 +119,7 @@ class Images(Sequence):
                 broken.append(error)
         listed = self.fingerprint(labels, len(broken))
         if not broken:
-            name = _named(self.name, self.indices)
+            name = _select_names(self.name, self.indices)
             return Split(images, labels, listed=listed, name=name)
         shown = " ".join(str(error) for error in broken[:5])
         more = " …" if len(broken) > 5 else ""
@@ -127,7 +127,7 @@ class Images(Sequence):
             f"Skipped {len(broken)} of {len(self)} images: {shown}{more}",
             stacklevel=2,
         )
-        name = _named(self.name, [self.indices[index] for index in good])
+        name = _select_names(self.name, [self.indices[index] for index in good])
         return Split(images[: len(good)], labels[good], len(broken), listed, name)
 
     def fingerprint(self, labels, left_out=0):
@@ -136,6 +136,6 @@ class Images(Sequence):
         return fingerprint(marks, labels, left_out)
 
 
-def _named(name, indices):
+def _select_names(name, indices):
     """The names of some images; it does not keep the images themselves."""
     return lambda index: name(indices[index])

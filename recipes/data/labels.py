@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cbvit.classes import check_names, listed, normalized
+from keras_cbvit.classes import check_names, join_names, normalize_name
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -54,7 +54,7 @@ def read_names(path):
     Raises:
         ValueError: if the file is not text, or another line is empty.
     """
-    names = [normalized(line) for line in read_text(path).splitlines()]
+    names = [normalize_name(line) for line in read_text(path).splitlines()]
     while names and not names[-1]:
         names.pop()
     if "" in names:
@@ -94,7 +94,8 @@ def class_indices(found, known, found_where, known_where):
     numbers = {name: number for number, name in enumerate(known)}
     if unknown := sorted(set(found) - numbers.keys()):
         raise ValueError(
-            f"{found_where} {listed(unknown)}, but {known_where} only {listed(known)}."
+            f"{found_where} {join_names(unknown)}, but {known_where} only "
+            f"{join_names(known)}."
         )
     return np.array([numbers[name] for name in found], "int64")
 
@@ -119,7 +120,7 @@ def numbers_or_names(labels, what):
         )
     labels = labels.ravel()
     if labels.dtype.kind in "US":
-        names = [normalized(name) for name in _texts(labels, what)]
+        names = [normalize_name(name) for name in _texts(labels, what)]
         if "" in names:
             raise ValueError(f"{what} has no name for image {names.index('')}.")
         return names
@@ -209,7 +210,7 @@ def check_occurrence(train, test, names, where):
         check_numbers(labels, len(names), f"{where}: the array of {split} labels")
         counts = np.bincount(labels, minlength=len(names))
         if split == "training" and np.count_nonzero(counts) < 2:
-            found = listed(select(names, counts > 0)) or "no class"
+            found = join_names(select(names, counts > 0)) or "no class"
             raise ValueError(
                 f"{where} has training images of {found} only; training requires "
                 "images of at least two classes."
@@ -222,7 +223,7 @@ def warn_of_missing(counts, names, split, where):
     if missing := select(names, counts == 0):
         warnings.warn(
             f"{where} has no {split} images for {len(missing)} of its {len(names)} "
-            f"classes: {listed(missing)}.",
+            f"classes: {join_names(missing)}.",
             stacklevel=4,
         )
 

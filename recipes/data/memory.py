@@ -40,7 +40,7 @@ class Memory:
         self.size = 0
         for name, (shape, dtype) in arrays.items():
             self.layout[name] = self.size, shape, np.dtype(dtype)
-            self.size += _aligned(math.prod(shape) * np.dtype(dtype).itemsize)
+            self.size += _align(math.prod(shape) * np.dtype(dtype).itemsize)
         self.batches = {}
         self.free = collections.deque()
 
@@ -168,7 +168,7 @@ class Shared(Sequence):
         self.places, size = [], 0
         for buffer in buffers:
             self.places.append(slice(size, size + buffer.nbytes))
-            size += _aligned(buffer.nbytes)
+            size += _align(buffer.nbytes)
         self.block = shared_block(size)
         for place, buffer in zip(self.places, buffers, strict=True):
             self.block.buf[place] = buffer
@@ -198,7 +198,7 @@ class Shared(Sequence):
         self.values = pickle.loads(pickled.data, buffers=arrays)
 
 
-def _aligned(size):
+def _align(size):
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_cbvit.classes import check_names, normalized
+from keras_cbvit.classes import check_names, normalize_name
 
 from .folders import MissingDatasetError
 from .images import Images
@@ -111,11 +111,11 @@ def _read(file, data):
     """Reads a CSV file as a `_Table`."""
     if not file.is_file():
         raise MissingDatasetError(
-            f"There is no file {file}. Give a CSV file with the columns {IMAGE} and "
-            f"{LABELS}, or a folder with one such file per split."
+            f"The file {file} does not exist. Pass a CSV file with the columns {IMAGE} "
+            f"and {LABELS}, or a folder with one CSV file per split."
         )
     reader = csv.DictReader(io.StringIO(read_text(file)), strict=True)
-    columns = [normalized(column) for column in reader.fieldnames or []]
+    columns = [normalize_name(column) for column in reader.fieldnames or []]
     reader.fieldnames = columns
     if twice := [each for each in columns if columns.count(each) > 1]:
         raise ValueError(f"{file} has the column {twice[0]} twice.")
@@ -133,9 +133,9 @@ def _read(file, data):
                 raise ValueError(f"{where} does not have {len(columns)} columns.")
             image = file.parent / row[IMAGE]
             if not image.is_file():
-                raise ValueError(f"{where}: there is no image {image}.")
+                raise ValueError(f"{where}: the image {image} does not exist.")
             if LABELS in columns:
-                found = [normalized(n) for n in row[LABELS].split(data.separator)]
+                found = [normalize_name(n) for n in row[LABELS].split(data.separator)]
                 found = [name for name in found if name]
             else:
                 found = [n for n in classes if _is_one(row[n], f"{where}, {n}")]

@@ -61,7 +61,7 @@ class Records(Sequence):
         from tensorflow_datasets.proto import tf_example_pb2
 
         path, place = self._path(index), (self.starts[index], self.lengths[index])
-        with _naming_file(path):
+        with _name_file_in_errors(path):
             record = _FORMATS[self.format].read(path, *map(int, place))
             # Ten times as fast as TFDS's `deserialize_example_np`.
             example = tf_example_pb2.Example.FromString(record)
@@ -109,7 +109,7 @@ class Records(Sequence):
         """
         from google.protobuf.message import DecodeError
 
-        with _naming_file(path):
+        with _name_file_in_errors(path):
             records = _FORMATS[self.format].scan(path)
             for number, (start, length, file) in enumerate(records):
                 end = file.tell() + length
@@ -210,7 +210,7 @@ def _read_field_length(file):
 
 
 @contextlib.contextmanager
-def _naming_file(path):
+def _name_file_in_errors(path):
     """Adds the path to errors about the content of a file."""
     from google.protobuf.message import DecodeError
 

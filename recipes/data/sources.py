@@ -96,8 +96,8 @@ def _arrays(data, originals):
     path = Path(data.dataset)
     if not path.is_file():
         raise MissingDatasetError(
-            f"There is no file {path}. Create it with numpy.savez(..., x_train=..., "
-            "y_train=..., x_test=..., y_test=...)."
+            f"The file {path} does not exist; create it with numpy.savez(..., "
+            "x_train=..., y_train=..., x_test=..., y_test=...)."
         )
     splits, names = read_arrays(path, data, originals)
     return Dataset(splits["train"], splits["test"], names, path.name)
@@ -106,8 +106,9 @@ def _arrays(data, originals):
 def _folder(data, folder, train, originals):
     if not folder.is_dir():
         raise MissingDatasetError(
-            f"There is no folder {folder}. It must contain one folder of images per "
-            f"class, or such folders in {data.train_split}/ and {data.test_split}/."
+            f"The folder {folder} does not exist. It must contain one folder of images "
+            f"per class, or class folders in {data.train_split}/ and "
+            f"{data.test_split}/."
         )
     train_folder, test_folder = folder / data.train_split, folder / data.test_split
     if test_folder.is_dir() and (train_folder.is_dir() or not train):
@@ -177,7 +178,7 @@ def _undivided_folder(data, contents, folder, split_folders):
     if data.test_labels is not None:
         raise ValueError(
             f"test_labels={data.test_labels} requires a folder of test images, but "
-            f"there is no {split_folders[1]}; set --test-split."
+            f"{split_folders[1]} does not exist; set --test-split."
         )
     folders = _class_folders(folder)
     names = tuple(folders)
@@ -185,7 +186,7 @@ def _undivided_folder(data, contents, folder, split_folders):
     if inside[0] and inside[0] == inside[1]:
         raise MissingDatasetError(
             f"{folder} has neither {data.train_split}/ nor {data.test_split}/, but "
-            f"{names[0]} and {names[1]} contain folders of the same names "
+            f"{names[0]} and {names[1]} contain folders with the same names "
             f"({', '.join(inside[0][:5])}). If they are splits, set --train-split and "
             "--test-split."
         )
@@ -257,7 +258,9 @@ def _flat_files(contents, folder, labels_file, walked):
             "TensorFlow's imagenet_2012_validation_synset_labels.txt."
         )
     if not Path(labels_file).is_file():
-        raise MissingDatasetError(f"There is no file {labels_file} of test labels.")
+        raise MissingDatasetError(
+            f"The file of test labels {labels_file} does not exist."
+        )
     contents.use(labels_file)
     paths = contents.images_in(folder, walked)
     classes = read_names(labels_file)

@@ -52,7 +52,7 @@ def _store(url, deed="read"):
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
-        raise ValueError(f"{url} cannot be {deed}; URLs must begin with {known}.")
+        raise ValueError(f"{url} cannot be {deed}; URLs must start with {known}.")
     try:
         yield fsspec.filesystem(scheme), url
     except Exception as error:

@@ -105,12 +105,12 @@ class TensorFlowFeed:
         return batches.prefetch(parallel)
 
     @contextlib.contextmanager
-    def naming(self):
+    def name_broken_images(self):
         """Converts decoding errors into one that lists all broken images."""
         try:
             yield
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-            broken = self.broken()
+            broken = self.find_broken()
             if not broken:
                 raise
             names = ", ".join(map(self.batches.images.name, broken[:NAMED]))
@@ -121,7 +121,7 @@ class TensorFlowFeed:
                 "grain, which supports more formats and skips broken images."
             ) from error
 
-    def broken(self):
+    def find_broken(self):
         """Returns the indices of all broken images; decodes the whole data set."""
         if self.batches.in_memory:
             return []

@@ -68,11 +68,11 @@ def _upright(image, encoded):
     def is_in(*numbers):
         return tf.reduce_any(number == tf.constant(numbers, "uint8"))
 
-    def mirrored(image, condition, axis):
+    def mirror(image, condition, axis):
         return tf.cond(condition, lambda: tf.reverse(image, [axis]), lambda: image)
 
     image = tf.cond(
         is_in(5, 6, 7, 8), lambda: tf.transpose(image, (1, 0, 2)), lambda: image
     )
-    image = mirrored(image, is_in(2, 3, 6, 7), 1)
-    return mirrored(image, is_in(3, 4, 7, 8), 0)
+    image = mirror(image, is_in(2, 3, 6, 7), 1)
+    return mirror(image, is_in(3, 4, 7, 8), 0)

@@ -48,8 +48,8 @@ def input_gradient(model, images, right, logits):
             images = images.detach().requires_grad_()
             return torch.autograd.grad(loss(images), images)[0]
     raise ValueError(
-        f"There is no input gradient on the {backend} backend; use tensorflow, jax or "
-        "torch."
+        f"The backend {backend} does not compute input gradients; use tensorflow, jax "
+        "or torch."
     )
 
 

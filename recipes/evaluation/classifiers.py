@@ -74,7 +74,7 @@ def size_of(name, model, image_size):
         )
     )
     if None in size:
-        raise ValueError(f"{name} takes images of any size; give --image-size.")
+        raise ValueError(f"{name} takes images of any size; set --image-size.")
     return size
 
 
@@ -90,8 +90,8 @@ def _of_pixels(name, model, normalize, image_size):
     if not hasattr(outputs, "shape") or len(outputs.shape) != 2 or outputs.shape[1] < 2:
         gives = getattr(outputs, "shape", "several outputs")
         raise ValueError(
-            f"{name} gives {gives}, not predictions of shape (batch, classes) for two "
-            "or more classes."
+            f"{name} returns {gives}, not predictions of shape (batch, classes) for "
+            "two or more classes."
         )
     return found
 
@@ -110,7 +110,8 @@ def of_pixels(name, model, normalize, image_size):
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
         raise ValueError(
-            f"{name} takes {shape}, not images of shape (batch, height, width, 3)."
+            f"{name} takes inputs of shape {shape}, not images of shape (batch, "
+            "height, width, 3)."
         )
     images = keras.Input((*size_of(name, model, image_size), 3))
     x = images

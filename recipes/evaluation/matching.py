@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_cbvit.classes import listed
+from keras_cbvit.classes import join_names
 from keras_cbvit.models.logits import gives_logits
 from keras_cbvit.pretrained import imagenet
 
@@ -16,7 +16,7 @@ from .metrics import Among
 from .sets import protocol
 
 
-def matched(classifier, on, dataset):
+def match_classes(classifier, on, dataset):
     """Matches the classes of a classifier and a test set.
 
     Args:
@@ -59,13 +59,13 @@ def matched(classifier, on, dataset):
     elif missing := select(names, counts == 0):
         warnings.warn(
             f"{description} has no image of {len(missing)} of the {len(names)} classes "
-            f"of {classifier.name}: {listed(missing)}.",
+            f"of {classifier.name}: {join_names(missing)}.",
             stacklevel=2,
         )
     return dataclasses.replace(split, labels=labels), model, names, description
 
 
-def matched_pairs(name, model, pairs, class_names):
+def match_pairs(name, model, pairs, class_names):
     """Matches the labels of images to the classes of a segmentation model.
 
     Args:
@@ -84,9 +84,9 @@ def matched_pairs(name, model, pairs, class_names):
     network = Classifier(name, model, getattr(model, "class_names", None))
     names = _names(network, class_names, "The data set")
     index = class_indices(
-        class_names, names, "The labels are of the classes", f"{name} has"
+        class_names, names, "The labels have the classes", f"{name} has"
     )
-    return pairs.renumbered(index, len(names)), names
+    return pairs.renumber(index, len(names)), names
 
 
 def _names(classifier, of_set, description):
@@ -95,25 +95,24 @@ def _names(classifier, of_set, description):
     if names is not None and imagenet.are_synsets(of_set):
         names = imagenet.in_synsets(names)
     if names is None:
-        why = "does not know the names of its classes"
+        why = "has no class names"
         names = of_set
     elif (
         imagenet.are_synsets(of_set)
         and len(names) == len(imagenet.synsets())
         and not imagenet.are_synsets(names[:1])
     ):
-        why = "names its 1000 classes otherwise than by ImageNet's synsets"
+        why = "does not name its 1000 classes by ImageNet's synsets"
         names = imagenet.synsets()
     else:
         return names
     if len(names) != classifier.classes:
         raise ValueError(
             f"{classifier.name} {why}; {description} has {len(names)} classes, but "
-            f"{classifier.name} {classifier.classes}."
+            f"{classifier.name} has {classifier.classes}."
         )
     warnings.warn(
-        f"{classifier.name} {why}: they are taken to be {listed(names)}, in this "
-        "order.",
+        f"{classifier.name} {why}; assuming {join_names(names)}, in this order.",
         stacklevel=3,
     )
     return names

@@ -101,7 +101,7 @@ def measures(predictions, right, logits):
     """
     predictions = np.asarray(predictions, "float32")
     if not len(predictions):
-        raise ValueError("There are no images with a label to measure on.")
+        raise ValueError("None of the images to evaluate has a label.")
     finite = np.isfinite(predictions).all(axis=1)
     if not finite.all():
         raise FloatingPointError(

@@ -60,9 +60,9 @@ def measures(probabilities, right):
         right: bool array of the same shape, true for correct classes.
     """
     if not len(right):
-        raise ValueError("There are no images to measure on.")
+        raise ValueError("The data set contains no images to evaluate on.")
     if not np.isfinite(probabilities).all():
-        raise FloatingPointError("A prediction of the model is NaN or infinite.")
+        raise FloatingPointError("The model's predictions contain NaN or infinity.")
     precisions = [
         float(average_precision_score(truth, found))
         if truth.any() and not truth.all()

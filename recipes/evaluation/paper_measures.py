@@ -11,7 +11,7 @@ from keras_cbvit.classes import check_names
 
 from . import pixels
 from .classifiers import Classifier
-from .matching import matched, matched_pairs
+from .matching import match_classes, match_pairs
 from .measuring import measure as measure_classifier
 from .sets import data_of, load_set
 
@@ -80,7 +80,7 @@ def measure(name, model, dataset, data):
     if on is not None:
         dataset = _load_imagenet_set(on, data)
     classifier = Classifier("the model", model, getattr(model, "class_names", None))
-    split, model, *_ = matched(classifier, on, dataset)
+    split, model, *_ = match_classes(classifier, on, dataset)
     under = CONDITIONS.get(name, "clean")
     return 100 * measure_classifier(model, split, under)["top1"]
 
@@ -101,11 +101,11 @@ def measure_pixels(model, pairs, experiment):
         experiment: `recipes.experiment.Experiment` that trained the model.
     """
     names = check_names(experiment.data.class_names)
-    pairs, names = matched_pairs("the model", model, pairs, names)
+    pairs, names = match_pairs("the model", model, pairs, names)
     # The batch size of evaluation during training, which is known to fit into memory.
     batch_size = experiment.training.global_batch_size
     found = pixels.measure(model, pairs, experiment.data.scale, batch_size)
-    if few := pixels.left_out(found, names):
+    if few := pixels.describe_omitted(found, names):
         warnings.warn(f"{experiment.data.dataset}: {few}.", stacklevel=2)
     class_iou = [None if iou is None else 100 * iou for iou in found["class_iou"]]
     numbers = {name: 100 * found[name] for name in ("mean_iou", "pixel_accuracy")}

@@ -9,7 +9,7 @@ import contextlib
 import numpy as np
 from PIL import Image
 
-from keras_cbvit.classes import listed
+from keras_cbvit.classes import join_names
 from keras_cbvit.models.inference import patch_size_of
 
 from ..data.augment import FILL
@@ -41,16 +41,16 @@ def confusion_matrix(truth, prediction, classes):
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
         raise ValueError(
-            f"The truth has the shape {truth.shape}, the prediction "
-            f"{prediction.shape}; they must be the same."
+            f"truth has shape {truth.shape}, but prediction has shape "
+            f"{prediction.shape}; the shapes must match."
         )
     counts = truth != IGNORED
     truth, prediction = truth[counts].astype("int64"), prediction[counts]
     for what, values in (("truth", truth), ("prediction", prediction)):
         if values.size and not 0 <= values.min() <= values.max() < classes:
             raise ValueError(
-                f"The {what} has classes of {values.min()} to {values.max()}; the "
-                f"{classes} classes are 0 to {classes - 1}."
+                f"{what} has classes from {values.min()} to {values.max()}; with "
+                f"{classes} classes, they must range from 0 to {classes - 1}."
             )
     numbers = np.bincount(truth * classes + prediction, minlength=classes**2)
     return numbers.reshape(classes, classes)
@@ -76,7 +76,7 @@ def measures(confusion):
     """
     confusion = np.asarray(confusion)
     if not confusion.sum():
-        raise ValueError("There is no labeled pixel to measure on.")
+        raise ValueError("None of the pixels to evaluate is labeled.")
     right, truth = np.diag(confusion), confusion.sum(axis=1)
     predicted = confusion.sum(axis=0)
     union = predicted + truth - right
@@ -98,7 +98,7 @@ def measures(confusion):
     }
 
 
-def left_out(found, names):
+def describe_omitted(found, names):
     """Returns a message on classes that mean IoU leaves out; `None` without any.
 
     Args:
@@ -108,8 +108,8 @@ def left_out(found, names):
     ious = zip(names, found["class_iou"], strict=True)
     if neither := [name for name, iou in ious if iou is None]:
         return (
-            f"mean IoU over {found['classes_counted']} of {len(names)} classes: "
-            f"neither labeled nor predicted is {listed(neither)}"
+            f"mean IoU over {found['classes_counted']} of {len(names)} classes; "
+            f"neither labels nor predictions contain {join_names(neither)}"
         )
     return None
 
@@ -143,7 +143,7 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
     """
     classes = pairs.classes
     confusion = np.zeros((classes, classes), "int64")
-    for index, labels, prediction in predicted(model, pairs, scale, batch_size):
+    for index, labels, prediction in predict_pairs(model, pairs, scale, batch_size):
         of_image = confusion_matrix(labels, prediction, classes)
         confusion += of_image
         if examine is not None:
@@ -151,7 +151,7 @@ def measure(model, pairs, scale, batch_size=BATCH_SIZE, examine=None):
     return {"images": len(pairs), **measures(confusion)}
 
 
-def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
+def predict_pairs(model, pairs, scale, batch_size=BATCH_SIZE):
     """Yields index, labels and prediction of each image, uint8 of the labels' size.
 
     Images are grouped by padded size, so they are not in order. For the arguments, see
@@ -161,18 +161,18 @@ def predicted(model, pairs, scale, batch_size=BATCH_SIZE):
         raise ValueError(f"batch_size={batch_size} must be at least 1.")
     whole = WholeImages(pairs, scale, _divisor(model))
     waiting = {}
-    with contextlib.closing(Feed(whole).read(0, len(pairs))) as pictures:
-        for index, (image, labels, canvas) in enumerate(pictures):
+    with contextlib.closing(Feed(whole).read(0, len(pairs))) as inputs:
+        for index, (image, labels, canvas) in enumerate(inputs):
             group = waiting.setdefault(canvas, [])
             group.append((index, image, labels))
             if len(group) == batch_size:
                 del waiting[canvas]
-                yield from _predicted(model, canvas, group, batch_size)
+                yield from _predict_group(model, canvas, group, batch_size)
     for canvas, group in waiting.items():
-        yield from _predicted(model, canvas, group, batch_size)
+        yield from _predict_group(model, canvas, group, batch_size)
 
 
-def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
+def predict_examples(models, pairs, scale, batch_size=BATCH_SIZE):
     """Returns images of a set with predictions, as `draw_segmentations` takes them.
 
     For the arguments, see `measure`.
@@ -184,15 +184,15 @@ def predicted_pictures(models, pairs, scale, batch_size=BATCH_SIZE):
     pairs = pairs.spread(DRAWN)
     rows = [list(pair) for pair in pairs]
     for model in models:
-        for index, _, prediction in predicted(model, pairs, scale, batch_size):
+        for index, _, prediction in predict_pairs(model, pairs, scale, batch_size):
             rows[index].append(prediction)
     return rows
 
 
 def first_input(model, pairs, scale):
     """Returns a model's input for the first image, as a float32 batch of one."""
-    picture, _ = pairs[0]
-    image, canvas = fit_to_canvas(picture, scale, _divisor(model))
+    image, _ = pairs[0]
+    image, canvas = fit_to_canvas(image, scale, _divisor(model))
     return pad(image, canvas, FILL)[None].astype("float32")
 
 
@@ -202,14 +202,14 @@ def _divisor(model):
     return -(-CANVAS // patch_size) * patch_size
 
 
-def _predicted(model, canvas, group, batch_size):
+def _predict_group(model, canvas, group, batch_size):
     """Yields index, labels and prediction of the images of one canvas size."""
     images = [pad(image, canvas, FILL) for _, image, _ in group]
     # Fills the batch: a single shape to compile, and divisible by the devices.
     images += images[:1] * (batch_size - len(images))
     logits = model.predict(np.stack(images), batch_size=batch_size, verbose=0)
     if not np.isfinite(logits[: len(group)]).all():
-        raise FloatingPointError("A logit of the model is NaN or infinite.")
+        raise FloatingPointError("The model's logits contain NaN or infinity.")
     for (index, image, labels), each in zip(group, logits, strict=False):
         height, width = image.shape[:2]
         yield index, labels, largest(each[:height, :width], labels.shape)

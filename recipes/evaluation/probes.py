@@ -86,13 +86,14 @@ def feature_model(name, model, blocks=(), normalize="none", image_size=None):
     else:
         if blocks:
             raise ValueError(
-                f"probe_blocks={blocks} is for VisionTransformers, which {name} is not."
+                f"probe_blocks={blocks} requires a VisionTransformer, which {name} is "
+                "not."
             )
         features = _last_features(model)
         if len(features.shape) != 2:
             raise ValueError(
-                f"{name} gives features of shape {features.shape}, not one vector of "
-                "an image; end it in a pooling layer."
+                f"{name} returns features of shape {features.shape}, not one vector "
+                "per image; add a pooling layer at its end."
             )
         vectors = features[:, None, None]
     features = keras.Model(model.inputs, ops.cast(vectors, "float32"))
@@ -103,8 +104,8 @@ def _token_vectors(model, blocks):
     depth = model.spec.depth
     if wrong := [block for block in blocks if not 0 <= block < depth]:
         raise ValueError(
-            f"probe_blocks={blocks}: {wrong[0]} is none of the {depth} blocks, 0 to "
-            f"{depth - 1}."
+            f"probe_blocks={blocks}: block {wrong[0]} does not exist; the {depth} "
+            f"blocks are 0 to {depth - 1}."
         )
     last = model.blocks[-1] if model.spec.extra_branch == "none" else None
     outputs = [model.blocks[block].output for block in blocks] or [
@@ -152,8 +153,8 @@ def nearest_neighbors(train, labels, test, classes):
 
     if len(train) < max(NEIGHBORS):
         raise ValueError(
-            f"There are {len(train)} training images; k-NN takes {max(NEIGHBORS)} or "
-            "more."
+            f"k-NN requires at least {max(NEIGHBORS)} training images, but the data "
+            f"set has {len(train)}."
         )
     for k in NEIGHBORS:
         found = KNeighborsClassifier(

@@ -97,14 +97,14 @@ def page(title, facts, results):
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["shown"] = _shown
+    environment.filters["as_text"] = _as_text
     template = Path(__file__).with_name("report.html").read_text("utf-8")
     return environment.from_string(template).render(
         title=title, facts=facts, results=results
     )
 
 
-def _shown(value, decimals=2):
+def _as_text(value, decimals=2):
     """Returns a value as text."""
     if value is None:
         return "–"

@@ -1,6 +1,6 @@
 """Formats results as sentences and Markdown tables."""
 
-from keras_cbvit.classes import listed
+from keras_cbvit.classes import join_names
 
 from ..tables import markdown_table
 
@@ -13,13 +13,13 @@ def condition_name(under, epsilon):
 def segmentation_sentence(row):
     """Returns the result of a segmentation model as a line of text."""
     return (
-        f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_counted(row)}, pixel "
+        f"{row['model']}: mean IoU {row['mean_iou']:.4f}{_class_count(row)}, pixel "
         f"accuracy {row['pixel_accuracy']:.4f} ({row['on']}, {row['images']} "
         f"images; {row['backend']}){_without_pixels(row)}"
     )
 
 
-def _counted(row):
+def _class_count(row):
     """Returns the number of classes in the mean; empty text if all are."""
     counted, number = row["classes_counted"], len(row["class_iou"])
     return "" if counted == number else f" over {counted} of {number} classes"
@@ -34,7 +34,7 @@ def _without_pixels(row):
         "Never predicted": [n for n in unpredicted if n not in unlabeled],
     }
     return "".join(
-        f". {title}: {listed(names, 20)}" for title, names in kinds.items() if names
+        f". {title}: {join_names(names, 20)}" for title, names in kinds.items() if names
     )
 
 

@@ -102,7 +102,7 @@ def confusion(counts, names):
             [name, *map(Cell, row.tolist(), of_row.tolist())]
             for name, row, of_row in zip(names, counts, shares, strict=True)
         ]
-        note = "A row for each true class, a column for each predicted one."
+        note = "One row per true class, one column per predicted class."
         columns = ["true / predicted", *names]
         return Table("Confusion matrix", columns, rows, note, upright=True)
     others = counts * ~np.eye(len(names), dtype=bool)
@@ -128,12 +128,12 @@ def _most_wrong(wrong, confidences, predicted, predictions, split, names):
     for row, truth in zip(wrong[order], right[order], strict=True):
         index = int(predictions.indices[row])
         lines = [
-            f"is {' or '.join(names[i] for i in np.flatnonzero(truth)[:3])}",
-            f"predicted {names[predicted[row]]}, {confidences[row]:.0%}",
+            f"true: {' or '.join(names[i] for i in np.flatnonzero(truth)[:3])}",
+            f"predicted: {names[predicted[row]]}, {confidences[row]:.0%}",
         ]
         image = thumbnail(np.asarray(split.images[index]))
         examples.append(Example([image], lines, split.name(index)))
-    note = f"{len(wrong):,} of {len(predicted):,} images are wrong. "
+    note = f"{len(wrong):,} of {len(predicted):,} images are misclassified. "
     note += "Those with the largest loss come first." if len(wrong) else ""
     return Gallery("Most wrong images", examples, note)
 
@@ -153,8 +153,8 @@ def _calibration(confidences, hits, ece):
     below.set_ylabel("images")
     below.set_xlabel("confidence")
     note = (
-        f"Expected calibration error {ece:.4f}. The dots are mean confidence and "
-        "accuracy of each bin; below the line the model is too confident."
+        f"Expected calibration error {ece:.4f}. Each dot shows the mean confidence and "
+        "the accuracy of a bin. Below the line, the model is overconfident."
     )
     return Figures("Calibration", [svg(figure)], note)
 
@@ -170,7 +170,8 @@ def multi_label(found, class_names):
     ordered = sorted(precisions, key=lambda row: (row[1] is None, row[1]))
     rows = [[name, _percent(value)] for name, value in ordered]
     note = (
-        "The lowest first; without a value, none or all of the images are of a class."
+        "Sorted, the lowest first. A class without a value occurs in none or all of "
+        "the images."
     )
     columns = "threshold", "precision", "recall", "f1"
     thresholds = [
@@ -181,7 +182,7 @@ def multi_label(found, class_names):
     return [
         _numbers(found, "images", "mean_average_precision", "f1"),
         Table("Average precision of each class", ["class", "AP %"], rows, note),
-        Table("Thresholds", titles, thresholds, "Over all decisions on all classes."),
+        Table("Thresholds", titles, thresholds, "Summed over all classes and images."),
     ]
 
 
@@ -234,8 +235,8 @@ def segmentation(found, worst, pairs, class_names):
         lines = [f"mean IoU {100 * iou:.2f} %"]
         examples.append(Example([thumbnail(image, 220), *maps], lines, name))
     note = (
-        "Image, labels and prediction, the lowest mean IoU of an image first. White "
-        "pixels do not count; the table above has the colors."
+        "Image, labels and prediction, sorted by the mean IoU of the image, the lowest "
+        "first. White pixels are ignored. The table above shows the colors."
     )
     return [
         _numbers(found, "images", "mean_iou", "pixel_accuracy"),

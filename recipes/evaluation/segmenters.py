@@ -13,9 +13,9 @@ from ..figures import draw_segmentations, short_titles
 from ..files import check_form, read_json
 from ..options.segmentation import Data
 from ..training.run_folder import model_file
-from .matching import matched_pairs
+from .matching import match_pairs
 from .models import recorded_evaluation
-from .pixels import left_out, measure, predicted_pictures
+from .pixels import describe_omitted, measure, predict_examples
 from .sections import Worst, segmentation
 
 # Fields of `Data` that determine the test images, besides the folder.
@@ -57,10 +57,10 @@ def measure_segmenters(models, on, options, batch_size, report=lambda *_: None):
         for name, model in models:
             data = data_of(name, {**options, "dataset": dataset})
             loaded = load(data)
-            pairs, names = matched_pairs(name, model, loaded.test, loaded.class_names)
+            pairs, names = match_pairs(name, model, loaded.test, loaded.class_names)
             worst = Worst()
             found = measure(model, pairs, data.scale, batch_size, worst.add)
-            if few := left_out(found, names):
+            if few := describe_omitted(found, names):
                 warnings.warn(f"{name}: {few}.", stacklevel=2)
             row = {
                 "model": name,
@@ -77,7 +77,7 @@ def measure_segmenters(models, on, options, batch_size, report=lambda *_: None):
     return rows
 
 
-def drawn_data(models, dataset, options):
+def data_to_draw(models, dataset, options):
     """Returns the `Data` of the images to draw with the models' predictions.
 
     For the arguments, see `measure_segmenters`; `dataset` is one of its `on`.
@@ -91,25 +91,25 @@ def drawn_data(models, dataset, options):
     }
     if len(measured_on) > 1:
         raise ValueError(
-            f"{', '.join(name for name, _ in models)} are measured on different "
-            "images, of other classes or at different scales, and cannot be drawn "
-            "beside each other; draw them one by one."
+            f"{', '.join(name for name, _ in models)} are evaluated on different "
+            "images, classes or scales, so one figure cannot show them all; evaluate "
+            "each with a separate --figure."
         )
     return found[0]
 
 
 def draw_segmenters(models, data, batch_size, file):
-    """Draws images of `drawn_data` with the predictions of each model."""
+    """Draws images of `data_to_draw` with the predictions of each model."""
     dataset = load_pairs(data)
     names, numbers = list(dataset.class_names), []
     for name, model in models:
-        _, own = matched_pairs(name, model, dataset.test, dataset.class_names)
+        _, own = match_pairs(name, model, dataset.test, dataset.class_names)
         names += [each for each in own if each not in names]
         numbers.append(np.array([names.index(each) for each in own]))
     networks = [model for _, model in models]
     rows = [
-        [picture, labels, *(n[p] for n, p in zip(numbers, predictions, strict=True))]
-        for picture, labels, *predictions in predicted_pictures(
+        [image, labels, *(n[p] for n, p in zip(numbers, predictions, strict=True))]
+        for image, labels, *predictions in predict_examples(
             networks, dataset.test, data.scale, batch_size
         )
     ]
@@ -140,8 +140,8 @@ def data_of(name, options):
         data = _data_of_record(name, measured)
     else:
         raise ValueError(
-            f"{name} does not say what its classes, labels and scale are: it is in no "
-            "run folder, and has no record. Use its run folder, or "
+            f"{name} is not in a run folder and has no record, so its classes, labels "
+            "and scale are unknown. Pass its run folder, or call "
             "recipes.evaluation.pixels.measure in Python."
         )
     asked = {key: value for key, value in options.items() if value is not None}
@@ -161,7 +161,7 @@ def _data_of_run(file):
         return _data(found["experiment"]["data"])
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{file} is not that of a run of recipes.train ({error!s:.200})."
+            f"{file} was not written by a segmentation run ({error!s:.200})."
         ) from error
 
 
@@ -174,7 +174,7 @@ def _data_of_record(name, measured):
         return _data({**measured.options, **own})
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"The record of {name} does not say how to measure it ({error!s:.200})."
+            f"The record of {name} does not describe its evaluation ({error!s:.200})."
         ) from error
 
 

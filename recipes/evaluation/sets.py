@@ -94,7 +94,7 @@ def load_set(name, data, real_labels=None):
     """
     found, folder = protocol(name)
     if folder and not Path(folder).is_dir():
-        raise MissingDatasetError(f"There is no folder {folder}.")
+        raise MissingDatasetError(f"The folder {folder} does not exist.")
     if found == "real":
         return _real(data, folder, real_labels)
     if found is None or not folder:
@@ -106,7 +106,7 @@ def load_set(name, data, real_labels=None):
         numbers = [int(name) for name in names]
         if max(numbers) >= len(imagenet.synsets()):
             raise ValueError(
-                f"{folder} has a class folder {max(numbers)}; ImageNet's classes go "
+                f"{folder} has a class folder {max(numbers)}; ImageNet's classes range "
                 "from 0 to 999."
             )
         names = [imagenet.synsets()[number] for number in numbers]
@@ -122,13 +122,13 @@ def _real(data, folder, real_labels):
         contents = Contents(test_folder)
         paths = contents.images_in(test_folder)
         contents.warn()
-        pictures, description = Images(paths, data, paths.__getitem__), folder
+        images, description = Images(paths, data, paths.__getitem__), folder
         file_names = paths
     else:
         builder = prepare(data, data.test_split)
         label = "label" if real_labels else "original_label"
         records = Records(builder, data.test_split, label)
-        pictures = Images(records, data, records.name)
+        images = Images(records, data, records.name)
         description = f"{data.dataset} (TFDS {builder.info.version})"
         if real_labels:
             file_names = [name.decode() for (name,) in records.values("file_name")]
@@ -137,14 +137,14 @@ def _real(data, folder, real_labels):
     if real_labels:
         labels = _labels_of(file_names, read_real_labels(real_labels))
     elif folder:
-        raise ValueError(f"The images of {folder} need --real-labels real.json.")
+        raise ValueError(f"The images in {folder} require --real-labels real.json.")
     right = np.zeros((len(labels), len(imagenet.synsets())), bool)
     for row, classes in zip(right, labels, strict=True):
         row[list(classes)] = True
     labeled = int(right.any(axis=1).sum())
     return Dataset(
         None,
-        pictures.split(right),
+        images.split(right),
         imagenet.synsets(),
         f"ReaL, {description}, {labeled} of {len(right)} images with labels",
     )
@@ -159,7 +159,7 @@ def read_real_labels(path):
     """
     if not Path(path).is_file():
         raise MissingDatasetError(
-            f"There is no file {path}; ReaL's is real.json of "
+            f"The file {path} does not exist; download real.json from "
             "https://github.com/google-research/reassessed-imagenet."
         )
     text, known = read_text(path), range(len(imagenet.synsets()))
@@ -170,7 +170,7 @@ def read_real_labels(path):
         reason = f"is not valid ({error!s:.200})"
     if reason is None:
         return labels
-    raise ValueError(f"{path} should hold a list of lists of classes, but {reason}.")
+    raise ValueError(f"{path} must contain a list of lists of classes, but {reason}.")
 
 
 def _wrong_real_labels(labels, known):
@@ -181,7 +181,7 @@ def _wrong_real_labels(labels, known):
             return f"is not valid (element {place} is {reprlib.repr(classes)})"
         if not all(type(label) is int and label in known for label in classes):
             return (
-                f"has classes that are not from 0 to {known[-1]} (number {place} is "
+                f"has classes outside 0 to {known[-1]} (element {place} is "
                 f"{reprlib.repr(classes)})"
             )
     return None
@@ -195,7 +195,7 @@ def _labels_of(file_names, real_labels):
         if not number or not 0 < int(number[1]) <= len(real_labels):
             raise ValueError(
                 f"{name} is not one of the {len(real_labels)} images with ReaL labels, "
-                "which are called ILSVRC2012_val_00000001.JPEG and so on."
+                "which are named ILSVRC2012_val_00000001.JPEG and so on."
             )
         labels.append(real_labels[int(number[1]) - 1])
     return labels

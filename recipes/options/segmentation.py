@@ -37,7 +37,7 @@ class Augmentation(experiment.Augmentation):
 
     resize: tuple[float, float] = (0.5, 2.0)
     """Range of the random factor on `scale`, uniformly distributed."""
-    most_of_one_class: Share = 0.75
+    max_class_fraction: Share = 0.75
     """Maximum fraction of one class among the labeled pixels of a crop, 0 to 1; other
     crops are redrawn, up to ten times. 1 accepts any crop."""
     flip: bool = True

@@ -98,7 +98,7 @@ def markdown(result):
     if result["stated"]:
         on = PAPER_DATASETS[task_of_dataset(result["dataset"]).name]
         lines += [f"The paper, on {on}: {result['stated']}.", ""]
-    return "\n".join([*lines, _made_with(result), ""])
+    return "\n".join([*lines, _describe_setup(result), ""])
 
 
 def _table(result, measures):
@@ -143,7 +143,7 @@ def _table_along(result, measure):
     return markdown_table(["Model", *columns], rows)
 
 
-def _made_with(result):
+def _describe_setup(result):
     cores = "one core" if result["cores"] == 1 else f"{result['cores']} cores"
     machine = f"{result['cpu']}, {cores}; {result['date']}."
     if not result["measures"]:

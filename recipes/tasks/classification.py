@@ -14,7 +14,7 @@ from ..data.batches import Batches, TrainingBatches
 from ..data.sources import load_dataset
 from ..evaluation import paper_measures
 from ..evaluation.classifiers import as_classifier, size_of
-from ..evaluation.matching import Classifier, matched
+from ..evaluation.matching import Classifier, match_classes
 from ..evaluation.measuring import measure, predictions_of
 from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..evaluation.probes import probe
@@ -212,7 +212,7 @@ class Classification(Task):
     def _rows(self, options, classifier, on, dataset):
         """Yields the results of a classifier on a set, with functions of sections."""
         try:
-            split, model, names, description = matched(classifier, on, dataset)
+            split, model, names, description = match_classes(classifier, on, dataset)
         except ValueError as error:
             raise ValueError(
                 f"{error} `--probe knn linear` evaluates features on any classes."
@@ -262,7 +262,7 @@ class Classification(Task):
 
     def measure_to_publish(self, name, model, dataset, data, found=None):
         names = model.class_names
-        split, *_ = matched(Classifier(name, model, names), None, dataset)
+        split, *_ = match_classes(Classifier(name, model, names), None, dataset)
         found = found or measure(model, split)
         right, total = found["right"], found["images"]
         notes = f"{dataset.description}, {right} of {total} test images correct"

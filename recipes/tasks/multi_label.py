@@ -10,7 +10,7 @@ from keras_cbvit.pretrained.publishing import in_float32
 from ..data.multi_label import load_multi_label
 from ..evaluation import multi_label
 from ..evaluation.classifiers import Classifier, size_of
-from ..evaluation.matching import matched
+from ..evaluation.matching import match_classes
 from ..evaluation.models import recorded_dataset, recorded_evaluation, run_data
 from ..evaluation.sections import multi_label as sections_of
 from ..options.multi_label import Augmentation, Data, Training
@@ -71,7 +71,7 @@ class MultiLabel(Classification):
             for name, model in models:
                 data = self._data_of(name, model, on, options)
                 dataset = self.load(data, train=False)
-                split, names = _matched(name, model, dataset)
+                split, names = _match(name, model, dataset)
                 found = multi_label.measure(
                     model, split, options.batches_of(BATCH_SIZE), options.strict
                 )
@@ -79,7 +79,7 @@ class MultiLabel(Classification):
                 row = {
                     "model": name,
                     "on": f"{dataset.description}, {data.test_split}"
-                    + _left_out(split, found),
+                    + _describe_skipped(split, found),
                     "backend": keras.backend.backend(),
                     **found,
                     "average_precision": dict(by_class),
@@ -128,7 +128,7 @@ class MultiLabel(Classification):
         return self._data_of(str(publication.checkpoint), model, test.dataset, test)
 
     def measure_to_publish(self, name, model, dataset, data, found=None):
-        split, names = _matched(name, model, dataset)
+        split, names = _match(name, model, dataset)
         found = found or multi_label.measure(model, split)
         if found["mean_average_precision"] is None:
             raise ValueError(
@@ -143,18 +143,18 @@ class MultiLabel(Classification):
         }
         options = {"separator": data.separator, "crop_fraction": data.crop_fraction}
         notes = f"{dataset.description}, {found['images']} test images"
-        notes += _left_out(split, found)
+        notes += _describe_skipped(split, found)
         return metrics, found["images"], notes, options, own
 
 
-def _matched(name, model, dataset):
+def _match(name, model, dataset):
     """Returns the test split with labels in the model's classes, and their names."""
     names = getattr(model, "class_names", None)
-    split, _, names, _ = matched(Classifier(name, model, names), None, dataset)
+    split, _, names, _ = match_classes(Classifier(name, model, names), None, dataset)
     return split, names
 
 
-def _left_out(split, found):
+def _describe_skipped(split, found):
     """Describes how many images were skipped; empty if none were."""
     number = split.broken + len(split) - found["images"]
     return f", without {number} that cannot be decoded" if number else ""

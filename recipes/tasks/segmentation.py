@@ -12,14 +12,14 @@ from ..data.segmentation.batches import TrainingCrops
 from ..data.segmentation.occurrence import check_occurrence
 from ..data.segmentation.pairs import load_pairs
 from ..evaluation import paper_measures, pixels
-from ..evaluation.matching import matched_pairs
+from ..evaluation.matching import match_pairs
 from ..evaluation.reports import segmentation_sentence, segmentation_tables
 from ..evaluation.sections import Worst
 from ..evaluation.sections import segmentation as sections_of
 from ..evaluation.segmenters import (
     data_of,
+    data_to_draw,
     draw_segmenters,
-    drawn_data,
     measure_segmenters,
 )
 from ..figures import draw_segmentations
@@ -131,7 +131,7 @@ class Segmentation(Task):
         return in_float32(model)
 
     def draw(self, model, dataset, experiment):
-        rows = pixels.predicted_pictures(
+        rows = pixels.predict_examples(
             [model],
             dataset.test,
             experiment.data.scale,
@@ -163,7 +163,7 @@ class Segmentation(Task):
         batch_size = options.batches_of(pixels.BATCH_SIZE)
         on = options.on or (None,)
         # Raises errors about the figure before the evaluation.
-        drawn = drawn_data(models, on[0], given) if options.figure else None
+        drawn = data_to_draw(models, on[0], given) if options.figure else None
         rows = measure_segmenters(models, on, given, batch_size, report)
         if drawn is not None:
             draw_segmenters(models, drawn, batch_size, options.figure)
@@ -191,14 +191,14 @@ class Segmentation(Task):
 
     def measure_to_publish(self, name, model, dataset, data, found=None):
         scale = data.scale
-        pairs, names = matched_pairs(name, model, dataset.test, dataset.class_names)
+        pairs, names = match_pairs(name, model, dataset.test, dataset.class_names)
         found = found or pixels.measure(model, pairs, scale)
         notes = (
             f"whole images at the scale {scale[0]}×{scale[1]}, {found['pixels']:,} "
             "labeled pixels"
         )
-        if left_out := pixels.left_out(found, names):
-            notes += f", {left_out}"
+        if omitted := pixels.describe_omitted(found, names):
+            notes += f", {omitted}"
         metrics = {key: found[key] for key in ("mean_iou", "pixel_accuracy")}
         options = {
             "class_names": list(data.class_names),

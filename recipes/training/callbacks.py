@@ -60,12 +60,16 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
     def _stop(self, what, step):
         last = self.checkpoints.newest()
-        kept = f"The last good checkpoint is {last}." if last else "None was saved."
+        kept = (
+            f"The last good checkpoint is {last}."
+            if last
+            else "No checkpoint was saved."
+        )
         epoch, step = divmod(step - 1, self.checkpoints.steps_per_epoch)
         raise NonFiniteLossError(
             f"{what} after step {step + 1} of epoch {epoch + 1}. {kept} Lower "
             "the learning rate, warm up longer, or train in mixed_bfloat16 or "
-            "float32, and start again in a new run_dir."
+            "float32, in a new --run-dir."
         )
 
 
@@ -99,17 +103,17 @@ class Checkpoints(keras.callbacks.Callback):
         """Returns the path of the checkpoint after `step` steps."""
         return self.folder / f"step_{step:08d}.weights.h5"
 
-    def saved(self):
+    def paths(self):
         """Returns the paths of the undamaged checkpoints, oldest first."""
         found = set(self.folder.glob("step_*.weights.h5")) - self.damaged
         return sorted((path for path in found if _step(path) >= 0), key=_step)
 
     def newest(self):
         """Returns the path of the last checkpoint, or `None`."""
-        return self.saved()[-1] if self.saved() else None
+        return self.paths()[-1] if self.paths() else None
 
     @contextlib.contextmanager
-    def noted(self):
+    def add_checkpoint_note(self):
         """Adds a note on the last checkpoint to disk and numerical errors."""
         try:
             yield
@@ -152,7 +156,7 @@ class Checkpoints(keras.callbacks.Callback):
         unfinished = self.step % self.steps_per_epoch
         states.save(self.model, path, self._metrics() if unfinished else ())
         self.damaged.discard(path)
-        for old in self.saved()[: -self.keep]:
+        for old in self.paths()[: -self.keep]:
             old.unlink()
 
     def _metrics(self):
@@ -168,13 +172,13 @@ class Checkpoints(keras.callbacks.Callback):
             ValueError: if no existing checkpoint can be read, or the newest readable
                 one does not fit the model.
         """
-        saved = self.saved()
+        saved = self.paths()
         for path in reversed(saved):
             try:
                 file = states.read(path)
             except (OSError, ValueError) as error:
                 warnings.warn(
-                    f"The checkpoint {path} is damaged and passed over ({error}).",
+                    f"Skipped the damaged checkpoint {path} ({error}).",
                     stacklevel=2,
                 )
                 self.damaged.add(path)
@@ -183,15 +187,15 @@ class Checkpoints(keras.callbacks.Callback):
                 self.restored = states.load(model, file)
             except (ValueError, KeyError, UserWarning) as error:
                 raise ValueError(
-                    f"The checkpoint {path} is of another model ({error!s:.200}); "
-                    f"remove {self.folder} to start over."
+                    f"The checkpoint {path} does not match the model ({error!s:.200}); "
+                    f"remove {self.folder} to restart training."
                 ) from error
             self.step = _step(path)
             return self.step
         if saved:
             raise ValueError(
                 f"None of the checkpoints in {self.folder} can be read; remove them to "
-                "start over."
+                "restart training."
             )
         return 0
 
@@ -216,7 +220,7 @@ class EvaluateAverages(keras.callbacks.Callback):
         self.measure = measure
 
     def on_epoch_end(self, epoch, logs=None):
-        with averaged(self.model):
+        with use_averages(self.model):
             found = self.measure(self.model)
         logs.update({f"val_ema_{name}": value for name, value in found.items()})
 
@@ -241,7 +245,7 @@ class Evaluate(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def averaged(model):
+def use_averages(model):
     """Replaces a model's weights by their moving averages within the context."""
     trained = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     averages = moving_averages(model.optimizer)

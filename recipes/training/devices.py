@@ -30,7 +30,7 @@ def distribute(devices, global_batch_size):
         raise ValueError(f"devices={devices} must be at least 1.")
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return _mirrored(devices, global_batch_size)
+        return _mirror(devices, global_batch_size)
     if backend == "jax":
         return _data_parallel(devices, global_batch_size)
     if devices not in (None, 1):
@@ -123,7 +123,7 @@ def thread_variables():
     return {name: os.environ.get(name) for name in names[keras.backend.backend()]}
 
 
-def _mirrored(devices, global_batch_size):
+def _mirror(devices, global_batch_size):
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -175,8 +175,8 @@ def _data_parallel(devices, global_batch_size):
         names = names[:devices]
     elif devices != available:
         raise ValueError(
-            f"devices={devices}: of several processes each takes all its {available} "
-            "devices."
+            f"devices={devices}: with several processes, each uses all of its "
+            f"{available} devices; remove --devices."
         )
     distribution = keras.distribution.DataParallel(
         devices=names, auto_shard_dataset=False

@@ -16,25 +16,26 @@ def check(experiment):
             continue
         if weights is None:
             raise ValueError(
-                f"{name}={value!r} would freeze random weights; give --weights."
+                f"{name}={value!r} would freeze random weights; set --weights."
             )
         if training.anneal_context is not None:
             raise ValueError(
-                f"{name}={value!r} freezes what anneal_context="
-                f"{training.anneal_context} trains; use one of them."
+                f"{name}={value!r} cannot be combined with anneal_context="
+                f"{training.anneal_context}, which trains the backbone; use one of "
+                "them."
             )
     for name, default in (("lora_targets", TARGETS), ("lora_blocks", None)):
         if training.lora_rank is None and getattr(training, name) != default:
             raise ValueError(
-                f"{name}={getattr(training, name)!r} is for LoRA; give --lora-rank."
+                f"{name}={getattr(training, name)!r} requires LoRA; set --lora-rank."
             )
     if training.freeze is None or training.lora_rank is not None:
         return
     for name in ("layer_decay", "head_warmup_epochs"):
         if value := getattr(training, name):
             raise ValueError(
-                f"{name}={value} is for a backbone that is trained, which "
-                f"freeze={training.freeze!r} freezes; use one of them."
+                f"{name}={value} has no effect on a frozen backbone "
+                f"(freeze={training.freeze!r}); use one of them."
             )
 
 
@@ -54,13 +55,13 @@ def prepare(model, training):
             training.lora_blocks,
             train_scale=bool(scales_of(model)),
         )
-        print(f"LoRA: {number:,} of {model.count_params():,} weights are trained.")
+        print(f"LoRA: {number:,} of {model.count_params():,} parameters are trained.")
     if training.anneal_context is not None:
         for path, layer in scale_layers(model).items():
             if layer.channel_scale.numpy().any():
                 raise ValueError(
-                    f"anneal_context={training.anneal_context} takes Λ from 0 to 1, "
-                    f"but that of {path} is not 0; start from weights of a plain ViT."
+                    f"anneal_context={training.anneal_context} increases Λ from 0 to "
+                    f"1, but Λ of {path} is not 0; start from weights of a plain ViT."
                 )
 
 

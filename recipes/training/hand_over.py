@@ -18,12 +18,12 @@ def check_feed(run):
         run: a `recipes.experiment.Run`.
     """
     if run.feed == "grain" and run.data_service is not None:
-        raise ValueError(f"data_service={run.data_service!r} goes with --feed tf.data.")
+        raise ValueError(f"data_service={run.data_service!r} requires --feed tf.data.")
     backend = keras.backend.backend()
     if run.feed == "tf.data" and backend != "tensorflow":
         raise ValueError(
-            "--feed tf.data needs KERAS_BACKEND=tensorflow; the backend is "
-            f"{backend}, which --feed grain feeds, too."
+            "--feed tf.data requires KERAS_BACKEND=tensorflow, but the backend is "
+            f"{backend}; use --feed grain, which supports every backend."
         )
 
 
@@ -36,7 +36,7 @@ def build_feed(batches, run):
     if run.feed == "grain":
         return Feed(batches, run.workers)
     if not isinstance(batches, TrainingBatches):
-        raise ValueError("--feed tf.data is for classification; give --feed grain.")
+        raise ValueError("--feed tf.data only supports classification; use grain.")
     from ..data.tf_data import TensorFlowFeed
 
     return TensorFlowFeed(batches, run.data_service)
@@ -52,7 +52,7 @@ def hand_over(feed, first, last):
         last: number of the step after the last one.
     """
     if not isinstance(feed, Feed):
-        with feed.naming():
+        with feed.name_broken_images():
             yield feed.dataset(first)
         return
     if keras.backend.backend() != "tensorflow":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_cbvit.classes import listed
+from keras_cbvit.classes import join_names
 from keras_cbvit.pretrained import formats, imagenet
 from keras_cbvit.pretrained.loading import locate_source
 
@@ -37,7 +37,7 @@ def fit_head(model, names, weights):
         # A .weights.h5 file only loads into a model with the same classes.
         number = len(names) if content.spec is None else content.spec.classes
         if number is None:
-            return f"{weights} has no head, so a new one is trained."
+            return f"{weights} has no head, so a new head is trained."
         if number != len(names):
             if content.class_names is not None:
                 return _notice(weights, content.class_names, names)
@@ -46,15 +46,15 @@ def fit_head(model, names, weights):
                 "set, so its head is reinitialized."
             )
         return (
-            f"{weights} does not know the names of its classes: its head is kept, and "
-            f"they are taken to be {listed(names)}, in this order."
+            f"{weights} has no class names, so its head is kept; assuming the classes "
+            f"{join_names(names)}, in this order."
         )
     if set(own) == set(names):
         order = [own.index(name) for name in names]
         for head in model.heads:
             head.kernel.assign(np.take(head.kernel.numpy(), order, axis=1))
             head.bias.assign(np.take(head.bias.numpy(), order))
-        return f"The outputs of {weights} are put into the order {listed(names)}."
+        return f"The outputs of {weights} are reordered to {join_names(names)}."
     for head in model.heads:
         kernel = head.kernel_initializer(head.kernel.shape, dtype=head.kernel.dtype)
         head.kernel.assign(kernel)
@@ -68,6 +68,6 @@ def _notice(weights, own, names):
     if not (theirs and ours):
         theirs, ours = own, names
     return (
-        f"{weights} has other classes ({listed(theirs)}) than the data set "
-        f"({listed(ours)}), so its head is reinitialized."
+        f"The classes of {weights} ({join_names(theirs)}) differ from those of the "
+        f"data set ({join_names(ours)}), so its head is reinitialized."
     )

@@ -31,14 +31,14 @@ def read_log(file):
             check_form(entry, {"epoch": int}, "an epoch")
             check_form(list(entry.values()), [(int, float)], "an epoch")
             if entry.keys() != epochs[0].keys():
-                raise ValueError(f"epoch {entry['epoch']} has other values")
+                raise ValueError(f"epoch {entry['epoch']} has different metrics")
         numbers = [entry["epoch"] for entry in epochs]
         if numbers != sorted(set(numbers)):
             raise ValueError("its epochs are not in order")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{file} is damaged ({error!s:.200}); remove it to continue without the "
-            "epochs that it holds."
+            f"{file} is damaged ({error!s:.200}); remove it to continue without its "
+            "epochs."
         ) from error
     return epochs
 
@@ -151,7 +151,7 @@ def require_wandb():
         from wandb import init  # noqa: F401 - `import wandb` also finds a wandb folder
     except ImportError as error:
         raise ImportError(
-            "--wandb needs the package wandb, which is not installed: "
+            "--wandb requires the package wandb, which is not installed: "
             'pip install "keras_cbvit[wandb]"'
         ) from error
 

@@ -8,6 +8,7 @@ import dataclasses
 
 import keras
 
+from keras_cbvit.backend import is_on_cpu, keep_freed_memory
 from keras_cbvit.pretrained.publishing import check_publishable
 
 from ..data.fingerprints import dataset_fingerprint
@@ -49,6 +50,8 @@ def _train(task, experiment, command, held):
     training, run = experiment.training, experiment.run
     # Must come first: initializing the backend fixes its devices.
     with distribute(run.devices, training.global_batch_size):
+        if run.keep_freed_memory and is_on_cpu():
+            keep_freed_memory()
         experiment.check()
         task.check(experiment)
         fine_tuning.check(experiment)
@@ -79,7 +82,7 @@ def _train(task, experiment, command, held):
             check_publishable(expected, run.publish, run.weights_dir, run.overwrite)
         trainer = task.compile(model, experiment, batches)
         if is_first:
-            held.enter_context(run_folder.locked(run.folder))
+            held.enter_context(run_folder.lock(run.folder))
             run_folder.claim(task, experiment, command, dataset_fingerprint(dataset))
             print(
                 f"{dataset.description}: {len(dataset.train)} training and "
@@ -93,17 +96,17 @@ def _train(task, experiment, command, held):
             run.checkpoint_steps,
             write=is_first,
         )
-        held.enter_context(checkpoints.noted())
+        held.enter_context(checkpoints.add_checkpoint_note())
         evaluating = task.validation(model, experiment, batches)
         trackers = _trackers(run, held) if is_first else []
         _fit(trainer, batches, feed, evaluating, checkpoints, trackers, training, run)
     if broken := _broken_images(batches):
-        print(f"{broken} images could not be decoded and were left out.")
+        print(f"{broken} images could not be decoded and were skipped.")
     finished = fine_tuning.result(task.finish(model), training)
     if is_first:
         run_folder.save(finished, run.folder / "model.keras")
     if training.ema_decay is not None:
-        with callbacks.averaged(trainer):
+        with callbacks.use_averages(trainer):
             fine_tuning.complete(model, training)
             averages = fine_tuning.result(task.finish(model), training)
         if is_first:
@@ -144,8 +147,8 @@ def _notes(task, experiment):
     training, run = experiment.training, experiment.run
     return (
         f"{task.length(training)} in batches of {training.global_batch_size}, "
-        f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}; one run, so "
-        "the value has no spread. `config.json` of the run folder has every setting.\n"
+        f"{run.precision}, seed {run.seed}, on {keras.backend.backend()}. The results "
+        "are from a single run. Its folder contains all settings in `config.json`.\n"
     )
 
 

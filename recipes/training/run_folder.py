@@ -22,7 +22,7 @@ from ..machine import machine_info
 from .devices import device, thread_variables, threads
 
 
-def locked(folder):
+def lock(folder):
     """Creates a run folder and returns a context that locks it.
 
     The lock is released when the process ends, even by a crash.
@@ -36,8 +36,8 @@ def locked(folder):
         return filelock.FileLock(folder / "lock", timeout=0).acquire()
     except filelock.Timeout as error:
         raise ValueError(
-            f"Another process is training in {folder}; wait for it, or give another "
-            "folder."
+            f"Another process is training in {folder}; wait until it ends, or use "
+            "another folder."
         ) from error
 
 
@@ -93,12 +93,12 @@ def read_config(folder):
         found = read_json(file)
         check_form(found, _FORM)
         if "data" in found:  # the run can be resumed
-            check_form(found, _TO_GO_ON)
+            check_form(found, _RESUME_FORM)
     except (FileNotFoundError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(
-            f"{file} is missing or damaged ({reason}); remove {folder}, or give "
-            "another folder."
+            f"{file} is missing or damaged ({reason}); remove {folder}, or use another "
+            "folder."
         ) from error
     return found
 
@@ -113,7 +113,7 @@ _FORM = {
     "cpu": str,
     "cores": int,
 }
-_TO_GO_ON = {"data": FORM, "device": str, "threads": int, "thread_variables": dict}
+_RESUME_FORM = {"data": FORM, "device": str, "threads": int, "thread_variables": dict}
 
 
 def refuse_others(experiment, backend=None):
@@ -135,8 +135,8 @@ def _refuse_other_data(folder, data):
     found = read_config(folder)
     if "data" not in found:
         raise ValueError(
-            f"{folder / 'config.json'} does not say what data the run was trained on; "
-            "give another folder, or remove it."
+            f"{folder / 'config.json'} does not describe the data of the run; use "
+            "another folder, or remove this one."
         )
     differences = list(describe_differences(found["data"], data))
     _refuse(folder, "on other data", differences, "; ")
@@ -147,8 +147,8 @@ def refuse_other_test_data(folder, dataset):
     recorded = read_config(folder).get("data")
     if recorded is not None and recorded["test"] != dataset.test.fingerprint():
         raise ValueError(
-            f"{folder} holds a run that was evaluated on other test images; give its "
-            "--data-dir, or another --runs."
+            f"{folder} contains a run that was evaluated on other test images; set the "
+            "--data-dir of the run, or another --runs."
         )
 
 
@@ -156,8 +156,8 @@ def _refuse(folder, how, differences, separator):
     if differences:
         more = f" and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise ValueError(
-            f"{folder} holds a run {how} ({separator.join(differences[:5])}{more}); "
-            "give another folder, or remove it."
+            f"{folder} contains a run {how} ({separator.join(differences[:5])}{more}); "
+            "use another folder, or remove this one."
         )
 
 
@@ -182,8 +182,8 @@ def warn_elsewhere(folder):
     ]
     if differences:
         warnings.warn(
-            f"{folder} was begun with {'; '.join(differences)}: its weights will not "
-            "be bit for bit those of an uninterrupted run.",
+            f"{folder} was started with {'; '.join(differences)}, so its weights may "
+            "not be bit-for-bit equal to those of an uninterrupted run.",
             stacklevel=2,
         )
 
@@ -211,6 +211,7 @@ _FREE = (
     "tensorboard",
     "wandb",
     "report",
+    "keep_freed_memory",
 )
 
 
@@ -262,7 +263,7 @@ def model_file(name):
     path, _ = locate(Path(name) / "model.keras" if is_folder else name)
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path} is not a .keras file, which says what model it holds."
+            f"{path} is not a .keras file, the only format that describes its model."
         )
     return path
 

@@ -179,10 +179,10 @@ def large_png():
             "scan.tiff",
             "image/tiff",
             encoded(picture(9, 9), "TIFF"),
-            "scan.tiff is an image that this browser cannot decode;",
+            "scan.tiff cannot be decoded by this browser;",
         ),
         ("large.png", "image/png", large_png(), "large.png has 50.0 million pixels"),
-        ("cut.png", "image/png", PNG_FILES["odd"][:900], "cut.png is broken;"),
+        ("cut.png", "image/png", PNG_FILES["odd"][:900], "cut.png is damaged;"),
     ],
 )
 def test_a_bad_file_gets_a_sentence_and_the_page_goes_on(
@@ -221,7 +221,7 @@ def test_keyboard_alone_is_enough(page):
         page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
     status = page.locator("#status")
-    playwright.expect(status).to_contain_text("Most of it:")
+    playwright.expect(status).to_contain_text("Most frequent classes:")
     page.keyboard.press("ArrowUp")
     playwright.expect(status).to_contain_text("Ship. Plain:")
     page.keyboard.press("Tab")
@@ -237,7 +237,7 @@ def test_keyboard_alone_is_enough(page):
     [
         ("ship", "Ship. Plain: ship"),
         ("airplane", "Airplane. Plain: airplane"),
-        ("street", "Street. Most of it:"),
+        ("street", "Street. Most frequent classes:"),
     ],
 )
 def test_samples_on_a_phone(page, sample, status):

@@ -101,7 +101,7 @@ def test_metadata_say_how_to_feed_and_name(tmp_path):
         "image_size": [8, 12],
         "crop_fraction": 0.875,
         "interpolation": "bicubic",
-        "normalized": True,
+        "model_normalizes": True,
         "mean": [0.1, 0.2, 0.3],
         "std": [0.4, 0.5, 0.6],
     }

@@ -102,7 +102,7 @@ def test_the_runtime_predicts_what_the_model_predicts(format, kind, tmp_path):
     facts = json.loads((tmp_path / "export" / "model.json").read_text())
     assert facts["class_names"] == (None if kind == "features" else [*NAMES])
     assert facts["differences"] == found.differences
-    assert facts["preprocessing"]["normalized"] is True
+    assert facts["preprocessing"]["model_normalizes"] is True
 
 
 @pytest.mark.parametrize(

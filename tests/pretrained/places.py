@@ -28,7 +28,7 @@ def entry(name="vitcb_s.toy", content=FILE, **changes):
             "image_size": [8, 8],
             "crop_fraction": 0.875,
             "interpolation": "bicubic",
-            "normalized": True,
+            "model_normalizes": True,
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 1],
         },

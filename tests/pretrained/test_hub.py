@@ -188,7 +188,7 @@ def test_without_a_copy_and_without_an_answer_it_is_an_error(
     if is_offline:
         offline()
     with pytest.raises(
-        OSError, match="config.json is not in the hub's local cache"
+        OSError, match="config.json is not in the Hub's local cache"
     ) as error:
         hub.fetch(HANDLE)
     assert ("offline" in str(error.value)) == is_offline
@@ -200,7 +200,7 @@ def test_a_copy_without_its_weights_is_an_error_offline(start, offline):
     (hub.fetch(HANDLE) / "model.safetensors").unlink()
     offline()
     with pytest.raises(
-        OSError, match=r"model\.safetensors is not in the hub's local cache"
+        OSError, match=r"model\.safetensors is not in the Hub's local cache"
     ):
         hub.fetch(HANDLE)
 
@@ -224,7 +224,7 @@ def test_a_copy_without_its_weights_is_an_error_offline(start, offline):
             "or is private; for a private one, set HF_TOKEN",
         ),
         ("hf://refused/gated", "it is gated; accept its terms on its page"),
-        ("hf://refused/busy", r"config\.json is not in the hub's local cache .*503"),
+        ("hf://refused/busy", r"config\.json is not in the Hub's local cache .*503"),
         (f"{HANDLE}@nowhere", "the repository has no revision nowhere"),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_record_says_what_was_published(tmp_path):
             image_size=[8, 12],
             crop_fraction=0.875,
             interpolation="bicubic",
-            normalized=True,
+            model_normalizes=True,
             mean=[0.485, 0.456, 0.406],
             std=[0.229, 0.224, 0.225],
         ),
@@ -222,7 +222,8 @@ def test_a_upernet_comes_back_by_its_name_in_float32(dtype, tmp_path, monkeypatc
         tolerance = 1e-5 if dtype == "float32" else 0.1
         assert_close(found, expected, atol=tolerance * scale)
     card = published_file(tmp_path, name, ".md").read_text()
-    assert "any height and width that patches divide, 3 channels, values 0–255" in card
+    shape = "any height and width divisible by the patch size, 3 channels"
+    assert f"{shape}, values 0–255" in card
     assert f'model = keras_cbvit.load_model("{name}")' in card
     with pytest.raises(ValueError, match=r"load it with keras_cbvit\.load_model"):
         keras_cbvit.ViTCB(weights=name)
@@ -234,7 +235,7 @@ def test_the_preprocessing_of_a_upernet_is_that_of_its_vit():
     backbone = keras_cbvit.feature_pyramid(vit, range(4))
     model = keras_cbvit.SegmentationModel(backbone, 3, 4)
     found = publishing.preprocessing_of(model)
-    assert not found.normalized
+    assert not found.model_normalizes
     assert found.mean == [0.1, 0.2, 0.3]
     assert found.image_size is None
 
@@ -644,7 +645,7 @@ def test_a_process_that_is_killed_leaves_the_old_version_or_the_new_one(
     overwrite, after, signal_number, tmp_path
 ):
     def put(content):
-        with publishing._locked(tmp_path):
+        with publishing._lock(tmp_path):
             card = f"card of {content}"
             new = record(content=content)
             publishing._put(new, content, card, tmp_path, overwrite=True)

@@ -76,7 +76,10 @@ def without(field):
         ),
         ([entry(preprocessing={"size": 3})], "has the unknown field 'size'"),
         ([entry(preprocessing={"mean": ["a"]})], "field 'mean' .* is 'a', not a float"),
-        ([entry(preprocessing={"normalized": 1})], "'normalized' .* is 1, not a bool"),
+        (
+            [entry(preprocessing={"model_normalizes": 1})],
+            "'model_normalizes' .* is 1, not a bool",
+        ),
         ([entry(evaluations=None)], "'evaluations' .* is None, not a list"),
         ([entry(evaluations=[3])], "'evaluations' .* is 3, not a Evaluation"),
         ([entry(evaluations=[{}])], "'evaluations' .* has no field 'command'"),

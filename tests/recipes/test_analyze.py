@@ -168,7 +168,10 @@ def test_what_cannot_be_analyzed_is_refused_with_a_sentence(tmp_path):
         ([tmp_path / "none.keras"], "does not exist"),
         ([tmp_path], r"model\.keras' does not exist"),
         ([tmp_path / "t.keras", "--photo", tmp_path / "none.png"], "No such file"),
-        ([tmp_path / "t.keras", "--on", tmp_path / "none"], "There is no folder"),
+        (
+            [tmp_path / "t.keras", "--on", tmp_path / "none"],
+            "The folder .* does not",
+        ),
         (["vitcb_ti.nothing"], "no weights 'vitcb_ti.nothing'"),
         ([tmp_path / "f.keras", "--images", "0"], "images=0 must be at least 1"),
     ):

@@ -126,14 +126,14 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     nameless, images, tmp_path
 ):
     message = (
-        r"nameless\.keras does not know the names of its classes: they are taken to be "
+        r"nameless\.keras has no class names; assuming "
         "0, 1, 2, 3, 4 and 5 more, in this order"
     )
     with pytest.warns(UserWarning, match=message):
         (row,) = rows_of(tmp_path, nameless, "--on", "digits")
     assert row["right"] == images[2].sum()
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--dataset", "digits"]
-    with pytest.warns(UserWarning, match="does not know the names of its classes"):
+    with pytest.warns(UserWarning, match="has no class names"):
         publish.main(
             [str(nameless), "vitcb_toy.v1", *facts, "--weights-dir", str(tmp_path)]
         )
@@ -188,7 +188,7 @@ def test_the_head_of_classes_in_another_order_is_put_into_it(tmp_path, options):
     source = save_named(tmp_path / "a.keras", ["cat", "dog", "eel"], **options)
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
     said = fit_head(model, ("eel", "cat", "dog"), "a.keras")
-    assert said == "The outputs of a.keras are put into the order eel, cat, dog."
+    assert said == "The outputs of a.keras are reordered to eel, cat, dog."
     assert model.class_names == ("eel", "cat", "dog")
     expected = predict(source)[:, [2, 0, 1]]
     np.testing.assert_allclose(predict(model), expected, rtol=1e-5)
@@ -200,8 +200,8 @@ def test_the_head_of_other_classes_is_reinitialized(tmp_path, options):
     model = keras_cbvit.ViTCB(weights=tmp_path / "a.keras", classes=3)
     said = fit_head(model, ("cat", "dog", "fox"), "a.keras")
     assert said == (
-        "a.keras has other classes (eel) than the data set (fox), so its head is "
-        "reinitialized."
+        "The classes of a.keras (eel) differ from those of the data set (fox), so its "
+        "head is reinitialized."
     )
     assert model.class_names == ("cat", "dog", "fox")
     found, before = values(model), values(source)
@@ -227,16 +227,17 @@ def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
             ("x", "y"),
             "a.keras has 3 classes, not the 2 of the data set, so its",
         ),
-        ("b.keras", ("x", "y"), "b.keras has no head, so a new one is trained."),
+        ("b.keras", ("x", "y"), "b.keras has no head, so a new head is trained."),
         (
             "c.keras",
             ("cat", "dog"),
-            "c.keras has other classes (cat, dog, eel) than the data set (cat, dog)",
+            "The classes of c.keras (cat, dog, eel) differ from those of the data set "
+            "(cat, dog)",
         ),
         (
             "a.keras",
             ("x", "y", "z"),
-            "its head is kept, and they are taken to be x, y, z",
+            "its head is kept; assuming the classes x, y, z",
         ),
     ):
         weights = str(tmp_path / file)
@@ -283,7 +284,7 @@ def test_training_goes_on_from_a_run_of_other_classes(
     assert_same_values(values(same), values(keras_cbvit.load_model(model_file)))
     other = trained("other", dataset=str(tmp_path / "set.npz"))
     assert (
-        f"{model_file} has other classes (0) than the data set (nil), so its head is "
+        f"The classes of {model_file} (0) differ from those of the data set (nil), so"
         in capsys.readouterr().out
     )
     assert other.class_names == tuple(names)

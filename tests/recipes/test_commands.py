@@ -79,20 +79,27 @@ def test_unknown_options_and_wrong_values_are_refused_by_name(arguments, named, 
 
 
 @pytest.mark.parametrize(
-    "package, advice",
+    "package, message, expected",
     [
-        ("tyro", 'pip install "keras_cbvit[recipes]"'),
-        ("jax", 'pip install "keras_cbvit[jax]"'),
+        (
+            "tyro",
+            "No module named 'tyro'",
+            "train requires the package tyro, which is not installed: "
+            'pip install "keras_cbvit[recipes]"',
+        ),
+        ("jax", "The package's own words.", "The package's own words."),
     ],
 )
-def test_missing_packages_are_named_with_their_extra(package, advice, monkeypatch):
+def test_missing_packages_are_named_with_their_extra(
+    package, message, expected, monkeypatch
+):
     def import_module(*_):
-        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+        raise ModuleNotFoundError(message, name=package)
 
     monkeypatch.setattr(cli.importlib, "import_module", import_module)
     with pytest.raises(SystemExit) as exit:
         cli.main(["train", "digits"])
-    assert package in exit.value.code and exit.value.code.endswith(advice)
+    assert exit.value.code == expected
 
 
 def test_missing_modules_of_the_recipes_are_no_missing_packages(monkeypatch):

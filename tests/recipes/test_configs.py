@@ -8,7 +8,6 @@ import keras_cbvit
 from recipes.train import main, train
 from tests.recipes import imagenet
 from tests.recipes.small import network_options, read_log, small
-from tests.tiny import first_on_each_backend
 
 pytestmark = pytest.mark.slow
 
@@ -25,17 +24,8 @@ DATA = {
 }
 
 
-# These train on the digits, as `digits` does.
-ALIKE = ("cifar10", "cifar10_mini", "imagenet")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.any_backend if name in ALIKE else [])
-        for name in DATA
-    ],
-)
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", DATA)
 def test_smoke_of_every_config(name, tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run"), *DATA[name]]
     main([name, *options, *network_options()])
@@ -94,7 +84,8 @@ def test_the_full_policy_runs_from_pictures_to_both_evaluations(pictures, tmp_pa
     assert epoch["val_ema_loss"] != epoch["val_loss"]
 
 
-@pytest.mark.parametrize("parts", first_on_each_backend([2, 4]))
+@pytest.mark.any_backend
+@pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, parts):
     # At a constant rate; each of its steps has one, also those that only sum up.
     batch = {"global_batch_size": 356, "base_learning_rate": 1e-2 * 1024 / 356}

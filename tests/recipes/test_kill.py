@@ -13,7 +13,8 @@ from recipes.training.callbacks import Checkpoints
 from tests.recipes.small import network_options
 from tests.tiny import assert_same_values, values
 
-pytestmark = pytest.mark.slow
+# `test_network.py` and `test_fine_tuning.py` test resuming on each backend.
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 
 OPTIONS = [
     *("--epochs", "2", "--warmup-epochs", "1", "--global-batch-size", "256"),

@@ -93,7 +93,7 @@ def test_a_class_that_is_right_everywhere_or_nowhere_has_no_average_precision():
 
 
 def test_predictions_that_are_not_finite_are_refused():
-    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
         measures(np.array([[np.nan, 1.0]]), np.array([[True, False]]))
 
 
@@ -137,7 +137,7 @@ def test_a_file_without_splits_sets_every_fifth_image_aside(tmp_path):
             "picture,labels\na.png,x\n",
             "has the columns picture, labels; it must have image",
         ),
-        ("image,labels\nnone.png,a|b\n", "line 2: there is no image .*none.png"),
+        ("image,labels\nnone.png,a|b\n", "line 2: the image .*none.png does not exist"),
         ("image,a,b\n0.png,1,2\n", "line 2, b is '2'; it must be 0 or 1"),
         ("image,labels\n0.png\n", "line 2 does not have 2 columns"),
         ("image,a, a\n0.png,1,0\n", "own.csv has the column a twice"),
@@ -167,7 +167,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
     file = write_set(tmp_path, 10)
     text = file.read_text()
     (tmp_path / "test.csv").write_text(text)
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*train\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*train\.csv"):
         load_multi_label(Data(dataset=str(tmp_path), image_size=(8, 8)))
     file.write_text(text.replace(",train", ",test"))
     data = Data(dataset=str(file), image_size=(8, 8))
@@ -204,7 +204,7 @@ def test_every_column_is_a_class_and_one_without_images_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.csv. Give a CSV file"):
+    with pytest.raises(FileNotFoundError, match="none.csv does not exist. Pass a CSV"):
         load_multi_label(Data(dataset=str(tmp_path / "none.csv")))
 
 
@@ -257,7 +257,7 @@ def test_other_labels_of_the_same_images_are_other_data(trained, tmp_path):
         train(again)
     text = file.read_text()
     file.write_text(text.replace("0.png,", "0.png,red|", 1))
-    with pytest.raises(ValueError, match="run holds a run on other data"):
+    with pytest.raises(ValueError, match="run contains a run on other data"):
         train(again)
 
 

@@ -150,5 +150,5 @@ def test_a_folder_and_a_crop_are_measured_again_by_name(
     # The crop counts: other pixels give another loss.
     (whole,) = evaluate.evaluate(dataclasses.replace(found, crop_fraction=1.0))
     assert abs(whole["loss"] - row["loss"]) > 1e-3
-    with pytest.raises(SystemExit, match="There is no folder /.*set"):
+    with pytest.raises(SystemExit, match="The folder /.*set does not exist"):
         evaluate.main(["vitcb_toy.mine"])

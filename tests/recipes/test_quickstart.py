@@ -13,6 +13,7 @@ from tests.pretrained.places import published_file
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.any_backend
 def test_the_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     config = digits.config()
     short = dataclasses.replace(

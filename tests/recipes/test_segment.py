@@ -21,7 +21,8 @@ from tests.recipes.html import Page
 from tests.recipes.small import interrupted, read_log
 from tests.tiny import assert_same_values, values
 
-pytestmark = pytest.mark.slow
+# On TensorFlow and JAX, `training/test_segmentation_devices.py` trains the same model.
+pytestmark = [pytest.mark.any_backend, pytest.mark.slow]
 
 NETWORK = Network(
     patch_size=4,
@@ -76,7 +77,7 @@ def small(folder, run_dir, **changes):
             warmup_iterations=1,
             evaluation_iterations=4,
         ),
-        augmentation=Augmentation(most_of_one_class=0.9, photometric=False),
+        augmentation=Augmentation(max_class_fraction=0.9, photometric=False),
         run=Run(run_dir=run_dir, checkpoint_steps=6, report=False),
     )
     for group in dataclasses.fields(experiment):
@@ -136,7 +137,6 @@ def test_the_saved_model_is_the_one_that_was_evaluated(finished):
     assert len(shown.images) == 3 * 5
 
 
-@pytest.mark.any_backend
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_path):
     experiment, whole, _ = finished
     parts = small(folder, tmp_path / "run")
@@ -152,14 +152,12 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(finished, folder, tmp_p
     assert numbers(tmp_path / "run") == numbers(experiment.run.run_dir)
 
 
-@pytest.mark.any_backend
 def test_a_folder_of_other_settings_is_refused(finished, folder):
     experiment = small(folder, finished[0].run.run_dir, learning_rate=1e-3)
     with pytest.raises(ValueError, match=r"\(learning_rate=0\.02, not 0\.001\)"):
         recipe.train(experiment)
 
 
-@pytest.mark.any_backend
 def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     options = {"iterations": 4, "learning_rate": 1e-3}
     losses = []
@@ -173,7 +171,6 @@ def test_mixed_bfloat16_stays_near_float32(finished, folder, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-@pytest.mark.any_backend
 def test_smoke_runs_the_whole_command(folder, tmp_path):
     options = ["--smoke", "--run-dir", str(tmp_path / "run"), "--dataset", str(folder)]
     options += ["--image-size", "24", "32", "--scale", "24", "64"]
@@ -208,13 +205,12 @@ def test_smoke_runs_the_whole_command(folder, tmp_path):
         ({"warmup_ratio": 2.0}, "warmup_ratio=2.0 must be between 0 and 1"),
         ({"resize": (2.0, 0.5)}, r"resize=\(2\.0, 0\.5\) must be two positive factors"),
         ({"scale": (0, 4)}, r"scale=\(0, 4\) must be two sides"),
-        ({"most_of_one_class": 1.5}, "most_of_one_class=1.5 must be between 0 and 1"),
-        ({"dataset": "./none"}, "There is no folder none"),
-        ({"class_names": ()}, "There are 0 class names"),
+        ({"max_class_fraction": 1.5}, "max_class_fraction=1.5 must be between 0 and 1"),
+        ({"dataset": "./none"}, "The folder none does not exist"),
+        ({"class_names": ()}, "class_names has 0 names"),
         ({"class_names": ("red", "green", "red")}, "--class-names has 'red' twice"),
     ],
 )
-@pytest.mark.any_backend
 def test_settings_that_cannot_work_end_with_a_sentence(
     folder, tmp_path, changes, message
 ):
@@ -223,7 +219,6 @@ def test_settings_that_cannot_work_end_with_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.any_backend
 def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
     for split in ("train", "val"):
         for place in ("images", "labels"):
@@ -245,7 +240,6 @@ def test_masks_whose_object_is_ignored_stop_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.any_backend
 def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
     def build_broken(*arguments):
         model = build_segmenter(*arguments)
@@ -258,7 +252,6 @@ def test_a_loss_that_is_not_finite_stops(folder, tmp_path, monkeypatch):
         recipe.train(small(folder, tmp_path / "run"))
 
 
-@pytest.mark.any_backend
 def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     augmentation = dataclasses.asdict(NO_AUGMENTATION)
     options = {"iterations": 40, "evaluation_iterations": 40, "learning_rate": 5e-2}
@@ -267,7 +260,6 @@ def test_without_augmentation_and_with_one_picture_it_learns(folder, tmp_path):
     assert read_log(tmp_path / "run")[-1]["val_mean_iou"] > 0.9
 
 
-@pytest.mark.any_backend
 def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     asked = []
     monkeypatch.setattr(recipe, "train", lambda experiment, _: asked.append(experiment))
@@ -281,7 +273,6 @@ def test_another_model_does_not_keep_the_sizes_of_the_config(monkeypatch):
     assert weights == [None, None, "vitcb_mini.cifar10"]
 
 
-@pytest.mark.any_backend
 def test_ade20k_is_trained_as_xcit_does():
     config = importlib.import_module("recipes.configs.ade20k").config()
     assert len(set(config.data.class_names)) == 150
@@ -298,7 +289,6 @@ def test_ade20k_is_trained_as_xcit_does():
     assert augmentation == Augmentation((0.5, 2.0), 0.75, True, True)
 
 
-@pytest.mark.any_backend
 def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
     short, full = (
         importlib.import_module(f"recipes.configs.{name}").config()
@@ -310,7 +300,6 @@ def test_the_shorter_training_on_ade20k_differs_in_its_length_alone():
 
 
 @pytest.mark.parametrize("name", ["ade20k", "ade20k_40k", "camvid", "camvid_mini"])
-@pytest.mark.any_backend
 def test_a_config_says_its_command(name):
     module = importlib.import_module(f"recipes.configs.{name}")
     assert f"python -m recipes.train {name}" in module.__doc__

@@ -14,7 +14,7 @@ from recipes import evaluate, figures, publish, train
 from recipes.configs import camvid_mini
 from recipes.data.segmentation.pairs import load_pairs
 from recipes.evaluation import segmenters
-from recipes.evaluation.pixels import measure, predicted
+from recipes.evaluation.pixels import measure, predict_pairs
 from recipes.evaluation.segmenters import data_of
 from tests.recipes.printed import without_padding
 from tests.recipes.published import published_file, records_in
@@ -108,8 +108,8 @@ def test_the_record_is_of_the_run(run, place):
     # The pictures have three of the eleven classes.
     assert measured.notes.startswith(
         f"whole images at the scale 48×64, {found['pixels']:,} "
-        f"labeled pixels, mean IoU over {found['classes_counted']} of 11 classes: "
-        "neither labeled nor predicted is "
+        f"labeled pixels, mean IoU over {found['classes_counted']} of 11 classes; "
+        "neither labels nor predictions contain "
     )
     assert record.trained_on == "camvid, 8 images"
     assert record.class_names == list(config.class_names)
@@ -203,12 +203,12 @@ def test_classes_that_the_model_does_not_know_are_refused(run, place, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     model.class_names = ["heaven", *model.class_names[1:]]
     model.save(tmp_path / "run" / "model.keras")
-    message = "The labels are of the classes sky, but .*run has only heaven, b"
+    message = "The labels have the classes sky, but .*run has only heaven, b"
     options = ["--data-dir", str(place)]
     with pytest.raises(SystemExit, match=message):
         evaluate.main([str(tmp_path / "run"), *options])
     facts = ["--trained-on", "noise", "--recipe", "by hand", "--weights-dir"]
-    with pytest.raises(SystemExit, match="The labels are of the classes sky, but"):
+    with pytest.raises(SystemExit, match="The labels have the classes sky, but"):
         file = str(tmp_path / "run" / "model.keras")
         publish.main([file, "upernet_toy.own", *facts, str(tmp_path / "w"), *options])
 
@@ -221,9 +221,7 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
     model = keras_cbvit.load_model(run / "model.keras")
     model.class_names = None
     model.save(tmp_path / "run" / "model.keras")
-    with pytest.warns(
-        UserWarning, match="does not know the names of its classes: they"
-    ):
+    with pytest.warns(UserWarning, match="has no class names; assuming"):
         first, second = evaluated(
             tmp_path, str(run), str(tmp_path / "run"), "--data-dir", str(place)
         )
@@ -265,7 +263,7 @@ def test_what_models_predict_is_drawn_beside_the_truth(run, place, known, monkey
     model = keras_cbvit.load_model(NAME)
     data = data_of(NAME, {"data_dir": place})
     pairs = load_pairs(data).test
-    found = list(predicted(model, pairs, data.scale, batch_size=1))
+    found = list(predict_pairs(model, pairs, data.scale, batch_size=1))
     assert len(drawn["rows"]) == 4
     for row, index in zip(drawn["rows"], (0, 1, 3, 4), strict=True):
         _, labels, prediction = next(each for each in found if each[0] == index)
@@ -373,7 +371,7 @@ def test_a_record_keeps_its_own_scale_whatever_its_tag(
 def test_a_file_in_no_run_folder_says_that_it_needs_one(run, place, tmp_path):
     file = tmp_path / f"{NAME}.keras"
     shutil.copy(run / "model.keras", file)
-    message = r"camvid_mini\.keras does not say what its classes, labels and scale are"
+    message = r"camvid_mini\.keras is not in a run folder and has no record"
     facts = ["--trained-on", "noise", "--recipe", "by hand"]
     options = [*facts, "--data-dir", str(place), "--weights-dir", str(tmp_path / "w")]
     with pytest.raises(SystemExit, match=message):
@@ -408,7 +406,7 @@ def test_what_is_drawn_is_refused_before_it_is_measured(run, place, tmp_path):
     options = ["--data-dir", str(place), "--figure", str(tmp_path / "both.png")]
     with (
         mock.patch.object(segmenters, "measure", side_effect=AssertionError),
-        pytest.raises(SystemExit, match="cannot be drawn beside each other"),
+        pytest.raises(SystemExit, match="one figure cannot show them all"),
     ):
         evaluate.main([str(run), other, *options])
     # The size of the crops in training is another matter.
@@ -429,7 +427,7 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
         str(tmp_path / "classifier.keras"),
     )
     for arguments, message in (
-        ([alone], "does not say what its classes, labels and scale are"),
+        ([alone], "is not in a run folder and has no record"),
         ([NAME, classifier], r"but .*classifier\.keras for classification"),
         (
             [NAME, "--under", "fgsm"],
@@ -441,9 +439,9 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
         ),
         (
             [str(tmp_path / "broken")],
-            r"config\.json is not that of a run of recipes\.train",
+            r"config\.json was not written by a segmentation run",
         ),
-        ([NAME, "--on", "./none"], "There is no folder"),
+        ([NAME, "--on", "./none"], "The folder .* does not exist"),
         (
             [classifier, "--figure", "a.png"],
             "figure= applies only to segmentation models",

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_cbvit import hdf5
 from keras_cbvit.files import InMemory
-from keras_cbvit.hdf5 import damaged
+from keras_cbvit.hdf5 import damage_error
 from keras_cbvit.internals import layers_within
 from keras_cbvit.models.base import STATE
 from keras_cbvit.models.size import count_weights
@@ -108,7 +108,7 @@ def load(path: Path) -> keras.Model:
                 f"{path} has a Lambda layer, which would run code from the file; if "
                 "you trust it, use keras.saving.load_model(..., safe_mode=False)."
             ) from error
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     for weight in model.trainable_weights:
         values = keras.ops.convert_to_numpy(weight)
         check_values(path, weight.path, values, np.finfo("float64").max)
@@ -119,7 +119,7 @@ def check_values(path: Path, name: str, values: np.ndarray, most: float) -> None
     """Raises a ValueError unless all values are finite and at most `most`."""
     least, largest = float(values.min(initial=0)), float(values.max(initial=0))
     if not -most <= least <= largest <= most:
-        raise damaged(path, f"{name} has values that are not finite or too large")
+        raise damage_error(path, f"{name} has values that are not finite or too large")
 
 
 def _open(path):
@@ -133,9 +133,9 @@ def _open(path):
     except MemoryError:
         raise
     except Exception as error:  # zipfile, zlib, json and h5py raise many types
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
-        raise damaged(path, f"{_CONFIG} does not describe a model")
+        raise damage_error(path, f"{_CONFIG} does not describe a model")
     return found, file
 
 
@@ -157,14 +157,14 @@ def _read_vit_config(path, config, file):
 
 def _check_spec(path, config, file):
     if unknown := sorted(config.keys() - {"spec", *STATE}):
-        raise damaged(path, f"its model has the unknown argument {unknown[0]:.80}")
+        raise damage_error(path, f"its model has the unknown argument {unknown[0]:.80}")
     names = config.get("class_names")
     if names is not None and not isinstance(names, list):
-        raise damaged(path, "the class names of its model are not a list")
+        raise damage_error(path, "the class names of its model are not a list")
     try:
         spec = ViTSpec(**config["spec"])
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"its spec is not valid: {error}") from error
+        raise damage_error(path, f"its spec is not valid: {error}") from error
     _check_count(path, file, count_weights(spec))
     return spec
 
@@ -190,7 +190,9 @@ def _check_count(path, file, weights):
     with zipfile.ZipFile(file) as archive:
         size = archive.getinfo(_WEIGHTS).file_size
     if weights > MOST_PER_BYTE * size:
-        raise damaged(path, f"its model has {weights:.3g} weights in {size:,} bytes")
+        raise damage_error(
+            path, f"its model has {weights:.3g} weights in {size:,} bytes"
+        )
 
 
 def _check_parts(archive, size):
@@ -213,7 +215,7 @@ def _weights(path, file):
     except MemoryError:
         raise
     except Exception as error:  # h5py raises many types
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def _cause(error):

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_cbvit.hdf5 import damaged
+from keras_cbvit.hdf5 import damage_error
 from keras_cbvit.models.spec import IMAGENET_MEAN, IMAGENET_STD
 from keras_cbvit.models.vision_transformer import HEAD
 from keras_cbvit.pretrained.formats import keras_files
@@ -109,7 +109,7 @@ def read_folder(path: Path) -> Content:
     try:
         return _read(layers, backbone, task, converter, str(path))
     except KeyError as error:
-        raise damaged(path, f"its configuration has no key {error}") from error
+        raise damage_error(path, f"its configuration has no key {error}") from error
 
 
 def _description(instance):
@@ -125,7 +125,7 @@ def _read_json(path):
         found = json.loads(path.read_bytes())
         return {"class_name": str(found["class_name"]), "config": {**found["config"]}}
     except (ValueError, TypeError, KeyError) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def _read(layers, backbone, task, converter, source):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_cbvit.hdf5 import damaged
+from keras_cbvit.hdf5 import damage_error
 
 SAFETENSORS, PICKLES = (".safetensors",), (".pth", ".pt", ".bin")
 SUFFIXES = (*SAFETENSORS, *PICKLES)
@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
         path = _weights_in(path)
     parts = [path]
     if path.name.endswith(INDEX):
-        parts = [path.with_name(name) for name in listed_parts(path)]
+        parts = [path.with_name(name) for name in list_parts(path)]
     found = {}
     for part in parts:
         if not part.is_file():
@@ -154,13 +154,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     if not isinstance(found, dict):
-        raise damaged(path, "it is not a JSON object")
+        raise damage_error(path, "it is not a JSON object")
     return found
 
 
-def listed_parts(index: Path) -> list[str]:
+def list_parts(index: Path) -> list[str]:
     """Returns the names of the weights files that an index lists.
 
     Raises:
@@ -171,9 +171,11 @@ def listed_parts(index: Path) -> list[str]:
     for name in names:
         # Only files in the same folder.
         if not isinstance(name, str) or Path(name).name != name:
-            raise damaged(index, f"it lists {name!r:.80}, which is not a file name")
+            raise damage_error(
+                index, f"it lists {name!r:.80}, which is not a file name"
+            )
     if not names:
-        raise damaged(index, "it lists no files")
+        raise damage_error(index, "it lists no files")
     return list(dict.fromkeys(names))
 
 
@@ -193,9 +195,11 @@ def _weights_in(folder):
     for name in FILES:
         if (folder / name).is_file():
             return folder / name
+    own = sorted(folder.glob("*.keras"))  # of a run, for instance
+    advice = f" Pass the file {str(own[0])!r} instead." if own else ""
     raise ValueError(
         f"{folder} has no weights in Hugging Face's layout; it has none of the files "
-        f"{', '.join(FILES)}."
+        f"{', '.join(FILES)}.{advice}"
     )
 
 
@@ -209,7 +213,7 @@ def _read_safetensors(path):
     try:
         parts = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     arrays = {}
     for name, part in parts:
         if part["dtype"] not in _DTYPES:
@@ -244,7 +248,7 @@ def _unpickle(path):
     except (MemoryError, ImportError, PermissionError):
         raise
     except Exception as error:  # zipfile, pickle and torch raise many types
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} contains a {type(found).__name__}, not a state dict.")
     return found

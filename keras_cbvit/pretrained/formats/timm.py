@@ -1,7 +1,7 @@
 """Reads Vision Transformers of timm and DeiT: state dicts and live models.
 
 Most of the spec follows from the names and shapes of the weights; the rest comes from
-the configuration on timm's hub or from the live model. For weights without either, the
+timm's configuration on the Hub or from the live model. For weights without either, the
 rest comes from the user's arguments, or else from DeiT's conventions.
 
 Not supported and ignored: the attention pooling of SigLIP's models with its head, and
@@ -83,7 +83,7 @@ def read(
         arrays: NumPy arrays or torch tensors by timm's names, such as
             `"blocks.0.attn.qkv.weight"`, or by those in the files of DeiT, DINO, DINOv2
             and MAE.
-        config: the `config.json` of timm's hub, or `None`.
+        config: the `config.json` of timm on the Hub, or `None`.
         source: name of the source in messages.
         given: fields of `ViTSpec` from the user. `num_heads`, `epsilon`, `activation`,
             `mean`, `std` and the grid of patches are used if the configuration does not

@@ -56,7 +56,7 @@ def draw(random, number, policy):
     return drawn
 
 
-def augment(image, labels, size, scale, most_of_one_class, drawn):
+def augment(image, labels, size, scale, max_class_fraction, drawn):
     """Resizes, crops, flips, distorts and pads an image and its labels.
 
     Args:
@@ -64,7 +64,7 @@ def augment(image, labels, size, scale, most_of_one_class, drawn):
         labels: classes of the pixels, uint8 of shape `(height, width)`.
         size: the output `(height, width)`.
         scale: the short and the long side for a ratio of 1, see `scaled_size`.
-        most_of_one_class: see `crop_box`.
+        max_class_fraction: see `crop_box`.
         drawn: the image's random numbers from `draw`.
 
     Returns:
@@ -76,7 +76,7 @@ def augment(image, labels, size, scale, most_of_one_class, drawn):
     image = resize(image, scaled_size(image.size, scale))
     labels = Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST)
     labels = np.asarray(labels)
-    box = crop_box(labels, size, drawn["corners"], most_of_one_class)
+    box = crop_box(labels, size, drawn["corners"], max_class_fraction)
     left, top, right, bottom = box
     image, labels = image.crop(box), labels[top:bottom, left:right]
     if drawn.get("flip"):
@@ -108,7 +108,7 @@ def resize(image, size):
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def crop_box(labels, size, corners, most_of_one_class):
+def crop_box(labels, size, corners, max_class_fraction):
     """Returns the first crop that no class dominates, or else the last.
 
     Crops of a single class are rejected; ignored pixels belong to no class. This is
@@ -120,7 +120,7 @@ def crop_box(labels, size, corners, most_of_one_class):
         size: `(height, width)` of the crop, which is smaller if the image is.
         corners: numbers of 0–1 for the upper and left edge of each crop to try, of
             shape `(crops, 2)`; the last is not checked.
-        most_of_one_class: upper bound, exclusive, of the largest class's fraction of
+        max_class_fraction: upper bound, exclusive, of the largest class's fraction of
             the labeled pixels; 1 accepts the first crop unchecked.
 
     Returns:
@@ -132,12 +132,12 @@ def crop_box(labels, size, corners, most_of_one_class):
         top = int(for_top * (labels.shape[0] - height + 1))
         left = int(for_left * (labels.shape[1] - width + 1))
         boxes.append((left, top, left + width, top + height))
-    if most_of_one_class >= 1:
+    if max_class_fraction >= 1:
         return boxes[0]
     for left, top, right, bottom in boxes[:-1]:
         counts = np.bincount(labels[top:bottom, left:right].ravel(), minlength=256)
         counts = counts[:IGNORED]
-        if 0 < counts.max() < most_of_one_class * counts.sum():
+        if 0 < counts.max() < max_class_fraction * counts.sum():
             return left, top, right, bottom
     return boxes[-1]
 

@@ -64,7 +64,7 @@ class TrainingCrops(Steps):
             labels,
             self.size,
             self.scale,
-            self.augmentation.most_of_one_class,
+            self.augmentation.max_class_fraction,
             {name: values[part] for name, values in drawn.items()},
         )
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_cbvit.classes import listed
+from keras_cbvit.classes import join_names
 
 from ...machine import cores
 from .pairs import IGNORED
@@ -44,7 +44,7 @@ def check_occurrence(dataset, where):
         ]
         message = (
             f"{where}: none of the {len(pairs)} {split} images has pixels of "
-            f"{listed(names)}; the labels found are {listed(found, 20)}."
+            f"{join_names(names)}; the labels found are {join_names(found, 20)}."
         )
         if len(dataset.class_names) - len(missing) < least:
             raise ValueError(f"{message} Set --class-names and --ignored-label.")

@@ -154,7 +154,7 @@ class Pairs(Sequence):
         pairs.indices = indices
         return pairs
 
-    def renumbered(self, numbers, classes):
+    def renumber(self, numbers, classes):
         """Returns the same pairs with renumbered classes.
 
         Args:
@@ -189,7 +189,7 @@ def check_classes(number):
     """Raises a ValueError if 8-bit labels cannot represent the number of classes."""
     if not 0 < number < _UNKNOWN:
         raise ValueError(
-            f"There are {number} class names, but 8-bit labels support 1 to "
+            f"class_names has {number} names, but 8-bit labels support 1 to "
             f"{_UNKNOWN - 1} classes. Set --class-names."
         )
 
@@ -233,9 +233,10 @@ def load_pairs(data):
             builder = prepare(data, data.train_split, data.test_split)
         except UnknownDatasetError as error:
             raise MissingDatasetError(
-                f"There is no folder {folder.absolute()}, and TFDS has no data set "
-                f"{data.dataset!r}. Set --dataset (--on of recipes.evaluate) to the "
-                "path of a folder, or to its name and --data-dir to its parent folder."
+                f"The folder {folder.absolute()} does not exist, and TFDS has no data "
+                f"set {data.dataset!r}. Set --dataset (--on of recipes.evaluate) to "
+                "the path of a folder, or to its name and --data-dir to its parent "
+                "folder."
             ) from error
         train, test = (
             _tfds(data, builder, split) for split in (data.train_split, data.test_split)
@@ -263,7 +264,7 @@ def _places(folder, split):
     """Returns the folders of a split's images and labels."""
     if not folder.is_dir():
         raise MissingDatasetError(
-            f"There is no folder {folder}. It must contain {split}/images and "
+            f"The folder {folder} does not exist. It must contain {split}/images and "
             f"{split}/labels, or images/{split} and annotations/{split} as in ADE20K, "
             "with labels as PNG files named like the images."
         )

@@ -144,6 +144,12 @@ def test_the_configuration_of_another_program_is_none(tmp_path):
 # What is wrong.
 
 
+def test_a_run_folder_is_answered_with_its_file(tmp_path):
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(ValueError, match=r"Pass the file '.*model\.keras' instead\.$"):
+        state_dicts.read(tmp_path)
+
+
 class Code:
     """What a pickle may do when it is read."""
 

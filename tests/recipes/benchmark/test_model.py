@@ -52,7 +52,7 @@ def test_models_are_measured_beside_their_peers(peers, tmp_path, capsys, monkeyp
     ours = {benchmark.CB: benchmark.OURS[benchmark.CB]}  # each takes long to compile
     monkeypatch.setattr(benchmark, "OURS", ours)
     file, picture = tmp_path / "result.json", tmp_path / "bars.png"
-    files = ["--json", str(file), "--picture", str(picture)]
+    files = ["--json", str(file), "--figure", str(picture)]
     main(["model", *FAST, "--peer-python", peers, *files])
     printed = capsys.readouterr().out
     rows = {}

@@ -59,7 +59,7 @@ def test_images_of_arrays_have_names(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_of_arrays_says_how_to_write_one(tmp_path):
-    with pytest.raises(MissingDatasetError, match=r"no file .*none\.npz.*numpy\.savez"):
+    with pytest.raises(MissingDatasetError, match=r"none\.npz does not .*numpy\.savez"):
         load(tmp_path / "none.npz")
 
 

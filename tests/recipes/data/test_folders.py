@@ -246,7 +246,7 @@ def test_a_class_folder_without_images_says_what_it_holds(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(MissingDatasetError, match=f"There is no folder {tmp_path}/a"):
+    with pytest.raises(MissingDatasetError, match=f"The folder {tmp_path}/a"):
         Contents(tmp_path).images_in(tmp_path / "a")
 
 

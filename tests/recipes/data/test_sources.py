@@ -149,7 +149,7 @@ def test_one_class_is_refused(tmp_path):
 
 
 def test_a_missing_folder_says_what_it_should_hold(tmp_path):
-    with pytest.raises(MissingDatasetError, match=r"no folder .*pets.*per class"):
+    with pytest.raises(MissingDatasetError, match=r"pets does not exist.*per class"):
         load(tmp_path / "pets")
 
 
@@ -363,7 +363,7 @@ def test_a_flat_folder_without_labels_says_what_it_needs(tmp_path, train):
 
 def test_a_missing_file_of_labels_is_named(tmp_path):
     imagenet.write_folder(tmp_path)
-    with pytest.raises(MissingDatasetError, match="no file nothing.txt of test labels"):
+    with pytest.raises(MissingDatasetError, match="test labels nothing.txt does not"):
         load_flat(tmp_path, test_labels="nothing.txt")
 
 
@@ -395,7 +395,7 @@ def test_test_labels_are_refused_where_they_say_nothing(tmp_path):
         load("digits", test_labels=file)
     with pytest.raises(ValueError, match=rf"but {tmp_path}/train has class folders"):
         load(tmp_path, test_split="train", test_labels=file)
-    with pytest.raises(ValueError, match=rf"there is no {tmp_path}/train/test; set"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}/train/test does not exist; set"):
         load(tmp_path / "train", test_labels=file)
 
 

@@ -59,7 +59,7 @@ def test_a_model_of_this_package_that_takes_any_size_gets_the_one_asked_for(tmp_
     model = fill(tiny(input_shape=(None, None, 3), position_grid=(2, 3)))
     model.save(tmp_path / "a.keras")
     name = str(tmp_path / "a.keras")
-    with pytest.raises(ValueError, match=r"any size; give --image-size"):
+    with pytest.raises(ValueError, match=r"any size; set --image-size"):
         load_classifier(name)
     classifier = load_classifier(name, "unit", image_size=(8, 12))
     assert classifier.image_size == (8, 12)
@@ -84,7 +84,7 @@ def test_models_of_this_package_without_preprocessing_are_given_what_is_asked_fo
 def test_a_model_that_takes_any_size_gets_the_one_asked_for(tmp_path):
     file = save(tmp_path / "a.keras", size=(None, None))
     assert load_classifier(file, image_size=(8, 4)).image_size == (8, 4)
-    with pytest.raises(ValueError, match="images of any size; give --image-size"):
+    with pytest.raises(ValueError, match="images of any size; set --image-size"):
         load_classifier(file)
 
 
@@ -95,9 +95,9 @@ def test_a_run_folder_holds_a_classifier(tmp_path):
 
 
 def test_what_is_not_a_classifier_of_images_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"takes \(None, 4, 6, 1\), not images"):
+    with pytest.raises(ValueError, match=r"inputs of shape \(None, 4, 6, 1\), not"):
         load_classifier(save(tmp_path / "gray.keras", channels=1))
-    with pytest.raises(ValueError, match=r"gives \(None, 1\), not predictions"):
+    with pytest.raises(ValueError, match=r"returns \(None, 1\), not predictions"):
         load_classifier(save(tmp_path / "one.keras", outputs=1))
     with pytest.raises(FileNotFoundError, match="nothing.* does not exist"):
         load_classifier(str(tmp_path / "nothing.keras"))

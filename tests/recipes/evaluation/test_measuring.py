@@ -83,7 +83,7 @@ def test_images_without_a_right_class_do_not_count(brightness):
     split = split_of([0, 0, 0, 255, 128], np.array(right, bool))
     found = measure(brightness, split, batch_size=2)
     assert (found["images"], found["right"]) == (3, 2)
-    with pytest.raises(ValueError, match="no images with a label"):
+    with pytest.raises(ValueError, match="None of the images to evaluate has a label"):
         measure(brightness, split_of([0, 128], np.zeros((2, 3), bool)))
 
 

@@ -89,7 +89,7 @@ def test_predictions_that_are_not_numbers_are_an_error():
 
 
 def test_nothing_to_measure_on_is_an_error():
-    with pytest.raises(ValueError, match="no images with a label"):
+    with pytest.raises(ValueError, match="None of the images to evaluate has a label"):
         measures(np.zeros((0, 3)), np.zeros((0, 3), bool), logits=False)
 
 

@@ -7,8 +7,8 @@ import pytest
 from recipes.data.segmentation.pairs import IGNORED, Pairs
 from recipes.evaluation.pixels import (
     confusion_matrix,
+    describe_omitted,
     largest,
-    left_out,
     measure,
     measures,
 )
@@ -42,8 +42,8 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean():
     assert found["mean_iou"] == pytest.approx(0.775)
     assert found["majority_mean_iou"] == pytest.approx(4 / 8 / 2)
     assert found["classes_counted"] == 2
-    assert left_out(found, ("sky", "pole", "car")) == (
-        "mean IoU over 2 of 3 classes: neither labeled nor predicted is pole"
+    assert describe_omitted(found, ("sky", "pole", "car")) == (
+        "mean IoU over 2 of 3 classes; neither labels nor predictions contain pole"
     )
 
 
@@ -56,7 +56,7 @@ def test_classes_without_pixels_are_told_apart():
     assert found["mean_iou"] == 0.25
     everywhere = measures(np.eye(4))
     assert (everywhere["not_labeled"], everywhere["never_predicted"]) == ([], [])
-    assert left_out(everywhere, [*"abcd"]) is None
+    assert describe_omitted(everywhere, [*"abcd"]) is None
 
 
 def test_a_class_that_is_only_predicted_or_only_there_counts_as_0():
@@ -68,17 +68,17 @@ def test_pixels_that_do_not_count_change_nothing():
     truth = np.array([0, 1, IGNORED, IGNORED])
     one, other = (confusion_matrix(truth, [0, 1, *x], 2) for x in ((0, 1), (1, 0)))
     assert one.tolist() == other.tolist() == [[1, 0], [0, 1]]
-    with pytest.raises(ValueError, match="There is no labeled pixel to measure on"):
+    with pytest.raises(ValueError, match="None of the pixels to evaluate is labeled"):
         measures(confusion_matrix([IGNORED], [0], 2))
 
 
 @pytest.mark.parametrize(
     ("truth", "prediction", "message"),
     [
-        ([0, 1], [0], r"The truth has the shape \(2,\), the prediction \(1,\)"),
-        ([0, 2], [0, 1], "The truth has classes of 0 to 2; the 2 classes are 0 to 1"),
-        ([0, 1], [0, 2], "The prediction has classes of 0 to 2"),
-        ([0, -1], [0, 1], "The truth has classes of -1 to 0"),
+        ([0, 1], [0], r"truth has shape \(2,\), but prediction has shape \(1,\)"),
+        ([0, 2], [0, 1], "truth has classes from 0 to 2; with 2 classes, they must"),
+        ([0, 1], [0, 2], "prediction has classes from 0 to 2"),
+        ([0, -1], [0, 1], "truth has classes from -1 to 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(truth, prediction, message):
@@ -197,7 +197,7 @@ def test_logits_that_are_not_finite_are_an_error():
         def predict(self, images, batch_size, verbose):
             return np.full((*images.shape[:3], 3), np.nan)
 
-    with pytest.raises(FloatingPointError, match="is NaN or infinite"):
+    with pytest.raises(FloatingPointError, match="contain NaN or infinity"):
         measure(Broken(), pairs_of(1), (8, 8))
 
 

@@ -43,7 +43,10 @@ def test_only_the_first_vector_votes(monkeypatch):
 
 
 def test_too_few_neighbors_are_refused():
-    with pytest.raises(ValueError, match="There are 4 training images; k-NN takes 20"):
+    with pytest.raises(
+        ValueError,
+        match="requires at least 20 .*, but the data set has 4",
+    ):
         next(probes.nearest_neighbors(unit(0, 1, 2, 3), np.arange(4), unit(1), 4))
 
 
@@ -105,14 +108,14 @@ def test_features_of_other_models_are_what_their_head_takes():
     for model in (headless, keras.Model(inputs, outputs)):
         found = probes.feature_model("m", model).predict(images, verbose=0)
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(ValueError, match="m gives features of shape"):
+    with pytest.raises(ValueError, match="m returns features of shape"):
         probes.feature_model("m", keras.Model(inputs, keras.layers.ReLU()(inputs)))
-    with pytest.raises(ValueError, match="is for VisionTransformers, which m is not"):
+    with pytest.raises(ValueError, match="requires a VisionTransformer, which m is"):
         probes.feature_model("m", headless, (1,))
 
 
 def test_a_block_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="2 is none of the 2 blocks, 0 to 1"):
+    with pytest.raises(ValueError, match="block 2 does not exist; the 2 blocks are 0"):
         probes.feature_model("m", tiny(), (0, 2))
 
 

@@ -80,9 +80,9 @@ def test_the_confusion_matrix_counts_the_images(classified):
 def test_the_most_wrong_images_come_first_with_their_names(classified):
     _, _, shown = classified
     assert shown.captions == [
-        "is cat\npredicted <b>dog</b>, 90%\n<2>.png",
-        "is bird & co\npredicted <b>dog</b>, 40%\n<3>.png",
-        "is <b>dog</b>\npredicted cat, 60%\n<4>.png",
+        "true: cat\npredicted: <b>dog</b>, 90%\n<2>.png",
+        "true: bird & co\npredicted: <b>dog</b>, 40%\n<3>.png",
+        "true: <b>dog</b>\npredicted: cat, 60%\n<4>.png",
     ]
     means = []
     for image in shown.images:
@@ -141,7 +141,7 @@ def test_several_right_classes_have_no_confusion_matrix():
     split = Split(images(7), np.zeros(7, "int64"))
     _, shown = read(classification(predictions.measures(), predictions, split, NAMES))
     assert not shown.tables
-    assert any(each.startswith("is cat or bird & co\n") for each in shown.captions)
+    assert any(each.startswith("true: cat or bird & co\n") for each in shown.captions)
 
 
 def test_without_errors_there_are_no_images():
@@ -151,7 +151,7 @@ def test_without_errors_there_are_no_images():
         classification(predictions.measures(), predictions, split, NAMES)
     )
     assert not shown.images
-    assert "0 of 6 images are wrong." in html
+    assert "0 of 6 images are misclassified." in html
 
 
 def test_multi_label_classes_and_thresholds():

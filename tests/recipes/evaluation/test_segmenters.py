@@ -53,7 +53,7 @@ def test_the_data_of_a_run_are_those_of_its_configuration(tmp_path):
     ],
 )
 def test_another_configuration_is_refused(tmp_path, config):
-    message = r"config\.json is not that of a run of recipes\.train \(.+\)\.$"
+    message = r"config\.json was not written by a segmentation run \(.+\)\.$"
     with pytest.raises(ValueError, match=message) as caught:
         data_of(run_with(tmp_path, config), NOTHING)
     assert len(str(caught.value)) < 400
@@ -104,6 +104,6 @@ def test_a_record_of_another_form_is_refused(tmp_path, monkeypatch, options):
     monkeypatch.setattr(
         segmenters, "recorded_evaluation", lambda *_: measured_as(options)
     )
-    message = r"The record of upernet_a\.b does not say how to measure it \(.+\)\.$"
+    message = r"The record of upernet_a\.b does not describe its evaluation \(.+\)\.$"
     with pytest.raises(ValueError, match=message):
         data_of("upernet_a.b", NOTHING)

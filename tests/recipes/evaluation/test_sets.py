@@ -8,7 +8,7 @@ from keras_cbvit.pretrained.imagenet import synsets
 from recipes.data.folders import MissingDatasetError
 from recipes.evaluation import measure
 from recipes.evaluation.classifiers import Classifier
-from recipes.evaluation.matching import matched
+from recipes.evaluation.matching import match_classes
 from recipes.evaluation.sets import data_of, load_set
 from tests.recipes import imagenet
 from tests.recipes.evaluation.imagenet_sets import (
@@ -35,7 +35,9 @@ def measured(name, answers, above=None, names=None, **options):
     """What is measured of a model that answers so, and what it says to be of."""
     model = model_that_answers(answers, above)
     classifier = Classifier("a model", model, names)
-    split, model, _, description = matched(classifier, name, load(name, **options))
+    split, model, _, description = match_classes(
+        classifier, name, load(name, **options)
+    )
     return measure(model, split), description
 
 
@@ -160,15 +162,15 @@ def test_the_labels_of_real_are_told_by_the_names_of_the_images(tmp_path):
 
 
 def test_what_real_needs_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"need --real-labels real\.json"):
+    with pytest.raises(ValueError, match=r"require --real-labels real\.json"):
         load(f"real={write_validation(tmp_path / 'val')}")
-    with pytest.raises(MissingDatasetError, match=r"no file .*nothing\.json; ReaL's"):
+    with pytest.raises(MissingDatasetError, match=r"nothing\.json does not exist"):
         load("real", tmp_path / "nothing.json")
     for content, reason in (
         ("{}}", "is not valid"),
         ("[1, 2]", "is not valid"),
-        ("[[1000]]", "has classes that are not from 0 to 999"),
-        ('[["cat"]]', "has classes that are not"),
+        ("[[1000]]", "has classes outside 0 to 999"),
+        ('[["cat"]]', "has classes outside"),
     ):
         (tmp_path / "labels.json").write_text(content)
         with pytest.raises(ValueError, match=reason):
@@ -180,14 +182,16 @@ def test_what_real_needs_is_said(tmp_path):
 
 def test_a_missing_folder_is_said_to_be(tmp_path):
     for name in ("imagenet-a", "real"):
-        with pytest.raises(MissingDatasetError, match="no folder .*nothing"):
+        with pytest.raises(MissingDatasetError, match="nothing does not exist"):
             load(f"{name}={tmp_path / 'nothing'}", REAL_LABELS)
 
 
 def test_a_model_of_other_classes_is_refused():
     model = model_that_answers({1: 1}, classes=10)
-    with pytest.raises(ValueError, match="has 1000 classes, but a model 10"):
-        matched(Classifier("a model", model, None), "imagenet-a", load("imagenet-a"))
+    with pytest.raises(ValueError, match="has 1000 classes, but a model has 10"):
+        match_classes(
+            Classifier("a model", model, None), "imagenet-a", load("imagenet-a")
+        )
 
 
 def test_a_number_that_is_no_class_of_imagenet_is_refused(tmp_path):

@@ -123,7 +123,7 @@ def logged(folder):
 def test_a_run_that_fails_or_is_killed_leaves_the_others_alone(paper, tmp_path):
     """The command, repeated, ends with the numbers of one run after the other."""
     folders = tmp_path / "ray" / "digits" / "mini"
-    with run_folder.locked(folders / "cbs" / "seed_0_smoke"):
+    with run_folder.lock(folders / "cbs" / "seed_0_smoke"):
         command = paper("figure6")
         returned = command.wait(timeout=900)
     log = (tmp_path / "ray.log").read_text()

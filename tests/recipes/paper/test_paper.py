@@ -83,7 +83,7 @@ def test_a_model_is_trained_once_and_refused_for_other_settings(folder, capsys):
     assert run(folder, name, "--seeds", "0")["rows"] == first["rows"]
     assert model.stat().st_mtime_ns == written
     assert "Epoch" not in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
+    with pytest.raises(SystemExit, match="a run with other settings.*precision"):
         run(folder, name, "--seeds", "0", "--precision", "mixed_bfloat16")
 
 
@@ -121,7 +121,7 @@ def test_what_was_measured_is_printed_again_from_text_files_alone(
     monkeypatch.setattr(machine, "_cpu", lambda: "another")
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")
     assert run(tmp_path, name, "--seeds", "0") == first
-    with pytest.raises(SystemExit, match="holds a run with other settings.*precision"):
+    with pytest.raises(SystemExit, match="a run with other settings.*precision"):
         run(tmp_path, name, "--seeds", "0", "--precision", "mixed_bfloat16")
     found = Runs(tmp_path / "runs", "digits", {"run": {"smoke": True}})
     with pytest.raises(ValueError, match="no model.keras to measure entropy"):
@@ -207,7 +207,7 @@ def test_the_list_names_every_entry(capsys):
             ["table7", "--dataset", "camvid", "--iterations", "300"],
             "iterations=300 must be a multiple of evaluation_iterations=200",
         ),
-        (["table7", "--dataset", "camvid"], "There is no folder camvid"),
+        (["table7", "--dataset", "camvid"], "The folder camvid does not exist"),
         (
             ["table7"],
             "deit_tiny_patch16_224.fb_in1k.* cannot be downloaded",

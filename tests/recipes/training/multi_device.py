@@ -15,45 +15,49 @@ import keras
 import numpy as np
 
 from recipes.data import images
-from recipes.network import build_classifier
 from recipes.options.classification import Augmentation
 from recipes.train import train
 from recipes.training import states
-from recipes.training.devices import distribute
-from recipes.training.optimizer import build_optimizer
-from recipes.training.schedule import WarmupCosine
-from tests.recipes.small import SMALL, interrupted, small
+from tests.recipes.small import small
 from tests.recipes.training import dense
 
+# All that the optimizer does.
+UPDATES = {
+    "ema_decay": 0.9,
+    "layer_decay": 0.5,
+    "head_warmup_epochs": 1,
+    "broadcast": "cbs",
+    "anneal_context": 5,
+    "accumulation_steps": 2,
+    "clip_norm": 0.1,
+    "base_learning_rate": 0.2,
+}
+AUGMENTED = {
+    **dataclasses.asdict(Augmentation(shift=1, repeats=2)),
+    "accumulation_steps": 2,
+    "clip_norm": 0.1,
+    "base_learning_rate": 0.2,
+    "epochs": 2,
+}
 
-def variations(folder):
-    """On two devices: other precisions, for an epoch."""
-    for precision in ("bfloat16", "float16"):
-        options = {"epochs": 1, "precision": f"mixed_{precision}"}
-        train(small(folder / precision, devices=2, **options))
 
+def updates(folder):
+    """On two devices, in float32 and in float16, and on one.
 
-def augmented(folder, devices):
-    """All of the augmentation, and gradients in two parts."""
-    policy = dataclasses.asdict(Augmentation(shift=1, repeats=2))
-    policy |= {"accumulation_steps": 2, "clip_norm": 0.1}
-    train(small(folder / "augmented", devices=devices, epochs=2, **policy))
-
-
-def averages(folder):
-    """All that the optimizer does, on two devices and on one.
-
-    On two it is interrupted, and goes on after the ninth step, in the middle of an
-    update.
+    In float32 the images do not fit into memory, so they are decoded at each use.
+    `tf_data_runs.py` resumes the same on two devices.
     """
-    options = {"ema_decay": 0.9, "layer_decay": 0.5, "head_warmup_epochs": 1}
-    options |= {"broadcast": "cbs", "anneal_context": 5, "epochs": 2}
-    options |= {"accumulation_steps": 2, "clip_norm": 0.1}
-    experiment = small(folder / "averages_2", devices=2, **options)
-    with interrupted(step=10):
-        train(experiment)
-    train(experiment)
-    train(small(folder / "averages_1", devices=1, **options))
+    options = {**UPDATES, "checkpoint_steps": 100}
+    train(small(folder / "float16", devices=2, precision="mixed_float16", **options))
+    with mock.patch.object(images, "MEMORY_BYTES", 0):
+        train(small(folder / "2_devices", devices=2, **options))
+    train(small(folder / "1_devices", devices=1, **options))
+
+
+def augmented(folder, devices, **changes):
+    """All of the augmentation, and gradients in two parts."""
+    run_dir = folder / f"augmented_{devices}"
+    train(small(run_dir, devices=devices, **AUGMENTED, **changes))
 
 
 def dense_layers(folder, devices):
@@ -65,17 +69,17 @@ def dense_layers(folder, devices):
 
 
 def mixed_dense_layers(folder):
-    """Both at once in other precisions; in float16 with infinities, too."""
-    for precision in ("bfloat16", "float16"):
-        layer = dense.build("both", 2, f"mixed_{precision}")
-        dense.train(layer)
-        np.savez(folder / f"both_{precision}.npz", **dense.state(layer))
-    layer = dense.build("both", 2, "mixed_float16")
-    dense.train(layer, last=3)
-    dense.train(layer, first=3, last=4, infinity=0)  # on the first device
-    dense.train(layer, first=3, last=4, infinity=7)  # on the second
-    dense.train(layer, first=3)
-    np.savez(folder / "both_infinity.npz", **dense.state(layer))
+    """In bfloat16, and in float16 with infinities."""
+    layer = dense.build("both", 2, "mixed_bfloat16")
+    dense.train(layer)
+    np.savez(folder / "both_bfloat16.npz", **dense.state(layer))
+    for case in ("clip", "both"):
+        layer = dense.build(case, 2, "mixed_float16")
+        dense.train(layer, last=3)
+        dense.train(layer, first=3, last=4, infinity=0)  # on the first device
+        dense.train(layer, first=3, last=4, infinity=7)  # on the second
+        dense.train(layer, first=3)
+        np.savez(folder / f"{case}_float16.npz", **dense.state(layer))
 
 
 def interrupted_dense_layer(folder):
@@ -90,64 +94,14 @@ def interrupted_dense_layer(folder):
     np.savez(folder / "both_interrupted.npz", **dense.state(layer))
 
 
-def decoded_at_each_use(folder, devices):
-    """The images do not fit into memory."""
-    with mock.patch.object(images, "MEMORY_BYTES", 0):
-        train(small(folder / f"{devices}_devices", devices=devices))
-
-
-def infinite_pixel(folder):
-    """A step in float16 with an infinite pixel on one of two replicas, then without."""
-    random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (8, 8, 8, 3)).astype("float32")
-    labels = np.eye(10)[random.integers(0, 10, 8)]
-    with distribute(2, len(images)):
-        model = build_classifier(SMALL.network, SMALL.data, 10, "mixed_float16")
-        model.compile(
-            optimizer=build_optimizer(
-                SMALL.training, WarmupCosine.of(SMALL.training, 10), model, 10
-            ),
-            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        )
-    results = {}
-
-    def step(name, images):
-        history = model.fit(
-            images, labels, batch_size=8, shuffle=False, verbose=0
-        ).history
-        results[f"{name}/loss"] = history["loss"][0]
-        results[f"{name}/iterations"] = model.optimizer.iterations.numpy()
-        for variable in model.trainable_variables:
-            replicas = model.distribute_strategy.experimental_local_results(
-                variable.value
-            )
-            results[f"{name}/{variable.path}"] = [
-                replica.numpy() for replica in replicas
-            ]
-
-    step("first", images)
-    for replica in (0, 1):
-        spoiled = images.copy()
-        spoiled[4 * replica, 0, 0] = np.inf
-        step(f"infinite_on_{replica}", spoiled)
-    step("last", images)
-    np.savez(folder / "infinite_pixel.npz", **results)
-
-
 if __name__ == "__main__":
     devices, folder = int(sys.argv[1]), Path(sys.argv[2])
-    tensorflow = keras.backend.backend() == "tensorflow"
-    if devices == 2 and tensorflow:
-        variations(folder)  # first, before one device is all that TensorFlow made
-        train(small(folder / "1_devices", devices=1))
-        infinite_pixel(folder)
-        averages(folder)
+    if devices < 4 and keras.backend.backend() == "jax":
+        augmented(folder, devices)
+    elif devices == 2:
+        updates(folder)
+        augmented(folder, devices, precision="mixed_bfloat16")
         mixed_dense_layers(folder)
         interrupted_dense_layer(folder)
-        decoded_at_each_use(folder, devices)
-    else:
-        train(small(folder / f"{devices}_devices", devices=devices))
-    if devices < 4:
-        augmented(folder, devices)
     if devices > 1:
         dense_layers(folder, devices)

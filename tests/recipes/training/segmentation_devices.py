@@ -28,5 +28,5 @@ if __name__ == "__main__":
         # Two first: before one device is all that the backend made.
         for devices in (2, 1):
             run_dir = folder / f"{devices}_devices"
-            length = {"iterations": 8, "evaluation_iterations": 4}
-            train(small(folder / "pictures", run_dir, devices=devices, **length))
+            lengths = {"evaluation_iterations": 6, "checkpoint_steps": 6}
+            train(small(folder / "pictures", run_dir, devices=devices, **lengths))

@@ -67,7 +67,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(tmp_path, capfd):
     with (
         no_file_over(checkpoints.newest().stat().st_size - 1),
         pytest.raises(OSError, match=r"step_00000003\..* cannot be written") as caught,
-        checkpoints.noted(),
+        checkpoints.add_checkpoint_note(),
     ):
         checkpoints.on_epoch_end(2)
     newest = tmp_path / "step_00000002.weights.h5"
@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, kept, scal
     newest = checkpoints.newest()
     newest.write_bytes(newest.read_bytes()[:kept])
     other = compiled_model(seed=1, scaled=scaled)
-    with pytest.warns(UserWarning, match=r"step_00000002.* is damaged and passed over"):
+    with pytest.warns(UserWarning, match=r"Skipped the damaged .*step_00000002"):
         assert checkpoints.restore(other) == 1
     assert_same_state(state(other), states[0])
 
@@ -151,7 +151,7 @@ def test_no_damage_is_gone_on_with(tmp_path, kind):
             continue
         newest.write_bytes(damaged)
         other.set_weights([np.zeros(w.shape) for w in other.weights])
-        with pytest.warns(UserWarning, match=r"step_00000002.* damaged and passed"):
+        with pytest.warns(UserWarning, match=r"damaged checkpoint .*step_00000002"):
             assert Checkpoints(tmp_path, 1, 100).restore(other) == 1
         assert_same_state(state(other), states[0])
 
@@ -183,14 +183,14 @@ def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path):
     model = compiled_model(seed=1)
     checkpoints = Checkpoints(tmp_path, steps_per_epoch=1, every=100)
     checkpoints.set_model(model)
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="the damaged checkpoint"):
         assert checkpoints.restore(model) == 5
     assert checkpoints.newest().name == names[1]
     train(model)
     checkpoints.on_train_batch_end(0)
     checkpoints.on_epoch_end(5)
-    assert [path.name for path in checkpoints.saved()] == names
-    with pytest.warns(UserWarning, match="step_00000008.* is damaged"):
+    assert [path.name for path in checkpoints.paths()] == names
+    with pytest.warns(UserWarning, match="damaged checkpoint .*step_00000008"):
         assert Checkpoints(tmp_path, 1, 100).restore(compiled_model()) == 6
 
 
@@ -202,16 +202,16 @@ def test_a_checkpoint_of_another_model_is_not_passed_over(tmp_path):
     other_optimizer = compiled_model(seed=1)
     other_optimizer.compile(optimizer="sgd", loss="mse")
     for model in (wider, other_optimizer):
-        with pytest.raises(ValueError, match="step_00000002.* is of another model"):
+        with pytest.raises(ValueError, match="step_00000002.* does not match the"):
             checkpoints.restore(model)
 
 
 def test_if_every_checkpoint_is_damaged_training_does_not_start_anew(tmp_path):
     checkpoints, _ = checkpoints_of(compiled_model(), tmp_path, 2)
-    for path in checkpoints.saved():
+    for path in checkpoints.paths():
         path.write_bytes(b"nothing")
     with (
-        pytest.warns(UserWarning, match="is damaged"),
+        pytest.warns(UserWarning, match="the damaged checkpoint"),
         pytest.raises(ValueError, match=r"None of the checkpoints .* remove them"),
     ):
         checkpoints.restore(compiled_model())
@@ -239,14 +239,13 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_last_checkpoint(tmp_path,
     assert str(error.value) == (
         f"The loss is {loss} after step 8 of epoch 3. The last good checkpoint is "
         f"{tmp_path / 'step_00000002.weights.h5'}. Lower the learning rate, warm up "
-        "longer, or train in mixed_bfloat16 or float32, and start again in a new "
-        "run_dir."
+        "longer, or train in mixed_bfloat16 or float32, in a new --run-dir."
     )
 
 
 def test_without_a_checkpoint_the_alarm_says_so(tmp_path):
     stop = alarm(tmp_path)
-    with pytest.raises(NonFiniteLossError, match=r"of epoch 1\. None was saved\."):
+    with pytest.raises(NonFiniteLossError, match=r"of epoch 1\. No checkpoint was"):
         stop.on_train_batch_end(0, {"loss": math.nan})
 
 

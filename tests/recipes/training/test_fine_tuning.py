@@ -193,26 +193,26 @@ def test_an_annealed_model_is_published_as_cb(plain, tmp_path):
 
 
 REFUSED = {
-    "freeze='backbone' would freeze random weights; give --weights": {
+    "freeze='backbone' would freeze random weights; set --weights": {
         "weights": None,
         "freeze": "backbone",
     },
-    "lora_rank=2 freezes what anneal_context=3 trains": {
+    "lora_rank=2 cannot be combined with anneal_context=3": {
         "broadcast": "cbs",
         "lora_rank": 2,
         "anneal_context": 3,
     },
-    "lora_blocks=(0,) is for LoRA; give --lora-rank": {"lora_blocks": (0,)},
-    "lora_targets=('qkv',) is for LoRA": {"lora_targets": ("qkv",)},
+    "lora_blocks=(0,) requires LoRA; set --lora-rank": {"lora_blocks": (0,)},
+    "lora_targets=('qkv',) requires LoRA": {"lora_targets": ("qkv",)},
     "blocks=(1,) must be ascending indices": {
         "lora_rank": 2,
         "lora_blocks": (1,),
     },
-    "layer_decay=0.5 is for a backbone that is trained": {
+    "layer_decay=0.5 has no effect on a frozen backbone": {
         "freeze": "backbone",
         "layer_decay": 0.5,
     },
-    "head_warmup_epochs=1 is for a backbone that is trained": {
+    "head_warmup_epochs=1 has no effect on a frozen backbone": {
         "freeze": "backbone",
         "head_warmup_epochs": 1,
     },
@@ -242,7 +242,7 @@ def test_options_without_an_effect_are_refused(plain, tmp_path, message):
 def test_a_scale_that_is_not_0_is_not_annealed(plain, tmp_path):
     experiment = tuning(plain, tmp_path / "run", "cbs", anneal_context=3)
     experiment = with_changes(experiment, network={"initial_scale": 0.5})
-    with pytest.raises(ValueError, match="takes Λ from 0 to 1, but that of block_0"):
+    with pytest.raises(ValueError, match="increases Λ from 0 to 1, but Λ of block_0"):
         train(experiment)
 
 

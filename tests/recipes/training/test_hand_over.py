@@ -14,8 +14,8 @@ pytestmark = pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"feed": "tf.data"}, "needs KERAS_BACKEND=tensorflow; the backend is torch"),
-        ({"data_service": "grpc://a:1"}, "'grpc://a:1' goes with --feed tf.data"),
+        ({"feed": "tf.data"}, "KERAS_BACKEND=tensorflow, but the backend is torch"),
+        ({"data_service": "grpc://a:1"}, "'grpc://a:1' requires --feed tf.data"),
         ({"feed": "threads"}, "feed='threads' is unknown; use one of 'grain', 'tf.d"),
     ],
 )
@@ -36,5 +36,5 @@ def test_grain_is_the_feed_of_any_batches():
 
 
 def test_tf_data_is_for_the_batches_of_classifiers():
-    with pytest.raises(ValueError, match="--feed tf.data is for classification; giv"):
+    with pytest.raises(ValueError, match="--feed tf.data only supports classific"):
         build_feed(object(), Run(feed="tf.data"))

@@ -163,5 +163,5 @@ def test_without_wandb_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "wandb")
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(ImportError, match="--wandb needs the package wandb"):
+    with pytest.raises(ImportError, match="--wandb requires the package wandb"):
         require_wandb()

@@ -8,7 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+from recipes.data.segmentation.pairs import load_pairs
+from recipes.evaluation.pixels import measure
 from tests.recipes.small import read_log
+from tests.recipes.test_segment import small
 
 pytestmark = [
     pytest.mark.skipif(
@@ -20,8 +23,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory):
-    """The logs of the runs on one and on two devices."""
+def folder(tmp_path_factory):
+    """The folder of the runs on one and on two devices, and of their pictures."""
     folder = tmp_path_factory.mktemp("devices")
     module = "tests.recipes.training.segmentation_devices"
     result = subprocess.run(
@@ -32,6 +35,12 @@ def logs(tmp_path_factory):
         timeout=900,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def logs(folder):
+    """The logs of the runs on one and on two devices."""
     return [read_log(folder / f"{devices}_devices") for devices in (1, 2)]
 
 
@@ -40,7 +49,7 @@ def test_two_devices_give_the_losses_of_one(logs):
     names = ("loss", "predictions_loss", "auxiliary_loss")
     one, two = ([[epoch[name] for name in names] for epoch in log] for log in logs)
     np.testing.assert_allclose(two, one, rtol=1e-5)
-    assert one[1][0] < one[0][0]
+    assert one[-1][0] < one[0][0]
 
 
 def test_two_devices_measure_what_one_does(logs):
@@ -48,3 +57,13 @@ def test_two_devices_measure_what_one_does(logs):
     one, two = ([[epoch[name] for name in names] for epoch in log] for log in logs)
     # A pixel between two classes may fall to either side.
     np.testing.assert_allclose(two, one, atol=2e-3)
+
+
+def test_the_saved_model_is_the_one_that_was_evaluated(folder, logs):
+    model = keras.saving.load_model(folder / "1_devices" / "model.keras")
+    data = small(folder / "pictures", folder).data
+    found = measure(model, load_pairs(data).test, data.scale)
+    last = logs[0][-1]
+    assert last["val_mean_iou"] > 0.5
+    for name in ("mean_iou", "pixel_accuracy"):
+        assert found[name] == pytest.approx(last[f"val_{name}"], abs=1e-3)

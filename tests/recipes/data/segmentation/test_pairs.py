@@ -305,13 +305,13 @@ def test_labels_in_colors_are_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "./nowhere"}, "There is no folder nowhere"),
+        ({"dataset": "./nowhere"}, "The folder nowhere does not exist"),
         (
             {"train_split": "training"},
             "neither training/images and training/labels nor",
         ),
-        ({"class_names": ()}, "There are 0 class names, .* Set --class-names"),
-        ({"class_names": ("a",) * 254}, "There are 254 class names"),
+        ({"class_names": ()}, "class_names has 0 names, .* Set --class-names"),
+        ({"class_names": ("a",) * 254}, "class_names has 254 names"),
         ({"ignored_label": 256}, "ignored_label=256 must be between 0 and 255"),
         ({"class_names": ("a", "b", "a ")}, "--class-names has 'a' twice"),
         ({"class_names": ("a", "", "b")}, r"--class-names\[1\] is empty"),
@@ -330,7 +330,7 @@ def test_class_names_have_one_form(folder):
 
 def test_classes_get_other_numbers(folder):
     pairs = load_pairs(data_of(folder)).train
-    other = pairs.renumbered(np.array([4, 0, 2]), 5)
+    other = pairs.renumber(np.array([4, 0, 2]), 5)
     assert other.classes == 5
     assert other.first(1)[0][1].tolist() == [[4, 0, 2], [2, IGNORED, 4]]
     assert pairs[0][1].tolist() == [[0, 1, 2], [2, IGNORED, 0]]
@@ -339,13 +339,16 @@ def test_classes_get_other_numbers(folder):
         ValueError, match="labels 3, 7; the 3 classes have the labels 0 to 2, and 1"
     ):
         other[0]
-    with pytest.raises(ValueError, match="There are 254 class names"):
-        pairs.renumbered(np.array([0, 1, 2]), 254)
+    with pytest.raises(ValueError, match="class_names has 254 names"):
+        pairs.renumber(np.array([0, 1, 2]), 254)
 
 
 @pytest.mark.parametrize("dataset", ["nosuch", "no/such", "nosuch.npz"])
 def test_a_name_of_nothing_says_where_a_folder_was_looked_for(dataset, tmp_path):
-    message = f"There is no folder {tmp_path / dataset}, and TFDS has .* '{dataset}'\\."
+    message = (
+        f"The folder {tmp_path / dataset} does not exist, and TFDS has .* "
+        f"'{dataset}'\\."
+    )
     with pytest.raises(MissingDatasetError, match=message) as caught:
         load_pairs(data_of(dataset, data_dir=tmp_path))
     assert "--data-dir" in str(caught.value) and "digits" not in str(caught.value)
