@@ -126,9 +126,9 @@ class Gpu:
     def _recipe(self, size, batch_size):
         """Returns a job that trains by the paper's recipe on CIFAR-10 at 224×224."""
         name = f"recipe, ViT-{size.upper()}, batch {batch_size}"
-        batch, pixels = ("8", "32") if self.smoke else (str(batch_size), "224")
+        pixels = "32" if self.smoke else "224"
         options = ["--model", f"vitcb_{size}", "--image-size", pixels, pixels]
-        options += ["--global-batch-size", batch, "--test-split", "test"]
+        options += ["--global-batch-size", str(batch_size), "--test-split", "test"]
         options += ["--epochs", "2", "--warmup-epochs", "0"]
         return self._training("imagenet", name, options, minutes=3)
 
@@ -139,7 +139,8 @@ class Gpu:
     def _training(self, config, name, options, minutes):
         folder = self.runs / name.replace(", ", "_").replace(" ", "_")
         if self.smoke:
-            options = [*options, "--dataset", "digits", "--smoke"]
+            small = ("--dataset", "digits", "--global-batch-size", "8", "--smoke")
+            options = [*options, *small]
         else:
             options = [*options, "--dataset", "cifar10"]
             options += ["--data-dir", str(self.data_dir)] if self.data_dir else []

@@ -231,8 +231,7 @@ def test_a_head_of_another_number_of_classes_or_without_names_is_said(tmp_path):
         (
             "c.keras",
             ("cat", "dog"),
-            "The classes of c.keras (cat, dog, eel) differ from those of the data set "
-            "(cat, dog)",
+            "c.keras (cat, dog, eel) differ from those of the data set (cat, dog)",
         ),
         (
             "a.keras",

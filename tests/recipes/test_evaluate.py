@@ -136,7 +136,7 @@ def test_a_report_of_models_and_conditions(published, folder, tmp_path):
         ["white", "2", "0", "0"],
     ]
     # The file names of a folder.
-    assert found.captions[0].startswith("is gray\npredicted black, 100%\n0.png")
+    assert found.captions[0].startswith("true: gray\npredicted: black, 100%\n0.png")
 
 
 @pytest.mark.any_backend
@@ -221,7 +221,7 @@ def test_a_file_needs_a_data_set(tmp_path):
 
 def test_a_file_needs_as_many_classes(tmp_path, folder):
     tiny(classes=4).save(tmp_path / "model.keras")
-    with pytest.raises(SystemExit, match=r"has 3 classes, but .*model\.keras 4\."):
+    with pytest.raises(SystemExit, match=r"has 3 classes, but .*model\.keras has 4\."):
         evaluate.main([str(tmp_path / "model.keras"), "--on", str(folder)])
 
 

@@ -115,7 +115,7 @@ def test_a_weights_file_is_refused(checkpoint, tmp_path):
 @pytest.mark.any_backend
 def test_another_number_of_classes_is_refused(tmp_path):
     tiny(input_shape=(8, 8, 3), classes=4).save(tmp_path / "model.keras")
-    with pytest.raises(SystemExit, match="has 10 classes, but vitcb_toy.digits 4"):
+    with pytest.raises(SystemExit, match="has 10 classes, but vitcb_toy.digits has 4"):
         publish.main(
             arguments(tmp_path / "model.keras", "vitcb_toy.digits", tmp_path / "w")
         )

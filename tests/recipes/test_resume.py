@@ -267,7 +267,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     finally:
         holder.kill()
         holder.communicate()
-    with run_folder.locked(tmp_path):
+    with run_folder.lock(tmp_path):
         pass
 
 

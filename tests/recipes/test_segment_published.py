@@ -231,7 +231,7 @@ def test_a_model_without_names_is_measured_by_position_and_said_to_be(
 @pytest.mark.any_backend
 def test_classes_without_pixels_are_named_in_the_result(run, place, tmp_path, capsys):
     with pytest.warns(
-        UserWarning, match="mean IoU over .* of 11 classes: neither label"
+        UserWarning, match="mean IoU over .* of 11 classes; neither label"
     ):
         (row,) = evaluated(tmp_path, str(run), "--data-dir", str(place))
     names = camvid_mini.config().data.class_names
@@ -428,7 +428,7 @@ def test_what_cannot_be_measured_is_said(run, place, known, tmp_path):
     )
     for arguments, message in (
         ([alone], "is not in a run folder and has no record"),
-        ([NAME, classifier], r"but .*classifier\.keras for classification"),
+        ([NAME, classifier], r"but .*classifier\.keras is one for classification"),
         (
             [NAME, "--under", "fgsm"],
             r"under=\('fgsm',\) does not apply to segmentation",

@@ -152,7 +152,7 @@ def test_a_run_without_tensorboard_and_report_has_neither(tmp_path):
 @pytest.mark.any_backend
 def test_a_missing_wandb_stops_before_any_data_is_read(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(SystemExit, match="--wandb needs the package wandb"):
+    with pytest.raises(SystemExit, match="--wandb requires the package wandb"):
         recipe.main(["digits", "--wandb", "--dataset", str(tmp_path / "nowhere")])
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -18,7 +19,8 @@ BACKEND = keras.backend.backend()
 def test_every_job_is_a_command_that_parses(smoke, tmp_path):
     jobs = Gpu(runs=tmp_path, data_dir=tmp_path, smoke=smoke).jobs()
     assert len({job.name for job in jobs}) == len({job.results for job in jobs}) == 19
-    for job in jobs:
+    assert all(job.results.parent == tmp_path for job in jobs)
+    for job in (*jobs[:2], jobs[4], jobs[6], jobs[-1]):  # one of each kind
         option, module, *arguments = job.arguments
         assert option == "-m"
         if module == "recipes.benchmark":
@@ -35,13 +37,13 @@ class Jobs(Gpu):
     """A training run as in a rehearsal, a job that takes too long, one that fails."""
 
     def jobs(self):
-        recipe = next(job for job in super().jobs() if job.name.startswith("recipe"))
+        run = next(job for job in super().jobs() if job.name.startswith("CIFAR-10"))
         sleep = "import time; time.sleep(99)"
         child = "import subprocess, sys; "
         child += f"print(subprocess.Popen([sys.executable, '-c', {sleep!r}]).pid, "
         child += f"flush=True); {sleep}"
         others = {"slow": (child, 0.03), "failing": ("import sys; sys.exit(3)", 1)}
-        return [dataclasses.replace(recipe, backend=BACKEND, minutes=9)] + [
+        return [dataclasses.replace(run, backend=BACKEND, minutes=9)] + [
             Job(name, BACKEND, ("-c", code), self.runs / name, minutes)
             for name, (code, minutes) in others.items()
         ]
@@ -51,16 +53,17 @@ def test_jobs_run_one_after_the_other_and_are_resumed(tmp_path):
     out = tmp_path / "out"
     command = Jobs(minutes=20, out=out, runs=tmp_path / "runs", smoke=True)
     found = command.measure()
-    recipe, slow, failing = found["jobs"].values()
-    assert len(recipe["epochs"]) == 2 and recipe["result"] == recipe["epochs"][-1]
+    run, slow, failing = found["jobs"].values()
+    assert len(run["epochs"]) == 2 and run["result"] == run["epochs"][-1]
     assert slow["error"].startswith("the time limit") and "result" not in slow
     assert failing["error"].startswith("exit status 3")
     assert json.loads(command.json.read_text()) == found
     lines = (out / "gpu.log").read_text().splitlines()
     (child,) = (line for line in lines if line.isdigit())
-    assert not Path("/proc", child).exists()
+    with contextlib.suppress(FileNotFoundError):  # or it is a zombie
+        assert Path("/proc", child, "cmdline").read_bytes() == b""
     table = (out / "gpu.md").read_text()
-    assert "recipe, ViT-S, batch 1024" in table and "- failing: exit status 3" in table
+    assert "CIFAR-10, plain, seed 0" in table and "- failing: exit status 3" in table
 
     again = dataclasses.replace(command, minutes=1e-9).measure()
     assert again["jobs"] == found["jobs"]  # nothing is repeated or lost
