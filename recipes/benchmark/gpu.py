@@ -62,6 +62,11 @@ class Gpu:
         """The file of the results."""
         return self.out / "gpu.json"
 
+    @property
+    def _precision(self):
+        # PyTorch emulates bfloat16 on CPUs that do not support it.
+        return "float32" if self.smoke else "mixed_bfloat16"
+
     def measure(self):
         """Runs the jobs; returns the results of this and of earlier calls.
 
@@ -117,7 +122,7 @@ class Gpu:
                 *("--sizes", size, "--backends", backend, "--models", *models),
                 *("--image-sizes", sizes[0], "--batch-sizes", sizes[1]),
                 *("--steps", steps[0], "--repeats", steps[1]),
-                *("--precisions", "mixed_bfloat16", "--json", str(file)),
+                *("--precisions", self._precision, "--json", str(file)),
             ),
             file,
             minutes=4,
@@ -149,7 +154,7 @@ class Gpu:
             "jax",
             (
                 *("-m", "recipes.train", config, *options),
-                *("--precision", "mixed_bfloat16", "--run-dir", str(folder)),
+                *("--precision", self._precision, "--run-dir", str(folder)),
                 *("--no-report", "--no-tensorboard"),
             ),
             folder.with_name(f"{folder.name}_smoke") if self.smoke else folder,
