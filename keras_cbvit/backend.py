@@ -257,9 +257,8 @@ def keep_freed_memory() -> bool:
     """Makes this process keep the memory that it frees, for Keras on CPUs.
 
     By default, glibc returns large blocks to Linux as soon as they are freed, so that
-    each step allocates them page by page again. Keeping them makes inference on torch
-    and training on JAX up to a fifth faster (`docs/speed.md`). The process then takes
-    as much memory as it ever needed at once, until it ends. GPUs are not affected.
+    each step allocates them page by page again, which takes time. With this setting,
+    the process keeps its peak of memory until it ends. GPUs are not affected.
 
     Returns:
         Whether the C library supports it: glibc does, other libraries and other

@@ -1,6 +1,10 @@
 """The fast paths against NumPy in float64; the generic ones on every backend."""
 
 import math
+import os
+import platform
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -105,3 +109,39 @@ def test_a_predictor_predicts_what_the_model_does(path):
 def test_few_sizes_of_batches_are_compiled(number, most, compiled):
     expected = compiled if backend.BACKEND in ("tensorflow", "jax") else number
     assert backend.size_to_compile(number, most) == expected
+
+
+PAGE_FAULTS = """
+import resource
+import numpy as np
+from keras_cbvit.backend import keep_freed_memory
+
+def page_faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        np.ones(1 << 22)  # 32 MiB, 8192 pages of 4 KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usual = page_faults()
+print(keep_freed_memory(), usual, page_faults(), page_faults())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.any_backend
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has it")
+def test_freed_memory_is_not_allocated_page_by_page_again():
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    command = [sys.executable, "-c", PAGE_FAULTS]
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    )
+    supported, usual, _, kept = run.stdout.split()
+    assert supported == "True"
+    assert 10 * int(kept) < int(usual)
+
+
+@pytest.mark.any_backend
+def test_another_system_does_not_keep_freed_memory(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert backend.keep_freed_memory() is False
